@@ -1,0 +1,1 @@
+"""The HTTP skin: OpenAI's wire API over the service."""

@@ -1,0 +1,1 @@
+"""Files to examples to shards: convert, check, estimate, tokenise. No torch."""

@@ -1,0 +1,43 @@
+"""What `auto` means. The epochs follow the rule that OpenAI's cookbook publishes; batch size and
+learning rate are ours, chosen by measurement (docs/decisions), and echoed in the job."""
+
+from __future__ import annotations
+
+import math
+from typing import Final
+
+from afina.domain.jobs import Hyperparameters
+
+TARGET_EPOCHS: Final = 3
+MIN_EXAMPLES_SEEN: Final = 100
+MAX_EXAMPLES_SEEN: Final = 25_000
+MAX_EPOCHS_OF_FEW: Final = 25
+BASE_LEARNING_RATE: Final = 2e-4
+"""What a multiplier of 1 means for LoRA with AdamW."""
+
+
+def auto_epochs(rows: int) -> int:
+    """3 epochs, more for fewer than 34 rows (up to 25), fewer for more than 8,333."""
+    if rows * TARGET_EPOCHS < MIN_EXAMPLES_SEEN:
+        return min(MAX_EPOCHS_OF_FEW, max(1, MIN_EXAMPLES_SEEN // max(rows, 1)))
+    if rows * TARGET_EPOCHS > MAX_EXAMPLES_SEEN:
+        return max(1, MAX_EXAMPLES_SEEN // rows)
+    return TARGET_EPOCHS
+
+
+def auto_batch_size(rows: int) -> int:
+    """Rows an optimiser step: about 0.2 % of the rows, 1 to 256."""
+    return max(1, min(256, math.ceil(rows * 0.002)))
+
+
+def resolve(asked: Hyperparameters, rows: int) -> Hyperparameters:
+    """`asked` with a number wherever it said `auto`, for a file of `rows` usable rows."""
+    epochs = auto_epochs(rows) if asked.n_epochs == "auto" else asked.n_epochs
+    batch = auto_batch_size(rows) if asked.batch_size == "auto" else asked.batch_size
+    multiplier = asked.learning_rate_multiplier
+    return Hyperparameters(epochs, batch, 1.0 if multiplier == "auto" else multiplier)
+
+
+def total_steps(rows: int, batch_size: int, epochs: int) -> int:
+    """Optimiser steps of a whole job: every epoch ends with a step, a short one if need be."""
+    return math.ceil(rows / batch_size) * epochs

@@ -1,0 +1,50 @@
+"""Ids of objects on the wire, with the prefixes that OpenAI's clients know.
+
+Ids are random (about 142 bits in 24 characters of base 62) and never come from a user. Tests
+pass a seeded `Ids`; the platform uses `SYSTEM_IDS`.
+"""
+
+from __future__ import annotations
+
+import random
+import string
+from typing import Final
+
+_ALPHABET: Final = string.ascii_letters + string.digits
+
+FILE: Final = "file-"
+JOB: Final = "ftjob-"
+EVENT: Final = "ftevent-"
+CHECKPOINT: Final = "ftckpt_"
+CHAT: Final = "chatcmpl-"
+REQUEST: Final = "req_"
+KEY: Final = "key_"
+ENTRY: Final = "led_"
+
+
+class Ids:
+    """Makes ids and keys. A seed makes them repeatable, for tests alone."""
+
+    def __init__(self, seed: int | None = None) -> None:
+        self._random: random.Random = (
+            random.SystemRandom() if seed is None else random.Random(seed)  # noqa: S311
+        )
+
+    def new(self, prefix: str, length: int = 24) -> str:
+        """An id such as `ftjob-` and 24 characters of [a-zA-Z0-9]."""
+        return prefix + "".join(self._random.choice(_ALPHABET) for _ in range(length))
+
+    def model_suffix(self) -> str:
+        """The eight characters at the end of a tuned model's name."""
+        return self.new("", 8)
+
+    def secret(self) -> str:
+        """A new API key: `sk-afina-` and 43 characters, 256 bits of randomness."""
+        return self.new("sk-afina-", 43)
+
+    def seed(self) -> int:
+        """A seed for a job that named none: 0 to 2147483647."""
+        return self._random.randrange(2**31)
+
+
+SYSTEM_IDS: Final = Ids()

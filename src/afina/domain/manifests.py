@@ -1,0 +1,53 @@
+"""Manifests of tunes, and where blobs lie.
+
+A tune is an immutable manifest: a JSON text that names its kind, its base and its files by hash.
+The hash of the text is the tune's identity: the engine loads by it, the store refers to it. Both
+sides share the layout of the blob folder through the pure functions here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from afina.domain.codec import decode, encode
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a tune consists of. `files` maps file names to the sha256 of their blobs."""
+
+    kind: Literal["lora", "blocks", "full"]
+    base_id: str
+    base_sha256: str
+    files: Mapping[str, str]
+    template_sha256: str
+    data_sha256: str
+    parent: str | None = None
+    settings: Mapping[str, str] = field(default_factory=dict)
+    """How it came about: method, epochs, seed and the like, as text."""
+
+    def to_bytes(self) -> bytes:
+        """The canonical JSON text; equal manifests give equal bytes."""
+        text = json.dumps(encode(self), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+        return text.encode()
+
+    @property
+    def sha256(self) -> str:
+        return hashlib.sha256(self.to_bytes()).hexdigest()
+
+    @staticmethod
+    def from_bytes(raw: bytes) -> Manifest:
+        """Raises ValueError if `raw` is not a manifest."""
+        return decode(Manifest, json.loads(raw), "manifest")
+
+
+def blob_path(blobs: Path, sha256: str) -> Path:
+    """Where the blob of that hash lies below the folder `blobs` (DATA/blobs)."""
+    if len(sha256) != 64 or not all(c in "0123456789abcdef" for c in sha256):
+        raise ValueError("a blob is named by 64 hexadecimal digits")
+    return blobs / "sha256" / sha256[:2] / sha256[2:]

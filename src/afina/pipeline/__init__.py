@@ -1,0 +1,1 @@
+"""The road of a job: claim, stages, launch, publish."""

@@ -1,0 +1,1 @@
+"""One verb, one function: the use cases of the platform."""

@@ -1,0 +1,210 @@
+"""What the environment and `afina.toml` say. `os.environ` is read here and nowhere else.
+
+Order: a value given in code (a command's flag), then `AFINA_*` in the environment, then
+`DATA/afina.toml`, then the default. An unknown key in the file is an error that names it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+import tomllib
+from decimal import Decimal
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from afina.errors import BadSettings
+
+STARTER = "smollm2-135m-instruct"
+_SOCKET_PATH_LIMIT = 100
+
+
+class Price(BaseModel):
+    """Dollars per million tokens of one base model; `"*"` in the table is every other base."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    training: Decimal = Decimal(0)
+    input: Decimal = Decimal(0)
+    cached_input: Decimal = Decimal(0)
+    output: Decimal = Decimal(0)
+
+
+class EngineSettings(BaseModel):
+    """The engine's limits."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    max_batch: int = Field(default=32, ge=1, le=512)
+    """Sequences that decode together."""
+    max_queue: int = Field(default=256, ge=1)
+    """Requests that may wait; one more is a 429."""
+    cache_tokens: int = Field(default=65_536, ge=1024)
+    """Tokens in the key-value cache, over all sequences."""
+    adapters_resident: int = Field(default=64, ge=1)
+    adapter_idle_s: float = Field(default=900.0, gt=0)
+    threads: int = Field(default=0, ge=0)
+    """0: all cores when alone, one while a trainer lives."""
+    precision: Literal["auto", "bf16", "fp32"] = "auto"
+
+
+class WorkerSettings(BaseModel):
+    """Leases and lanes."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    lease_s: float = Field(default=60.0, gt=0)
+    heartbeat_s: float = Field(default=10.0, gt=0)
+    poll_s: float = Field(default=0.5, gt=0)
+    max_attempts: int = Field(default=20, ge=1)
+    """Lives of a trainer in one job before a crash that repeats is called a failure."""
+
+
+class TrainingSettings(BaseModel):
+    """How runs are resolved."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    precision: Literal["auto", "bf16", "fp32"] = "auto"
+    threads: int = Field(default=0, ge=0)
+    """0: all cores of this machine."""
+    max_row_tokens: int = Field(default=4096, ge=128)
+
+
+class Settings(BaseSettings):
+    """All settings. `Settings.load` is how the platform gets them."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="AFINA_", env_nested_delimiter="__", extra="forbid", frozen=True
+    )
+
+    data: Path = Path("~/.afina")
+    """The data directory."""
+    host: str = "127.0.0.1"
+    port: int = Field(default=8383, ge=0, le=65535)
+    base_url: str | None = None
+    """Where the commands find the server; by default the host and port above."""
+    api_key: str | None = None
+    """The key that the commands use; by default the one in DATA/api-key."""
+    organization: str = Field(default="local", pattern=r"^[a-z0-9-]{1,40}$")
+    """The third part of tuned models' names."""
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    model_aliases: dict[str, str] = Field(default_factory=dict)
+    """Names that existing scripts use, and the local base that answers for each."""
+    prices: dict[str, Price] = Field(default_factory=dict)
+    max_upload_bytes: int = Field(default=512 * 1024 * 1024, ge=1024)
+    max_body_bytes: int = Field(default=32 * 1024 * 1024, ge=1024)
+    engine: EngineSettings = Field(default_factory=EngineSettings)
+    worker: WorkerSettings = Field(default_factory=WorkerSettings)
+    training: TrainingSettings = Field(default_factory=TrainingSettings)
+
+    @field_validator("data")
+    @classmethod
+    def _absolute(cls, value: Path) -> Path:
+        return value.expanduser().absolute()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],  # noqa: ARG003
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return (init_settings, env_settings)
+
+    @classmethod
+    def load(cls, **given: Any) -> Settings:
+        """Settings from flags, environment and the data directory's `afina.toml`.
+
+        Raises BadSettings naming the setting, where it came from and what is allowed.
+        """
+        given = {key: value for key, value in given.items() if value is not None}
+        data = Path(given.get("data") or os.environ.get("AFINA_DATA") or "~/.afina").expanduser()
+        from_file = _read_toml(data / "afina.toml")
+        for key in list(from_file):
+            if key in given or f"AFINA_{key.upper()}" in os.environ:
+                del from_file[key]
+        try:
+            return cls(**{**from_file, **given})
+        except ValidationError as error:
+            first = error.errors()[0]
+            name = ".".join(str(part) for part in first["loc"])
+            raise BadSettings(
+                f"The setting {name} is wrong: {first['msg']}.",
+                param=name,
+                remedy=f"See AFINA_{name.upper().replace('.', '__')} or {data / 'afina.toml'}.",
+            ) from None
+
+    @property
+    def database_url(self) -> str:
+        return f"sqlite:///{self.data / 'afina.db'}"
+
+    @property
+    def blobs(self) -> Path:
+        return self.data / "blobs"
+
+    @property
+    def models(self) -> Path:
+        return self.data / "models"
+
+    @property
+    def runs(self) -> Path:
+        return self.data / "runs"
+
+    @property
+    def journal(self) -> Path:
+        """Where the engine appends what it used, for the worker to drain."""
+        return self.data / "engine" / "usage.jsonl"
+
+    @property
+    def engine_socket(self) -> Path:
+        """The engine's unix socket; in the temporary folder where DATA's path is too long."""
+        path = self.data / "engine" / "engine.sock"
+        if len(str(path)) <= _SOCKET_PATH_LIMIT:
+            return path
+        digest = hashlib.sha256(str(self.data).encode()).hexdigest()[:16]
+        return Path(tempfile.gettempdir()) / f"afina-{os.getuid()}-{digest}" / "engine.sock"
+
+    @property
+    def server_url(self) -> str:
+        """The server that the commands talk to, without a trailing slash or `/v1`."""
+        url = self.base_url or f"http://{self.host}:{self.port}"
+        return url.rstrip("/").removesuffix("/v1")
+
+    def key_for_commands(self) -> str:
+        """The API key of the commands. Raises BadSettings where there is none."""
+        if self.api_key:
+            return self.api_key
+        path = self.data / "api-key"
+        try:
+            return path.read_text().strip()
+        except OSError:
+            raise BadSettings(
+                f"There is no API key: AFINA_API_KEY is not set and {path} cannot be read.",
+                remedy="Start the server with `afina up`, or set AFINA_API_KEY.",
+            ) from None
+
+    def price_of(self, base_id: str) -> Price:
+        """The price of a base model, else that of `"*"`, else nothing."""
+        return self.prices.get(base_id) or self.prices.get("*") or Price()
+
+
+def child_environment(**extra: str) -> dict[str, str]:
+    """This process's environment with `extra` on top, for a child process."""
+    return {**os.environ, **extra}
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        with path.open("rb") as file:
+            return tomllib.load(file)
+    except FileNotFoundError:
+        return {}
+    except (OSError, tomllib.TOMLDecodeError) as error:
+        raise BadSettings(f"{path} cannot be read: {error}.", remedy="Mend or remove it.") from None

@@ -1,0 +1,1 @@
+"""What lasts: database rows and blobs. No torch."""

@@ -1,0 +1,1 @@
+"""Chat to tokens, without torch: templates, tokenizers, the one renderer."""

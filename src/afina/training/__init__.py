@@ -1,0 +1,1 @@
+"""The trainer: reads a run directory, answers only with files."""
