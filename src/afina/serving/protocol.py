@@ -157,7 +157,7 @@ def encode_line(message: Any) -> bytes:
     return msgspec.json.encode(message) + b"\n"
 
 
-_LINE: msgspec.json.Decoder[Line] = msgspec.json.Decoder(Line)  # type: ignore[arg-type]
+_LINE: msgspec.json.Decoder[Line] = msgspec.json.Decoder(Line)
 
 
 def decode_line(raw: bytes) -> Line:
