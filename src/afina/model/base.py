@@ -1,0 +1,95 @@
+"""Loading a base model the one way that trainer and engine share.
+
+The network is transformers' own, with attention delegated to `afina_ctx` (see
+afina.model.attention), all weights frozen, on the CPU or on the device given. Nothing is looked up
+outside the folder, and no code that came with a model is run.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from afina.domain.runs import Precision
+from afina.errors import BaseRefused
+from afina.model import attention
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedModel
+
+DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
+
+
+@dataclass(frozen=True)
+class LoadedBase:
+    """A base model in memory, frozen, in evaluation mode. Facts are those of its text network."""
+
+    model: PreTrainedModel
+    architecture: str
+    layers: int
+    hidden_size: int
+    vocab_size: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    context_tokens: int
+    precision: Precision
+
+    @property
+    def config(self) -> PretrainedConfig:
+        return self.model.config.get_text_config()
+
+
+def load_base(
+    folder: Path,
+    precision: Precision,
+    *,
+    attn_implementation: str = attention.NAME,
+    device: str = "cpu",
+) -> LoadedBase:
+    """The model in `folder`. `attn_implementation` differs from afina's own in probes alone."""
+    from transformers import AutoModelForCausalLM
+
+    attention.register()
+    try:
+        model = AutoModelForCausalLM.from_pretrained(
+            folder,
+            dtype=DTYPES[precision],
+            attn_implementation=attn_implementation,
+            local_files_only=True,
+            use_safetensors=True,
+            trust_remote_code=False,
+        )
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        reason = str(error).strip().splitlines()
+        raise BaseRefused(
+            f"The model in {folder} cannot be loaded: {reason[0] if reason else 'unknown'}",
+            remedy="Check that transformers knows its architecture, and pull it again.",
+        ) from error
+    model.requires_grad_(False)
+    model.eval()
+    model.to(device)
+    return describe(model, precision)
+
+
+def describe(model: PreTrainedModel, precision: Precision) -> LoadedBase:
+    """A LoadedBase for a network that is in memory already."""
+    config = model.config.get_text_config()
+    head_dim = getattr(config, "head_dim", None) or (
+        config.hidden_size // config.num_attention_heads
+    )
+    return LoadedBase(
+        model=model,
+        architecture=type(model).__name__,
+        layers=config.num_hidden_layers,
+        hidden_size=config.hidden_size,
+        vocab_size=config.vocab_size,
+        heads=config.num_attention_heads,
+        kv_heads=getattr(config, "num_key_value_heads", None) or config.num_attention_heads,
+        head_dim=head_dim,
+        context_tokens=getattr(config, "max_position_embeddings", None) or 0,
+        precision=precision,
+    )

@@ -1,0 +1,147 @@
+"""`afina models pull`: from a starter, folder or hub id to an admitted base model on this machine.
+
+A folder is built beside the others under a name of its own, vetted, converted to bf16 where need
+be, probed, recorded, and only then renamed into place: what stands in DATA/models is whole. This
+is the one place that may ask a model hub, and only for an id that the user gave.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from afina.domain.clock import SYSTEM_CLOCK, Clock
+from afina.domain.models import BASE_ID, BaseModel, base_slug
+from afina.errors import BaseRefused, Unavailable
+from afina.model import starter
+from afina.model.folder import RECORD, folder_sha256, read_record, vet_folder, write_record
+
+Progress = Callable[[str], None]
+_WANTED: Final = ("*.safetensors", "*.safetensors.index.json", "*.json", "*.jinja", "*.model")
+_WANTED_PLAIN: Final = ("LICENSE*", "LICENCE*", "NOTICE*", "README.md")
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a base model comes from and what it will be called."""
+
+    id: str
+    hub_id: str | None = None
+    folder: Path | None = None
+    licence: str | None = None
+
+
+def resolve_source(name: str) -> Source:
+    """What `name` means: the starter's id, a folder, or an id on the hub (`owner/name`)."""
+    if name.lower() == starter.ID or name == starter.HUB_ID:
+        return Source(starter.ID, hub_id=starter.HUB_ID, licence=starter.LICENCE)
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        return Source(base_slug(folder.absolute().name), folder=folder.absolute())
+    if name.count("/") == 1 and not name.startswith((".", "/", "~")):
+        return Source(base_slug(name), hub_id=name)
+    raise BaseRefused(
+        f"{name} is neither the starter ({starter.ID}), nor a folder, nor a hub id (owner/name).",
+        remedy="Check the spelling and the path.",
+    )
+
+
+def pull(
+    id_or_folder: str,
+    models_dir: Path,
+    progress: Progress = lambda _: None,
+    *,
+    clock: Clock = SYSTEM_CLOCK,
+) -> BaseModel:
+    """Brings a base model into `models_dir` and returns its record; one that is there stays.
+
+    A model that the probe does not admit is recorded with the reason, so that jobs can be refused
+    by it.
+    """
+    source = resolve_source(id_or_folder)
+    if not BASE_ID.fullmatch(source.id):
+        raise BaseRefused(f"{id_or_folder} gives no usable id for a base model.")
+    target = models_dir / source.id
+    present = read_record(target) if target.is_dir() else None
+    if present is not None:
+        progress(f"{source.id} is here already.")
+        return present
+    models_dir.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".pull-", dir=models_dir) as name:
+        scratch = Path(name)
+        made = scratch / "model"
+        made.mkdir()
+        _gather(source, made, scratch, progress)
+        vet_folder(made)
+        record = _record(source, made, target, clock, progress)
+        if target.exists():
+            shutil.rmtree(target)
+        made.rename(target)
+        write_record(target, record)
+    progress(f"{record.id} is ready." if record.admitted else f"{record.id}: {record.refusal}")
+    return record
+
+
+def _gather(source: Source, made: Path, scratch: Path, progress: Progress) -> None:
+    if source.id == starter.ID and source.folder is None:
+        progress("Fetching the starter model (about 95 MB) and converting it to bf16 …")
+        downloads = scratch / "downloads"
+        downloads.mkdir()
+        starter.fetch_starter(made, downloads)
+        return
+    if source.folder is not None:
+        progress(f"Copying {source.folder} …")
+        vet_folder(source.folder)
+        for path in sorted(source.folder.iterdir()):
+            if path.is_file() and path.name != RECORD:
+                shutil.copy2(path, made / path.name)
+        return
+    progress(f"Fetching {source.hub_id} from the hub …")
+    _fetch_from_hub(source.hub_id or "", made)
+
+
+def _fetch_from_hub(hub_id: str, made: Path) -> None:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+
+    try:
+        snapshot_download(
+            hub_id, local_dir=made, allow_patterns=[*_WANTED, *_WANTED_PLAIN], max_workers=4
+        )
+    except (HfHubHTTPError, HFValidationError, OSError) as error:
+        raise Unavailable(
+            f"{hub_id} could not be fetched: {str(error).splitlines()[0]}",
+            remedy="Check the id and the network; a gated model needs HF_TOKEN in the environment.",
+        ) from None
+    shutil.rmtree(made / ".cache", ignore_errors=True)
+
+
+def _record(
+    source: Source, made: Path, target: Path, clock: Clock, progress: Progress
+) -> BaseModel:
+    facts = _facts(made, progress)
+    return BaseModel(
+        id=source.id,
+        path=str(target.absolute()),
+        sha256=folder_sha256(made),
+        created_at=int(clock.now()),
+        hub_id=source.hub_id,
+        licence=source.licence,
+        **facts,
+    )
+
+
+def _facts(made: Path, progress: Progress) -> dict[str, Any]:
+    from afina.model.base import load_base
+
+    progress("Checking that it computes what it should …")
+    base = load_base(made, "bf16")
+    return {
+        "architecture": base.architecture,
+        "parameters": sum(p.numel() for p in base.model.parameters()),
+        "context_tokens": base.context_tokens,
+    }
