@@ -1,0 +1,147 @@
+"""Starts a trainer as a child process and ends it; knows nothing of jobs and the store.
+
+A lock on the run directory is handed to the child and lives exactly as long as it does, so two
+trainers can never write into one run. Start trainers from the main thread (afina.domain.orphans).
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from afina.domain.runs import RunPaths
+from afina.pipeline.identity import ProcessMark
+from afina.settings import child_environment
+
+LOCK = "trainer.lock"
+NICE = 19
+
+
+class RunBusy(Exception):
+    """Another trainer lives in the run directory."""
+
+
+@dataclass(frozen=True)
+class Command:
+    """What is started for a run: the program's arguments before the run directory's path."""
+
+    arguments: tuple[str, ...] = (sys.executable, "-m", "afina.training")
+    nice: int = NICE
+
+
+@dataclass
+class Trainer:
+    """A living or ended trainer. Closing the pipe, or our death, ends it."""
+
+    process: subprocess.Popen[bytes]
+    attempt: int
+    _pipe: int
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    def poll(self) -> int | None:
+        """The exit code once it has ended (negative: the signal that killed it)."""
+        code = self.process.poll()
+        if code is not None:
+            self._close()
+        return code
+
+    def ask_to_leave(self) -> None:
+        """Ask for a checkpoint and an exit with code 75."""
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """End it now and wait for its end; the last checkpoint stands."""
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait()
+        self._close()
+
+    def _close(self) -> None:
+        if self._pipe >= 0:
+            os.close(self._pipe)
+            self._pipe = -1
+
+
+def start_trainer(
+    paths: RunPaths, attempt: int, threads: int, command: Command | None = None
+) -> Trainer:
+    """Start a trainer in `paths.root`. Raises RunBusy while another one lives there."""
+    command = command or Command()
+    folder = paths.attempt(attempt)
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = _lock(paths.root / LOCK)
+    reading, writing = os.pipe()
+    try:
+        with (folder / "log.txt").open("ab") as log:
+            process = _spawn(command, paths.root, threads, (reading, lock), log)
+    except BaseException:
+        os.close(writing)
+        raise
+    finally:
+        os.close(reading)
+        os.close(lock)
+    _write_mark(paths.root / LOCK, process.pid)
+    return Trainer(process, attempt, writing)
+
+
+def end_other_trainer(paths: RunPaths) -> None:
+    """Kill the trainer of an earlier owner of this run, if it is still alive on this host."""
+    try:
+        marked = json.loads((paths.root / LOCK).read_text())
+        mark = ProcessMark(int(marked["pid"]), str(marked["start"]))
+    except (OSError, ValueError, KeyError, TypeError):
+        return
+    if mark.is_alive:
+        os.kill(mark.pid, signal.SIGKILL)
+
+
+def _spawn(
+    command: Command, root: Path, threads: int, fds: tuple[int, int], log: IO[bytes]
+) -> subprocess.Popen[bytes]:
+    environment = child_environment(
+        OMP_NUM_THREADS=str(threads),
+        OMP_WAIT_POLICY="PASSIVE",
+        GOMP_SPINCOUNT="0",
+        PYTHONUNBUFFERED="1",
+    )
+    process = subprocess.Popen(
+        [*command.arguments, str(root), "--parent-fd", str(fds[0])],
+        stdin=subprocess.DEVNULL,
+        stdout=log,
+        stderr=subprocess.STDOUT,
+        pass_fds=fds,
+        start_new_session=True,
+        env=environment,
+    )
+    try:
+        os.setpriority(os.PRIO_PROCESS, process.pid, command.nice)
+    except OSError:
+        pass  # it has ended already, or we may not: slower neighbours, same result
+    return process
+
+
+def _lock(path: Path) -> int:
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(fd)
+        raise RunBusy(str(path)) from None
+    return fd
+
+
+def _write_mark(path: Path, pid: int) -> None:
+    mark = ProcessMark.of(pid)
+    text = json.dumps({"pid": pid, "start": mark.start if mark else ""})
+    path.write_text(text)
