@@ -1,0 +1,73 @@
+# Needs Python 3.11 or newer with pip and venv, and git; nothing else.
+#   make demo     the tour: from a spreadsheet to a tuned model that answers
+#   make test     the tests of every day
+PYTHON ?= python3
+# Words for pip where torch has a build of its own for this machine, such as an index of CPU builds.
+TORCH_PIP_ARGS ?=
+
+BIN := .venv/bin
+STAMP := .venv/.installed
+STARTER := .afina/models/smollm2-135m-instruct/afina.json
+PYTEST := $(BIN)/python -m pytest
+
+.PHONY: help install starter demo test unit check format crash contract bench docs lock clean
+help:
+	@sed -n '2,3p' $(firstword $(MAKEFILE_LIST)) | sed 's/^# //'
+	@echo "  make unit     the unit ring alone, in under a minute"
+	@echo "  make check    formatter, linter, types, layers"
+	@echo "  make crash    at least 50 kills at random moments"
+	@echo "  make contract three versions of the official client against a live server"
+	@echo "  make bench    speed beside its peers"
+	@echo "  make docs     writes the generated pages anew"
+
+install: $(STAMP)
+
+$(STAMP): requirements/dev.txt requirements/torch.txt pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --no-deps --require-hashes -r requirements/dev.txt
+	$(BIN)/python -m pip install --quiet $(TORCH_PIP_ARGS) -r requirements/torch.txt
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	touch $(STAMP)
+
+starter: $(STARTER)
+
+$(STARTER): | $(STAMP)
+	$(BIN)/afina models pull smollm2-135m-instruct --data .afina
+
+demo: $(STAMP) $(STARTER)
+	$(BIN)/python examples/bard/tour.py
+
+unit: $(STAMP)
+	$(PYTEST) -n 2 tests/unit tests/property tests/test_architecture.py
+
+test: $(STAMP) $(STARTER)
+	$(PYTEST) -n 2 -m "not slow" --dist loadgroup tests
+
+check: $(STAMP)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(PYTEST) -q -p no:randomly tests/test_architecture.py
+
+format: $(STAMP)
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+crash: $(STAMP) $(STARTER)
+	$(PYTEST) -m "slow" tests/crash
+
+contract: $(STAMP) $(STARTER)
+	$(PYTEST) -m "slow" tests/contract
+
+bench: $(STAMP) $(STARTER)
+	$(BIN)/python benchmarks/training.py
+	$(BIN)/python benchmarks/serving.py
+
+docs: $(STAMP)
+	$(BIN)/python docs/generate.py
+
+lock:
+	requirements/lock.sh
+
+clean:
+	rm -rf .venv .cache .afina
