@@ -6,6 +6,7 @@ trainers can never write into one run. Start trainers from the main thread (afin
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
@@ -124,10 +125,8 @@ def _spawn(
         start_new_session=True,
         env=environment,
     )
-    try:
+    with contextlib.suppress(OSError):  # it may have ended: slower neighbours, same result
         os.setpriority(os.PRIO_PROCESS, process.pid, command.nice)
-    except OSError:
-        pass  # it has ended already, or we may not: slower neighbours, same result
     return process
 
 
