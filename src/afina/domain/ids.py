@@ -20,6 +20,9 @@ CHAT: Final = "chatcmpl-"
 REQUEST: Final = "req_"
 KEY: Final = "key_"
 ENTRY: Final = "led_"
+PROJECT: Final = "proj_"
+ORGANIZATION: Final = "org-"
+OUTBOX: Final = "out_"
 
 
 class Ids:

@@ -109,3 +109,15 @@ class Job:
     wish: Wish | None = None
     fence: int = 0
     attempt: int = 0
+
+
+@dataclass(frozen=True)
+class JobCheckpoint:
+    """A kept checkpoint of a job: a model that answers to `model`."""
+
+    id: str
+    job_id: str
+    created_at: int
+    model: str
+    step: int
+    metrics: Mapping[str, float] = field(default_factory=dict)

@@ -1,0 +1,43 @@
+"""The platform's parts in one value: settings, database, blobs, clock and ids.
+
+Every verb of this package takes a `Platform` and the `Caller` on whose behalf it runs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from afina.domain.accounts import Caller
+from afina.domain.clock import SYSTEM_CLOCK, Clock
+from afina.domain.ids import SYSTEM_IDS, Ids
+from afina.settings import Settings
+from afina.store.blobs import LocalBlobs
+from afina.store.database import Database
+
+__all__ = ["Caller", "Platform"]
+
+
+@dataclass(frozen=True)
+class Platform:
+    """What verbs need."""
+
+    settings: Settings
+    database: Database
+    blobs: LocalBlobs
+    clock: Clock = SYSTEM_CLOCK
+    ids: Ids = SYSTEM_IDS
+
+    @classmethod
+    def open(
+        cls, settings: Settings, clock: Clock = SYSTEM_CLOCK, ids: Ids = SYSTEM_IDS
+    ) -> Platform:
+        """Makes the data directory if need be, opens and migrates the database."""
+        raise NotImplementedError
+
+    def now(self) -> int:
+        """Unix seconds."""
+        return int(self.clock.now())
+
+    def close(self) -> None:
+        """Closes the database."""
+        self.database.close()
