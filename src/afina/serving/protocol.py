@@ -86,6 +86,7 @@ class Failure(msgspec.Struct, omit_defaults=True, tag_field="t", tag="failure"):
     param: str | None = None
     code: str | None = None
     retry_after_s: float | None = None
+    remedy: str | None = None
 
 
 Line = Delta | Final | Failure

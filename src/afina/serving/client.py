@@ -1,0 +1,282 @@
+"""The engine's client: what the api and the worker know of the engine. No torch here.
+
+One connection a request, so that closing it is how a caller takes a request back: leave the
+iterator of `generate` early (with `contextlib.aclosing`) and the engine frees its slot. Every
+refusal raises the class of `afina.errors` that the engine named; a stream that ends without its
+final line raises EngineFailed, so a short answer never looks whole. The wire is read by a thin
+protocol over httptools, since general HTTP clients spend several times more on each line.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import http.client
+import socket
+from collections import deque
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+import httptools
+import msgspec
+
+from afina.errors import EngineFailed, Unavailable
+from afina.serving.failures import to_error
+from afina.serving.protocol import (
+    Delta,
+    EngineHealth,
+    Failure,
+    Final,
+    Forget,
+    Generate,
+    Score,
+    Scored,
+    Trainers,
+    decode_line,
+)
+
+T = TypeVar("T")
+_HIGH_WATER = 1024
+_REMEDY = "Start it with `afina engine`, or all parts with `afina up`."
+
+
+class EngineClient:
+    """Talks to the engine behind a unix socket. Cheap to make; holds no connection."""
+
+    def __init__(self, socket_path: Path, *, timeout_s: float = 600.0) -> None:
+        self._socket = socket_path
+        self._timeout_s = timeout_s
+
+    async def generate(self, request: Generate) -> AsyncIterator[Delta | Final]:
+        """The answer's deltas as they come, then exactly one Final. Raises what the engine says."""
+        stream = await self._open("/generate", msgspec.json.encode(request))
+        try:
+            while True:
+                raw = await stream.line(self._timeout_s)
+                if raw is None:
+                    raise _broken_off()
+                line = _decoded(raw)
+                if isinstance(line, Failure):
+                    raise to_error(line)
+                yield line
+                if isinstance(line, Final):
+                    return
+        finally:
+            stream.close()
+
+    async def score(self, request: Score) -> Scored:
+        """Log-probabilities of forced ids."""
+        return _scored(await self._call("/score", msgspec.json.encode(request)))
+
+    async def health(self) -> EngineHealth:
+        """What the engine says of itself. Raises Unavailable where none runs."""
+        return _answer(await self._call("/health", None), EngineHealth)
+
+    async def forget(self, adapter: str) -> None:
+        """Drops an adapter from the engine's memory."""
+        await self._call("/forget", msgspec.json.encode(Forget(adapter)))
+
+    async def set_trainers(self, count: int, ttl_s: float = 30.0) -> None:
+        """Says how many trainers share the machine; holds for `ttl_s`."""
+        await self._call("/trainers", msgspec.json.encode(Trainers(count, ttl_s)))
+
+    async def _call(self, path: str, body: bytes | None) -> bytes:
+        stream = await self._open(path, body)
+        try:
+            lines = []
+            while (line := await stream.line(self._timeout_s)) is not None:
+                lines.append(line)
+        finally:
+            stream.close()
+        return _checked(b"\n".join(lines), stream.status)
+
+    async def _open(self, path: str, body: bytes | None) -> _Stream:
+        loop = asyncio.get_running_loop()
+        try:
+            _, stream = await loop.create_unix_connection(_Stream, str(self._socket))
+        except OSError:
+            raise _unavailable(self._socket) from None
+        stream.send(_request(path, body))
+        return stream
+
+
+class BlockingEngineClient:
+    """The same calls for callers without an event loop: the worker and the commands."""
+
+    def __init__(self, socket_path: Path, *, timeout_s: float = 600.0) -> None:
+        self._socket = socket_path
+        self._timeout_s = timeout_s
+
+    def score(self, request: Score) -> Scored:
+        """Log-probabilities of forced ids."""
+        return _scored(self._call("/score", msgspec.json.encode(request)))
+
+    def health(self) -> EngineHealth:
+        """What the engine says of itself. Raises Unavailable where none runs."""
+        return _answer(self._call("/health", None), EngineHealth)
+
+    def set_trainers(self, count: int, ttl_s: float = 30.0) -> None:
+        """Says how many trainers share the machine; holds for `ttl_s`."""
+        self._call("/trainers", msgspec.json.encode(Trainers(count, ttl_s)))
+
+    def forget(self, adapter: str) -> None:
+        """Drops an adapter from the engine's memory."""
+        self._call("/forget", msgspec.json.encode(Forget(adapter)))
+
+    def _call(self, path: str, body: bytes | None) -> bytes:
+        connection = _UnixConnection(self._socket, self._timeout_s)
+        try:
+            connection.request("GET" if body is None else "POST", path, body)
+            response = connection.getresponse()
+            return _checked(response.read(), response.status)
+        except (ConnectionError, FileNotFoundError) as error:
+            raise _unavailable(self._socket) from error
+        except (http.client.HTTPException, OSError) as error:
+            raise _broken_off() from error
+        finally:
+            connection.close()
+
+
+class _UnixConnection(http.client.HTTPConnection):
+    def __init__(self, path: Path, timeout_s: float) -> None:
+        super().__init__("engine", timeout=timeout_s)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(str(self._path))
+
+
+class _Stream(asyncio.Protocol):
+    """One response, line by line. Lines that nobody has read yet hold the sender back."""
+
+    def __init__(self) -> None:
+        self._parser = httptools.HttpResponseParser(self)
+        self._transport: asyncio.Transport | None = None
+        self._lines: deque[bytes] = deque()
+        self._rest = b""
+        self._ended = False
+        self._paused = False
+        self._waiter: asyncio.Future[None] | None = None
+        self.status = 0
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+
+    def send(self, data: bytes) -> None:
+        if self._transport is not None:
+            self._transport.write(data)
+
+    def close(self) -> None:
+        if self._transport is not None:
+            self._transport.abort()
+
+    async def line(self, timeout_s: float) -> bytes | None:
+        """The next line without its newline; None at the end."""
+        while not self._lines:
+            if self._ended:
+                return None
+            self._waiter = asyncio.get_running_loop().create_future()
+            try:
+                async with asyncio.timeout(timeout_s):
+                    await self._waiter
+            except TimeoutError:
+                raise EngineFailed(
+                    f"The engine said nothing for {timeout_s:.0f} s.", remedy="Ask again."
+                ) from None
+            finally:
+                self._waiter = None
+        line = self._lines.popleft()
+        if self._paused and not self._lines and self._transport is not None:
+            self._paused = False
+            self._transport.resume_reading()
+        return line
+
+    def data_received(self, data: bytes) -> None:
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserError:
+            self.close()
+            self._end()
+            return
+        if len(self._lines) > _HIGH_WATER and not self._paused and self._transport is not None:
+            self._paused = True
+            self._transport.pause_reading()
+        self._wake()
+
+    def on_headers_complete(self) -> None:
+        self.status = self._parser.get_status_code()
+
+    def on_body(self, body: bytes) -> None:
+        *whole, self._rest = (self._rest + body).split(b"\n")
+        self._lines.extend(line for line in whole if line)
+
+    def on_message_complete(self) -> None:
+        self._end()
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
+        self._end()
+
+    def _end(self) -> None:
+        # A rest without its newline is a line that was cut: it is dropped, and the missing
+        # final line says so to the reader.
+        self._ended = True
+        self._wake()
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+
+def _request(path: str, body: bytes | None) -> bytes:
+    if body is None:
+        return b"GET %b HTTP/1.1\r\nhost: engine\r\n\r\n" % path.encode()
+    return (
+        b"POST %b HTTP/1.1\r\nhost: engine\r\ncontent-type: application/json\r\n"
+        b"content-length: %d\r\n\r\n%b" % (path.encode(), len(body), body)
+    )
+
+
+def _decoded(raw: bytes) -> Delta | Final | Failure:
+    try:
+        return decode_line(raw)
+    except msgspec.DecodeError as error:
+        raise EngineFailed(f"The engine sent a line that is not of its protocol: {error}") from None
+
+
+def _checked(body: bytes, status: int) -> bytes:
+    if status == 0:
+        raise _broken_off()
+    if status >= 400:
+        line = _decoded(body)
+        if isinstance(line, Failure):
+            raise to_error(line)
+    return body
+
+
+def _answer(body: bytes, kind: type[T]) -> T:
+    try:
+        return msgspec.json.decode(body, type=kind)
+    except msgspec.DecodeError:
+        raise _broken_off() from None
+
+
+def _scored(body: bytes) -> Scored:
+    answer: Any = _answer(body, Scored | Failure)  # type: ignore[arg-type]
+    if isinstance(answer, Failure):
+        raise to_error(answer)
+    assert isinstance(answer, Scored)
+    return answer
+
+
+def _unavailable(path: Path) -> Unavailable:
+    return Unavailable(f"The engine is not running (no answer on {path}).", remedy=_REMEDY)
+
+
+def _broken_off() -> EngineFailed:
+    return EngineFailed(
+        "The engine broke off its answer before the end.",
+        remedy="Ask again: the engine is restarted by itself.",
+    )
