@@ -1,0 +1,115 @@
+"""The platform's processes, each in the foreground: `run_api`, `run_worker`, `run_engine`.
+
+The supervisor starts this module as a program (`python -m afina.cli.serve ROLE …`); the command
+line calls the same functions. A role with a `parent_fd` ends with the process that started it.
+Imports stand inside the functions: a role loads only what it needs, and watches its parent first.
+"""
+
+from __future__ import annotations
+
+import argparse
+import socket
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from afina.domain.orphans import die_with_parent
+
+if TYPE_CHECKING:
+    from afina.settings import Settings
+
+DRAIN_S = 20
+"""How long open answers may go on after the wish to stop."""
+
+
+def run_api(settings: Settings, parent_fd: int | None = None, socket_fd: int | None = None) -> int:
+    """Serve HTTP until SIGTERM or SIGINT; on `socket_fd`, if the supervisor listens already."""
+    die_with_parent(parent_fd)
+    import uvicorn
+
+    from afina.api.app import create_app
+
+    listener = (
+        listen(settings.host, settings.port)
+        if socket_fd is None
+        else socket.socket(fileno=socket_fd)
+    )
+    config = uvicorn.Config(
+        create_app(settings),
+        log_level=settings.log_level,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=DRAIN_S,
+        timeout_keep_alive=30,
+        loop="uvloop",
+        http="httptools",
+    )
+    try:
+        uvicorn.Server(config).run(sockets=[listener])
+    except KeyboardInterrupt:
+        return 0
+    return 0
+
+
+def run_worker(settings: Settings, parent_fd: int | None = None) -> int:
+    """Take jobs and walk them along their road until SIGTERM or SIGINT."""
+    die_with_parent(parent_fd)
+    from afina.pipeline.worker import Worker
+
+    return Worker.open(settings).run()
+
+
+def run_engine(settings: Settings, parent_fd: int | None = None) -> int:
+    """Answer for base and tuned models on the engine's socket until SIGTERM or SIGINT."""
+    die_with_parent(parent_fd)
+    from afina.serving.__main__ import serve
+
+    return serve(settings)
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A listening socket. Raises BadSettings with a remedy when the address cannot be had."""
+    from afina.errors import BadSettings
+
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        family, kind, protocol, _, address = found[0]
+        listener = socket.socket(family, kind, protocol)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(2048)
+    except OSError as error:
+        raise BadSettings(
+            f"The address {host}:{port} cannot be used: {error.strerror or error}.",
+            param="port",
+            remedy="Choose another with --port, or --port 0 for any that is free.",
+        ) from None
+    return listener
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """One role, as the supervisor starts it."""
+    parser = argparse.ArgumentParser(prog="afina.cli.serve", description=__doc__)
+    parser.add_argument("role", choices=("api", "worker", "engine"))
+    parser.add_argument("--data", type=Path)
+    parser.add_argument("--host")
+    parser.add_argument("--port", type=int)
+    parser.add_argument("--parent-fd", type=int)
+    parser.add_argument("--socket-fd", type=int)
+    given = parser.parse_args(arguments)
+    die_with_parent(given.parent_fd)
+    from afina.errors import AfinaError
+    from afina.settings import Settings
+
+    try:
+        settings = Settings.load(data=given.data, host=given.host, port=given.port)
+        if given.role == "api":
+            return run_api(settings, socket_fd=given.socket_fd)
+        return run_worker(settings) if given.role == "worker" else run_engine(settings)
+    except AfinaError as error:
+        print(error.one_line(), file=sys.stderr)
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,111 @@
+"""The platform's events in the words of the wire API, and those made from a run's own.
+
+A step's event is numbered by its step, not by its place in events.jsonl: whatever attempt writes
+it again, it is the same event and is stored once.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterable
+from typing import Any, Final
+
+from afina.domain.clock import Clock
+from afina.domain.events import JobEvent, Level, step_message
+from afina.domain.ids import EVENT, Ids
+from afina.domain.jobs import Job
+from afina.domain.runs import RunEvent
+
+_METRICS: Final = (
+    "step",
+    "total_steps",
+    "train_loss",
+    "train_mean_token_accuracy",
+    "valid_loss",
+    "valid_mean_token_accuracy",
+    "full_valid_loss",
+    "full_valid_mean_token_accuracy",
+)
+_WARNINGS_FROM: Final = 1_000_000_000
+"""Above every step: warnings are numbered by what they say, so each is said once a job."""
+
+
+class EventWriter:
+    """Makes events of one job."""
+
+    def __init__(self, job: Job, ids: Ids, clock: Clock) -> None:
+        self._job = job
+        self._ids = ids
+        self._clock = clock
+
+    def message(self, text: str, level: Level = "info", sequence: int = 0) -> JobEvent:
+        """A plain message, now."""
+        return self._event(int(self._clock.now()), level, text, sequence=sequence)
+
+    def from_run(self, events: Iterable[RunEvent]) -> list[JobEvent]:
+        """Metrics and warnings of a run; what else it says is for the worker alone."""
+        made = []
+        for event in events:
+            if event.kind == "step":
+                made.append(self._step(event))
+            elif event.kind == "warning":
+                made.append(self._warning(event))
+        return made
+
+    def _step(self, event: RunEvent) -> JobEvent:
+        data = {name: event.data[name] for name in _METRICS if event.data.get(name) is not None}
+        text = step_message(
+            int(data["step"]),
+            int(data["total_steps"]),
+            float(data["train_loss"]),
+            data.get("valid_loss"),
+            data.get("full_valid_loss"),
+        )
+        made = self._event(int(event.time), "info", text, data, sequence=int(data["step"]))
+        return made
+
+    def _warning(self, event: RunEvent) -> JobEvent:
+        text = str(event.data.get("message", event.data.get("code", "")))
+        key = f"{event.data.get('code')}:{text}".encode()
+        return self._event(
+            int(event.time), "warn", text, sequence=_WARNINGS_FROM + zlib.crc32(key) % 10**9
+        )
+
+    def _event(
+        self,
+        created_at: int,
+        level: Level,
+        text: str,
+        metrics: dict[str, Any] | None = None,
+        sequence: int = 0,
+    ) -> JobEvent:
+        from_run = metrics is not None or sequence >= _WARNINGS_FROM
+        return JobEvent(
+            id=self._ids.new(EVENT),
+            job_id=self._job.id,
+            created_at=created_at,
+            level=level,
+            message=text,
+            type="message" if metrics is None else "metrics",
+            data=metrics or {},
+            source="run" if from_run else "platform",
+            sequence=sequence,
+        )
+
+
+def results_csv(events: Iterable[RunEvent]) -> bytes:
+    """The job's results file: a row a step, five decimals, blank where nothing was measured."""
+    rows = {int(event.data["step"]): event.data for event in events if event.kind == "step"}
+    lines = ["step,train_loss,train_accuracy,valid_loss,valid_mean_token_accuracy"]
+    for step, data in sorted(rows.items()):
+        cells = [str(step)]
+        for names in (
+            ("train_loss",),
+            ("train_mean_token_accuracy",),
+            ("full_valid_loss", "valid_loss"),
+            ("full_valid_mean_token_accuracy", "valid_mean_token_accuracy"),
+        ):
+            values = [data[name] for name in names if data.get(name) is not None]
+            cells.append(f"{values[0]:.5f}" if values else "")
+        lines.append(",".join(cells))
+    return ("\n".join(lines) + "\n").encode()
