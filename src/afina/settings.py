@@ -59,7 +59,7 @@ class WorkerSettings(BaseModel):
 
     lease_s: float = Field(default=60.0, gt=0)
     heartbeat_s: float = Field(default=10.0, gt=0)
-    poll_s: float = Field(default=0.5, gt=0)
+    poll_s: float = Field(default=0.2, gt=0)
     max_attempts: int = Field(default=20, ge=1)
     """Lives of a trainer in one job before a crash that repeats is called a failure."""
 
@@ -73,6 +73,8 @@ class TrainingSettings(BaseModel):
     threads: int = Field(default=0, ge=0)
     """0: all cores of this machine."""
     max_row_tokens: int = Field(default=4096, ge=128)
+    resume_interval_s: float = Field(default=30.0, gt=0)
+    """How often a checkpoint for resuming alone is written between those of the epochs."""
 
 
 class Settings(BaseSettings):
