@@ -1,0 +1,57 @@
+"""Operations of the hosted service that this version does not offer: a plain sentence for each.
+
+They answer 404 in the envelope, with the operation's name, so that nobody searches for a typing
+error. A new route takes its line out of this table.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from afina.errors import NotFound
+
+CODE: Final = "operation_not_offered"
+
+_ABSENT: Final[tuple[tuple[str, str, str], ...]] = (
+    (r"GET", r"/fine_tuning/checkpoints/.+/permissions", "Checkpoint permissions are"),
+    (r"POST|DELETE", r"/fine_tuning/checkpoints/.+/permissions(/.+)?", "Checkpoint permissions are"),
+    (r"POST", r"/fine_tuning/jobs/[^/]+/pause", "Pausing of jobs is"),
+    (r"POST", r"/fine_tuning/jobs/[^/]+/resume", "Resuming of jobs is"),
+    (r".*", r"/fine_tuning/alpha/graders/.+", "Graders are"),
+    (r".*", r"/uploads(/.*)?", "Uploads in parts are"),
+    (r".*", r"/batches(/.*)?", "Batches are"),
+    (r".*", r"/embeddings", "Embeddings are"),
+    (r".*", r"/moderations", "Moderations are"),
+    (r".*", r"/completions", "Plain completions (not chat) are"),
+    (r"GET|POST|DELETE", r"/chat/completions(/.*)?", "Stored completions are"),
+    (r".*", r"/responses(/.*)?", "Responses are"),
+    (r".*", r"/conversations(/.*)?", "Conversations are"),
+    (r".*", r"/evals(/.*)?", "Evals are"),
+    (r".*", r"/(organization|projects)(/.*)?", "Organization and project administration is"),
+    (r".*", r"/webhook_(endpoints|event_types)(/.*)?", "Webhooks are"),
+    (r".*", r"/images(/.*)?", "Images are"),
+    (r".*", r"/audio(/.*)?", "Audio is"),
+    (r".*", r"/videos(/.*)?", "Videos are"),
+    (r".*", r"/realtime(/.*)?", "Realtime sessions are"),
+    (r".*", r"/(assistants|threads)(/.*)?", "Assistants are"),
+    (r".*", r"/vector_stores(/.*)?", "Vector stores are"),
+    (r".*", r"/containers(/.*)?", "Containers are"),
+    (r".*", r"/skills(/.*)?", "Skills are"),
+    (r".*", r"/chatkit(/.*)?", "ChatKit is"),
+    (r".*", r"/prompts(/.*)?", "Stored prompts are"),
+    (r".*", r"/fine-tunes(/.*)?", "The old fine-tunes operations (use fine_tuning/jobs) are"),
+    (r".*", r"/engines(/.*)?", "The old engines operations (use models) are"),
+    (r".*", r"/edits", "Edits are"),
+)
+_COMPILED: Final = tuple(
+    (re.compile(methods), re.compile("/v1" + path), sentence) for methods, path, sentence in _ABSENT
+)
+
+
+def absence(method: str, path: str) -> NotFound | None:
+    """The refusal for an operation that the hosted service has and this version has not."""
+    for methods, pattern, subject in _COMPILED:
+        if methods.fullmatch(method) and pattern.fullmatch(path):
+            return NotFound(f"{subject} not offered by this version of afina.", code=CODE)
+    return None

@@ -1,0 +1,128 @@
+"""What a route gets: the platform's parts, and the caller whose key the request carries.
+
+A key that was found stays known for a second, so that a stream of requests does not ask the store
+for each; a revoked key therefore dies within that second.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Final
+
+from anyio import to_thread
+from fastapi import Depends
+from starlette.requests import Request
+from starlette.types import Scope
+
+from afina.api.middleware import CALLER, REQUEST_ID
+from afina.domain.accounts import Caller
+from afina.errors import Unauthenticated
+from afina.service.chat import ChatService
+from afina.service.keys import authenticate
+from afina.service.platform import Platform
+from afina.serving.client import EngineClient
+from afina.settings import Settings
+
+KNOWN_S: Final = 1.0
+_KNOWN_MOST: Final = 1024
+_SECRET_MOST: Final = 200
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What the application is made of while it runs."""
+
+    settings: Settings
+    platform: Platform
+    engine: EngineClient
+    chat: ChatService
+    keyring: Keyring
+
+
+class Keyring:
+    """Whose key it is, remembered for `KNOWN_S`."""
+
+    def __init__(self, platform: Platform) -> None:
+        self._platform = platform
+        self._known: dict[str, tuple[float, Caller]] = {}
+
+    async def caller(self, scope: Scope) -> Caller:
+        """The caller of a request. Raises Unauthenticated."""
+        secret, organization, project = _credentials(scope)
+        now = self._platform.clock.monotonic()
+        found = self._known.get(secret)
+        if found is None or now - found[0] > KNOWN_S:
+            caller = await to_thread.run_sync(authenticate, self._platform, secret)
+            if len(self._known) >= _KNOWN_MOST:
+                self._known.clear()
+            self._known[secret] = (now, caller)
+        else:
+            caller = found[1]
+        _refuse_other(organization, caller.organization_id, "Organization")
+        _refuse_other(project, caller.project_id, "Project")
+        scope[CALLER] = caller
+        return caller
+
+
+@dataclass(frozen=True)
+class Call:
+    """One request of a known caller."""
+
+    request: Request
+    parts: Parts
+    caller: Caller
+
+    @property
+    def platform(self) -> Platform:
+        return self.parts.platform
+
+    @property
+    def request_id(self) -> str:
+        return str(self.request.scope[REQUEST_ID])
+
+
+def parts_of(scope: Scope) -> Parts:
+    """The parts of the application that a request came to."""
+    parts: Parts = scope["app"].state.parts
+    return parts
+
+
+async def call_of(request: Request) -> Call:
+    """The request with its caller. Raises Unauthenticated."""
+    parts = parts_of(request.scope)
+    return Call(request, parts, await parts.keyring.caller(request.scope))
+
+
+Caller_ = Annotated[Call, Depends(call_of)]
+"""The annotation of a route's first parameter."""
+
+
+def _credentials(scope: Scope) -> tuple[str, str, str]:
+    secret = organization = project = ""
+    for name, value in scope["headers"]:
+        if name == b"authorization":
+            kind, _, secret = value.decode("latin-1").partition(" ")
+            if kind.lower() != "bearer":
+                raise Unauthenticated("The Authorization header must read 'Bearer <API key>'.")
+        elif name == b"openai-organization":
+            organization = value.decode("latin-1")
+        elif name == b"openai-project":
+            project = value.decode("latin-1")
+    secret = secret.strip()
+    if not secret:
+        raise Unauthenticated(
+            "You didn't provide an API key. Send it as 'Authorization: Bearer <API key>'.",
+            remedy="The first key is in the file api-key of the data directory.",
+        )
+    if len(secret) > _SECRET_MOST or not secret.isascii():
+        raise Unauthenticated("Incorrect API key provided.")
+    return secret, organization, project
+
+
+def _refuse_other(given: str, own: str, name: str) -> None:
+    if given and given != own:
+        raise Unauthenticated(
+            f"The OpenAI-{name} header does not name the {name.lower()} of this API key.",
+            code=f"mismatched_{name.lower()}",
+            remedy=f"Leave the header out (the client's `{name.lower()}` setting).",
+        )
