@@ -1,0 +1,312 @@
+"""`afina jobs`: create fine-tuning jobs, watch them, and look at what they did."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from afina.cli.options import (
+    DataOption,
+    JsonOption,
+    ServerOption,
+    YesOption,
+    open_client,
+)
+from afina.cli.terminal import agreed, at, in_count, print_facts, print_json, print_table, tell
+
+if TYPE_CHECKING:
+    from afina.cli.client import Client
+
+app = typer.Typer(help="Create fine-tuning jobs and follow them.", no_args_is_help=True)
+
+_JOBS = "/v1/fine_tuning/jobs"
+JobArgument = Annotated[str, typer.Argument(metavar="JOB_ID", help="A job's id, `ftjob-…`.")]
+
+
+@app.command()
+def create(
+    model: Annotated[str, typer.Option(help="The base model to tune, or an alias of it.")],
+    file: Annotated[
+        str, typer.Option("--file", help="The training file: an id, or a path to upload.")
+    ],
+    validation: Annotated[
+        str | None, typer.Option(help="The validation file: an id, or a path to upload.")
+    ] = None,
+    suffix: Annotated[str | None, typer.Option(help="A part of the tuned model's name.")] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, max=50, help="By default auto.")] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(min=1, max=256, help="Rows a step; by default auto.")
+    ] = None,
+    learning_rate_multiplier: Annotated[
+        float | None, typer.Option(help="Of the base learning rate; by default auto.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(min=0, max=2**31 - 1)] = None,
+    metadata: Annotated[
+        list[str] | None, typer.Option(metavar="KEY=VALUE", help="May be given several times.")
+    ] = None,
+    idempotency_key: Annotated[
+        str | None, typer.Option(help="The same key again returns the same job.")
+    ] = None,
+    watch: Annotated[bool, typer.Option("--watch", help="Follow the job to its end.")] = False,
+    server: ServerOption = None,
+    data: DataOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Create a job; prints its id."""
+    body: dict[str, Any] = {"model": model}
+    body |= _given(suffix=suffix, seed=seed, metadata=_pairs(metadata))
+    hyperparameters = _given(
+        n_epochs=epochs,
+        batch_size=batch_size,
+        learning_rate_multiplier=learning_rate_multiplier,
+    )
+    if hyperparameters:
+        body["method"] = {
+            "type": "supervised",
+            "supervised": {"hyperparameters": hyperparameters},
+        }
+    with open_client(data, server) as client:
+        body["training_file"] = _file_id(client, file)
+        if validation is not None:
+            body["validation_file"] = _file_id(client, validation)
+        headers = {"idempotency_key": idempotency_key} if idempotency_key else {}
+        job = client.post(_JOBS, body, **headers)
+        if watch:
+            if not json:
+                print(job["id"], flush=True)
+            _follow(client, job["id"], json)
+            return
+    if json:
+        print_json(job)
+    else:
+        print(job["id"])
+        tell(f"{job['status']}. Follow it: afina jobs watch {job['id']}")
+
+
+@app.command("list")
+def list_jobs(
+    limit: Annotated[int, typer.Option(min=1, help="How many, newest first.")] = 20,
+    server: ServerOption = None,
+    data: DataOption = None,
+    json: JsonOption = False,
+) -> None:
+    """List jobs, newest first."""
+    with open_client(data, server) as client:
+        found = _first(client.every(_JOBS), limit)
+    if json:
+        print_json(found)
+        return
+    print_table(
+        "",
+        ("id", "status", "base", "tuned model", ">tokens", "created"),
+        (
+            (
+                job["id"],
+                job["status"],
+                job["model"],
+                job["fine_tuned_model"] or "–",
+                in_count(job["trained_tokens"]),
+                at(job["created_at"]),
+            )
+            for job in found
+        ),
+    )
+
+
+@app.command()
+def get(
+    job_id: JobArgument,
+    server: ServerOption = None,
+    data: DataOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Show one job."""
+    with open_client(data, server) as client:
+        job = client.get(f"{_JOBS}/{job_id}")
+    if json:
+        print_json(job)
+    else:
+        print_facts(_facts(job))
+
+
+@app.command()
+def events(
+    job_id: JobArgument,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="Only the newest; all where not given.")
+    ] = None,
+    server: ServerOption = None,
+    data: DataOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Print a job's events, oldest first."""
+    with open_client(data, server) as client:
+        found = _first(client.every(f"{_JOBS}/{job_id}/events"), limit)
+    found.reverse()
+    if json:
+        print_json(found)
+        return
+    for event in found:
+        print(f"{at(event['created_at'])}  {event['level']:5}  {event['message']}")
+
+
+@app.command()
+def checkpoints(
+    job_id: JobArgument,
+    server: ServerOption = None,
+    data: DataOption = None,
+    json: JsonOption = False,
+) -> None:
+    """List a job's checkpoints, latest first; each can be talked to by its name."""
+    with open_client(data, server) as client:
+        found = list(client.every(f"{_JOBS}/{job_id}/checkpoints"))
+    if json:
+        print_json(found)
+        return
+    print_table(
+        "",
+        (">step", "model", ">loss", ">accuracy", ">validation loss"),
+        (
+            (
+                str(point["step_number"]),
+                point["fine_tuned_model_checkpoint"],
+                _metric(point, "train_loss"),
+                _metric(point, "train_mean_token_accuracy"),
+                _metric(point, "full_valid_loss"),
+            )
+            for point in found
+        ),
+    )
+
+
+@app.command()
+def cancel(
+    job_id: JobArgument,
+    server: ServerOption = None,
+    data: DataOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Cancel a job; what it wrote so far stays."""
+    with open_client(data, server) as client:
+        job = client.post(f"{_JOBS}/{job_id}/cancel")
+    if json:
+        print_json(job)
+    else:
+        tell(f"{job_id}: {job['status']}.")
+
+
+@app.command()
+def watch(
+    job_id: JobArgument,
+    server: ServerOption = None,
+    data: DataOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Follow a job to its end; Ctrl-C leaves the job alone. Exit code 1 unless it succeeds.
+
+    With --json every event is a line of JSON, and the job is the last line.
+    """
+    with open_client(data, server) as client:
+        _follow(client, job_id, json)
+
+
+@app.command()
+def delete(
+    job_id: JobArgument,
+    yes: YesOption = False,
+    server: ServerOption = None,
+    data: DataOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Delete a job that is over: its record, run directory, checkpoints and results."""
+    if not agreed(f"Delete {job_id} for good?", yes):
+        raise typer.Exit(1)
+    with open_client(data, server) as client:
+        gone = client.delete(f"/v1/afina/jobs/{job_id}")
+    if json:
+        print_json(gone)
+    else:
+        tell(f"{job_id} is deleted; models that came out of it stay.")
+
+
+def _follow(client: Client, job_id: str, as_json: bool) -> None:
+    import json
+
+    from afina.cli.watch import conclude, watch_job
+
+    try:
+        job = watch_job(client, job_id, as_json)
+    except KeyboardInterrupt:
+        tell(f"Left; the job goes on. See it again: afina jobs watch {job_id}")
+        raise
+    if as_json:
+        print(json.dumps(job, ensure_ascii=False))
+    conclude(job)
+
+
+def _file_id(client: Client, given: str) -> str:
+    """A path that exists is uploaded first; anything else is taken as an id."""
+    path = Path(given)
+    if given.startswith("file-") and not path.exists():
+        return given
+    if not path.is_file():
+        raise typer.BadParameter(
+            f"{given} is neither a file on this machine nor the id of an uploaded one"
+        )
+    stored = client.upload(path, "fine-tune")
+    tell(f"{path.name} is uploaded as {stored['id']}.")
+    return str(stored["id"])
+
+
+def _pairs(given: list[str] | None) -> dict[str, str] | None:
+    if not given:
+        return None
+    pairs = {}
+    for text in given:
+        key, equals, value = text.partition("=")
+        if not equals or not key:
+            raise typer.BadParameter(f"{text} is not of the form KEY=VALUE")
+        pairs[key] = value
+    return pairs
+
+
+def _given(**values: Any) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _first(items: Any, limit: int | None) -> list[dict[str, Any]]:
+    from itertools import islice
+
+    return list(islice(items, limit))
+
+
+def _metric(point: dict[str, Any], name: str) -> str:
+    value = point["metrics"].get(name)
+    return "–" if value is None else f"{value:.3f}"
+
+
+def _facts(job: dict[str, Any]) -> dict[str, str]:
+    facts = {
+        "id": job["id"],
+        "status": job["status"],
+        "base": job["model"],
+        "tuned model": job["fine_tuned_model"] or "–",
+        "training file": job["training_file"],
+        "validation file": job["validation_file"] or "–",
+        "created": at(job["created_at"]),
+        "finished": at(job["finished_at"]),
+        "expected": at(job.get("estimated_finish")),
+        "trained tokens": in_count(job["trained_tokens"]),
+        "results": ", ".join(job["result_files"]) or "–",
+        "seed": str(job["seed"]),
+    }
+    for name, value in (job.get("hyperparameters") or {}).items():
+        facts[name.replace("_", " ")] = str(value)
+    for name, value in (job.get("metadata") or {}).items():
+        facts[f"metadata {name}"] = value
+    fault = job.get("error") or {}
+    if fault.get("message"):
+        facts["error"] = f"{fault['message']} [{fault.get('code')}]"
+    return facts

@@ -1,0 +1,147 @@
+"""`afina models`: the bases on this machine and the models tuned from them."""
+
+from __future__ import annotations
+
+import enum
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from afina.cli.client import segment
+from afina.cli.options import (
+    DataOption,
+    JsonOption,
+    ServerOption,
+    YesOption,
+    load_settings,
+    open_client,
+)
+from afina.cli.terminal import agreed, at, in_count, print_facts, print_json, print_table, tell
+
+if TYPE_CHECKING:
+    from afina.domain.models import BaseModel
+
+app = typer.Typer(help="Fetch base models; list, show, export models.", no_args_is_help=True)
+
+NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="A base or tuned model's name.")]
+
+
+class Format(enum.StrEnum):
+    """What `models export` writes."""
+
+    PEFT = "peft"
+    MERGED = "merged"
+
+
+@app.command()
+def pull(
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="ID_OR_FOLDER",
+            help="The starter (smollm2-135m-instruct), a folder, or a hub id (owner/name).",
+        ),
+    ],
+    data: DataOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Bring a base model to this machine, check it, and measure how fast it trains here."""
+    from afina.domain.codec import encode
+    from afina.errors import BaseRefused
+    from afina.model.pull import pull as pull_base
+
+    settings = load_settings(data)
+    record = pull_base(source, settings.models, tell)
+    if json:
+        print_json(encode(record))
+    else:
+        print_facts(_base_facts(record))
+    if not record.admitted:
+        raise BaseRefused(f"{record.id} was not admitted: {record.refusal}")
+
+
+@app.command("list")
+def list_models(
+    server: ServerOption = None,
+    data: DataOption = None,
+    json: JsonOption = False,
+) -> None:
+    """List the models that answer: bases, tuned models and checkpoints."""
+    with open_client(data, server) as client:
+        found = client.get("/v1/models")["data"]
+    if json:
+        print_json(found)
+        return
+    print_table(
+        "",
+        ("model", "owner", "created"),
+        ((model["id"], model["owned_by"], at(model["created"])) for model in found),
+    )
+
+
+@app.command()
+def show(
+    name: NameArgument,
+    server: ServerOption = None,
+    data: DataOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Show a model: where it comes from, and the proof that it serves what was trained."""
+    with open_client(data, server) as client:
+        model = client.get(f"/v1/afina/models/{segment(name)}")
+    if json:
+        print_json(model)
+    else:
+        print_facts(dict(_flat(model)))
+
+
+@app.command()
+def delete(
+    name: NameArgument,
+    yes: YesOption = False,
+    server: ServerOption = None,
+    data: DataOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Delete a tuned model and its bytes; its job stays."""
+    if not agreed(f"Delete {name} for good?", yes):
+        raise typer.Exit(1)
+    with open_client(data, server) as client:
+        gone = client.delete(f"/v1/models/{segment(name)}")
+    if json:
+        print_json(gone)
+    else:
+        tell(f"{name} is deleted.")
+
+
+def _base_facts(record: BaseModel) -> dict[str, str]:
+    facts = {
+        "id": record.id,
+        "folder": record.path,
+        "licence": record.licence or "unknown",
+        "architecture": record.architecture,
+        "parameters": in_count(record.parameters),
+        "context": f"{in_count(record.context_tokens)} tokens",
+        "admitted": "yes" if record.admitted else f"no: {record.refusal}",
+    }
+    return facts | dict(_flat(dict(record.capabilities)))
+
+
+def _flat(value: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    """Nested objects as lines: `parity mean kl  0.0004`."""
+    lines: list[tuple[str, str]] = []
+    for key, item in value.items():
+        name = f"{prefix}{key.replace('_', ' ')}"
+        if isinstance(item, dict):
+            lines += _flat(item, f"{name} ")
+        elif isinstance(item, list) and all(not isinstance(part, dict | list) for part in item):
+            lines.append((name, ", ".join(str(part) for part in item) or "–"))
+        elif isinstance(item, list):
+            lines.append((name, f"{len(item)} entries"))
+        elif key.endswith("_at") or key == "created":
+            lines.append((name, at(item)))
+        elif isinstance(item, float):
+            lines.append((name, f"{item:.4g}"))
+        else:
+            lines.append((name, "–" if item is None else str(item)))
+    return lines
