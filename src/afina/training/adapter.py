@@ -1,0 +1,166 @@
+"""The trainable LoRA matrices of a run, in a few flat tensors.
+
+fp32 masters, their copy in the precision that the network computes in, and fp32 gradients lie in
+flat tensors with a view for each matrix: the optimiser, clipping and checkpoints are one operation
+each. The layer's forward and backward are written by hand, so that `x Aᵀ` is computed once and
+gradients go straight into the flat tensor.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from afina.domain.runs import LoraSpec
+from afina.training.packing import mixed_key
+
+
+@dataclass(frozen=True)
+class LoraViews:
+    """One layer's matrices: A `[rank, in]` and B `[out, rank]`, and where their gradients go."""
+
+    a: torch.Tensor
+    b: torch.Tensor
+    grad_a: torch.Tensor
+    grad_b: torch.Tensor
+
+
+class TrainedAdapter:
+    """The low-rank terms of all layers that a run tunes; what `LoraLinear` asks for its output."""
+
+    def __init__(
+        self, layers: Mapping[str, nn.Linear], spec: LoraSpec, dtype: torch.dtype, seed: int
+    ) -> None:
+        self.spec = spec
+        self.scaling = spec.alpha / spec.rank
+        self.names = sorted(layers)
+        self.shapes = {n: (layers[n].in_features, layers[n].out_features) for n in self.names}
+        size = sum(spec.rank * (fan_in + fan_out) for fan_in, fan_out in self.shapes.values())
+        self.masters = torch.zeros(size)
+        self.grads = torch.zeros(size)
+        self.compute = torch.zeros(size, dtype=dtype)
+        self.views = self._make_views()
+        self.dropout_generator: torch.Generator | None = None
+        """Set while a bin is trained with dropout; None in evaluation."""
+        # makes autograd call the layers' backward although no input of theirs needs a gradient
+        self.anchor = torch.zeros(1, dtype=dtype, requires_grad=True)
+        self._initialise(seed)
+
+    def _make_views(self) -> dict[str, LoraViews]:
+        views = {}
+        start = 0
+        for name in self.names:
+            fan_in, fan_out = self.shapes[name]
+            rank = self.spec.rank
+            middle = start + rank * fan_in
+            end = middle + rank * fan_out
+            views[name] = LoraViews(
+                a=self.compute[start:middle].view(rank, fan_in),
+                b=self.compute[middle:end].view(fan_out, rank),
+                grad_a=self.grads[start:middle].view(rank, fan_in),
+                grad_b=self.grads[middle:end].view(fan_out, rank),
+            )
+            start = end
+        return views
+
+    def _initialise(self, seed: int) -> None:
+        """A as PEFT does (Kaiming uniform with slope √5), B zero."""
+        for index, name in enumerate(self.names):
+            fan_in, _ = self.shapes[name]
+            generator = torch.Generator().manual_seed(mixed_key(seed, 1, index))
+            bound = 1 / math.sqrt(fan_in)
+            a, _ = self.master_views(name)
+            a.uniform_(-bound, bound, generator=generator)
+        self.refresh()
+
+    def master_views(self, name: str) -> tuple[torch.Tensor, torch.Tensor]:
+        """The fp32 A and B of a layer; writing to them changes the masters."""
+        offset = self.views[name].a.storage_offset()
+        fan_in, fan_out = self.shapes[name]
+        rank = self.spec.rank
+        middle = offset + rank * fan_in
+        return (
+            self.masters[offset:middle].view(rank, fan_in),
+            self.masters[middle : middle + rank * fan_out].view(fan_out, rank),
+        )
+
+    def refresh(self) -> None:
+        """Copies the masters into the precision that the network computes in."""
+        self.compute.copy_(self.masters)
+
+    def publish(self) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
+        """A and B of each layer in bf16, as they are published."""
+        found = {}
+        for name in self.names:
+            a, b = self.master_views(name)
+            found[name] = (a.to(torch.bfloat16), b.to(torch.bfloat16))
+        return found
+
+    def load_published(self, weights: Mapping[str, tuple[torch.Tensor, torch.Tensor]]) -> None:
+        """Computes with published weights from now on; the masters stay as they are."""
+        for name in self.names:
+            self.views[name].a.copy_(weights[name][0])
+            self.views[name].b.copy_(weights[name][1])
+
+    def delta(self, name: str, x: torch.Tensor) -> torch.Tensor:
+        """The low-rank term alone, without gradients for the matrices."""
+        view = self.views[name]
+        return F.linear(F.linear(x, view.a), view.b) * self.scaling
+
+    def linear(self, base: nn.Linear, name: str, x: torch.Tensor) -> torch.Tensor:
+        """The whole layer: base product and low-rank term."""
+        mask = None
+        if self.dropout_generator is not None and self.spec.dropout > 0:
+            keep = 1 - self.spec.dropout
+            mask = torch.empty_like(x).bernoulli_(keep, generator=self.dropout_generator)
+            mask.div_(keep)
+        out: torch.Tensor = _LoraProduct.apply(x, self.anchor, base, self.views[name], self, mask)
+        return out
+
+
+class _LoraProduct(torch.autograd.Function):
+    """x Wᵀ + bias + scaling (mask ∘ x) Aᵀ Bᵀ, gradients of A and B added to their places."""
+
+    @staticmethod
+    def forward(  # noqa: PLR0913
+        ctx: Any,
+        x: torch.Tensor,
+        anchor: torch.Tensor,  # noqa: ARG004
+        base: nn.Linear,
+        views: LoraViews,
+        adapter: TrainedAdapter,
+        mask: torch.Tensor | None,
+    ) -> torch.Tensor:
+        flat = x.reshape(-1, x.shape[-1])
+        seen = flat if mask is None else flat * mask.view_as(flat)
+        low = torch.mm(seen, views.a.t())
+        out = F.linear(flat, base.weight, base.bias)
+        out.addmm_(low, views.b.t(), alpha=adapter.scaling)
+        ctx.save_for_backward(seen, low, mask)
+        ctx.base, ctx.views, ctx.scaling = base, views, adapter.scaling
+        return out.view(*x.shape[:-1], -1)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        seen, low, mask = ctx.saved_tensors
+        views: LoraViews = ctx.views
+        out_grad = grads[0]
+        flat = out_grad.reshape(-1, out_grad.shape[-1])
+        low_grad = torch.mm(flat, views.b).mul_(ctx.scaling)
+        views.grad_b.add_(torch.mm(flat.t(), low), alpha=ctx.scaling)
+        views.grad_a.add_(torch.mm(low_grad.t(), seen))
+        x_grad = None
+        if ctx.needs_input_grad[0]:
+            x_grad = torch.mm(flat, ctx.base.weight)
+            if mask is None:
+                x_grad.addmm_(low_grad, views.a)
+            else:
+                x_grad.addcmul_(torch.mm(low_grad, views.a), mask.view_as(seen))
+            x_grad = x_grad.view(*out_grad.shape[:-1], -1)
+        return x_grad, None, None, None, None, None

@@ -1,0 +1,79 @@
+"""Which rows a step learns from and in which bins: pure functions of numbers.
+
+An epoch's order is a permutation keyed by seed and epoch; a step takes `batch_size` rows of it
+(the last step of an epoch what is left); a step's rows are packed into bins, never across steps.
+No row is dropped, split or repeated, and no random state has to be kept.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Bin:
+    """Rows that go through the network together, in a tensor of `capacity` tokens."""
+
+    rows: tuple[int, ...]
+    capacity: int
+
+
+def splitmix64(values: np.ndarray) -> np.ndarray:
+    """The finaliser of SplitMix64: a fixed, well mixed function of 64-bit integers."""
+    z = values.astype(np.uint64)
+    z = (z + np.uint64(0x9E3779B97F4A7C15)).astype(np.uint64)
+    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return np.asarray(z ^ (z >> np.uint64(31)))
+
+
+def mixed_key(*parts: int) -> int:
+    """One 63-bit number from several: a key for anything random at that place."""
+    key = np.zeros(1, dtype=np.uint64)
+    for part in parts:
+        key = splitmix64(key ^ np.uint64(part & 0xFFFFFFFFFFFFFFFF))
+    return int(key[0] >> np.uint64(1))
+
+
+def epoch_order(rows: int, seed: int, epoch: int) -> np.ndarray:
+    """The order of an epoch's rows."""
+    key = np.uint64(mixed_key(seed, epoch))
+    return np.argsort(splitmix64(np.arange(rows, dtype=np.uint64) ^ key), kind="stable")
+
+
+def steps_in_epoch(rows: int, batch_size: int) -> int:
+    """Steps of an epoch: the last one may be short."""
+    return math.ceil(rows / batch_size)
+
+
+def rows_of_step(order: np.ndarray, batch_size: int, step_in_epoch: int) -> tuple[int, ...]:
+    """The rows of one step of an epoch."""
+    start = step_in_epoch * batch_size
+    return tuple(int(row) for row in order[start : start + batch_size])
+
+
+def pack_rows(
+    rows: Sequence[int], lengths: Sequence[int] | np.ndarray, capacities: Sequence[int]
+) -> tuple[Bin, ...]:
+    """Bins for `rows`: longest first into the fullest bin that has room, and then each bin takes
+    the smallest capacity that fits. Raises ValueError for a row longer than every capacity."""
+    largest = max(capacities)
+    open_bins: list[tuple[int, list[int]]] = []
+    for row in sorted(rows, key=lambda r: (-int(lengths[r]), r)):
+        length = int(lengths[row])
+        if length > largest:
+            raise ValueError(f"row {row} has {length} tokens; the largest bin holds {largest}")
+        fitting = [i for i, (used, _) in enumerate(open_bins) if used + length <= largest]
+        if not fitting:
+            open_bins.append((length, [row]))
+            continue
+        best = max(fitting, key=lambda i: (open_bins[i][0], -i))
+        used, members = open_bins[best]
+        open_bins[best] = (used + length, [*members, row])
+    return tuple(
+        Bin(tuple(members), min(c for c in capacities if c >= used)) for used, members in open_bins
+    )
