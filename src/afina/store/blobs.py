@@ -1,17 +1,28 @@
 """Immutable bytes on the local disk, named by their sha256 (`domain.manifests.blob_path`).
 
-Writing is in two steps: `stage` streams into a temporary file and syncs it, and `admit`, inside
-the write transaction that adds the reference, renames it to its name. `remove` runs inside a write
-transaction too and only for what no row refers to, so a blob that someone has just referred to
-cannot be lost. What a crash leaves behind is found by `orphans` and `sweep_staged`.
+Writing is in two steps: `stage` streams into a temporary file and syncs it; `place` renames it to
+its name. `place` and `unlink` are called inside write transactions alone (`store.references`), so
+a blob that someone has just referred to cannot be lost. What a crash leaves is found by `stored`
+and `staged_files`. An error of the disk is final: nothing here tries again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import errno
+import hashlib
+import os
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Final
+
+from afina.domain.manifests import blob_path
+from afina.errors import Internal, TooLarge, Unavailable
+
+CHUNK_BYTES: Final = 1024 * 1024
+_HEAD_BYTES: Final = 4096
 
 
 @dataclass(frozen=True)
@@ -20,7 +31,7 @@ class StagedBlob:
 
     path: Path
     sha256: str
-    bytes: int
+    size_bytes: int
     head: bytes
     """The first bytes, for cheap checks."""
 
@@ -33,20 +44,121 @@ class LocalBlobs:
 
     def stage(self, source: Iterable[bytes], max_bytes: int | None = None) -> StagedBlob:
         """Streams `source` to the disk. Raises TooLarge beyond `max_bytes`."""
-        raise NotImplementedError
+        with _plain_words():
+            self._staging.mkdir(parents=True, exist_ok=True, mode=0o700)
+            number, name = tempfile.mkstemp(dir=self._staging)
+        path = Path(name)
+        try:
+            with _plain_words(), os.fdopen(number, "wb") as file:
+                return _write(file, path, source, max_bytes)
+        except BaseException:
+            path.unlink(missing_ok=True)
+            raise
 
     def stage_file(self, path: Path) -> StagedBlob:
         """Stages a copy of the file `path`."""
-        raise NotImplementedError
+        with path.open("rb") as file:
+            return self.stage(iter(lambda: file.read(CHUNK_BYTES), b""))
 
     def discard(self, staged: StagedBlob) -> None:
         """Drops staged bytes that were not admitted."""
-        raise NotImplementedError
+        staged.path.unlink(missing_ok=True)
+
+    def place(self, staged: StagedBlob) -> None:
+        """Gives staged bytes their name. The bytes are the same if the name was there before."""
+        target = self.path(staged.sha256)
+        with _plain_words():
+            if not target.parent.is_dir():
+                target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+                _sync_folder(target.parent.parent)
+            staged.path.replace(target)
+            _sync_folder(target.parent)
+
+    def unlink(self, sha256: str) -> None:
+        """Removes a blob's bytes, if they are there."""
+        path = self.path(sha256)
+        path.unlink(missing_ok=True)
+        if path.parent.is_dir():
+            _sync_folder(path.parent)
 
     def open(self, sha256: str) -> BinaryIO:
-        """The blob's bytes. Raises Internal if it is missing."""
-        raise NotImplementedError
+        """The blob's bytes. Raises Internal if they are missing."""
+        try:
+            return self.path(sha256).open("rb")
+        except FileNotFoundError:
+            raise Internal(f"The stored bytes {sha256[:12]}… are missing from the disk.") from None
+
+    def read(self, sha256: str) -> bytes:
+        """All of a small blob's bytes. Raises Internal if they are missing."""
+        with self.open(sha256) as file:
+            return file.read()
 
     def path(self, sha256: str) -> Path:
         """Where the blob lies."""
-        raise NotImplementedError
+        return blob_path(self.root, sha256)
+
+    def stored(self) -> Iterator[tuple[str, float]]:
+        """The sha256 and modification time of every blob on the disk."""
+        for folder in sorted((self.root / "sha256").glob("??")):
+            for entry in sorted(folder.iterdir()):
+                try:
+                    yield folder.name + entry.name, entry.stat().st_mtime
+                except FileNotFoundError:
+                    continue
+
+    def staged_files(self) -> Iterator[tuple[Path, float]]:
+        """Temporary files and their modification times: uploads under way, or left by a crash."""
+        if not self._staging.is_dir():
+            return
+        for entry in sorted(self._staging.iterdir()):
+            try:
+                yield entry, entry.stat().st_mtime
+            except FileNotFoundError:
+                continue
+
+    @property
+    def _staging(self) -> Path:
+        return self.root / "staging"
+
+
+def _write(
+    file: BinaryIO, path: Path, source: Iterable[bytes], max_bytes: int | None
+) -> StagedBlob:
+    digest = hashlib.sha256()
+    size = 0
+    head = b""
+    for chunk in source:
+        size += len(chunk)
+        if max_bytes is not None and size > max_bytes:
+            raise TooLarge(
+                f"The file is larger than {max_bytes} bytes.",
+                param="file",
+                remedy="Split it, or raise AFINA_MAX_UPLOAD_BYTES on the server.",
+            )
+        if len(head) < _HEAD_BYTES:
+            head += chunk[: _HEAD_BYTES - len(head)]
+        digest.update(chunk)
+        file.write(chunk)
+    file.flush()
+    os.fsync(file.fileno())
+    return StagedBlob(path, digest.hexdigest(), size, head)
+
+
+def _sync_folder(folder: Path) -> None:
+    number = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(number)
+    finally:
+        os.close(number)
+
+
+@contextmanager
+def _plain_words() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+            raise Unavailable(
+                "The disk of the data directory is full.", remedy="Free some space on the server."
+            ) from error
+        raise

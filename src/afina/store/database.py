@@ -6,13 +6,24 @@ A write transaction on SQLite begins IMMEDIATE, so it never fails half-way for w
 
 from __future__ import annotations
 
+import fcntl
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
 
-from sqlalchemy import Connection, Engine
+from sqlalchemy import Connection, Engine, inspect, text
+from sqlalchemy.exc import DatabaseError, OperationalError
+
+from afina.errors import BadSettings, Internal, Unavailable
+from afina.store.dialects import WRITES, check_health, is_sqlite, make_engine
+from afina.store.migrations import HEAD
 
 Tx = Connection
 """An open transaction."""
+
+_RESTORE = "Restore it from a backup, or move it away to start with an empty one."
 
 
 class Database:
@@ -20,29 +31,111 @@ class Database:
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
+        self._writer = engine.execution_options(**{WRITES: True})
 
     @classmethod
     def open(cls, url: str) -> Database:
         """Opens `sqlite:///…`; nothing is created before `migrate`."""
-        raise NotImplementedError
+        return cls(make_engine(url))
+
+    @property
+    def path(self) -> Path | None:
+        """The database's file; None where it is not a file."""
+        name = self.engine.url.database if is_sqlite(self.engine) else None
+        return Path(name) if name and not name.startswith("file:") else None
 
     def migrate(self) -> None:
         """Brings the schema up to date, safe against another process doing the same; refuses a
         damaged, read-only or newer database in plain words (BadSettings)."""
-        raise NotImplementedError
+        if self.path is None:
+            self._check_and_upgrade()
+            return
+        try:
+            # Nobody but its owner reads the database, whatever the umask says.
+            os.close(os.open(self.path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
+            lock = self.path.with_name(self.path.name + ".lock").open("a")
+        except OSError as error:
+            raise BadSettings(
+                f"The database {self.path} cannot be opened for writing: {error.strerror}.",
+                remedy="Make the data directory writable for this user.",
+            ) from None
+        with lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            self._check_and_upgrade()
 
     @contextmanager
     def write(self) -> Iterator[Tx]:
         """A write transaction: committed at the end, rolled back on any exception."""
-        raise NotImplementedError
-        yield
+        with _plain_words(), self._writer.begin() as tx:
+            yield tx
 
     @contextmanager
     def read(self) -> Iterator[Tx]:
         """A read transaction: one consistent view."""
-        raise NotImplementedError
-        yield
+        with _plain_words(), self.engine.begin() as tx:
+            yield tx
 
     def close(self) -> None:
         """Closes all connections."""
         self.engine.dispose()
+
+    def schema_revision(self) -> str | None:
+        """The revision that the database's schema has; None where there is none yet."""
+        with self.engine.connect() as connection:
+            if not inspect(connection).has_table("alembic_version"):
+                return None
+            found: Any = connection.execute(
+                text("SELECT version_num FROM alembic_version")
+            ).scalar()
+            return None if found is None else str(found)
+
+    def _check_and_upgrade(self) -> None:
+        where = self.path or self.engine.url.render_as_string(hide_password=True)
+        try:
+            fault = check_health(self.engine)
+            revision = None if fault else self.schema_revision()
+            if fault is None and revision != HEAD:
+                self._upgrade(revision)
+            if fault is None:
+                with self._writer.begin():
+                    pass  # A read-only database says so here, not at the first request.
+        except DatabaseError as error:
+            reason = str(error.orig)
+            self.close()
+            raise BadSettings(
+                f"The database {where} cannot be used: {reason}.", remedy=_RESTORE
+            ) from None
+        if fault is not None:
+            self.close()
+            raise BadSettings(f"The database {where} is damaged: {fault}.", remedy=_RESTORE)
+
+    def _upgrade(self, revision: str | None) -> None:
+        # Alembic is loaded only when there is something to migrate: it costs a start 100 ms.
+        from afina.store.migrations.upgrade import known_revisions, upgrade
+
+        if revision is not None and revision not in known_revisions():
+            self.close()
+            raise BadSettings(
+                f"The database is of a newer afina (its schema {revision}, this one's {HEAD}).",
+                remedy="Install that version again, or use another data directory.",
+            )
+        with self._writer.begin() as tx:
+            upgrade(tx)
+
+
+@contextmanager
+def _plain_words() -> Iterator[None]:
+    """Turns what can happen to any database into errors of the tree."""
+    try:
+        yield
+    except OperationalError as error:
+        reason = str(error.orig)
+        if "locked" in reason or "busy" in reason:
+            raise Unavailable(
+                "The database is busy.", retry_after_s=1.0, remedy="Try again in a moment."
+            ) from error
+        if "full" in reason:
+            raise Unavailable(
+                "The disk is full.", remedy="Free some space in the data directory."
+            ) from error
+        raise Internal(f"The database refused: {reason}.") from error

@@ -1,11 +1,41 @@
-"""Rows of jobs: insert, read, list, and moves by compare-and-set along `domain.jobs.TRANSITIONS`."""
+"""Rows of jobs: insert, read, list, and moves by compare-and-set along the table of moves.
+
+A worker's writes carry its fence and are refused when a newer worker holds the job. What a user
+does (`wish_for`, `cancel_unheld`) needs no fence: it stands in a write transaction of its own.
+"""
 
 from __future__ import annotations
 
-from typing import TypedDict, Unpack
+from collections.abc import Mapping, Sequence
+from typing import Any, TypedDict, Unpack, cast
 
-from afina.domain.jobs import Hyperparameters, Job, JobError, JobStatus
+from sqlalchemy import ColumnElement, Row, and_, delete, exists, insert, or_, select, update
+
+from afina.domain.accounts import Caller
+from afina.domain.codec import decode, encode
+from afina.domain.jobs import (
+    TRANSITIONS,
+    Hyperparameters,
+    Job,
+    JobError,
+    JobStatus,
+    Wish,
+)
+from afina.domain.pages import Page
+from afina.errors import IllegalTransition, NotFound, StaleFence
 from afina.store.database import Tx
+from afina.store.ordering import next_order, read_page
+from afina.store.tables import JOB_LABELS, JOBS
+
+_LIVE = tuple(status for status in JobStatus if not status.is_terminal)
+_PLAIN = frozenset(Job.__dataclass_fields__) - {
+    "status",
+    "hyperparameters",
+    "result_files",
+    "error",
+    "wish",
+}
+_NO_LEASE: Mapping[str, Any] = {"lease_owner": None, "lease_expires_at": None}
 
 
 class JobChanges(TypedDict, total=False):
@@ -22,9 +52,93 @@ class JobChanges(TypedDict, total=False):
     error: JobError | None
 
 
+def job_of(row: Row[Any]) -> Job:
+    """The value that a row holds."""
+    values = row._mapping
+    return Job(
+        **{name: values[name] for name in _PLAIN},
+        status=JobStatus(values["status"]),
+        hyperparameters=decode(Hyperparameters, values["hyperparameters"], "hyperparameters"),
+        result_files=tuple(values["result_files"]),
+        error=None if values["error"] is None else decode(JobError, values["error"], "error"),
+        wish=None if values["wish"] is None else Wish(values["wish"]),
+    )
+
+
+def insert_job(tx: Tx, job: Job, caller: Caller, now: float) -> None:
+    """Adds a new job of the caller's."""
+    values = {name: encode(getattr(job, name)) for name in Job.__dataclass_fields__}
+    values |= {
+        "organization_id": caller.organization_id,
+        "key_id": caller.key_id,
+        "order_key": next_order(tx, JOBS, now),
+    }
+    tx.execute(insert(JOBS).values(values))
+    if job.metadata:
+        pairs = [{"job_id": job.id, "key": k, "value": v} for k, v in job.metadata.items()]
+        tx.execute(insert(JOB_LABELS), pairs)
+
+
 def get_job(tx: Tx, job_id: str, project_id: str | None = None) -> Job | None:
     """The job, if it belongs to the project (any project where None is given)."""
-    raise NotImplementedError
+    query = select(JOBS).where(JOBS.c.id == job_id)
+    if project_id is not None:
+        query = query.where(JOBS.c.project_id == project_id)
+    row = tx.execute(query).one_or_none()
+    return None if row is None else job_of(row)
+
+
+def caller_of(tx: Tx, job_id: str) -> Caller:
+    """Who created the job. Raises NotFound."""
+    columns = (JOBS.c.project_id, JOBS.c.key_id, JOBS.c.organization_id)
+    row = tx.execute(select(*columns).where(JOBS.c.id == job_id)).one_or_none()
+    if row is None:
+        raise _gone(job_id)
+    return Caller(row.project_id, row.key_id or "", row.organization_id)
+
+
+def list_jobs(
+    tx: Tx, project_id: str, after: str | None, limit: int, metadata: Mapping[str, str] | None
+) -> Page[Job]:
+    """Newest first; `metadata` as in `service.jobs.list_jobs`."""
+    where: ColumnElement[bool] = JOBS.c.project_id == project_id
+    labels = JOB_LABELS.c
+    if metadata is not None and not metadata:
+        where = and_(where, ~exists().where(labels.job_id == JOBS.c.id))
+    for key, value in (metadata or {}).items():
+        pair = and_(labels.job_id == JOBS.c.id, labels.key == key, labels.value == value)
+        where = and_(where, exists().where(pair))
+    rows, more = read_page(tx, JOBS, where, after=after, limit=limit)
+    return Page(tuple(job_of(row) for row in rows), more)
+
+
+def jobs_using_file(tx: Tx, file_id: str, *, live_only: bool = False) -> list[Job]:
+    """Jobs that train on the file or validate with it."""
+    query = select(JOBS).where(
+        or_(JOBS.c.training_file == file_id, JOBS.c.validation_file == file_id)
+    )
+    if live_only:
+        query = query.where(JOBS.c.status.in_(_LIVE))
+    return [job_of(row) for row in tx.execute(query.order_by(JOBS.c.order_key))]
+
+
+def jobs_in(tx: Tx, statuses: Sequence[JobStatus]) -> list[Job]:
+    """All jobs in one of `statuses`, oldest first, of every project."""
+    query = select(JOBS).where(JOBS.c.status.in_(statuses)).order_by(JOBS.c.order_key, JOBS.c.id)
+    return [job_of(row) for row in tx.execute(query)]
+
+
+def require_fence(tx: Tx, job_id: str, fence: int) -> JobStatus:
+    """Locks the job's row for this transaction and checks that `fence` still holds it. Raises
+    StaleFence, NotFound."""
+    row = tx.execute(
+        select(JOBS.c.fence, JOBS.c.status).where(JOBS.c.id == job_id).with_for_update()
+    ).one_or_none()
+    if row is None:
+        raise _gone(job_id)
+    if row.fence != fence:
+        raise StaleFence(f"Another worker has taken over the job {job_id}.")
+    return JobStatus(row.status)
 
 
 def move_job(
@@ -32,9 +146,83 @@ def move_job(
 ) -> Job:
     """Moves a job to `target`; a terminal state ends the lease. Raises StaleFence,
     IllegalTransition, NotFound."""
-    raise NotImplementedError
+    sources = [status for status in JobStatus if target in TRANSITIONS[status]]
+    values: dict[str, Any] = {"status": target.value, **_encoded(changes)}
+    if target.is_terminal:
+        values |= _NO_LEASE
+    return _compare_and_set(tx, job_id, fence, sources, values, f"become {target.value}")
 
 
 def update_job(tx: Tx, job_id: str, fence: int, **changes: Unpack[JobChanges]) -> Job:
     """Changes a job that is not terminal. Raises StaleFence, IllegalTransition, NotFound."""
-    raise NotImplementedError
+    return _compare_and_set(tx, job_id, fence, _LIVE, _encoded(changes), "be changed")
+
+
+def wish_for(tx: Tx, job_id: str, wish: Wish | None) -> Job:
+    """Leaves a wish for the worker that holds the job. Raises NotFound."""
+    row = tx.execute(
+        update(JOBS)
+        .where(JOBS.c.id == job_id, JOBS.c.status.in_(_LIVE))
+        .values(wish=None if wish is None else wish.value)
+        .returning(JOBS)
+    ).one_or_none()
+    if row is None:
+        raise _gone(job_id)
+    return job_of(row)
+
+
+def cancel_unheld(tx: Tx, job_id: str, now: float) -> Job | None:
+    """Cancels a job that no worker holds; None if one does, or if the job is over. The fence is
+    raised, so that a worker which slept past its lease can change nothing."""
+    held = and_(JOBS.c.lease_owner.is_not(None), JOBS.c.lease_expires_at > now)
+    row = tx.execute(
+        update(JOBS)
+        .where(JOBS.c.id == job_id, JOBS.c.status.in_(_LIVE), ~held)
+        .values(
+            status=JobStatus.CANCELLED.value,
+            finished_at=int(now),
+            fence=JOBS.c.fence + 1,
+            **_NO_LEASE,
+        )
+        .returning(JOBS)
+    ).one_or_none()
+    return None if row is None else job_of(row)
+
+
+def delete_job_row(tx: Tx, job_id: str) -> None:
+    """Removes the job with its labels, events, offsets and checkpoints."""
+    tx.execute(delete(JOBS).where(JOBS.c.id == job_id))
+
+
+def _compare_and_set(
+    tx: Tx,
+    job_id: str,
+    fence: int,
+    sources: Sequence[JobStatus],
+    values: Mapping[str, Any],
+    wanted: str,
+) -> Job:
+    if values:
+        statement = (
+            update(JOBS)
+            .where(JOBS.c.id == job_id, JOBS.c.fence == fence, JOBS.c.status.in_(sources))
+            .values(**values)
+            .returning(JOBS)
+        )
+        row = tx.execute(statement).one_or_none()
+        if row is not None:
+            return job_of(row)
+    status = require_fence(tx, job_id, fence)
+    if values or status not in sources:
+        raise IllegalTransition(f"The job {job_id} is {status.value} and cannot {wanted}.")
+    return cast(Job, get_job(tx, job_id))
+
+
+def _encoded(changes: JobChanges) -> dict[str, Any]:
+    return {name: encode(value) for name, value in changes.items()}
+
+
+def _gone(job_id: str) -> NotFound:
+    return NotFound(
+        f"Could not find fine tune: {job_id}", param="fine_tune_id", code="fine_tune_not_found"
+    )

@@ -9,7 +9,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from sqlalchemy import delete, insert, select, update
+
 from afina.store.database import Tx
+from afina.store.ordering import next_order
+from afina.store.tables import OUTBOX
 
 
 @dataclass(frozen=True)
@@ -24,19 +28,49 @@ class OutboxItem:
 
 def put_item(tx: Tx, id: str, kind: str, payload: Mapping[str, str], now: float) -> None:
     """Adds an effect to carry out."""
-    raise NotImplementedError
+    tx.execute(
+        insert(OUTBOX).values(
+            id=id,
+            order_key=next_order(tx, OUTBOX, now),
+            kind=kind,
+            payload=dict(payload),
+            created_at=int(now),
+            available_at=now,
+            attempts=0,
+        )
+    )
 
 
 def claim_items(tx: Tx, now: float, lease_s: float, limit: int = 20) -> list[OutboxItem]:
     """Items that are due, oldest first; they come back after `lease_s` unless done."""
-    raise NotImplementedError
+    due = (
+        select(OUTBOX.c.id)
+        .where(OUTBOX.c.done_at.is_(None), OUTBOX.c.available_at <= now)
+        .order_by(OUTBOX.c.order_key)
+        .limit(limit)
+        .with_for_update(skip_locked=True)
+    )
+    taken = tx.execute(
+        update(OUTBOX)
+        .where(OUTBOX.c.id.in_(due))
+        .values(available_at=now + lease_s, attempts=OUTBOX.c.attempts + 1)
+        .returning(OUTBOX)
+    )
+    rows = sorted(taken, key=lambda row: row.order_key)
+    return [OutboxItem(row.id, row.kind, row.payload, row.attempts) for row in rows]
 
 
 def item_done(tx: Tx, id: str, now: float) -> None:
     """Marks an item as carried out."""
-    raise NotImplementedError
+    tx.execute(update(OUTBOX).where(OUTBOX.c.id == id).values(done_at=int(now), last_error=None))
 
 
 def item_failed(tx: Tx, id: str, now: float, retry_in_s: float, reason: str) -> None:
     """Lets an item come back after `retry_in_s`."""
-    raise NotImplementedError
+    values = {"available_at": now + retry_in_s, "last_error": reason}
+    tx.execute(update(OUTBOX).where(OUTBOX.c.id == id).values(**values))
+
+
+def drop_done_items(tx: Tx, before: int) -> int:
+    """Removes items that were carried out before then."""
+    return tx.execute(delete(OUTBOX).where(OUTBOX.c.done_at < before)).rowcount

@@ -1,0 +1,69 @@
+"""Rows of files. The bytes are in the blob store; `filename` is never used on the disk."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import Row, delete, insert, select
+
+from afina.domain.accounts import Caller
+from afina.domain.codec import encode
+from afina.domain.files import FileStatus, Purpose, StoredFile
+from afina.domain.pages import Page
+from afina.store.database import Tx
+from afina.store.ordering import next_order, read_page
+from afina.store.tables import FILES
+
+
+def file_of(row: Row[Any]) -> StoredFile:
+    """The value that a row holds."""
+    values = {name: getattr(row, name) for name in StoredFile.__dataclass_fields__}
+    values |= {"purpose": Purpose(row.purpose), "status": FileStatus(row.status)}
+    return StoredFile(**values)
+
+
+def insert_file(tx: Tx, file: StoredFile, caller: Caller, now: float) -> None:
+    """Adds a file of the caller's; its blob is admitted already."""
+    values = {name: encode(getattr(file, name)) for name in StoredFile.__dataclass_fields__}
+    values |= {
+        "organization_id": caller.organization_id,
+        "order_key": next_order(tx, FILES, now),
+    }
+    tx.execute(insert(FILES).values(values))
+
+
+def get_file(tx: Tx, file_id: str, project_id: str | None = None) -> StoredFile | None:
+    """The file, if it belongs to the project (any project where None is given)."""
+    query = select(FILES).where(FILES.c.id == file_id)
+    if project_id is not None:
+        query = query.where(FILES.c.project_id == project_id)
+    row = tx.execute(query).one_or_none()
+    return None if row is None else file_of(row)
+
+
+def list_files(
+    tx: Tx,
+    project_id: str,
+    purpose: str | None,
+    *,
+    after: str | None,
+    limit: int,
+    ascending: bool,
+) -> Page[StoredFile]:
+    """A page of the project's files in the order of their creation."""
+    where = FILES.c.project_id == project_id
+    if purpose is not None:
+        where = where & (FILES.c.purpose == purpose)
+    rows, more = read_page(tx, FILES, where, after=after, limit=limit, ascending=ascending)
+    return Page(tuple(file_of(row) for row in rows), more)
+
+
+def expired_files(tx: Tx, now: int, limit: int = 500) -> list[StoredFile]:
+    """Files whose time is over, of every project."""
+    query = select(FILES).where(FILES.c.expires_at.is_not(None), FILES.c.expires_at <= now)
+    return [file_of(row) for row in tx.execute(query.order_by(FILES.c.expires_at).limit(limit))]
+
+
+def delete_file_row(tx: Tx, file_id: str) -> None:
+    """Removes the row; the blob follows after the commit."""
+    tx.execute(delete(FILES).where(FILES.c.id == file_id))

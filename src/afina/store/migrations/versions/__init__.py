@@ -1,0 +1,1 @@
+"""Revisions, oldest first; once released, a revision is never changed."""

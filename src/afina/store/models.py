@@ -1,0 +1,61 @@
+"""Rows of tuned models and of the checkpoints that jobs kept."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import Row, delete, exists, insert, select
+
+from afina.domain.accounts import Caller
+from afina.domain.codec import encode
+from afina.domain.models import ModelState, TunedModel
+from afina.store.database import Tx
+from afina.store.ordering import next_order
+from afina.store.tables import MODELS
+
+
+def model_of(row: Row[Any]) -> TunedModel:
+    """The value that a row holds."""
+    values = {name: getattr(row, name) for name in TunedModel.__dataclass_fields__}
+    return TunedModel(**{**values, "state": ModelState(row.state)})
+
+
+def insert_model(tx: Tx, model: TunedModel, caller: Caller, now: float) -> None:
+    """Adds a tuned model; its manifest's blob is admitted already."""
+    values = {name: encode(getattr(model, name)) for name in TunedModel.__dataclass_fields__}
+    values |= {
+        "organization_id": caller.organization_id,
+        "order_key": next_order(tx, MODELS, now),
+    }
+    tx.execute(insert(MODELS).values(values))
+
+
+def get_model(tx: Tx, name: str, project_id: str | None = None) -> TunedModel | None:
+    """The tuned model, if it belongs to the project (any project where None is given)."""
+    query = select(MODELS).where(MODELS.c.name == name)
+    if project_id is not None:
+        query = query.where(MODELS.c.project_id == project_id)
+    row = tx.execute(query).one_or_none()
+    return None if row is None else model_of(row)
+
+
+def name_is_taken(tx: Tx, name: str) -> bool:
+    """Whether a tuned model of any project has the name."""
+    return bool(tx.execute(select(exists().where(MODELS.c.name == name))).scalar())
+
+
+def list_models(tx: Tx, project_id: str) -> list[TunedModel]:
+    """The project's tuned models and checkpoints, newest first."""
+    query = select(MODELS).where(MODELS.c.project_id == project_id)
+    order = (MODELS.c.order_key.desc(), MODELS.c.name)
+    return [model_of(row) for row in tx.execute(query.order_by(*order))]
+
+
+def manifest_in_use(tx: Tx, manifest: str) -> bool:
+    """Whether a model of any project is made of that manifest."""
+    return bool(tx.execute(select(exists().where(MODELS.c.manifest == manifest))).scalar())
+
+
+def delete_model_row(tx: Tx, name: str) -> None:
+    """Removes the row; the blobs follow after the commit."""
+    tx.execute(delete(MODELS).where(MODELS.c.name == name))
