@@ -1,8 +1,15 @@
-"""Ids to text, one at a time, for streaming. It never splits a character."""
+"""Ids to text, one at a time, for streaming. It never splits a character, and what it gave in
+pieces is what `ChatTokenizer.decode` gives at once. Control tokens give nothing."""
 
 from __future__ import annotations
 
+import codecs
+
 from afina.text.tokenizer import ChatTokenizer
+
+_REPLACEMENT = "\ufffd"
+_WINDOW_TOKENS = 32
+"""A run of this many tokens that is no whole character yet is given out as it is."""
 
 
 class Detokenizer:
@@ -10,11 +17,36 @@ class Detokenizer:
 
     def __init__(self, tokenizer: ChatTokenizer) -> None:
         self._tokenizer = tokenizer
+        self._bytes = codecs.getincrementaldecoder("utf-8")("replace")
+        self._ids: list[int] = []
+        self._given = 0
+        """Ids of the window whose text was given out."""
 
     def push(self, token: int) -> str:
         """What `token` adds; empty while a character is incomplete."""
-        raise NotImplementedError
+        if token in self._tokenizer.control_ids:
+            return ""
+        if self._tokenizer.is_byte_level:
+            return self._bytes.decode(self._tokenizer.token_bytes(token))
+        self._ids.append(token)
+        return self._window(final=False)
 
     def finish(self) -> str:
         """What is left at the end: a replacement character for bytes that never became one."""
-        raise NotImplementedError
+        if self._tokenizer.is_byte_level:
+            return self._bytes.decode(b"", final=True)
+        return self._window(final=True)
+
+    def _window(self, final: bool) -> str:
+        """Text of the ids not given out yet. The ids before them are decoded along, because a
+        token's text depends on its neighbour (a space in front, bytes of one character)."""
+        before = self._tokenizer.decode(self._ids[: self._given])
+        text = self._tokenizer.decode(self._ids)
+        waiting = len(self._ids) - self._given
+        if text.endswith(_REPLACEMENT) and not final and waiting < _WINDOW_TOKENS:
+            return ""
+        if not text.startswith(before):
+            return "" if not final else text[len(before) :]
+        del self._ids[: self._given]
+        self._given = len(self._ids)
+        return text[len(before) :]

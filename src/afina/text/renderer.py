@@ -1,14 +1,41 @@
-"""Chat to tokens, for training and for serving alike: the one place where it happens."""
+"""Chat to tokens, for training and for serving alike: the one place where it happens.
+
+    messages -> conversation (the template's dialect) -> marks -> template -> turns -> encoding
+
+Laws, held by tests/parity/test_renderer.py: ids equal those of transformers' own
+`apply_chat_template`; what a user wrote never becomes a control token; `training_row` begins with
+exactly the ids of `prompt` for each turn that it trains. The one exception to the first law: an
+answer that begins with characters which the tokenizer would join to the template's own (mostly
+white space) is cut off from them, since the model can only be asked for what follows its prompt.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
-from afina.errors import InvalidRequest
+import numpy as np
+from numpy.typing import NDArray
+
+from afina.errors import BaseRefused, InvalidRequest
+from afina.text import tools as tool_text
+from afina.text.conversation import Conversation, Dialect, read_conversation
+from afina.text.encoding import Encoded, TemplateText, TextEncoder
+from afina.text.marks import mark_conversation
+from afina.text.template import ChatTemplate, read_template
 from afina.text.tokenizer import ChatTokenizer
+from afina.text.turns import TurnText, find_turns, header_places, learn_template, turns_by_prefix
+
+RENDERER_VERSION: Final = 1
+_CONTEXT_KEYS: Final = ("max_position_embeddings", "n_positions", "max_sequence_length")
+_CONTEXT_UNKNOWN: Final = 2048
+
+Messages = Sequence[Mapping[str, Any]]
+Tools = Sequence[Mapping[str, Any]] | None
 
 
 @dataclass(frozen=True)
@@ -19,45 +46,166 @@ class RenderedRow:
     learned: list[bool]
 
 
+@dataclass(frozen=True)
+class TokenRow:
+    """The same in arrays, for many rows."""
+
+    ids: NDArray[np.int32]
+    learned: NDArray[np.bool_]
+
+
 class Renderer:
     """The template and the tokenizer of a model folder."""
 
-    tokenizer: ChatTokenizer
-    end_tokens: tuple[int, ...]
-    """Ids that end an assistant's turn."""
-    template_sha256: str
-    """Of all that decides how a chat becomes text: template, its variables, our tool format."""
-    fingerprint: str
-    """Of all that decides how a chat becomes ids: `template_sha256` and the tokenizer."""
-    context_tokens: int
-    tools_format: str
-    """`native` where the template knows tools, else the id of our own format."""
+    def __init__(self, folder: Path) -> None:
+        self._template = ChatTemplate(read_template(folder))
+        tokenizer = ChatTokenizer.load(folder)
+        facts = learn_template(self._template, tokenizer)
+        self.tokenizer: ChatTokenizer = tokenizer.with_control(facts.control_texts)
+        self._encoder = TextEncoder(self.tokenizer)
+        self._header = facts.header
+        native = self._template.knows_tools
+        self._dialect = Dialect(native, developer=self._template.mentions("developer"))
+        self.tools_format: str = "native" if native else tool_text.FORMAT
+        """`native` where the template knows tools, else the id of our own format."""
+        self.end_tokens: tuple[int, ...] = _end_tokens(folder, self.tokenizer, facts.end_text)
+        """Ids that end an assistant's turn."""
+        self.context_tokens: int = _context_tokens(folder)
+        parts = (str(RENDERER_VERSION), self.tools_format, self._template.source.sha256)
+        self.template_sha256: str = hashlib.sha256("\0".join(parts).encode()).hexdigest()
+        """Of all that decides how a chat becomes text: template, its variables, our tool format."""
+        both = f"{self.template_sha256}\0{self.tokenizer.sha256}"
+        self.fingerprint: str = hashlib.sha256(both.encode()).hexdigest()
+        """Of all that decides how a chat becomes ids."""
 
     @classmethod
     def load(cls, folder: Path) -> Renderer:
         """The renderer of a model folder. Raises BaseRefused naming what is missing."""
-        raise NotImplementedError
+        return cls(folder)
 
-    def prompt(
-        self,
-        messages: Sequence[Mapping[str, Any]],
-        tools: Sequence[Mapping[str, Any]] | None = None,
-    ) -> list[int]:
+    def prompt(self, messages: Messages, tools: Tools = None) -> list[int]:
         """Ids up to where the assistant speaks. Raises InvalidRequest with `param`."""
-        raise NotImplementedError
+        chat, mark = self._read(messages, tools)
+        text = self._template.render(chat.messages, chat.tools, generation=True)
+        source = TemplateText(text, self._earlier_turns(chat, text), mark)
+        ids: list[int] = self._encoder.encode(source).ids.tolist()
+        return ids
 
-    def training_row(
-        self,
-        messages: Sequence[Mapping[str, Any]],
-        tools: Sequence[Mapping[str, Any]] | None = None,
-    ) -> RenderedRow:
-        """The whole chat, with loss on what assistants say and on their end of turn."""
-        raise NotImplementedError
+    def training_row(self, messages: Messages, tools: Tools = None) -> RenderedRow:
+        """The whole chat, with loss on what assistants say and on their end of turn. Raises
+        InvalidRequest; also for a chat of more than one row (see `training_rows`)."""
+        rows = self.training_rows([(messages, tools)])[0]
+        if isinstance(rows, InvalidRequest):
+            raise rows
+        if len(rows) != 1:
+            raise InvalidRequest(
+                f"This chat trains {len(rows)} rows, because the model's chat template writes "
+                "earlier turns differently once others follow.",
+                param="messages",
+            )
+        return RenderedRow(rows[0].ids.tolist(), rows[0].learned.tolist())
 
     def training_rows(
-        self,
-        chats: Iterable[tuple[Sequence[Mapping[str, Any]], Sequence[Mapping[str, Any]] | None]],
-    ) -> list[tuple[RenderedRow, ...] | InvalidRequest]:
+        self, chats: Iterable[tuple[Messages, Tools]]
+    ) -> list[tuple[TokenRow, ...] | InvalidRequest]:
         """Many chats at once, quickly. A chat is one row, or one row a learned turn where the
         template writes earlier turns differently later; or the reason why it cannot be rendered."""
-        raise NotImplementedError
+        planned = [self._plan(messages, tools) for messages, tools in chats]
+        texts = [
+            text for plan in planned if not isinstance(plan, InvalidRequest) for text, _ in plan
+        ]
+        encoded = iter(self._encode_all(texts))
+        done: list[tuple[TokenRow, ...] | InvalidRequest] = []
+        for plan in planned:
+            if isinstance(plan, InvalidRequest):
+                done.append(plan)
+                continue
+            results = [(next(encoded), turns) for _, turns in plan]
+            refused = [r for r, _ in results if isinstance(r, InvalidRequest)]
+            done.append(
+                refused[0]
+                if refused
+                else tuple(_row(r, t) for r, t in results if isinstance(r, Encoded))
+            )
+        return done
+
+    def _encode_all(self, texts: list[TemplateText]) -> list[Encoded | InvalidRequest]:
+        try:
+            return list(self._encoder.encode_many(texts))
+        except InvalidRequest:  # one text is at fault: find it, and keep the others
+            return [self._encode_one(text) for text in texts]
+
+    def _encode_one(self, text: TemplateText) -> Encoded | InvalidRequest:
+        try:
+            return self._encoder.encode(text)
+        except InvalidRequest as error:
+            return error
+
+    def _read(self, messages: Messages, tools: Tools) -> tuple[Conversation, str | None]:
+        return mark_conversation(read_conversation(messages, tools, self._dialect), self.tokenizer)
+
+    def _plan(
+        self, messages: Messages, tools: Tools
+    ) -> list[tuple[TemplateText, TurnText]] | InvalidRequest:
+        try:
+            chat, mark = self._read(messages, tools)
+            turns = find_turns(self._template, self.tokenizer, chat, self._header)
+        except InvalidRequest as error:
+            return error
+        return [
+            (TemplateText(t.text, tuple(place for span in t.spans for place in span), mark), t)
+            for t in turns
+        ]
+
+    def _earlier_turns(self, chat: Conversation, text: str) -> tuple[int, ...]:
+        """Where earlier answers begin in a prompt, so that they are cut as in training."""
+        answers = sum(message["role"] == "assistant" for message in chat.messages)
+        if not answers:
+            return ()
+        if self._header is not None:
+            places = header_places(text, self._header)
+            if len(places) == answers + 1:
+                return tuple(places[:-1])
+        try:
+            turns = turns_by_prefix(self._template, self.tokenizer, chat)
+        except InvalidRequest:
+            return ()
+        if len(turns) != 1 or not text.startswith(turns[0].text[: turns[0].spans[-1][1]]):
+            return ()
+        return tuple(start for start, _ in turns[0].spans)
+
+
+def _row(encoded: Encoded, turns: TurnText) -> TokenRow:
+    learned = np.zeros(len(encoded.ids), dtype=np.bool_)
+    for number, learns in enumerate(turns.learned):
+        if learns:
+            learned[encoded.positions[2 * number] : encoded.positions[2 * number + 1]] = True
+    return TokenRow(encoded.ids, learned)
+
+
+def _end_tokens(folder: Path, tokenizer: ChatTokenizer, end_text: str) -> tuple[int, ...]:
+    """The template's end of turn, and what the model's own configuration calls an end."""
+    found = {tokenizer.token_id(end_text)}
+    for name in ("generation_config.json", "config.json"):
+        named = _read_json(folder / name).get("eos_token_id")
+        found |= set(named) if isinstance(named, list) else {named}
+    return tuple(sorted(id for id in found if isinstance(id, int)))
+
+
+def _context_tokens(folder: Path) -> int:
+    config = _read_json(folder / "config.json")
+    for part in (config, config.get("text_config") or {}):
+        for key in _CONTEXT_KEYS:
+            if isinstance(part.get(key), int):
+                return int(part[key])
+    return _CONTEXT_UNKNOWN
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise BaseRefused(f"{path} cannot be read: {error}.", remedy="Pull it again.") from None
+    return data if isinstance(data, dict) else {}
