@@ -1,0 +1,219 @@
+"""What `afina doctor` looks at: one small function a thing, each with a verdict and a remedy.
+
+Nothing is changed and nothing is started. Every function takes what it needs, so that tests can
+show it a machine that is ill.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, Literal
+
+from afina.cli.terminal import in_bytes, in_count
+from afina.settings import STARTER, Settings
+
+if TYPE_CHECKING:
+    from afina.domain.models import BaseModel
+
+Verdict = Literal["ok", "note", "wrong"]
+
+_GB: Final = 1000**3
+_LITTLE_DISK: Final = 5 * _GB
+_PULL: Final = f"Fetch one: `afina models pull {STARTER}`."
+_RUNTIME_BYTES: Final = 1.6e9
+"""What api, worker, and two processes with torch take before any weights."""
+_BYTES_A_PARAMETER: Final = 6.0
+"""bf16 weights in the engine and in a trainer, and what a step of training keeps beside them."""
+_FLAGS: Final = ("avx2", "avx512f", "avx512_bf16", "amx_bf16")
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """One thing looked at. `wrong` keeps the platform from working; a `note` does not."""
+
+    name: str
+    verdict: Verdict
+    text: str
+    remedy: str | None = None
+
+
+def python(version: tuple[int, int] = (sys.version_info[0], sys.version_info[1])) -> Diagnosis:
+    """Whether this Python is new enough."""
+    text = f"{version[0]}.{version[1]} in {sys.prefix}"
+    if version < (3, 11):
+        return Diagnosis("Python", "wrong", text, "afina needs Python 3.11 or newer.")
+    return Diagnosis("Python", "ok", text)
+
+
+def packages() -> Diagnosis:
+    """Which torch and transformers are installed; read from their records, not loaded."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    found = []
+    for name in ("torch", "transformers"):
+        try:
+            found.append(f"{name} {version(name)}")
+        except PackageNotFoundError:
+            return Diagnosis("packages", "wrong", f"{name} is missing.", "Run `make install`.")
+    return Diagnosis("packages", "ok", ", ".join(found))
+
+
+def processor(cores: int, flags: Sequence[str]) -> Diagnosis:
+    """How many cores there are, and whether they multiply bf16 numbers themselves."""
+    known = [flag for flag in _FLAGS if flag in flags]
+    text = f"{cores} cores" + (f" with {', '.join(known)}" if known else "")
+    if flags and not {"avx512_bf16", "amx_bf16"} & set(flags):
+        return Diagnosis(
+            "processor",
+            "note",
+            f"{text}; no bf16 arithmetic, so training is several times slower",
+            "Nothing to mend; expect longer jobs, or set AFINA_TRAINING__PRECISION=fp32.",
+        )
+    return Diagnosis("processor", "ok", text)
+
+
+def memory(total: int, available: int, bases: Sequence[BaseModel]) -> Diagnosis:
+    """How much memory there is, and how large a model may be to be tuned and served in it."""
+    largest = max(0.0, (available - _RUNTIME_BYTES) / _BYTES_A_PARAMETER)
+    text = (
+        f"{in_bytes(available)} free of {in_bytes(total)}: bases of up to about "
+        f"{_in_parameters(largest)} parameters can be tuned and served together"
+    )
+    for base in bases:
+        if base.parameters > largest:
+            return Diagnosis(
+                "memory",
+                "note",
+                f"{text}; {base.id} has {in_count(base.parameters)}",
+                "Free memory, or tune a smaller base.",
+            )
+    return Diagnosis("memory", "ok", text)
+
+
+def disk(data: Path, free: int) -> Diagnosis:
+    """Whether checkpoints and blobs have room."""
+    text = f"{in_bytes(free)} free at {data}"
+    if free < _LITTLE_DISK:
+        return Diagnosis("disk", "note", text, "Free some, or choose another place with --data.")
+    return Diagnosis("disk", "ok", text)
+
+
+def data_directory(data: Path) -> Diagnosis:
+    """Whether the data directory is there, ours to write, and closed to others."""
+    if not data.exists():
+        parent = next(path for path in data.parents if path.exists())
+        if not os.access(parent, os.W_OK):
+            return Diagnosis(
+                "data", "wrong", f"{data} cannot be made.", f"Make {parent} writable for you."
+            )
+        return Diagnosis("data", "note", f"{data} is not there yet.", "`afina up` makes it.")
+    if not data.is_dir() or not os.access(data, os.W_OK | os.X_OK):
+        return Diagnosis(
+            "data", "wrong", f"{data} is not a directory that you can write to.", "Mend its mode."
+        )
+    key = data / "api-key"
+    if key.exists() and stat.S_IMODE(key.stat().st_mode) & 0o077:
+        return Diagnosis(
+            "data", "wrong", f"{key} can be read by others.", f"Run `chmod 600 {key}`."
+        )
+    return Diagnosis("data", "ok", f"{data}")
+
+
+def database(settings: Settings) -> Diagnosis:
+    """Whether the database is sound and of this version's schema."""
+    from sqlalchemy.exc import SQLAlchemyError
+
+    from afina.store.database import Database
+    from afina.store.dialects import check_health
+    from afina.store.migrations import HEAD
+
+    opened = Database.open(settings.database_url)
+    if opened.path is not None and not opened.path.exists():
+        return Diagnosis("database", "note", "not there yet.", "`afina up` makes it.")
+    try:
+        fault = check_health(opened.engine)
+        revision = None if fault else opened.schema_revision()
+    except (SQLAlchemyError, OSError) as error:
+        fault, revision = str(error).splitlines()[0], None
+    finally:
+        opened.close()
+    if fault is not None:
+        return Diagnosis(
+            "database", "wrong", f"{opened.path} is damaged: {fault}.", "Restore a backup."
+        )
+    if revision != HEAD:
+        return Diagnosis(
+            "database", "note", f"schema {revision}, this version's is {HEAD}.",
+            "`afina up` brings it up to date, if it is older.",
+        )  # fmt: skip
+    return Diagnosis("database", "ok", f"sound, schema {revision}")
+
+
+def bases_here(settings: Settings, bases: Sequence[BaseModel]) -> list[Diagnosis]:
+    """Which base models are here, and which of them may be tuned."""
+    if not bases:
+        return [Diagnosis("models", "wrong", f"none in {settings.models}.", _PULL)]
+    found = []
+    for base in bases:
+        if not base.admitted:
+            found.append(
+                Diagnosis("models", "note", f"{base.id} was not admitted: {base.refusal}", _PULL)
+            )
+            continue
+        rate = base.capabilities.get("train_tokens_per_s")
+        speed = f", trains {in_count(round(float(rate)))} tokens/s here" if rate else ""
+        found.append(
+            Diagnosis("models", "ok", f"{base.id}: {in_count(base.parameters)} parameters{speed}")
+        )
+    known = {base.id for base in bases if base.admitted}
+    for alias, target in settings.model_aliases.items():
+        if target not in known:
+            found.append(
+                Diagnosis(
+                    "models", "wrong", f"the alias {alias} means {target}, which is not here.",
+                    f"Pull {target}, or change model_aliases in {settings.data / 'afina.toml'}.",
+                )
+            )  # fmt: skip
+    return found
+
+
+def server(settings: Settings) -> Diagnosis:
+    """Whether the server answers, and knows the key."""
+    from afina.cli.client import Client
+    from afina.errors import AfinaError
+
+    try:
+        with Client(settings.server_url, settings.key_for_commands()) as client:
+            client.get("/v1/models")
+    except AfinaError as error:
+        verdict: Verdict = "note" if error.code == "unreachable" else "wrong"
+        if error.status == 500 and error.code is None:
+            verdict = "note"  # there is no key before the first start
+        return Diagnosis("server", verdict, error.message, error.remedy)
+    return Diagnosis("server", "ok", f"answers at {settings.server_url}")
+
+
+def engine(settings: Settings) -> Diagnosis:
+    """Whether the engine answers on its socket."""
+    from afina.errors import AfinaError
+    from afina.serving.client import BlockingEngineClient
+
+    try:
+        health = BlockingEngineClient(settings.engine_socket, timeout_s=5).health()
+    except AfinaError as error:
+        return Diagnosis("engine", "note", error.message, error.remedy)
+    return Diagnosis(
+        "engine",
+        "ok",
+        f"{health.status}, {health.precision}, {len(health.bases)} bases and "
+        f"{len(health.adapters)} adapters in memory",
+    )
+
+
+def _in_parameters(count: float) -> str:
+    return f"{count / 1e9:.1f} billion" if count >= 1e9 else f"{count / 1e6:.0f} million"
