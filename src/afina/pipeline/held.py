@@ -7,13 +7,13 @@ and what the user wishes; where the answer was lost, every write of the lane is 
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import structlog
-from sqlalchemy.exc import SQLAlchemyError
 
 from afina.domain.jobs import Job, Wish
-from afina.errors import StaleFence
+from afina.errors import AfinaError, StaleFence
 from afina.service.platform import Platform
 from afina.store import jobs, leases
 
@@ -87,8 +87,7 @@ class LeaseKeeper:
             self._looked = now
             self._for_all(self._look)
 
-    def _for_all(self, act: object) -> None:
-        assert callable(act)
+    def _for_all(self, act: Callable[[HeldLease], None]) -> None:
         with self._lock:
             held = list(self._held.values())
         for lease in held:
@@ -96,8 +95,8 @@ class LeaseKeeper:
                 act(lease)
             except StaleFence:
                 self._lose(lease)
-            except SQLAlchemyError as error:
-                log.warning("lease.beat_failed", job=lease.job.id, error=type(error).__name__)
+            except AfinaError as error:
+                log.warning("lease.beat_failed", job=lease.job.id, error=error.message)
 
     def _beat(self, lease: HeldLease) -> None:
         with self._platform.database.write() as tx:

@@ -38,9 +38,9 @@ class EventWriter:
         self._ids = ids
         self._clock = clock
 
-    def message(self, text: str, level: Level = "info", sequence: int = 0) -> JobEvent:
-        """A plain message, now."""
-        return self._event(int(self._clock.now()), level, text, sequence=sequence)
+    def message(self, text: str, level: Level = "info") -> JobEvent:
+        """A plain message, now; it belongs into the transaction of what it tells of."""
+        return self._event(int(self._clock.now()), level, text)
 
     def from_run(self, events: Iterable[RunEvent]) -> list[JobEvent]:
         """Metrics and warnings of a run; what else it says is for the worker alone."""
@@ -61,8 +61,7 @@ class EventWriter:
             data.get("valid_loss"),
             data.get("full_valid_loss"),
         )
-        made = self._event(int(event.time), "info", text, data, sequence=int(data["step"]))
-        return made
+        return self._event(int(event.time), "info", text, data, sequence=int(data["step"]))
 
     def _warning(self, event: RunEvent) -> JobEvent:
         text = str(event.data.get("message", event.data.get("code", "")))

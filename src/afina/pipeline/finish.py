@@ -1,0 +1,183 @@
+"""The last part of a job's road: tunes into blobs, the proof of parity, and publishing.
+
+Everything before the last transaction can be done again and changes nothing; a worker that dies
+here leaves a run directory with a result, and the next one starts this part anew.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final, TypeVar
+
+import structlog
+
+from afina.domain.codec import encode
+from afina.domain.jobs import Job, JobError
+from afina.domain.runs import ParityRow, RunCheckpoint, RunPaths, RunResult, RunSpec
+from afina.errors import EngineFailed, Internal, Overloaded, Unavailable
+from afina.evaluation.parity import ParityReport, compare
+from afina.pipeline.held import Cancelled, HeldLease
+from afina.pipeline.run_files import read_all_events, read_result, read_spec
+from afina.pipeline.wire_events import EventWriter, results_csv
+from afina.service import publish
+from afina.service.platform import Platform
+from afina.serving.client import BlockingEngineClient
+from afina.serving.protocol import Score, Scored
+from afina.store import events, jobs
+
+T = TypeVar("T")
+ADAPTER_FILES: Final = ("adapter_config.json", "adapter_model.safetensors")
+ENGINE_PAUSE_S: Final = 0.5
+SAY_AFTER_S: Final = 30.0
+ENGINE_BREAKS: Final = 10
+"""Answers that the engine may break off in one finish before the job fails for it."""
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True)
+class _Finish:
+    platform: Platform
+    lease: HeldLease
+    paths: RunPaths
+    spec: RunSpec
+    result: RunResult
+
+    @property
+    def job(self) -> Job:
+        return self.lease.job
+
+
+def finish_job(platform: Platform, lease: HeldLease, paths: RunPaths) -> None:
+    """Bring a run with a result to its end in the store. Raises StaleFence, Internal."""
+    result = read_result(paths)
+    if result is None:
+        raise Internal(f"{paths.result} is gone.")
+    given = _Finish(platform, lease, paths, read_spec(paths), result)
+    try:
+        if result.outcome != "succeeded":
+            raise Cancelled(lease.job.id)
+        _patiently(given, lambda: _publish(given))
+    except Cancelled:
+        _patiently(given, lambda: publish.end_cancelled(platform, lease.job, result.trained_tokens))
+
+
+def _publish(given: _Finish) -> None:
+    if not given.result.checkpoints:
+        raise Internal("The run succeeded without a checkpoint.")
+    tunes = tuple(
+        publish.PublishedTune(kept.step, _store(given, kept), kept.metrics)
+        for kept in given.result.checkpoints
+    )
+    given.lease.check()
+    report = _prove(given, tunes[-1].manifest)
+    if not report.passed:
+        publish.fail_job(given.platform, given.job, _parity_error(report))
+        return
+    given.lease.check()
+    publish.publish_models(
+        given.platform,
+        given.job,
+        publish.Publication(
+            tunes=tunes,
+            trained_tokens=given.result.trained_tokens,
+            template_sha256=given.spec.settings["template_sha256"],
+            results_csv=results_csv(read_all_events(given.paths)),
+            parity=encode(report),
+        ),
+    )
+    log.info("job.succeeded", job=given.job.id, steps=given.result.steps)
+
+
+def _store(given: _Finish, kept: RunCheckpoint) -> str:
+    facts = publish.TuneFacts(
+        base_sha256=given.spec.base.sha256,
+        template_sha256=given.spec.settings["template_sha256"],
+        data_sha256=given.spec.training.sha256,
+        settings=given.spec.settings,
+    )
+    folder = given.paths.root / kept.directory
+    return publish.store_tune(
+        given.platform, given.job, facts, {name: folder / name for name in ADAPTER_FILES}
+    )
+
+
+def _prove(given: _Finish, manifest: str) -> ParityReport:
+    """Ask the engine for what the trainer saw; the engine may be away for a while."""
+    _stage(given, "parity")
+    engine = _PatientEngine(given, manifest)
+    return compare(given.result.parity, engine.score, given.result.precision)
+
+
+class _PatientEngine:
+    """Scores forced ids, however often the engine is away or overloaded meanwhile."""
+
+    def __init__(self, given: _Finish, manifest: str) -> None:
+        self._given = given
+        self._manifest = manifest
+        self._client = BlockingEngineClient(given.platform.settings.engine_socket)
+        self._breaks = 0
+        self._waited_s = 0.0
+        self._said = False
+
+    def score(self, row: ParityRow) -> Scored:
+        request = Score(
+            base=self._given.spec.base.id,
+            prompt=list(row.prompt_ids),
+            ids=list(row.ids),
+            adapter=self._manifest,
+        )
+        while True:
+            self._given.lease.check()
+            try:
+                return self._client.score(request)
+            except EngineFailed:
+                self._breaks += 1
+                if self._breaks >= ENGINE_BREAKS:
+                    raise
+            except (Unavailable, Overloaded):
+                pass
+            self._wait()
+
+    def _wait(self) -> None:
+        time.sleep(ENGINE_PAUSE_S)
+        self._waited_s += ENGINE_PAUSE_S
+        if self._waited_s >= SAY_AFTER_S and not self._said:
+            self._said = True
+            _say(self._given, "Waiting for the engine to check the tuned model", "warn")
+
+
+def _parity_error(report: ParityReport) -> JobError:
+    return JobError(
+        "parity_failed",
+        "The served model does not compute what the trainer computed: mean KL divergence "
+        f"{report.mean_kl:.3g}, largest difference {report.largest_difference:.3g} nat. "
+        "It was not published; the run's directory keeps its checkpoints.",
+    )
+
+
+def _stage(given: _Finish, name: str) -> None:
+    with given.platform.database.write() as tx:
+        jobs.update_job(tx, given.job.id, given.job.fence, stage=name)
+
+
+def _say(given: _Finish, text: str, level: str) -> None:
+    writer = EventWriter(given.job, given.platform.ids, given.platform.clock)
+    with given.platform.database.write() as tx:
+        said = writer.message(text, "warn" if level == "warn" else "info")
+        events.append_events(tx, given.job.id, given.job.fence, [said])
+
+
+def _patiently(given: _Finish, act: Callable[[], T]) -> T:
+    """Again after a pause where the store or the disk was busy: the work is done, keep it."""
+    while True:
+        try:
+            return act()
+        except Unavailable as error:
+            log.warning("finish.waits", job=given.job.id, reason=error.message)
+            if given.lease.lost.wait(error.retry_after_s or 1.0):
+                raise
+
+
+__all__: Sequence[str] = ("finish_job",)

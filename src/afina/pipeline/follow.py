@@ -1,0 +1,98 @@
+"""Follows a living run: its events into the store, and an honest guess of when it ends.
+
+Events and the offset behind them go into one transaction, and every attempt reads the file from
+the beginning: what was stored before is recognised, so nothing is missing and nothing is double.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from afina.domain.jobs import Job
+from afina.domain.runs import RunEvent, RunPaths
+from afina.pipeline.run_files import Tail, read_events
+from afina.pipeline.wire_events import EventWriter
+from afina.service.platform import Platform
+from afina.store import events, jobs
+
+EVERY_S = 0.4
+FINISH_S = 4.0
+"""Parity and publishing after the last step, as seen on small machines."""
+RATE_STEPS = 50
+"""The rate is that of the last so many steps of this attempt."""
+
+
+class Follower:
+    """What one attempt has said so far."""
+
+    def __init__(self, platform: Platform, job: Job, paths: RunPaths, attempt: int) -> None:
+        self._platform = platform
+        self._job = job
+        self._paths = paths
+        self._attempt = attempt
+        self._writer = EventWriter(job, platform.ids, platform.clock)
+        self._looked = 0.0
+        self._started = platform.clock.now()
+        self._pace = Pace()
+        self._offset = 0
+        self.last: RunEvent | None = None
+        self.step = 0
+        self.tokens = 0
+
+    def look(self) -> None:
+        """Store what is new, at most every `EVERY_S` seconds."""
+        now = self._platform.clock.monotonic()
+        if now - self._looked >= EVERY_S:
+            self._looked = now
+            self._take_all()
+
+    def finish(self) -> None:
+        """Store everything that stands in the file; the trainer has ended."""
+        self._take_all()
+
+    def _take_all(self) -> None:
+        while (tail := read_events(self._paths, self._offset)).events:
+            self._note(tail.events)
+            self._store(tail)
+            self._offset = tail.offset
+
+    def _note(self, new: Sequence[RunEvent]) -> None:
+        self.last = new[-1]
+        for event in new:
+            if event.kind == "step":
+                self.step = int(event.data["step"])
+                self.tokens = int(event.data.get("tokens", self.tokens))
+                if event.time >= self._started:
+                    self._pace.add(self.step, int(event.data["total_steps"]), event.time)
+
+    def _store(self, tail: Tail) -> None:
+        said = self._writer.from_run(tail.events)
+        guess = self._pace.finish()
+        with self._platform.database.write() as tx:
+            events.ingest_run_events(
+                tx, self._job.id, self._job.fence, self._attempt, said, tail.offset
+            )
+            if guess is not None:
+                jobs.update_job(tx, self._job.id, self._job.fence, estimated_finish=round(guess))
+
+
+class Pace:
+    """How fast steps go, from the times of the last of them."""
+
+    def __init__(self) -> None:
+        self._marks: list[tuple[int, float]] = []
+        self._total = 0
+
+    def add(self, step: int, total: int, time: float) -> None:
+        """A step was done at `time`."""
+        self._total = total
+        self._marks = [*self._marks[-RATE_STEPS:], (step, time)]
+
+    def finish(self) -> float | None:
+        """When the job ends at this pace; None before the second step."""
+        if len(self._marks) < 2:
+            return None
+        (first, began), (last, ended) = self._marks[0], self._marks[-1]
+        if last <= first:
+            return None
+        return ended + (ended - began) / (last - first) * (self._total - last) + FINISH_S

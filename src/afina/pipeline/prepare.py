@@ -1,0 +1,180 @@
+"""The first part of a job's road: validate, tokenise, resolve; the job leaves it as `queued`.
+
+Each stage is a function of files and settings alone, and finds its own earlier result by hash, so
+a job that a dead worker left here is simply prepared again.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import structlog
+
+from afina.data.check import CheckLimits, CheckReport, check_file
+from afina.data.job_errors import job_error
+from afina.data.shards import ShardOptions, build_shards
+from afina.domain.files import StoredFile
+from afina.domain.jobs import Hyperparameters, JobError, JobStatus
+from afina.domain.models import BaseModel
+from afina.domain.runs import DataSpec, RunPaths
+from afina.errors import InvalidRequest
+from afina.pipeline.held import HeldLease
+from afina.pipeline.resolve import Resolution, resolve_run
+from afina.pipeline.run_files import write_json, write_spec
+from afina.pipeline.wire_events import EventWriter
+from afina.service import bases
+from afina.service.platform import Platform
+from afina.store import events, files, jobs
+from afina.text.renderer import Renderer
+
+Which = Literal["training_file", "validation_file"]
+log = structlog.get_logger()
+
+
+class JobRefused(Exception):
+    """The job cannot go on, for a reason that its user can do something about."""
+
+    def __init__(self, error: JobError) -> None:
+        super().__init__(error.message)
+        self.error = error
+
+
+@dataclass(frozen=True)
+class _Source:
+    which: Which
+    file: StoredFile
+    blob: Path
+
+
+class Preparation:
+    """One job on its way from `validating_files` to `queued`."""
+
+    def __init__(self, platform: Platform, lease: HeldLease) -> None:
+        self._platform = platform
+        self._lease = lease
+        self._job = lease.job
+        self._writer = EventWriter(lease.job, platform.ids, platform.clock)
+        self._paths = RunPaths(platform.settings.runs / lease.job.id)
+
+    def run(self) -> None:
+        """Walk the stages and leave the job queued. Raises JobRefused, LeaseLost, Cancelled."""
+        base = self._base()
+        renderer = Renderer.load(Path(base.path))
+        sources = self._sources()
+        self._stage("validating")
+        reports = [self._validate(source, renderer) for source in sources]
+        self._stage("tokenising")
+        data = [
+            self._tokenise(source, report, renderer)
+            for source, report in zip(sources, reports, strict=True)
+        ]
+        hyperparameters = self._resolve(base, renderer, data)
+        self._leave(hyperparameters)
+
+    def _base(self) -> BaseModel:
+        base = bases.get_base(self._platform, self._job.model)
+        if base is None or not base.admitted:
+            reason = base.refusal if base is not None else "it is no longer on this machine"
+            raise JobRefused(
+                JobError(
+                    "model_not_available",
+                    f"The base model {self._job.model} cannot be tuned: {reason}. "
+                    "`afina models list` shows what can.",
+                )
+            )
+        return base
+
+    def _sources(self) -> list[_Source]:
+        found = [self._source("training_file", self._job.training_file)]
+        if self._job.validation_file is not None:
+            found.append(self._source("validation_file", self._job.validation_file))
+        return found
+
+    def _source(self, which: Which, file_id: str) -> _Source:
+        with self._platform.database.read() as tx:
+            file = files.get_file(tx, file_id, self._job.project_id)
+        if file is None:
+            code = f"invalid_{which}"
+            raise JobRefused(JobError(code, f"The file {file_id} no longer exists.", which))
+        return _Source(which, file, self._platform.blobs.path(file.sha256))
+
+    def _validate(self, source: _Source, renderer: Renderer) -> CheckReport:
+        limits = check_limits(self._platform, renderer, source.which)
+        report = check_file(
+            source.blob, limits, renderer, progress=self._progress, name=source.file.filename
+        )
+        self._keep_findings(source, report)
+        error = job_error(report, source.which)
+        if error is not None:
+            raise JobRefused(error)
+        return report
+
+    def _keep_findings(self, source: _Source, report: CheckReport) -> None:
+        folder = self._paths.root / "findings"
+        folder.mkdir(parents=True, exist_ok=True)
+        content = {
+            "file": source.file.id,
+            "sha256": source.file.sha256,
+            "rows_total": report.rows_total,
+            "rows_usable": report.rows_usable,
+            "blank_lines": report.blank_lines,
+            "counts": report.counts,
+            "findings": report.findings,
+        }
+        write_json(folder / f"{source.which}.json", content)
+
+    def _tokenise(self, source: _Source, report: CheckReport, renderer: Renderer) -> DataSpec:
+        limits = check_limits(self._platform, renderer, source.which)
+        options = ShardOptions(
+            skip_lines=report.bad_lines or None, max_row_tokens=limits.max_row_tokens
+        )
+        shards = self._platform.settings.data / "shards"
+        return build_shards(source.blob, renderer, shards, options, progress=self._progress)
+
+    def _resolve(
+        self, base: BaseModel, renderer: Renderer, data: list[DataSpec]
+    ) -> Hyperparameters:
+        resolution = Resolution(
+            job=self._job,
+            base=base,
+            training=data[0],
+            validation=data[1] if len(data) > 1 else None,
+            end_tokens=renderer.end_tokens,
+            context_tokens=renderer.context_tokens,
+            template_sha256=renderer.template_sha256,
+        )
+        spec, hyperparameters = resolve_run(resolution, self._platform.settings.training)
+        self._lease.check()
+        write_spec(self._paths, spec)
+        return hyperparameters
+
+    def _leave(self, hyperparameters: Hyperparameters) -> None:
+        said = self._writer.message("Files validated, moving job to queued state")
+        job, fence = self._job.id, self._job.fence
+        with self._platform.database.write() as tx:
+            events.append_events(tx, job, fence, [said])
+            jobs.move_job(
+                tx, job, fence, JobStatus.QUEUED, stage="queued", hyperparameters=hyperparameters
+            )
+        log.info("job.queued", job=job)
+
+    def _stage(self, name: str) -> None:
+        with self._platform.database.write() as tx:
+            jobs.update_job(tx, self._job.id, self._job.fence, stage=name)
+
+    def _progress(self, done: int, total: int) -> None:  # noqa: ARG002
+        self._lease.check()
+
+
+def check_limits(platform: Platform, renderer: Renderer, which: Which) -> CheckLimits:
+    """What a job's file is held against: ten rows are asked of training alone."""
+    longest = min(renderer.context_tokens, platform.settings.training.max_row_tokens)
+    return CheckLimits(min_rows=10 if which == "training_file" else 1, max_row_tokens=longest)
+
+
+def refusal_of(error: InvalidRequest) -> JobError:
+    """A typed refusal of a stage as the error of its job."""
+    code = error.code or "invalid_training_file"
+    return JobError(code, error.one_line(), error.param)

@@ -1,0 +1,156 @@
+"""Resolve: a job becomes a RunSpec with no `auto` and no default left open.
+
+What is decided here by measurement rather than by the wire API: warm-up is a twentieth of the
+steps, at most 100; bins have the capacities of docs/decisions; precision is bf16 where the
+processor multiplies it natively, fp32 elsewhere; parity prompts are chosen by the hash of rows.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import os
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+from afina.data.shards import Shards
+from afina.domain import auto
+from afina.domain.jobs import Hyperparameters, Job
+from afina.domain.models import BaseModel
+from afina.domain.runs import (
+    BaseSpec,
+    DataSpec,
+    LoraSpec,
+    OptimizerSpec,
+    ParityPrompt,
+    Precision,
+    RunSpec,
+)
+from afina.settings import TrainingSettings
+
+PARITY_PROMPTS: Final = 8
+PARITY_NEW_TOKENS: Final = 32
+PARITY_PROMPT_TOKENS: Final = 1024
+"""Longer prompts prove no more and cost the trainer and the engine seconds each."""
+SMALLEST_BIN: Final = 128
+USUAL_BIN: Final = 2048
+LONGEST_WARMUP: Final = 100
+_NATIVE_BF16: Final = frozenset({"avx512_bf16", "amx_bf16"})
+
+
+@dataclass(frozen=True)
+class Resolution:
+    """What a run is resolved from."""
+
+    job: Job
+    base: BaseModel
+    training: DataSpec
+    validation: DataSpec | None
+    end_tokens: tuple[int, ...]
+    context_tokens: int
+    template_sha256: str
+
+
+def resolve_run(given: Resolution, settings: TrainingSettings) -> tuple[RunSpec, Hyperparameters]:
+    """The run of a job, and its hyperparameters as numbers to echo."""
+    numbers = auto.resolve(given.job.hyperparameters, given.training.rows)
+    epochs, batch = int(numbers.n_epochs), int(numbers.batch_size)
+    multiplier = float(numbers.learning_rate_multiplier)
+    steps = auto.total_steps(given.training.rows, batch, epochs)
+    spec = RunSpec(
+        format=1,
+        job_id=given.job.id,
+        base=BaseSpec(given.base.id, given.base.path, given.base.sha256),
+        lora=LoraSpec(),
+        training=given.training,
+        validation=given.validation,
+        epochs=epochs,
+        batch_size=batch,
+        optimizer=OptimizerSpec(
+            learning_rate=auto.BASE_LEARNING_RATE * multiplier,
+            warmup_steps=min(LONGEST_WARMUP, math.ceil(steps / 20)),
+            total_steps=steps,
+        ),
+        seed=given.job.seed,
+        precision=resolve_precision(settings, given.base),
+        threads=settings.threads or free_cores(),
+        bin_capacities=bin_capacities(given),
+        end_tokens=given.end_tokens,
+        resume_interval_s=settings.resume_interval_s,
+        parity_prompts=parity_prompts(given),
+        parity_new_tokens=PARITY_NEW_TOKENS,
+        settings={
+            "method": given.job.method,
+            "n_epochs": str(epochs),
+            "batch_size": str(batch),
+            "learning_rate_multiplier": f"{multiplier:g}",
+            "seed": str(given.job.seed),
+            "template_sha256": given.template_sha256,
+        },
+    )
+    return spec, numbers
+
+
+def bin_capacities(given: Resolution) -> tuple[int, ...]:
+    """Powers of two from 128 to 2,048, and on to what holds the longest row."""
+    longest = given.training.longest_row
+    if given.validation is not None:
+        longest = max(longest, given.validation.longest_row)
+    capacities = [SMALLEST_BIN]
+    while capacities[-1] < max(longest, USUAL_BIN):
+        capacities.append(capacities[-1] * 2)
+    return tuple(capacities)
+
+
+def resolve_precision(settings: TrainingSettings, base: BaseModel) -> Precision:
+    """As set; else what the base's probe recorded; else what this processor does natively."""
+    for wanted in (settings.precision, base.capabilities.get("precision")):
+        if wanted == "bf16" or wanted == "fp32":
+            return wanted
+    return "bf16" if _native_bf16() else "fp32"
+
+
+def free_cores() -> int:
+    """The cores that this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
+def parity_prompts(given: Resolution) -> tuple[ParityPrompt, ...]:
+    """Eight prompts by hash from the validation rows, else from the training rows: each row up to
+    where its last learned turn begins."""
+    source = given.validation or given.training
+    rows = Shards.open(Path(source.path))
+    limit = min(PARITY_PROMPT_TOKENS, given.context_tokens - PARITY_NEW_TOKENS)
+    found: dict[str, int] = {}
+    for index in range(len(rows)):
+        ids, learned = rows.row(index)
+        if 0 < _last_turn(learned) <= limit:
+            found.setdefault(hashlib.sha256(ids.tobytes()).hexdigest(), index)
+    prompts = []
+    for digest in sorted(found)[:PARITY_PROMPTS]:
+        ids, learned = rows.row(found[digest])
+        prompts.append(ParityPrompt(digest, tuple(int(i) for i in ids[: _last_turn(learned)])))
+    return tuple(prompts)
+
+
+def _last_turn(learned: np.ndarray[tuple[int, ...], np.dtype[np.bool_]]) -> int:
+    """Where the last run of learned tokens begins; 0 where there is none."""
+    places = np.flatnonzero(learned)
+    if not len(places):
+        return 0
+    breaks = np.flatnonzero(np.diff(places) > 1)
+    return int(places[breaks[-1] + 1] if len(breaks) else places[0])
+
+
+@lru_cache(maxsize=1)
+def _native_bf16() -> bool:
+    try:
+        text = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return False
+    flags = next((line for line in text.splitlines() if line.startswith("flags")), "")
+    return bool(_NATIVE_BF16 & set(flags.split()))

@@ -1,0 +1,228 @@
+"""One job between `queued` and its end: trainers started, followed, judged and started again.
+
+Driven from the worker's main thread by `step`, which never waits for long: trainers must be forked
+there. The finish (parity and publishing) waits for the engine and therefore has its own thread.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Final
+
+import structlog
+
+from afina.domain.jobs import Job, JobError, JobStatus, Wish
+from afina.domain.runs import RunEvent, RunPaths, RunSpec
+from afina.errors import AfinaError, StaleFence
+from afina.pipeline import exits
+from afina.pipeline.finish import finish_job
+from afina.pipeline.follow import Follower
+from afina.pipeline.held import HeldLease
+from afina.pipeline.launcher import Command, RunBusy, Trainer, end_other_trainer, start_trainer
+from afina.pipeline.run_files import read_result, read_spec, write_wish
+from afina.pipeline.wire_events import EventWriter
+from afina.service import publish
+from afina.service.platform import Platform
+from afina.store import events, jobs
+
+CANCEL_PATIENCE_S: Final = 60.0
+"""How long a trainer may take to come to its next step after a wish to cancel."""
+LEAVE_PATIENCE_S: Final = 25.0
+BUSY_PAUSE_S: Final = 0.2
+INTERNAL: Final = JobError("server_error", "The job failed due to an internal error")
+log = structlog.get_logger()
+
+
+class TrainingRun:
+    """The train lane's job. `step` until `is_over`."""
+
+    def __init__(
+        self, platform: Platform, lease: HeldLease, command: Command | None = None
+    ) -> None:
+        self._platform = platform
+        self._lease = lease
+        self._command = command or Command()
+        self._paths = RunPaths(platform.settings.runs / lease.job.id)
+        self._writer = EventWriter(lease.job, platform.ids, platform.clock)
+        self._spec: RunSpec | None = None
+        self._trainer: Trainer | None = None
+        self._follower: Follower | None = None
+        self._finishing: threading.Thread | None = None
+        self._due = 0.0
+        self._wished_at: float | None = None
+        self._leaving_since: float | None = None
+        self.is_over = False
+        """Set when the lane has nothing more to do for the job."""
+
+    @property
+    def job(self) -> Job:
+        return self._lease.job
+
+    @property
+    def lease(self) -> HeldLease:
+        return self._lease
+
+    @property
+    def has_trainer(self) -> bool:
+        return self._trainer is not None
+
+    def step(self) -> None:
+        """Whatever is next, without waiting."""
+        try:
+            if self._lease.lost.is_set():
+                self._drop()
+            elif self._finishing is not None:
+                self.is_over = not self._finishing.is_alive()
+            elif self._trainer is not None:
+                self._watch(self._trainer)
+            elif self._lease.cancel.is_set():
+                self._end_cancelled()
+            elif self._now() >= self._due and self._leaving_since is None:
+                self._go_on()
+        except StaleFence:
+            self._lease.lost.set()
+            self._drop()
+
+    def leave(self) -> None:
+        """The worker stops: the trainer writes a checkpoint and leaves, the job waits."""
+        if self._leaving_since is None:
+            self._leaving_since = self._now()
+            if self._trainer is not None:
+                self._trainer.ask_to_leave()
+        elif self._trainer is not None and (self._now() - self._leaving_since > LEAVE_PATIENCE_S):
+            self._trainer.kill()
+        if self._trainer is None and self._finishing is None:
+            self.is_over = True
+
+    def _go_on(self) -> None:
+        """From what the run directory says: the first trainer, the next one, or the finish."""
+        if self._spec is None:
+            self._spec = read_spec(self._paths)
+        if read_result(self._paths) is not None:
+            self._mark_running()
+            self._ingest_rest()
+            self._begin_finish()
+            return
+        error = exits.give_up(
+            exits.read_exits(self._paths), self._platform.settings.worker.max_attempts
+        )
+        if error is not None:
+            self._fail(error)
+            return
+        self._launch(self._spec)
+
+    def _launch(self, spec: RunSpec) -> None:
+        end_other_trainer(self._paths)
+        self._mark_running()
+        write_wish(self._paths, None)
+        attempt = exits.next_attempt(self._paths)
+        try:
+            self._trainer = start_trainer(self._paths, attempt, spec.threads, self._command)
+        except RunBusy:
+            self._due = self._now() + BUSY_PAUSE_S
+            return
+        self._follower = Follower(self._platform, self.job, self._paths, attempt)
+        log.info("trainer.started", job=self.job.id, attempt=attempt, pid=self._trainer.pid)
+
+    def _mark_running(self) -> None:
+        """Fenced, and just before every start: a worker that lost the job starts nothing."""
+        now = int(self._platform.clock.now())
+        with self._platform.database.write() as tx:
+            if self.job.status is JobStatus.QUEUED:
+                job = jobs.move_job(
+                    tx, self.job.id, self.job.fence, JobStatus.RUNNING, stage="training",
+                    started_at=now,
+                )  # fmt: skip
+                said = self._writer.message("Fine-tuning job started")
+                events.append_events(tx, self.job.id, self.job.fence, [said])
+            else:
+                job = jobs.update_job(tx, self.job.id, self.job.fence, stage="training")
+        self._lease.job = replace(job, fence=self.job.fence)
+
+    def _watch(self, trainer: Trainer) -> None:
+        assert self._follower is not None
+        code = trainer.poll()
+        self._follower.look()
+        if code is not None:
+            self._follower.finish()
+            self._trainer = None
+            self._judge(trainer.attempt, code, self._follower.last)
+        elif self._lease.cancel.is_set():
+            self._pass_on_cancel(trainer, self._follower)
+
+    def _judge(self, attempt: int, code: int, last: RunEvent | None) -> None:
+        verdict = exits.judge_exit(code, read_result(self._paths) is not None, last)
+        step = self._follower.step if self._follower is not None else 0
+        exits.write_exit(self._paths, attempt, exits.Exit(code, step))
+        log.info("trainer.ended", job=self.job.id, attempt=attempt, code=code, step=step)
+        if verdict.kind == "finished":
+            self._begin_finish()
+        elif verdict.kind == "failed" and verdict.error is not None:
+            self._fail(verdict.error)
+        elif verdict.kind == "crashed":
+            self._due = self._now() + exits.pause_before_next(exits.read_exits(self._paths))
+
+    def _pass_on_cancel(self, trainer: Trainer, follower: Follower) -> None:
+        if self._wished_at is None:
+            self._wished_at = self._now()
+            write_wish(self._paths, Wish.CANCEL)
+        waited = self._now() - self._wished_at
+        if follower.step == 0 or waited > CANCEL_PATIENCE_S:
+            trainer.kill()
+
+    def _end_cancelled(self) -> None:
+        self._ingest_rest()
+        result = read_result(self._paths)
+        if result is not None:
+            tokens = result.trained_tokens
+        else:
+            tokens = self._follower.tokens if self._follower is not None else 0
+        publish.end_cancelled(self._platform, self.job, tokens)
+        self.is_over = True
+
+    def _ingest_rest(self) -> None:
+        if self._follower is None:
+            attempt = exits.next_attempt(self._paths) - 1
+            self._follower = Follower(self._platform, self.job, self._paths, attempt)
+            self._follower.finish()
+
+    def _begin_finish(self) -> None:
+        self._finishing = threading.Thread(target=self._finish, name="finish", daemon=True)
+        self._finishing.start()
+
+    def _finish(self) -> None:
+        assert self._spec is not None
+        self._guard(lambda: finish_job(self._platform, self._lease, self._paths))
+
+    def _guard(self, act: Callable[[], None]) -> None:
+        """Whatever happens at the finish, the job is not left hanging."""
+        try:
+            act()
+        except StaleFence:
+            self._lease.lost.set()
+        except AfinaError as error:
+            log.error("job.finish_failed", job=self.job.id, error=error.message)
+            self._fail(JobError("server_error", error.one_line()))
+        except Exception:
+            log.exception("job.finish_failed", job=self.job.id)
+            self._fail(INTERNAL)
+
+    def _fail(self, error: JobError) -> None:
+        log.info("job.failed", job=self.job.id, code=error.code)
+        try:
+            publish.fail_job(self._platform, self.job, error)
+        except StaleFence:
+            self._lease.lost.set()
+        self.is_over = True
+
+    def _now(self) -> float:
+        return self._platform.clock.monotonic()
+
+    def _drop(self) -> None:
+        """The job is another worker's: end what we started and write nothing."""
+        if self._trainer is not None:
+            self._trainer.kill()
+            self._trainer = None
+        self.is_over = True
