@@ -18,36 +18,19 @@ from afina.domain.orphans import die_with_parent
 if TYPE_CHECKING:
     from afina.settings import Settings
 
-DRAIN_S = 20
-"""How long open answers may go on after the wish to stop."""
-
 
 def run_api(settings: Settings, parent_fd: int | None = None, socket_fd: int | None = None) -> int:
     """Serve HTTP until SIGTERM or SIGINT; on `socket_fd`, if the supervisor listens already."""
     die_with_parent(parent_fd)
-    import uvicorn
+    from afina.api.server import run
 
-    from afina.api.app import create_app
-
-    listener = (
-        listen(settings.host, settings.port)
-        if socket_fd is None
-        else socket.socket(fileno=socket_fd)
-    )
-    config = uvicorn.Config(
-        create_app(settings),
-        log_level=settings.log_level,
-        access_log=False,
-        server_header=False,
-        timeout_graceful_shutdown=DRAIN_S,
-        timeout_keep_alive=30,
-        loop="uvloop",
-        http="httptools",
-    )
-    try:
-        uvicorn.Server(config).run(sockets=[listener])
-    except KeyboardInterrupt:
+    if socket_fd is not None:
+        run(settings, sock=socket.socket(fileno=socket_fd))
         return 0
+    with listen(settings.host, settings.port) as listener:
+        host, port = listener.getsockname()[:2]
+        print(f"afina api listens on {host} port {port}", flush=True)
+        run(settings, sock=listener)
     return 0
 
 

@@ -1,0 +1,233 @@
+"""`afina up`: the supervisor of api, worker and engine on one data directory.
+
+It listens itself and hands the socket down, so an api that dies leaves the address in place and
+its clients waiting a moment. It holds a lock on the data directory, and the writing end of the
+pipe that its children watch: even after SIGKILL nothing of the platform is left behind.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import http.client
+import ipaddress
+import json
+import os
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import IO, Final
+
+from afina.cli.children import Child, ChildSpec
+from afina.cli.serve import listen
+from afina.domain.clock import SYSTEM_CLOCK
+from afina.errors import AfinaError, BadSettings
+from afina.settings import Settings
+
+TICK_S: Final = 0.1
+STOP_S: Final = 40.0
+"""How long children may take to drain before they are ended."""
+DEATHS_AT_START: Final = 3
+SERVER_FILE: Final = "server.json"
+LOCK_FILE: Final = "up.lock"
+
+Say = Callable[[str], None]
+
+
+def run_up(settings: Settings, say: Say | None = None) -> int:
+    """Run the platform until SIGTERM or Ctrl-C (a second one ends it at once); the exit code.
+
+    Raises BadSettings where the data directory is taken or the address cannot be had.
+    """
+    say = say or _print
+    settings.data.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with _locked(settings.data), listen(settings.host, settings.port) as listener:
+        return Supervisor(settings, listener, say).run()
+
+
+class Supervisor:
+    """Three children, watched until they are no longer wanted."""
+
+    def __init__(self, settings: Settings, listener: socket.socket, say: Say) -> None:
+        self._settings = settings
+        self._listener = listener
+        self._say = say
+        self._reading, self._writing = os.pipe()
+        self._children = {name: self._child(name) for name in ("engine", "worker", "api")}
+        self._signals = 0
+        self._wake = threading.Event()
+        self._ready = False
+
+    @property
+    def url(self) -> str:
+        """Where clients find the api, without `/v1`."""
+        host, port = self._listener.getsockname()[:2]
+        host = "127.0.0.1" if host in {"0.0.0.0", "::"} else host  # noqa: S104
+        return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+    def run(self) -> int:
+        """Start, watch, stop."""
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, self._on_signal)
+        server_file = self._settings.data / SERVER_FILE
+        try:
+            self._children["engine"].start()  # it takes longest, and needs no database
+            self._prepare_store()
+            self._children["worker"].start()
+            self._children["api"].start()
+            _write_private(server_file, {"url": self.url, "pid": os.getpid()})
+            self._warn_of_open_host()
+            return self._watch()
+        finally:
+            server_file.unlink(missing_ok=True)
+            self._stop()
+
+    def _prepare_store(self) -> None:
+        from afina.service.keys import ensure_first_key
+        from afina.service.platform import Platform
+
+        platform = Platform.open(self._settings)
+        try:
+            ensure_first_key(platform)
+        finally:
+            platform.close()
+
+    def _watch(self) -> int:
+        while not self._signals:
+            for child in self._children.values():
+                line = child.tend()
+                if line is not None:
+                    self._say(line)
+                if not self._ready and child.deaths >= DEATHS_AT_START:
+                    self._say(f"The {child.spec.name} does not start: {child.last_words()}")
+                    return 1
+            if not self._ready and self._answers():
+                self._ready = True
+                self._greet()
+            self._wake.wait(TICK_S)
+        return 0
+
+    def _answers(self) -> bool:
+        """Whether the api says that it is well and the engine can be reached."""
+        return self._settings.engine_socket.exists() and is_healthy(self.url)
+
+    def _greet(self) -> None:
+        data = self._settings.data
+        self._say(f"afina answers at {self.url}/v1 (documentation: {self.url}/docs)")
+        self._say(f"Data directory: {data}")
+        self._say(f"API key: in {data / 'api-key'}")
+        if not any(self._settings.models.glob("*/afina.json")):
+            self._say("There is no base model yet: afina models pull smollm2-135m-instruct")
+
+    def _warn_of_open_host(self) -> None:
+        if not is_loopback(self._settings.host):
+            self._say(
+                f"Warning: {self._settings.host} can be reached from other machines, and API keys "
+                "travel unencrypted. Put a TLS proxy in front, or use --host 127.0.0.1."
+            )
+
+    def _stop(self) -> None:
+        """The api first, so that open answers can end; then the others; then by force."""
+        self._signals = min(self._signals, 1)
+        deadline = SYSTEM_CLOCK.monotonic() + STOP_S
+        for names in (("api", "worker"), ("engine",)):
+            for name in names:
+                self._children[name].ask_to_leave()
+            while self._signals < 2 and SYSTEM_CLOCK.monotonic() < deadline:
+                if not any(self._children[name].is_alive for name in names):
+                    break
+                self._wake.wait(TICK_S / 2)
+                self._wake.clear()
+        for child in self._children.values():
+            child.kill()
+        os.close(self._writing)
+        os.close(self._reading)
+
+    def _child(self, name: str) -> Child:
+        settings = self._settings
+        arguments = [
+            sys.executable, "-m", "afina.cli.serve", name,
+            "--data", str(settings.data),
+            "--host", settings.host,
+            "--port", str(settings.port),
+            "--parent-fd", str(self._reading),
+        ]  # fmt: skip
+        fds = [self._reading]
+        if name == "api":
+            arguments += ["--socket-fd", str(self._listener.fileno())]
+            fds.append(self._listener.fileno())
+        log = settings.data / "logs" / f"{name}.log"
+        return Child(ChildSpec(name, tuple(arguments), log, tuple(fds)), SYSTEM_CLOCK)
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002
+        self._signals += 1
+        self._wake.set()
+
+
+def is_healthy(url: str) -> bool:
+    """Whether `GET url/health` answers 200."""
+    address = url.removeprefix("http://")
+    connection = http.client.HTTPConnection(address, timeout=2.0)
+    try:
+        connection.request("GET", "/health")
+        return connection.getresponse().status == 200
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach that address."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+@contextmanager
+def _locked(data: Path) -> Iterator[IO[str]]:
+    path = data / LOCK_FILE
+    with path.open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            holder = file.read().strip() or "unknown"
+            raise BadSettings(
+                f"Another `afina up` (process {holder}) already runs on {data}.",
+                param="data",
+                remedy="Use that one, stop it first, or choose another --data.",
+            ) from None
+        file.truncate(0)
+        file.write(f"{os.getpid()}\n")
+        file.flush()
+        yield file
+
+
+def _write_private(path: Path, value: dict[str, object]) -> None:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.touch(mode=0o600)
+    temporary.write_text(json.dumps(value) + "\n")
+    temporary.replace(path)
+
+
+def _print(line: str) -> None:
+    print(line, flush=True)
+
+
+def main() -> int:
+    """`python -m afina.cli.up`: the supervisor with settings from the environment alone."""
+    try:
+        return run_up(Settings.load())
+    except AfinaError as error:
+        print(error.one_line(), file=sys.stderr)
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
