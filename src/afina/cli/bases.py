@@ -9,7 +9,6 @@ from afina.settings import STARTER, Settings
 
 if TYPE_CHECKING:
     from afina.domain.models import BaseModel
-    from afina.domain.prices import Prices
 
 
 def local_bases(settings: Settings) -> list[BaseModel]:
@@ -45,16 +44,3 @@ def default_base(settings: Settings) -> BaseModel | None:
         if base.id == STARTER:
             return base
     return bases[0] if len(bases) == 1 else None
-
-
-def prices_of(settings: Settings, base_id: str) -> Prices:
-    """The price table's entry for a base, a token at a time."""
-    from afina.domain.prices import Prices, pico_per_token
-
-    price = settings.price_of(base_id)
-    return Prices(
-        training=pico_per_token(price.training),
-        input=pico_per_token(price.input),
-        cached_input=pico_per_token(price.cached_input),
-        output=pico_per_token(price.output),
-    )

@@ -106,6 +106,9 @@ def check(
     clean: Annotated[
         Path | None, typer.Option("--clean", metavar="OUT", help="Write the usable rows here.")
     ] = None,
+    validation: Annotated[
+        bool, typer.Option("--validation", help="A validation file may have fewer rows.")
+    ] = False,
     show_all: Annotated[bool, typer.Option("--all", help="Show every finding.")] = False,
     data: DataOption = None,
     json: JsonOption = False,
@@ -119,7 +122,7 @@ def check(
 
     settings = load_settings(data)
     base = _base(settings, model)
-    report = _check(settings, path, base)
+    report = _check(settings, path, base, validation)
     cleaned = write_clean(path, report, clean) if clean is not None else None
     if json:
         from afina.domain.codec import encode
@@ -154,11 +157,11 @@ def estimate(
     json: JsonOption = False,
 ) -> None:
     """Tokens, steps, time and money of a job with this file, before it starts."""
-    from afina.cli.bases import prices_of
     from afina.data.estimate import estimate as estimate_job
     from afina.domain.codec import encode
     from afina.domain.jobs import Hyperparameters
     from afina.errors import ModelNotFound
+    from afina.service.pricing import prices_of
     from afina.text.renderer import Renderer
 
     settings = load_settings(data)
@@ -212,7 +215,9 @@ def _base(settings: Settings, name: str | None) -> BaseModel | None:
     return find_base(settings, name) if name else default_base(settings)
 
 
-def _check(settings: Settings, path: Path, base: BaseModel | None) -> CheckReport:
+def _check(
+    settings: Settings, path: Path, base: BaseModel | None, validation: bool = False
+) -> CheckReport:
     from afina.data.check import CheckLimits, check_file
     from afina.text.renderer import Renderer
 
@@ -220,8 +225,9 @@ def _check(settings: Settings, path: Path, base: BaseModel | None) -> CheckRepor
     longest = settings.training.max_row_tokens
     if base is not None and base.context_tokens:
         longest = min(longest, base.context_tokens)
+    limits = CheckLimits(min_rows=1 if validation else 10, max_row_tokens=longest)
     with _bar("Checking") as progress:
-        return check_file(path, CheckLimits(max_row_tokens=longest), renderer, progress)
+        return check_file(path, limits, renderer, progress)
 
 
 def _show_report(report: CheckReport, base: BaseModel | None, show_all: bool) -> None:

@@ -185,17 +185,19 @@ def bases_here(settings: Settings, bases: Sequence[BaseModel]) -> list[Diagnosis
 def server(settings: Settings) -> Diagnosis:
     """Whether the server answers, and knows the key."""
     from afina.cli.client import Client
+    from afina.cli.options import server_of
     from afina.errors import AfinaError
 
+    url = server_of(settings)
     try:
-        with Client(settings.server_url, settings.key_for_commands()) as client:
+        with Client(url, settings.key_for_commands()) as client:
             client.get("/v1/models")
     except AfinaError as error:
         verdict: Verdict = "note" if error.code == "unreachable" else "wrong"
         if error.status == 500 and error.code is None:
             verdict = "note"  # there is no key before the first start
         return Diagnosis("server", verdict, error.message, error.remedy)
-    return Diagnosis("server", "ok", f"answers at {settings.server_url}")
+    return Diagnosis("server", "ok", f"answers at {url}")
 
 
 def engine(settings: Settings) -> Diagnosis:

@@ -26,7 +26,7 @@ ServerOption = Annotated[
     typer.Option(
         "--server",
         metavar="URL",
-        help="The server [AFINA_BASE_URL, else the host and port of the settings].",
+        help="The server [AFINA_BASE_URL, else the one that runs on the data directory].",
     ),
 ]
 YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
@@ -44,4 +44,19 @@ def open_client(data: Path | None = None, server: str | None = None) -> Client:
     from afina.cli.client import Client
 
     settings = load_settings(data, server)
-    return Client(settings.server_url, settings.key_for_commands())
+    return Client(server_of(settings), settings.key_for_commands())
+
+
+def server_of(settings: Settings) -> str:
+    """The server's address: the one named, else where `afina up` listens on this data directory,
+    else the host and port of the settings."""
+    import json
+
+    if settings.base_url is None:
+        try:
+            url = json.loads((settings.data / "server.json").read_text())["url"]
+        except (OSError, ValueError, KeyError, TypeError):
+            return settings.server_url
+        if isinstance(url, str):
+            return url
+    return settings.server_url
