@@ -8,7 +8,7 @@ many adapters and choose by row. The layer itself knows neither.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import nn
@@ -22,6 +22,15 @@ class Adapters(Protocol):
         ...
 
 
+@runtime_checkable
+class FusedAdapters(Adapters, Protocol):
+    """Adapters that compute base product and low-rank term together, as the trainer's do."""
+
+    def linear(self, base: nn.Linear, name: str, x: torch.Tensor) -> torch.Tensor:
+        """The whole output of layer `name`."""
+        ...
+
+
 class LoraLinear(nn.Module):
     """A frozen linear layer and the term that adapters add to it."""
 
@@ -29,9 +38,14 @@ class LoraLinear(nn.Module):
         super().__init__()
         self.base = base
         self.name = name
-        self.adapters = adapters
+        self.set_adapters(adapters)
         self.in_features = base.in_features
         self.out_features = base.out_features
+
+    def set_adapters(self, adapters: Adapters) -> None:
+        """Takes the low-rank term from `adapters` from now on."""
+        self.adapters = adapters
+        self._fused = adapters if isinstance(adapters, FusedAdapters) else None
 
     @property
     def weight(self) -> torch.Tensor:
@@ -39,6 +53,8 @@ class LoraLinear(nn.Module):
         return self.base.weight
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self._fused is not None:
+            return self._fused.linear(self.base, self.name, x)
         out: torch.Tensor = self.base(x)
         delta = self.adapters.delta(self.name, x)
         return out if delta is None else out + delta

@@ -38,9 +38,9 @@ class _SummedLoss(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        grad = ctx.grad
-        ctx.grad = None
-        return grad.mul_(grads[0].to(grad.dtype)), None, None
+        factor = float(grads[0])
+        grad = ctx.grad if factor == 1.0 else ctx.grad * factor
+        return grad, None, None
 
 
 def summed_loss(
@@ -48,7 +48,7 @@ def summed_loss(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Σ weight · −log p(target), and Σ weight where the target is the first choice.
 
-    Differentiable once. Weights are fp32; a weight of 0 is padding.
+    Weights are fp32, one over the step's learned tokens; a weight of 0 is padding.
     """
     loss, right = _SummedLoss.apply(logits_KV, targets_K, weights_K)
     return loss, right

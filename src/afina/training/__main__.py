@@ -1,0 +1,42 @@
+"""The trainer: `python -m afina.training runs/<job> [--parent-fd N]`.
+
+Ends with 0 when result.json stands, 75 when it left after SIGTERM with a checkpoint, and 1 when
+the run failed, with a `failed` event as the last line of events.jsonl.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import traceback
+from pathlib import Path
+
+from afina.training.signals import EXIT_RESUMABLE, Stop, leave_with_parent
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs the trainer and returns its exit code."""
+    parser = argparse.ArgumentParser(prog="afina.training", description=__doc__)
+    parser.add_argument("run", type=Path, help="the run directory")
+    parser.add_argument("--parent-fd", type=int, help="a pipe whose end means: leave at once")
+    given = parser.parse_args(arguments)
+    stop = Stop()
+    stop.listen()
+    if given.parent_fd is not None:
+        leave_with_parent(given.parent_fd)
+    # after the signals: loading torch takes a second, and SIGTERM may come within it
+    from afina.training.failures import describe_failure
+    from afina.training.run import run_directory, tell_failure
+
+    try:
+        result = run_directory(given.run, stop)
+    except Exception as error:  # noqa: BLE001 - whatever it is, the worker must be told
+        traceback.print_exc()
+        failure = describe_failure(error)
+        tell_failure(given.run, failure)
+        return 1
+    return 0 if result is not None else EXIT_RESUMABLE
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,221 @@
+"""Checkpoints: everything a run needs to go on as if nothing had happened.
+
+A checkpoint is a folder that appears whole: files, then `record.json` with their hashes, then the
+rename that makes it visible. On start the newest one whose hashes hold is taken. Adapters are
+written twice: in bf16 as they are published, and as fp32 masters.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import torch
+from safetensors.torch import load, save
+
+from afina.domain.codec import decode, encode
+from afina.domain.runs import RECORD, CheckpointRecord, RunPaths
+from afina.model.peft_files import CONFIG, WEIGHTS, AdapterConfig, adapter_bytes
+from afina.training.adapter import TrainedAdapter
+from afina.training.optimizer import AdamW
+
+MASTERS: Final = "masters.safetensors"
+OPTIMIZER: Final = "optimizer.safetensors"
+STATE: Final = "state.json"
+_NAME: Final = re.compile(r"step-(\d+)")
+
+
+@dataclass(frozen=True)
+class RunState:
+    """Where a run stands: state.json. Everything random follows from the seed and `step`."""
+
+    step: int
+    trained_tokens: int
+    learned_tokens: int
+    train_seconds: float
+    metrics: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Found:
+    """A checkpoint on disk whose hashes hold."""
+
+    folder: Path
+    record: CheckpointRecord
+    state: RunState
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """What a checkpoint is made from, beside the weights."""
+
+    state: RunState
+    epoch: int
+    kind: Literal["epoch", "resume"]
+    events_bytes: int
+    next_sequence: int
+    environment: Mapping[str, str]
+
+
+def write_checkpoint(
+    paths: RunPaths,
+    snapshot: Snapshot,
+    adapter: TrainedAdapter,
+    config: AdapterConfig,
+    optimizer: AdamW,
+) -> Path:
+    """Writes a checkpoint, durably, and returns its folder."""
+    step = snapshot.state.step
+    target = paths.checkpoints / f"step-{step}"
+    partial = paths.checkpoints / f".step-{step}.part"
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    contents = {
+        WEIGHTS: adapter_bytes(adapter.publish()),
+        CONFIG: config.to_bytes(),
+        MASTERS: save({"masters": adapter.masters}),
+        OPTIMIZER: save({"first": optimizer.first, "second": optimizer.second}),
+        STATE: _json_bytes(snapshot.state),
+    }
+    for name, content in contents.items():
+        _write(partial / name, content)
+    record = CheckpointRecord(
+        format=1,
+        step=step,
+        epoch=snapshot.epoch,
+        kind=snapshot.kind,
+        events_bytes=snapshot.events_bytes,
+        next_sequence=snapshot.next_sequence,
+        trained_tokens=snapshot.state.trained_tokens,
+        metrics=snapshot.state.metrics,
+        files={name: hashlib.sha256(content).hexdigest() for name, content in contents.items()},
+        environment=snapshot.environment,
+    )
+    _write(partial / RECORD, _json_bytes(record))
+    _sync_folder(partial)
+    if target.exists():
+        # of the same step, left by an attempt whose record or hashes did not hold
+        shutil.rmtree(target)
+    partial.rename(target)
+    _sync_folder(paths.checkpoints)
+    return target
+
+
+def newest_checkpoint(paths: RunPaths, *, deep: bool = True) -> Found | None:
+    """The newest checkpoint that is whole; what is damaged or half written is passed over."""
+    events = paths.events.stat().st_size if paths.events.exists() else 0
+    for folder in reversed(_folders(paths)):
+        found = read_checkpoint(folder, deep=deep)
+        if found is not None and found.record.events_bytes <= events:
+            return found
+    return None
+
+
+def read_checkpoint(folder: Path, *, deep: bool = True) -> Found | None:
+    """The checkpoint in `folder`, or None if it is not whole. `deep` checks every hash."""
+    try:
+        record = decode(CheckpointRecord, json.loads((folder / RECORD).read_bytes()), RECORD)
+        state = decode(RunState, json.loads((folder / STATE).read_bytes()), STATE)
+        for name, sha256 in record.files.items():
+            if deep and hashlib.sha256((folder / name).read_bytes()).hexdigest() != sha256:
+                return None
+    except (OSError, ValueError):
+        return None
+    return Found(folder, record, state)
+
+
+def load_checkpoint(found: Found, adapter: TrainedAdapter, optimizer: AdamW) -> None:
+    """Puts weights and moments back."""
+    masters = load((found.folder / MASTERS).read_bytes())["masters"]
+    moments = load((found.folder / OPTIMIZER).read_bytes())
+    for target, source in (
+        (adapter.masters, masters),
+        (optimizer.first, moments["first"]),
+        (optimizer.second, moments["second"]),
+    ):
+        target.copy_(source)
+    adapter.refresh()
+
+
+def sweep_checkpoints(paths: RunPaths, keep_epochs: int) -> list[Found]:
+    """Removes half-written folders, epoch checkpoints beyond the newest `keep_epochs` and resume
+    checkpoints older than the newest of all; returns the kept epoch checkpoints, oldest first."""
+    if not paths.checkpoints.exists():
+        return []
+    for path in paths.checkpoints.glob(".step-*.part"):
+        shutil.rmtree(path, ignore_errors=True)
+    folders = _folders(paths)
+    found = [one for one in (read_checkpoint(f, deep=False) for f in folders) if one is not None]
+    epochs = [one for one in found if one.record.kind == "epoch"]
+    kept = epochs[-keep_epochs:] if keep_epochs > 0 else []
+    for one in found[:-1]:
+        if one not in kept:
+            _remove(one.folder)
+    return kept
+
+
+def remove_beyond(paths: RunPaths, step: int) -> None:
+    """Removes checkpoints of later steps than `step`: they were found damaged."""
+    for folder in _folders(paths):
+        match = _NAME.fullmatch(folder.name)
+        if match is not None and int(match[1]) > step:
+            _remove(folder)
+
+
+def _remove(folder: Path) -> None:
+    """Hides a checkpoint before its files go, so that a kill leaves no half of it in sight."""
+    hidden = folder.with_name(f".{folder.name}.part")
+    shutil.rmtree(hidden, ignore_errors=True)
+    folder.rename(hidden)
+    shutil.rmtree(hidden)
+
+
+def _folders(paths: RunPaths) -> list[Path]:
+    if not paths.checkpoints.exists():
+        return []
+    named = ((_NAME.fullmatch(p.name), p) for p in paths.checkpoints.iterdir())
+    return [p for _, p in sorted((int(m[1]), p) for m, p in named if m is not None)]
+
+
+def environment_of(threads: int) -> dict[str, str]:
+    """What a bit-identical resume depends on beside the files."""
+    return {
+        "torch": torch.__version__,
+        "processor": torch.backends.cpu.get_cpu_capability(),
+        "threads": str(threads),
+    }
+
+
+def _json_bytes(value: object) -> bytes:
+    text = json.dumps(encode(value), indent=2, sort_keys=True, allow_nan=False)
+    return text.encode() + b"\n"
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes `value` as JSON, whole or not at all, and durably."""
+    partial = path.with_name(f".{path.name}.part")
+    _write(partial, _json_bytes(value))
+    partial.replace(path)
+    _sync_folder(path.parent)
+
+
+def _write(path: Path, content: bytes) -> None:
+    with path.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

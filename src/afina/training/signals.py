@@ -1,0 +1,64 @@
+"""How a trainer is told to stop: a wish in control.json, SIGTERM, or the end of its parent.
+
+Wishes and SIGTERM are obeyed between bins and steps, with a checkpoint. The end of the parent is
+seen as the end of an inherited pipe; then the process leaves at once, which can harm nothing,
+because every file appears whole or not at all.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import threading
+from pathlib import Path
+
+from afina.domain.jobs import Wish
+
+EXIT_RESUMABLE = 75
+_EXIT_ORPHAN = 76
+
+
+class Stop:
+    """Whether SIGTERM has come."""
+
+    def __init__(self) -> None:
+        self._asked = threading.Event()
+
+    def ask(self) -> None:
+        """What the signal does; tests call it too."""
+        self._asked.set()
+
+    @property
+    def asked(self) -> bool:
+        return self._asked.is_set()
+
+    def listen(self) -> None:
+        """Takes SIGTERM from now on. Ctrl-C belongs to the supervisor and is left alone."""
+        signal.signal(signal.SIGTERM, lambda _number, _frame: self.ask())
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def read_wish(control: Path) -> Wish | None:
+    """The wish in control.json; a missing or half-written file wishes nothing."""
+    try:
+        wish = json.loads(control.read_bytes())["wish"]
+        return Wish(wish) if wish is not None else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def leave_with_parent(descriptor: int) -> None:
+    """Ends this process, at once, when the other end of the pipe is closed."""
+
+    def watch() -> None:
+        while True:
+            try:
+                if not os.read(descriptor, 1):
+                    os._exit(_EXIT_ORPHAN)
+            except InterruptedError:
+                continue
+            except OSError:
+                os._exit(_EXIT_ORPHAN)
+
+    threading.Thread(target=watch, name="parent", daemon=True).start()

@@ -1,0 +1,123 @@
+"""One optimiser step: bins forward and backward, clipping, the update, and what it measured.
+
+The gradient of a step is that of the mean loss over all learned tokens of its rows, whichever bins
+they lie in: each bin adds its sum divided by the step's count.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from afina.domain.runs import RunSpec
+from afina.errors import TrainingFailed
+from afina.training.bins import BinTensors, Rows, make_bin
+from afina.training.network import TrainedNetwork
+from afina.training.optimizer import AdamW
+from afina.training.packed import Masks
+from afina.training.packing import (
+    epoch_order,
+    mixed_key,
+    pack_rows,
+    rows_of_step,
+    steps_in_epoch,
+)
+
+
+class Interrupted(Exception):  # noqa: N818 - no error: the step is given up, its gradients too
+    """SIGTERM came within a step."""
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """What a step measured. `tokens` are billed, `learned` carry loss."""
+
+    loss: float
+    accuracy: float
+    tokens: int
+    learned: int
+
+
+class Stepper:
+    """Takes the steps of a run; what step N does depends on N, the spec and the weights alone."""
+
+    def __init__(
+        self, spec: RunSpec, network: TrainedNetwork, optimizer: AdamW, rows: Rows
+    ) -> None:
+        self.spec = spec
+        self.network = network
+        self.optimizer = optimizer
+        self.rows = rows
+        self.lengths = rows.lengths
+        self.steps_per_epoch = steps_in_epoch(len(rows), spec.batch_size)
+        self._masks = Masks()
+        self._order: tuple[int, np.ndarray] | None = None
+
+    def epoch_of(self, step: int) -> int:
+        """The epoch of a step; both count from 1."""
+        return (step - 1) // self.steps_per_epoch + 1
+
+    def ends_epoch(self, step: int) -> bool:
+        """Whether `step` is the last of its epoch."""
+        return step % self.steps_per_epoch == 0
+
+    def take(self, step: int, interrupted: Callable[[], bool] = lambda: False) -> StepResult:
+        """Takes step `step`. Raises TrainingFailed if a number is not finite, with the weights as
+        they were before, and Interrupted if the callback says so between bins."""
+        chosen = self._rows_of(step)
+        packed = pack_rows(chosen, self.lengths, self.spec.bin_capacities)
+        bins = [make_bin(self.rows, one, self._masks) for one in packed]
+        learned = sum(one.learned for one in bins)
+        tokens = int(sum(self.lengths[row] for row in chosen))
+        if not learned:
+            return StepResult(0.0, 0.0, tokens, 0)
+        loss = accuracy = 0.0
+        self.network.adapter.grads.zero_()
+        for number, tensors in enumerate(bins):
+            if interrupted():
+                raise Interrupted
+            part = self._backward(tensors, learned, step, number)
+            loss += part[0]
+            accuracy += part[1]
+        norm = self.optimizer.update(self.network.adapter.grads, step)
+        if not (math.isfinite(loss) and math.isfinite(norm)):
+            raise self._not_finite(step, loss)
+        self.network.adapter.refresh()
+        return StepResult(loss, accuracy, tokens, learned)
+
+    def _backward(
+        self, tensors: BinTensors, learned: int, step: int, number: int
+    ) -> tuple[float, float]:
+        adapter = self.network.adapter
+        if self.spec.lora.dropout > 0:
+            key = mixed_key(self.spec.seed, 2, step, number)
+            adapter.dropout_generator = torch.Generator().manual_seed(key)
+        try:
+            loss, right = self.network.loss(tensors, learned)
+            value = float(loss.detach())
+            if not math.isfinite(value):
+                raise self._not_finite(step, value)
+            loss.backward()
+        finally:
+            adapter.dropout_generator = None
+        return value, float(right)
+
+    def _rows_of(self, step: int) -> tuple[int, ...]:
+        epoch = self.epoch_of(step)
+        if self._order is None or self._order[0] != epoch:
+            self._order = (epoch, epoch_order(len(self.rows), self.spec.seed, epoch))
+        within = (step - 1) % self.steps_per_epoch
+        return rows_of_step(self._order[1], self.spec.batch_size, within)
+
+    def _not_finite(self, step: int, loss: float) -> TrainingFailed:
+        what = "gradient" if math.isfinite(loss) else "loss"
+        return TrainingFailed(
+            f"The {what} of step {step} is not a finite number.",
+            code="not_finite",
+            remedy="Lower learning_rate_multiplier, and look at the rows for odd texts. "
+            "The last checkpoint before that step is kept.",
+        )
