@@ -130,7 +130,7 @@ class Preparation:
         options = ShardOptions(
             skip_lines=report.bad_lines or None, max_row_tokens=limits.max_row_tokens
         )
-        shards = self._platform.settings.data / "shards"
+        shards = self._platform.settings.shards / source.file.sha256
         return build_shards(source.blob, renderer, shards, options, progress=self._progress)
 
     def _resolve(
