@@ -15,7 +15,11 @@ CODE: Final = "operation_not_offered"
 
 _ABSENT: Final[tuple[tuple[str, str, str], ...]] = (
     (r"GET", r"/fine_tuning/checkpoints/.+/permissions", "Checkpoint permissions are"),
-    (r"POST|DELETE", r"/fine_tuning/checkpoints/.+/permissions(/.+)?", "Checkpoint permissions are"),
+    (
+        r"POST|DELETE",
+        r"/fine_tuning/checkpoints/.+/permissions(/.+)?",
+        "Checkpoint permissions are",
+    ),
     (r"POST", r"/fine_tuning/jobs/[^/]+/pause", "Pausing of jobs is"),
     (r"POST", r"/fine_tuning/jobs/[^/]+/resume", "Resuming of jobs is"),
     (r".*", r"/fine_tuning/alpha/graders/.+", "Graders are"),

@@ -6,11 +6,89 @@ Nothing happens at import: the database and the engine's client are opened when 
 
 from __future__ import annotations
 
-from fastapi import FastAPI
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any, Final
 
+from anyio import to_thread
+from fastapi import APIRouter, FastAPI
+from starlette.routing import Route
+
+from afina import __version__
+from afina.api import documents, errors
+from afina.api.call import Keyring, Parts
+from afina.api.middleware import RequestMiddleware
+from afina.api.routes import chat, extension, files, health, jobs, models
+from afina.domain.clock import SYSTEM_CLOCK
+from afina.domain.ids import SYSTEM_IDS
+from afina.service.chat import ChatService
+from afina.service.keys import ensure_first_key
+from afina.service.platform import Platform
+from afina.serving.client import EngineClient
 from afina.settings import Settings
+
+CHAT_PATH: Final = "/v1/chat/completions"
+ROUTERS: Final[tuple[APIRouter, ...]] = (
+    files.router,
+    jobs.router,
+    models.router,
+    extension.router,
+    health.router,
+)
+_DESCRIPTION: Final = (
+    "OpenAI's fine-tuning API on your own machine. Fields that are not offered yet are refused by "
+    "name; nothing is accepted and ignored."
+)
 
 
 def create_app(settings: Settings) -> FastAPI:
     """The application for these settings; it opens and closes its own store and engine client."""
-    raise NotImplementedError
+    app = FastAPI(
+        title="afina",
+        version=__version__,
+        description=_DESCRIPTION,
+        docs_url=None,
+        redoc_url=None,
+        openapi_url=None,
+        redirect_slashes=False,
+        lifespan=_lifespan(settings),
+    )
+    app.add_middleware(RequestMiddleware, clock=SYSTEM_CLOCK, ids=SYSTEM_IDS)
+    errors.install(app)
+    app.router.routes.append(Route(CHAT_PATH, chat.ChatEndpoint(), methods=["POST"]))
+    for router in ROUTERS:
+        app.include_router(router)
+    app.openapi = lambda: _document(app)  # type: ignore[method-assign]
+    return app
+
+
+def _lifespan(settings: Settings) -> Any:
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        platform = await to_thread.run_sync(_open, settings)
+        try:
+            engine = EngineClient(settings.engine_socket)
+            app.state.parts = Parts(
+                settings=settings,
+                platform=platform,
+                engine=engine,
+                chat=ChatService(platform, engine),
+                keyring=Keyring(platform),
+            )
+            yield
+        finally:
+            platform.close()
+
+    return lifespan
+
+
+def _open(settings: Settings) -> Platform:
+    platform = Platform.open(settings)
+    ensure_first_key(platform)
+    return platform
+
+
+def _document(app: FastAPI) -> dict[str, Any]:
+    if app.openapi_schema is None:
+        app.openapi_schema = documents.openapi(app, {CHAT_PATH: {"post": dict(chat.OPERATION)}})
+    return app.openapi_schema

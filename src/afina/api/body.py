@@ -12,7 +12,7 @@ import re
 from typing import Final
 
 import msgspec
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 
 from afina.errors import InvalidRequest, TooLarge
 
@@ -103,6 +103,3 @@ def _diagnosis(raw: bytes, error: Exception) -> str:
 
 def _constant(name: str) -> None:
     raise ValueError(f"{name} is not a JSON number")
-
-
-__all__ = ["ClientDisconnect", "no_body_expected", "object_of", "read_body", "read_json"]

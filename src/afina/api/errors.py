@@ -100,7 +100,7 @@ async def _http(request: Request, error: Exception) -> Response:
 
 
 async def _framework(request: Request, error: Exception) -> Response:  # noqa: ARG001
-    """Our routes check their own requests; this is for a value that only the framework looked at."""
+    """Our routes check their own requests; this is for what the framework alone looked at."""
     assert isinstance(error, RequestValidationError)
     first = error.errors()[0]
     where = ".".join(str(part) for part in first["loc"][1:])

@@ -7,6 +7,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 import structlog
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from afina.api.errors import error_response, internal
@@ -50,7 +51,9 @@ class RequestMiddleware:
                 await self._app(scope, receive, answer.send)
             else:
                 await error_response(refused)(scope, receive, answer.send)
-        except Exception as error:  # noqa: BLE001 - the last net: logged, told, never re-raised
+        except ClientDisconnect:
+            pass  # nobody is there to be told
+        except Exception as error:
             answer.note_fault(error)
             if answer.status is None:
                 await error_response(internal(answer.request_id))(scope, receive, answer.send)

@@ -1,27 +1,32 @@
 """Runs the API: uvicorn in this process, until a signal or the end of the parent.
 
-The pipe that a parent hands down (`parent_fd`) reads as ended when the parent dies, however it
-dies; the server then stops as if it had been asked to. See `afina.api.app` for what is served.
+Started by the supervisor or by `afina api`; see `afina.api.app` for what is served.
 """
 
 from __future__ import annotations
 
-import asyncio
-import os
+import signal
 import socket
+from typing import Final
 
 import uvicorn
 
+from afina.api import logs
 from afina.api.app import create_app
+from afina.domain.orphans import die_with_parent
 from afina.settings import Settings
 
-GRACE_S = 30
-"""How long open answers may go on after the server was asked to stop."""
+DRAIN_S: Final = 20
+"""How long open answers may go on after the wish to stop."""
 
 
-def run(settings: Settings, parent_fd: int | None = None, sock: socket.socket | None = None) -> None:
-    """Serve until SIGTERM, SIGINT or the end of `parent_fd`; `sock` is a listening socket, else
-    one is opened on the settings' host and port."""
+def run(
+    settings: Settings, parent_fd: int | None = None, listener: socket.socket | None = None
+) -> None:
+    """Serve until SIGTERM or SIGINT, then finish what is being answered. `listener` is a listening
+    socket; without it one is opened on the settings' host and port."""
+    die_with_parent(parent_fd)
+    logs.configure(settings.log_level)
     config = uvicorn.Config(
         create_app(settings),
         host=settings.host,
@@ -30,23 +35,14 @@ def run(settings: Settings, parent_fd: int | None = None, sock: socket.socket | 
         http="httptools",
         ws="none",
         lifespan="on",
+        log_config=None,
         access_log=False,
         server_header=False,
-        log_config=None,
-        timeout_graceful_shutdown=GRACE_S,
+        timeout_keep_alive=30,
+        timeout_graceful_shutdown=DRAIN_S,
         backlog=2048,
     )
-    server = uvicorn.Server(config)
-
-    async def serve() -> None:
-        if parent_fd is not None:
-            asyncio.get_running_loop().add_reader(parent_fd, _stop_at_end, server, parent_fd)
-        await server.serve(sockets=None if sock is None else [sock])
-
-    asyncio.run(serve(), loop_factory=None)
-
-
-def _stop_at_end(server: uvicorn.Server, parent_fd: int) -> None:
-    if not os.read(parent_fd, 1):
-        asyncio.get_running_loop().remove_reader(parent_fd)
-        server.should_exit = True
+    # uvicorn raises the signal once more when it is done; a wish to stop is no failure.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: None)
+    uvicorn.Server(config).run(sockets=None if listener is None else [listener])

@@ -73,12 +73,16 @@ def _refusal(detail: ErrorDetails, data: object) -> InvalidRequest:
         return UnknownField(f"Unknown parameter: '{where}'.", param=where)
     if kind == "missing":
         return InvalidRequest(
-            f"Missing required parameter: '{where}'.", param=where, code="missing_required_parameter"
+            f"Missing required parameter: '{where}'.",
+            param=where,
+            code="missing_required_parameter",
         )
     if kind == "union_tag_not_found":
         where = f"{where}.{str(context.get('discriminator', 'type')).strip(chr(39))}"
         return InvalidRequest(
-            f"Missing required parameter: '{where}'.", param=where, code="missing_required_parameter"
+            f"Missing required parameter: '{where}'.",
+            param=where,
+            code="missing_required_parameter",
         )
     if kind == "union_tag_invalid":
         where = f"{where}.{str(context.get('discriminator', 'type')).strip(chr(39))}"
@@ -100,14 +104,18 @@ def _place(detail: ErrorDetails, data: object) -> tuple[str, object]:
     parts: list[str | int] = []
     here = data
     for number, part in enumerate(detail["loc"]):
-        if isinstance(part, str) and isinstance(here, Mapping) and part in here:
-            here = here[part]
-        elif isinstance(part, int) and isinstance(here, Sequence) and part < len(here):
-            here = here[part]
+        if _leads_on(here, part):
+            here = here[part]  # type: ignore[index]
         elif not (detail["type"] == "missing" and number == len(detail["loc"]) - 1):
             continue
         parts.append(part)
     return path(parts), here
+
+
+def _leads_on(here: object, part: str | int) -> bool:
+    if isinstance(part, str):
+        return isinstance(here, Mapping) and part in here
+    return isinstance(here, list) and part < len(here)
 
 
 def _invalid(where: str, code: str, say: str) -> InvalidRequest:
