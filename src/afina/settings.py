@@ -160,6 +160,11 @@ class Settings(BaseSettings):
         return self.data / "runs"
 
     @property
+    def shards(self) -> Path:
+        """What is prepared from a file lies below here, in a folder named by its sha256."""
+        return self.data / "shards"
+
+    @property
     def journal(self) -> Path:
         """Where the engine appends what it used, for the worker to drain."""
         return self.data / "engine" / "usage.jsonl"

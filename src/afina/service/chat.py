@@ -152,7 +152,9 @@ def _room(request: ChatRequest, prompt_tokens: int, context_tokens: int) -> int:
     wanted = prompt_tokens + (1 if asked is None else asked)
     if wanted <= context_tokens:
         return context_tokens - prompt_tokens if asked is None else asked
-    split = "" if asked is None else f" ({prompt_tokens} in the messages, {asked} in the completion)"
+    split = (
+        "" if asked is None else f" ({prompt_tokens} in the messages, {asked} in the completion)"
+    )
     raise ContextTooLong(
         f"This model's maximum context length is {context_tokens} tokens. However, your request "
         f"needs {wanted} tokens{split}. Please shorten the messages or the completion.",

@@ -129,19 +129,28 @@ class Chunks:
         """The last events: the totals, where they were asked for, and `[DONE]`."""
         if not self._usage:
             return DONE
-        return self._open + b'],"usage":%s%s}\n\n' % (
-            _ENCODER.encode(usage(final)),
-            self._obfuscation(),
-        ) + DONE
+        return (
+            self._open
+            + b'],"usage":%s%s}\n\n'
+            % (
+                _ENCODER.encode(usage(final)),
+                self._obfuscation(),
+            )
+            + DONE
+        )
 
     def _chunk(self, index: int, delta: bytes, logprobs: bytes, finish: bytes) -> bytes:
-        return self._open + b'{"index":%d,"delta":%s,"logprobs":%s,"finish_reason":%s}]%s%s}\n\n' % (
-            index,
-            delta,
-            logprobs,
-            finish,
-            self._usage,
-            self._obfuscation(),
+        return (
+            self._open
+            + b'{"index":%d,"delta":%s,"logprobs":%s,"finish_reason":%s}]%s%s}\n\n'
+            % (
+                index,
+                delta,
+                logprobs,
+                finish,
+                self._usage,
+                self._obfuscation(),
+            )
         )
 
     def _obfuscation(self) -> bytes:

@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import Discriminator, Field, Tag
+from pydantic import BeforeValidator, Discriminator, Field, Tag
 
 from afina.errors import InvalidRequest, UnsupportedField
-from afina.service.refusals import Wire
+from afina.service.refusals import Wire, fault, named
 
 Json = Any
 """A value of a field that is refused whatever it says."""
@@ -69,21 +69,28 @@ Part = Annotated[
 ]
 
 
-def _branch(value: object) -> str | None:
-    if isinstance(value, str):
-        return "text"
-    return "parts" if isinstance(value, list) else None
+def _branch(value: object) -> str:
+    return "parts" if isinstance(value, list) else "text"
+
+
+def _text_or(others: str) -> BeforeValidator:
+    """Refuses what is neither a string nor an array, in one sentence for both."""
+
+    def check(value: object) -> object:
+        if isinstance(value, str | list):
+            return value
+        raise fault(
+            "invalid_type", f"expected a string or {others}, but got {named(value)} instead"
+        )
+
+    return BeforeValidator(check)
 
 
 Content = Annotated[
     Annotated[str, Tag("text")]
     | Annotated[list[Part], Field(min_length=1, max_length=4096), Tag("parts")],
-    Discriminator(
-        _branch,
-        custom_error_type="invalid_type",
-        custom_error_message="invalid",
-        custom_error_context={"say": "expected a string or an array of content parts"},
-    ),
+    Discriminator(_branch),
+    _text_or("an array of content parts"),
 ]
 
 
@@ -145,22 +152,12 @@ class StreamOptions(Wire):
     """Padding of the chunks; only where it is asked for."""
 
 
-def _stop_branch(value: object) -> str | None:
-    if isinstance(value, str):
-        return "one"
-    return "many" if isinstance(value, list) else None
-
-
 StopText = Annotated[str, Field(min_length=1, max_length=1000)]
 Stop = Annotated[
-    Annotated[StopText, Tag("one")]
-    | Annotated[list[StopText], Field(min_length=1, max_length=4), Tag("many")],
-    Discriminator(
-        _stop_branch,
-        custom_error_type="invalid_type",
-        custom_error_message="invalid",
-        custom_error_context={"say": "expected a string or an array of 1 to 4 strings"},
-    ),
+    Annotated[StopText, Tag("text")]
+    | Annotated[list[StopText], Field(min_length=1, max_length=4), Tag("parts")],
+    Discriminator(_branch),
+    _text_or("an array of 1 to 4 strings"),
 ]
 Metadata = Annotated[dict[str, str], Field(max_length=16)]
 TokenLimit = Annotated[int, Field(ge=1, le=2**31 - 1)]
@@ -200,9 +197,9 @@ class ChatRequest(Wire):
     modalities: list[Literal["text", "audio"]] | None = None
     audio: Json = None
     prediction: Json = None
-    reasoning_effort: (
-        Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"] | None
-    ) = None
+    reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"] | None = (
+        None
+    )
     verbosity: Literal["low", "medium", "high"] | None = None
     web_search_options: Json = None
     moderation: Json = None

@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import BinaryIO, Literal
+from typing import BinaryIO, Final
 
+from afina.domain import ids
 from afina.domain.accounts import Caller
-from afina.domain.files import StoredFile
+from afina.domain.files import Purpose, StoredFile
+from afina.domain.jobs import Job
 from afina.domain.pages import Page
+from afina.errors import InvalidRequest, NotFound
+from afina.service import run_folders
 from afina.service.platform import Platform
+from afina.store import files, jobs, references
+from afina.store.blobs import StagedBlob
+from afina.store.database import Tx
+from afina.store.files import FileQuery as FileQuery
+from afina.store.references import Holder
+
+MAX_LIST: Final = 10_000
+EXPIRY_S: Final = range(3600, 2_592_001)
+_UPLOADABLE: Final = (Purpose.FINE_TUNE, Purpose.USER_DATA)
+_MAX_NAME: Final = 512
 
 
-@dataclass(frozen=True)
-class FileQuery:
-    """Which files a list shows."""
-
-    purpose: str | None = None
-    limit: int = 10_000
-    order: Literal["asc", "desc"] = "desc"
-    after: str | None = None
+_ALL: Final = FileQuery()
 
 
 def upload_file(
@@ -31,27 +37,154 @@ def upload_file(
     expires_after_s: int | None = None,
 ) -> StoredFile:
     """Stores bytes as a file of the caller's project. Raises InvalidRequest, TooLarge."""
-    raise NotImplementedError
+    why = _purpose(purpose)
+    _check_name(filename)
+    if expires_after_s is not None and expires_after_s not in EXPIRY_S:
+        raise InvalidRequest(
+            f"expires_after.seconds must be from {EXPIRY_S.start} to {EXPIRY_S.stop - 1}.",
+            param="expires_after.seconds",
+            code="invalid_value",
+        )
+    staged = platform.blobs.stage(source, platform.settings.max_upload_bytes)
+    try:
+        _check_first_bytes(staged, why)
+        now = platform.clock.now()
+        expires_at = None if expires_after_s is None else int(now) + expires_after_s
+        file = StoredFile(
+            id=platform.ids.new(ids.FILE),
+            project_id=caller.project_id,
+            filename=filename,
+            purpose=why,
+            bytes=staged.size_bytes,
+            sha256=staged.sha256,
+            created_at=int(now),
+            expires_at=expires_at,
+        )
+        with platform.database.write() as tx:
+            add_file(platform, tx, caller, file, staged)
+    finally:
+        platform.blobs.discard(staged)
+    return file
+
+
+def add_file(
+    platform: Platform, tx: Tx, caller: Caller, file: StoredFile, staged: StagedBlob
+) -> None:
+    """Makes a file of staged bytes in the transaction that is open."""
+    references.admit(tx, platform.blobs, staged, Holder("file", file.id), file.created_at)
+    files.insert_file(tx, file, caller, platform.clock.now())
 
 
 def get_file(platform: Platform, caller: Caller, file_id: str) -> StoredFile:
-    """Raises NotFound."""
-    raise NotImplementedError
+    """Raises NotFound, for a file whose time is over too."""
+    with platform.database.read() as tx:
+        return find_file(platform, tx, caller, file_id)
 
 
-def list_files(
-    platform: Platform, caller: Caller, query: FileQuery = FileQuery()
-) -> Page[StoredFile]:
-    """A page of the project's files."""
-    raise NotImplementedError
+def find_file(platform: Platform, tx: Tx, caller: Caller, file_id: str) -> StoredFile:
+    """`get_file` in the transaction that is open."""
+    file = files.get_file(tx, file_id, caller.project_id)
+    if file is None or (file.expires_at is not None and file.expires_at <= platform.now()):
+        raise NotFound(f"No such File object: {file_id}", param="id")
+    return file
+
+
+def list_files(platform: Platform, caller: Caller, query: FileQuery = _ALL) -> Page[StoredFile]:
+    """A page of the project's files. Raises InvalidRequest."""
+    check_limit(query.limit, MAX_LIST)
+    with platform.database.read() as tx:
+        return files.list_files(tx, caller.project_id, query, platform.now())
 
 
 def delete_file(platform: Platform, caller: Caller, file_id: str) -> None:
     """Deletes the file, and its bytes unless something else holds the same ones. Raises NotFound,
-    or Conflict while a job that is not over uses it."""
-    raise NotImplementedError
+    and InvalidRequest while a job that is not over uses it."""
+    with platform.database.write() as tx:
+        file = find_file(platform, tx, caller, file_id)
+        live = jobs.jobs_using_file(tx, file_id, live_only=True)
+        if live:
+            raise InvalidRequest(
+                f"The file {file_id} is used by the fine-tuning job {live[0].id}, which is "
+                f"{live[0].status.value}.",
+                param="id",
+                code="file_in_use",
+                remedy="Cancel the job or wait until it is over.",
+            )
+        over = drop_file(tx, file)
+    remove_traces(platform, file, over)
+
+
+def drop_file(tx: Tx, file: StoredFile) -> list[Job]:
+    """Removes the file's row and its hold on the bytes; returns the jobs that were made with it.
+    `remove_traces` follows after the commit."""
+    files.delete_file_row(tx, file.id)
+    references.drop_references(tx, Holder("file", file.id))
+    return jobs.jobs_using_file(tx, file.id)
+
+
+def remove_traces(platform: Platform, file: StoredFile, made_with_it: Iterable[Job]) -> int:
+    """Removes the bytes of a file that is gone, and what was made of them on the way to a model;
+    returns how many bytes of blobs that freed."""
+    for job in made_with_it:
+        run_folders.remove_run(platform, job.id)
+    freed = references.remove_blob(platform.database, platform.blobs, file.sha256)
+    with platform.database.read() as tx:
+        held = references.is_referred_to(tx, file.sha256)
+    if not held:
+        run_folders.remove_shards(platform, file.sha256)
+    return freed
 
 
 def open_file(platform: Platform, caller: Caller, file_id: str) -> tuple[StoredFile, BinaryIO]:
     """The file and an open handle on its bytes, which the caller closes. Raises NotFound."""
-    raise NotImplementedError
+    with platform.database.read() as tx:
+        file = find_file(platform, tx, caller, file_id)
+        # Opened inside the transaction: a deletion after it leaves the handle whole.
+        return file, platform.blobs.open(file.sha256)
+
+
+def check_limit(limit: int, most: int) -> None:
+    """Raises InvalidRequest unless 1 <= limit <= most."""
+    if not 1 <= limit <= most:
+        code = "integer_below_min_value" if limit < 1 else "integer_above_max_value"
+        raise InvalidRequest(f"limit must be from 1 to {most}.", param="limit", code=code)
+
+
+def _purpose(text: str) -> Purpose:
+    for purpose in _UPLOADABLE:
+        if purpose.value == text:
+            return purpose
+    allowed = ", ".join(purpose.value for purpose in _UPLOADABLE)
+    raise InvalidRequest(
+        f"The purpose {text[:64]!r} cannot be uploaded here.",
+        param="purpose",
+        code="invalid_value",
+        remedy=f"Use one of: {allowed}.",
+    )
+
+
+def _check_name(filename: str) -> None:
+    """The name is shown, never used as a path; it must be text of a sensible length."""
+    if not filename or len(filename) > _MAX_NAME or not filename.isprintable():
+        raise InvalidRequest(
+            f"The file name must be 1 to {_MAX_NAME} printable characters.",
+            param="file",
+            code="invalid_value",
+        )
+
+
+def _check_first_bytes(staged: StagedBlob, purpose: Purpose) -> None:
+    """Refuses at once what is plainly no JSONL; every line is checked by the job."""
+    if staged.size_bytes == 0:
+        raise InvalidRequest("The file is empty.", param="file", code="invalid_file_format")
+    if purpose is not Purpose.FINE_TUNE:
+        return
+    head = staged.head.removeprefix(b"\xef\xbb\xbf").lstrip(b" \t\r\n")
+    if b"\x00" in staged.head or (head and not head.startswith(b"{")):
+        raise InvalidRequest(
+            "Expected file to have JSONL format, where every line is a valid JSON dictionary. "
+            "The file does not begin with one.",
+            param="file",
+            code="invalid_file_format",
+            remedy="Use `afina data convert` for CSV, Excel, JSON and Parquet files.",
+        )

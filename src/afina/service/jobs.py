@@ -3,40 +3,41 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from typing import Final
 
 from afina.domain.accounts import Caller
-from afina.domain.events import JobEvent
-from afina.domain.jobs import Hyperparameters, Job, JobCheckpoint
+from afina.domain.events import JobEvent, Level
+from afina.domain.ids import EVENT, JOB
+from afina.domain.jobs import Job, JobCheckpoint, JobStatus, Wish
 from afina.domain.pages import Page
+from afina.errors import Conflict, InvalidRequest, NotFound
+from afina.service import bases, run_folders
+from afina.service.files import check_limit, drop_file, find_file, remove_traces
+from afina.service.job_request import JobRequest, check_request
+from afina.service.once import Idempotency, answered_before, keep_answer, slot_of
 from afina.service.platform import Platform
+from afina.store import checkpoints, events, files, jobs, references
+from afina.store.database import Tx
+from afina.store.references import Holder
 
-
-@dataclass(frozen=True)
-class JobRequest:
-    """What a client asked for; the shapes of the values are checked by the api already, their
-    ranges and meaning here."""
-
-    model: str
-    training_file: str
-    validation_file: str | None = None
-    suffix: str | None = None
-    seed: int | None = None
-    hyperparameters: Hyperparameters = field(default_factory=Hyperparameters)
-    method: str = "supervised"
-    method_given: bool = False
-    metadata: Mapping[str, str] | None = None
-
-
-@dataclass(frozen=True)
-class Idempotency:
-    """How a repeated create is recognised: by the client's key, else, if the client says that it
-    retries, by the body within ten minutes."""
-
-    body_sha256: str
-    key: str | None = None
-    retried: bool = False
-    route: str = "POST /v1/fine_tuning/jobs"
+__all__ = [
+    "Idempotency",
+    "JobRequest",
+    "cancel_job",
+    "create_job",
+    "delete_job",
+    "get_job",
+    "list_checkpoints",
+    "list_events",
+    "list_jobs",
+]
+MAX_LIST: Final = 1000
+CANCELLED_TEXT: Final = "The job was cancelled"
+_OVER: Final = {
+    JobStatus.SUCCEEDED: "has succeeded already",
+    JobStatus.FAILED: "has failed already",
+    JobStatus.CANCELLED: "has been cancelled already",
+}
 
 
 def create_job(
@@ -46,12 +47,25 @@ def create_job(
     idempotency: Idempotency | None = None,
 ) -> Job:
     """Creates a job with its first two events. Raises InvalidRequest, ModelNotTunable, NotFound."""
-    raise NotImplementedError
+    check_request(request)
+    slot = None if idempotency is None else slot_of(caller, idempotency)
+    with platform.database.write() as tx:
+        if slot is not None and idempotency is not None:
+            known = answered_before(tx, slot, idempotency, platform.now())
+            if known is not None:
+                return known
+        job = _new_job(platform, tx, caller, request)
+        jobs.insert_job(tx, job, caller, platform.clock.now())
+        events.add_events(tx, job.id, _first_events(platform, job))
+        if slot is not None and idempotency is not None:
+            keep_answer(tx, slot, idempotency, job)
+    return job
 
 
 def get_job(platform: Platform, caller: Caller, job_id: str) -> Job:
     """Raises NotFound."""
-    raise NotImplementedError
+    with platform.database.read() as tx:
+        return _find(tx, caller, job_id)
 
 
 def list_jobs(
@@ -63,30 +77,128 @@ def list_jobs(
 ) -> Page[Job]:
     """Newest first. `metadata`: pairs that a job must have; an empty mapping: only jobs without
     metadata; None: all."""
-    raise NotImplementedError
+    check_limit(limit, MAX_LIST)
+    with platform.database.read() as tx:
+        return jobs.list_jobs(tx, caller.project_id, after, limit, metadata)
 
 
 def cancel_job(platform: Platform, caller: Caller, job_id: str) -> Job:
     """Cancels at once, or leaves the wish where a worker holds the job. Raises NotFound, and
     InvalidRequest for a job that is over."""
-    raise NotImplementedError
+    with platform.database.write() as tx:
+        job = _find(tx, caller, job_id)
+        if job.status.is_terminal:
+            raise InvalidRequest(
+                f"The job {job_id} {_OVER[job.status]} and cannot be cancelled.",
+                code="invalid_value",
+            )
+        cancelled = jobs.cancel_unheld(tx, job_id, platform.clock.now())
+        if cancelled is None:
+            if job.wish is not Wish.CANCEL:
+                text = "Cancellation requested; the job stops at its next step"
+                events.add_events(tx, job_id, [event(platform, job_id, text)])
+            return jobs.wish_for(tx, job_id, Wish.CANCEL)
+        events.add_events(tx, job_id, [event(platform, job_id, CANCELLED_TEXT)])
+        held = references.drop_references(tx, Holder("job", job_id))
+    references.remove_blobs(platform.database, platform.blobs, held)
+    return cancelled
 
 
 def delete_job(platform: Platform, caller: Caller, job_id: str) -> None:
     """Deletes a job that is over: its rows, run directory, checkpoints and results; the models
     that came out and the ledger stay. Raises NotFound, Conflict."""
-    raise NotImplementedError
+    with platform.database.write() as tx:
+        job = _find(tx, caller, job_id)
+        if not job.status.is_terminal:
+            raise Conflict(
+                f"The job {job_id} is {job.status.value}.",
+                remedy="Cancel it, or wait until it is over, then delete it.",
+            )
+        held = references.drop_references(tx, Holder("job", job_id))
+        results = [f for f in (files.get_file(tx, id_) for id_ in job.result_files) if f]
+        for file in results:
+            drop_file(tx, file)
+        jobs.delete_job_row(tx, job_id)
+    run_folders.remove_run(platform, job_id)
+    for file in results:
+        remove_traces(platform, file, ())
+    references.remove_blobs(platform.database, platform.blobs, held)
 
 
 def list_events(
     platform: Platform, caller: Caller, job_id: str, after: str | None = None, limit: int = 20
 ) -> Page[JobEvent]:
     """Newest first. Raises NotFound."""
-    raise NotImplementedError
+    check_limit(limit, MAX_LIST)
+    with platform.database.read() as tx:
+        _find(tx, caller, job_id)
+        return events.list_events(tx, job_id, after, limit)
 
 
 def list_checkpoints(
     platform: Platform, caller: Caller, job_id: str, after: str | None = None, limit: int = 10
 ) -> Page[JobCheckpoint]:
     """Highest step first. Raises NotFound."""
-    raise NotImplementedError
+    check_limit(limit, MAX_LIST)
+    with platform.database.read() as tx:
+        _find(tx, caller, job_id)
+        return checkpoints.list_checkpoints(tx, job_id, after, limit)
+
+
+def event(platform: Platform, job_id: str, message: str, level: Level = "info") -> JobEvent:
+    """An event of the platform's own, to be added in the transaction that causes it."""
+    return JobEvent(platform.ids.new(EVENT), job_id, platform.now(), level, message)
+
+
+def _find(tx: Tx, caller: Caller, job_id: str) -> Job:
+    job = jobs.get_job(tx, job_id, caller.project_id)
+    if job is None:
+        raise NotFound(
+            f"Could not find fine tune: {job_id}", param="fine_tune_id", code="fine_tune_not_found"
+        )
+    return job
+
+
+def _new_job(platform: Platform, tx: Tx, caller: Caller, request: JobRequest) -> Job:
+    base = bases.tunable_base(platform, request.model)
+    _check_file(platform, tx, caller, request.training_file, "training_file")
+    if request.validation_file is not None:
+        _check_file(platform, tx, caller, request.validation_file, "validation_file")
+    return Job(
+        id=platform.ids.new(JOB),
+        project_id=caller.project_id,
+        status=JobStatus.VALIDATING,
+        created_at=platform.now(),
+        model=base.id,
+        requested_model=request.model,
+        training_file=request.training_file,
+        seed=platform.ids.seed() if request.seed is None else request.seed,
+        hyperparameters=request.hyperparameters,
+        method=request.method,
+        method_given=request.method_given,
+        validation_file=request.validation_file,
+        suffix=request.suffix,
+        metadata=None if request.metadata is None else dict(request.metadata),
+    )
+
+
+def _check_file(platform: Platform, tx: Tx, caller: Caller, file_id: str, param: str) -> None:
+    try:
+        file = find_file(platform, tx, caller, file_id)
+    except NotFound as error:
+        raise NotFound(error.message, param=param) from None
+    if file.purpose.value != "fine-tune":
+        raise InvalidRequest(
+            f"The file {file_id} has the purpose {file.purpose.value!r}, not 'fine-tune'.",
+            param=param,
+            code="invalid_value",
+            remedy="Upload it again with the purpose fine-tune.",
+        )
+
+
+def _first_events(platform: Platform, job: Job) -> list[JobEvent]:
+    validating = f"Validating training file: {job.training_file}"
+    if job.validation_file is not None:
+        validating += f" and validation file: {job.validation_file}"
+    texts = (f"Created fine-tuning job: {job.id}", validating)
+    return [event(platform, job.id, text) for text in texts]

@@ -3,10 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 from afina.domain.accounts import Caller
-from afina.domain.models import BaseModel, TunedModel
+from afina.domain.ids import OUTBOX
+from afina.domain.models import BaseModel, ModelState, TunedModel
+from afina.errors import Forbidden, ModelNotFound
+from afina.service import bases, run_folders
 from afina.service.platform import Platform
+from afina.store import jobs, models, outbox, references
+from afina.store.references import Holder
+
+FORGET_ADAPTER: Final = "forget_adapter"
+_BASE_OWNER: Final = "system"
 
 
 @dataclass(frozen=True)
@@ -33,20 +42,85 @@ class ResolvedModel:
 
 def list_models(platform: Platform, caller: Caller) -> list[ModelEntry]:
     """Admitted bases, then the project's tuned models and checkpoints, newest first."""
-    raise NotImplementedError
+    with platform.database.read() as tx:
+        tuned = models.list_models(tx, caller.project_id)
+    found = [_base_entry(base) for base in bases.list_bases(platform)]
+    return found + [_tuned_entry(platform, model) for model in tuned]
 
 
 def get_model(platform: Platform, caller: Caller, name: str) -> ModelEntry:
     """Raises ModelNotFound."""
-    raise NotImplementedError
+    with platform.database.read() as tx:
+        tuned = models.get_model(tx, name, caller.project_id)
+    if tuned is not None:
+        return _tuned_entry(platform, tuned)
+    base = bases.resolve_base(platform, name)
+    if base is None:
+        raise _no_model(name)
+    return _base_entry(base)
 
 
 def resolve_model(platform: Platform, caller: Caller, name: str) -> ResolvedModel:
     """What answers a request for `name`. Raises ModelNotFound."""
-    raise NotImplementedError
+    entry = get_model(platform, caller, name)
+    if entry.base is not None:
+        return ResolvedModel(entry.id, entry.base)
+    tuned = entry.tuned
+    if tuned is None or tuned.state is ModelState.HELD:
+        raise ModelNotFound(
+            f"The model `{name}` was held back by its evaluation.",
+            param="model",
+            remedy="Its job's events say why.",
+        )
+    base = bases.get_base(platform, tuned.base_id)
+    if base is None or not base.admitted:
+        raise ModelNotFound(
+            f"The model `{name}` cannot answer: its base model {tuned.base_id} is not here.",
+            param="model",
+            remedy="Pull it again with `afina models pull`.",
+        )
+    return ResolvedModel(tuned.name, base, tuned.manifest, tuned)
 
 
 def delete_model(platform: Platform, caller: Caller, name: str) -> None:
     """Deletes a tuned model and its bytes; its job stays. Raises ModelNotFound, and Forbidden for
     a base."""
-    raise NotImplementedError
+    with platform.database.write() as tx:
+        tuned = models.get_model(tx, name, caller.project_id)
+        if tuned is None:
+            raise _refuse_base(platform, name)
+        models.delete_model_row(tx, name)
+        held = references.drop_references(tx, Holder("model", name))
+        if not models.manifest_in_use(tx, tuned.manifest):
+            id_ = platform.ids.new(OUTBOX)
+            payload = {"adapter": tuned.manifest}
+            outbox.put_item(tx, id_, FORGET_ADAPTER, payload, platform.clock.now())
+        job = None if tuned.job_id is None else jobs.get_job(tx, tuned.job_id)
+    if job is not None and job.status.is_terminal:
+        run_folders.remove_checkpoints(platform, job.id)
+    references.remove_blobs(platform.database, platform.blobs, held)
+
+
+def _base_entry(base: BaseModel) -> ModelEntry:
+    return ModelEntry(base.id, base.created_at, _BASE_OWNER, base=base)
+
+
+def _tuned_entry(platform: Platform, tuned: TunedModel) -> ModelEntry:
+    owner = platform.settings.organization
+    return ModelEntry(tuned.name, tuned.created_at, owner, tuned=tuned)
+
+
+def _refuse_base(platform: Platform, name: str) -> Forbidden | ModelNotFound:
+    if bases.resolve_base(platform, name) is None:
+        return _no_model(name)
+    return Forbidden(
+        f"The model `{name}` is a base model; only tuned models can be deleted here.",
+        param="model",
+        remedy="Remove its folder from the data directory's models while the server is down.",
+    )
+
+
+def _no_model(name: str) -> ModelNotFound:
+    return ModelNotFound(
+        f"The model `{name[:300]}` does not exist or you do not have access to it.", param="model"
+    )

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from afina.domain.accounts import Caller
 from afina.domain.clock import SYSTEM_CLOCK, Clock
 from afina.domain.ids import SYSTEM_IDS, Ids
+from afina.errors import BadSettings
+from afina.service.pricing import check_prices
 from afina.settings import Settings
 from afina.store.blobs import LocalBlobs
 from afina.store.database import Database
@@ -31,8 +33,19 @@ class Platform:
     def open(
         cls, settings: Settings, clock: Clock = SYSTEM_CLOCK, ids: Ids = SYSTEM_IDS
     ) -> Platform:
-        """Makes the data directory if need be, opens and migrates the database."""
-        raise NotImplementedError
+        """Makes the data directory if need be, opens and migrates the database. Raises
+        BadSettings in plain words where that cannot be."""
+        check_prices(settings)
+        try:
+            settings.data.mkdir(parents=True, exist_ok=True, mode=0o700)
+        except OSError as error:
+            raise BadSettings(
+                f"The data directory {settings.data} cannot be made: {error.strerror}.",
+                remedy="Choose another one with --data or AFINA_DATA.",
+            ) from None
+        database = Database.open(settings.database_url)
+        database.migrate()
+        return cls(settings, database, LocalBlobs(settings.blobs), clock, ids)
 
     def now(self) -> int:
         """Unix seconds."""

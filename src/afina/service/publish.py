@@ -7,13 +7,28 @@ checkpoints, the ledger's entry, the results file, events and the job's success 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from afina.domain.jobs import Job, JobError
+from afina.domain import ids
+from afina.domain.accounts import Caller
+from afina.domain.codec import encode
+from afina.domain.events import JobEvent
+from afina.domain.files import Purpose, StoredFile
+from afina.domain.jobs import Job, JobCheckpoint, JobError, JobStatus
+from afina.domain.manifests import Manifest
+from afina.domain.models import TunedModel, tuned_name
+from afina.errors import Internal
+from afina.service import usage
+from afina.service.files import add_file
+from afina.service.jobs import CANCELLED_TEXT, event
 from afina.service.platform import Platform
+from afina.store import checkpoints, events, jobs, models, references
+from afina.store.blobs import StagedBlob
+from afina.store.database import Tx
+from afina.store.references import Holder
 
 
 @dataclass(frozen=True)
@@ -49,20 +64,172 @@ class Publication:
 def store_tune(platform: Platform, job: Job, facts: TuneFacts, files: Mapping[str, Path]) -> str:
     """Stores a tune's files (by their published names) and manifest under the job's fence;
     returns the manifest's sha256. Doing it again changes nothing."""
-    raise NotImplementedError
+    staged: dict[str, StagedBlob] = {}
+    try:
+        for name, path in files.items():
+            staged[name] = platform.blobs.stage_file(path)
+        manifest = Manifest(
+            kind="lora",
+            base_id=job.model,
+            base_sha256=facts.base_sha256,
+            files={name: blob.sha256 for name, blob in sorted(staged.items())},
+            template_sha256=facts.template_sha256,
+            data_sha256=facts.data_sha256,
+            settings=dict(facts.settings),
+        )
+        staged[""] = platform.blobs.stage([manifest.to_bytes()])
+        with platform.database.write() as tx:
+            jobs.require_fence(tx, job.id, job.fence)
+            for blob in staged.values():
+                holder = Holder("job", job.id)
+                references.admit(tx, platform.blobs, blob, holder, platform.now())
+    finally:
+        for blob in staged.values():
+            platform.blobs.discard(blob)
+    return manifest.sha256
 
 
 def publish_models(platform: Platform, job: Job, publication: Publication) -> Job:
     """Ends the job as succeeded with all that came out, in one transaction. `job` carries the
     fence of the worker. Raises StaleFence, IllegalTransition."""
-    raise NotImplementedError
+    if not publication.tunes:
+        raise Internal(f"The job {job.id} ended well but left no checkpoint.")
+    raw = publication.results_csv
+    staged = None if raw is None else platform.blobs.stage([raw])
+    try:
+        with platform.database.write() as tx:
+            jobs.require_fence(tx, job.id, job.fence)
+            done = _Publishing(platform, tx, job, jobs.caller_of(tx, job.id))
+            published = done.run(publication, staged)
+    finally:
+        if staged is not None:
+            platform.blobs.discard(staged)
+    return published
 
 
 def fail_job(platform: Platform, job: Job, error: JobError) -> Job:
     """Ends the job as failed, with its error event. Nothing is billed."""
-    raise NotImplementedError
+    said = event(platform, job.id, error.message, "error")
+    with platform.database.write() as tx:
+        events.append_events(tx, job.id, job.fence, [said])
+        failed = jobs.move_job(
+            tx, job.id, job.fence, JobStatus.FAILED, error=error, finished_at=platform.now()
+        )
+        held = references.drop_references(tx, Holder("job", job.id))
+    references.remove_blobs(platform.database, platform.blobs, held)
+    return failed
 
 
 def end_cancelled(platform: Platform, job: Job, trained_tokens: int = 0) -> Job:
     """Ends the job as cancelled, as its user wished; the work done is billed."""
-    raise NotImplementedError
+    said = event(platform, job.id, CANCELLED_TEXT)
+    with platform.database.write() as tx:
+        events.append_events(tx, job.id, job.fence, [said])
+        cancelled = jobs.move_job(
+            tx,
+            job.id,
+            job.fence,
+            JobStatus.CANCELLED,
+            trained_tokens=trained_tokens or None,
+            finished_at=platform.now(),
+        )
+        if trained_tokens:
+            usage.record_training(platform, tx, job, job.model, trained_tokens)
+        held = references.drop_references(tx, Holder("job", job.id))
+    references.remove_blobs(platform.database, platform.blobs, held)
+    return cancelled
+
+
+@dataclass(frozen=True)
+class _Publishing:
+    """One publication in its transaction."""
+
+    platform: Platform
+    tx: Tx
+    job: Job
+    caller: Caller
+
+    def run(self, publication: Publication, results: StagedBlob | None) -> Job:
+        *earlier, final = publication.tunes
+        said: list[JobEvent] = []
+        for tune in earlier:
+            name = self._add_model(tune, publication, step=tune.step)
+            text = f"Checkpoint created at step {tune.step} with Snapshot ID: {name}"
+            said.append(event(self.platform, self.job.id, text))
+        name = self._add_model(final, publication, step=None)
+        for text in (
+            f"New fine-tuned model created: {name}",
+            "The job has successfully completed",
+        ):
+            said.append(event(self.platform, self.job.id, text))
+        files = () if results is None else (self._add_results(results),)
+        tokens = publication.trained_tokens
+        usage.record_training(self.platform, self.tx, self.job, name, tokens)
+        events.append_events(self.tx, self.job.id, self.job.fence, said)
+        references.drop_references(self.tx, Holder("job", self.job.id))
+        return jobs.move_job(
+            self.tx,
+            self.job.id,
+            self.job.fence,
+            JobStatus.SUCCEEDED,
+            stage="published",
+            fine_tuned_model=name,
+            trained_tokens=tokens,
+            result_files=files,
+            finished_at=self.platform.now(),
+            estimated_finish=None,
+        )
+
+    def _add_model(self, tune: PublishedTune, publication: Publication, step: int | None) -> str:
+        name = self._free_name(step)
+        for sha256 in self._parts(tune.manifest):
+            references.add_reference(self.tx, sha256, Holder("model", name))
+        now = self.platform.now()
+        model = TunedModel(
+            name=name,
+            project_id=self.job.project_id,
+            base_id=self.job.model,
+            manifest=tune.manifest,
+            created_at=now,
+            job_id=self.job.id,
+            step=step,
+            parity=encode(publication.parity) if step is None else None,
+            template_sha256=publication.template_sha256,
+        )
+        models.insert_model(self.tx, model, self.caller, self.platform.clock.now())
+        checkpoint = JobCheckpoint(
+            id=self.platform.ids.new(ids.CHECKPOINT),
+            job_id=self.job.id,
+            created_at=now,
+            model=name,
+            step=tune.step,
+            metrics=dict(tune.metrics),
+        )
+        checkpoints.insert_checkpoint(self.tx, checkpoint)
+        return name
+
+    def _parts(self, manifest: str) -> Sequence[str]:
+        """The manifest's own blob and those of its files."""
+        files = Manifest.from_bytes(self.platform.blobs.read(manifest)).files
+        return [manifest, *sorted(set(files.values()))]
+
+    def _free_name(self, step: int | None) -> str:
+        slug = self.platform.settings.organization
+        while True:
+            tail = self.platform.ids.model_suffix()
+            name = tuned_name(self.job.model, slug, self.job.suffix, tail, step)
+            if not models.name_is_taken(self.tx, name):
+                return name
+
+    def _add_results(self, staged: StagedBlob) -> str:
+        file = StoredFile(
+            id=self.platform.ids.new(ids.FILE),
+            project_id=self.job.project_id,
+            filename="step_metrics.csv",
+            purpose=Purpose.FINE_TUNE_RESULTS,
+            bytes=staged.size_bytes,
+            sha256=staged.sha256,
+            created_at=self.platform.now(),
+        )
+        add_file(self.platform, self.tx, self.caller, file, staged)
+        return file.id

@@ -4,15 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final
 
+from afina.domain import ids
 from afina.domain.accounts import Caller
-from afina.domain.ledger import LedgerEntry, UsageSum
+from afina.domain.jobs import Job
+from afina.domain.ledger import EntryKind, LedgerEntry, UsageSum
 from afina.domain.pages import Page
+from afina.errors import InvalidRequest
+from afina.service.files import check_limit
 from afina.service.platform import Platform
+from afina.service.pricing import prices_of
 from afina.serving.protocol import UsageRecord
+from afina.store import jobs, ledger
+from afina.store.database import Tx
+from afina.store.ledger import Grouping as Grouping
 
-Grouping = Literal["model", "kind", "day", "key"]
+MAX_LIST: Final = 1000
 
 
 @dataclass(frozen=True)
@@ -24,25 +32,84 @@ class UsageQuery:
     group_by: tuple[Grouping, ...] = ("model", "kind")
 
 
+_ALL: Final = UsageQuery()
+
+
 def usage_tag(caller: Caller, model: str) -> dict[str, str]:
     """The `tag` of an engine request, by which its usage finds its project, key and model."""
-    raise NotImplementedError
+    return {
+        "organization": caller.organization_id,
+        "project": caller.project_id,
+        "key": caller.key_id,
+        "model": model,
+    }
 
 
 def record_inference(platform: Platform, records: Sequence[UsageRecord]) -> int:
-    """Writes the engine's usage into the ledger; says how many entries were new."""
-    raise NotImplementedError
+    """Writes the engine's usage into the ledger; says how many entries were new. A record without
+    a tag is kept too, under no project."""
+    entries = [_inference_entry(platform, record) for record in records]
+    if not entries:
+        return 0
+    with platform.database.write() as tx:
+        return ledger.append_entries(tx, entries, platform.clock.now())
+
+
+def record_training(platform: Platform, tx: Tx, job: Job, model: str, tokens: int) -> int:
+    """Bills a job's training once, whoever asks again; in the transaction that ends the job."""
+    caller = jobs.caller_of(tx, job.id)
+    entry = LedgerEntry(
+        id=platform.ids.new(ids.ENTRY),
+        kind=EntryKind.TRAINING,
+        request_id=job.id,
+        time=platform.now(),
+        organization_id=caller.organization_id,
+        project_id=caller.project_id,
+        key_id=caller.key_id or None,
+        base_id=job.model,
+        model=model,
+        amount_pico=prices_of(platform.settings, job.model).training_cost(tokens),
+        trained_tokens=tokens,
+    )
+    return ledger.append_entries(tx, [entry], platform.clock.now())
 
 
 def list_ledger(
     platform: Platform, caller: Caller, after: str | None = None, limit: int = 100
 ) -> Page[LedgerEntry]:
     """The project's entries, newest first."""
-    raise NotImplementedError
+    check_limit(limit, MAX_LIST)
+    with platform.database.read() as tx:
+        return ledger.list_entries(tx, caller.project_id, after, limit)
 
 
-def summarize(
-    platform: Platform, caller: Caller, query: UsageQuery = UsageQuery()
-) -> list[UsageSum]:
+def summarize(platform: Platform, caller: Caller, query: UsageQuery = _ALL) -> list[UsageSum]:
     """Sums of the project's entries in groups; exact integers."""
-    raise NotImplementedError
+    if query.start is not None and query.end is not None and query.start >= query.end:
+        raise InvalidRequest("The span must end after it starts.", param="end_time")
+    span = ledger.Span(query.start, query.end)
+    with platform.database.read() as tx:
+        return ledger.sum_entries(tx, caller.project_id, span, query.group_by)
+
+
+def _inference_entry(platform: Platform, record: UsageRecord) -> LedgerEntry:
+    prices = prices_of(platform.settings, record.base)
+    amount = prices.inference_cost(
+        record.prompt_tokens, record.cached_tokens, record.completion_tokens
+    )
+    return LedgerEntry(
+        id=platform.ids.new(ids.ENTRY),
+        kind=EntryKind.INFERENCE,
+        request_id=record.request_id,
+        time=int(record.time),
+        organization_id=record.tag.get("organization", ""),
+        project_id=record.tag.get("project", ""),
+        key_id=record.tag.get("key") or None,
+        base_id=record.base,
+        model=record.tag.get("model") or record.base,
+        amount_pico=amount,
+        prompt_tokens=record.prompt_tokens,
+        cached_tokens=record.cached_tokens,
+        completion_tokens=record.completion_tokens,
+        outcome=record.outcome,
+    )

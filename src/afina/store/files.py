@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal
 
-from sqlalchemy import Row, delete, insert, select
+from sqlalchemy import ColumnElement, Row, and_, delete, insert, select
 
 from afina.domain.accounts import Caller
 from afina.domain.codec import encode
@@ -13,6 +14,16 @@ from afina.domain.pages import Page
 from afina.store.database import Tx
 from afina.store.ordering import next_order, read_page
 from afina.store.tables import FILES
+
+
+@dataclass(frozen=True)
+class FileQuery:
+    """Which files a list shows."""
+
+    purpose: str | None = None
+    limit: int = 10_000
+    order: Literal["asc", "desc"] = "desc"
+    after: str | None = None
 
 
 def file_of(row: Row[Any]) -> StoredFile:
@@ -41,29 +52,28 @@ def get_file(tx: Tx, file_id: str, project_id: str | None = None) -> StoredFile 
     return None if row is None else file_of(row)
 
 
-def list_files(
-    tx: Tx,
-    project_id: str,
-    purpose: str | None,
-    *,
-    after: str | None,
-    limit: int,
-    ascending: bool,
-) -> Page[StoredFile]:
-    """A page of the project's files in the order of their creation."""
-    where = FILES.c.project_id == project_id
-    if purpose is not None:
-        where = where & (FILES.c.purpose == purpose)
-    rows, more = read_page(tx, FILES, where, after=after, limit=limit, ascending=ascending)
+def list_files(tx: Tx, project_id: str, query: FileQuery, now: int) -> Page[StoredFile]:
+    """A page of the project's files that are not expired, in the order of their creation."""
+    where = and_(FILES.c.project_id == project_id, ~_expired(now))
+    if query.purpose is not None:
+        where = and_(where, FILES.c.purpose == query.purpose)
+    ascending = query.order == "asc"
+    rows, more = read_page(
+        tx, FILES, where, after=query.after, limit=query.limit, ascending=ascending
+    )
     return Page(tuple(file_of(row) for row in rows), more)
 
 
 def expired_files(tx: Tx, now: int, limit: int = 500) -> list[StoredFile]:
     """Files whose time is over, of every project."""
-    query = select(FILES).where(FILES.c.expires_at.is_not(None), FILES.c.expires_at <= now)
+    query = select(FILES).where(_expired(now))
     return [file_of(row) for row in tx.execute(query.order_by(FILES.c.expires_at).limit(limit))]
 
 
 def delete_file_row(tx: Tx, file_id: str) -> None:
     """Removes the row; the blob follows after the commit."""
     tx.execute(delete(FILES).where(FILES.c.id == file_id))
+
+
+def _expired(now: int) -> ColumnElement[bool]:
+    return and_(FILES.c.expires_at.is_not(None), FILES.c.expires_at <= now)

@@ -1,0 +1,47 @@
+"""What a job leaves on the disk besides blobs: its run directory and shards of its files.
+
+Both hold rows of training data or weights made from them, so they go when their owner deletes the
+file, job or model that they come from.
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from afina.domain.runs import CHECKPOINTS
+from afina.service.platform import Platform
+
+
+def remove_run(platform: Platform, job_id: str) -> None:
+    """Removes a job's run directory."""
+    _remove(platform, platform.settings.runs / job_id)
+
+
+def remove_checkpoints(platform: Platform, job_id: str) -> None:
+    """Removes the checkpoints of a job that is over; what was published is in blobs."""
+    _remove(platform, platform.settings.runs / job_id / CHECKPOINTS)
+
+
+def remove_shards(platform: Platform, file_sha256: str) -> None:
+    """Removes everything that was prepared from the bytes of that hash."""
+    _remove(platform, platform.settings.shards / file_sha256)
+
+
+def _remove(platform: Platform, folder: Path) -> None:
+    if not folder.exists():
+        return
+    # Renamed first: what is being removed is never taken for whole.
+    trash = platform.settings.data / "trash"
+    trash.mkdir(mode=0o700, exist_ok=True)
+    doomed = trash / platform.ids.new(f"{folder.name}.", 8)
+    folder.rename(doomed)
+    shutil.rmtree(doomed)
+
+
+def empty_trash(platform: Platform) -> None:
+    """Removes what a crash left half-removed."""
+    trash = platform.settings.data / "trash"
+    if trash.is_dir():
+        for entry in trash.iterdir():
+            shutil.rmtree(entry, ignore_errors=True)
