@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from afina.domain.jobs import Job
 from afina.domain.runs import RunEvent, RunPaths
-from afina.pipeline.run_files import Tail, read_events
+from afina.pipeline.run_files import EventReader, Tail
 from afina.pipeline.wire_events import EventWriter
 from afina.service.platform import Platform
 from afina.store import events, jobs
@@ -28,13 +28,12 @@ class Follower:
     def __init__(self, platform: Platform, job: Job, paths: RunPaths, attempt: int) -> None:
         self._platform = platform
         self._job = job
-        self._paths = paths
         self._attempt = attempt
         self._writer = EventWriter(job, platform.ids, platform.clock)
         self._looked = 0.0
         self._started = platform.clock.now()
         self._pace = Pace()
-        self._offset = 0
+        self._reader = EventReader(paths)
         self.last: RunEvent | None = None
         self.step = 0
         self.tokens = 0
@@ -51,10 +50,10 @@ class Follower:
         self._take_all()
 
     def _take_all(self) -> None:
-        while (tail := read_events(self._paths, self._offset)).events:
-            self._note(tail.events)
+        while (tail := self._reader.read()).events:
             self._store(tail)
-            self._offset = tail.offset
+            self._reader.accept(tail)
+            self._note(tail.events)
 
     def _note(self, new: Sequence[RunEvent]) -> None:
         self.last = new[-1]

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -54,6 +53,10 @@ def write_wish(paths: RunPaths, wish: Wish | None) -> None:
     write_json(paths.control, {"wish": None if wish is None else wish.value})
 
 
+class EventsCut(Exception):
+    """What stood behind the offset is gone: a resume cut the file, so read it from the start."""
+
+
 @dataclass(frozen=True)
 class Tail:
     """New events of a run and the offset behind the last whole line that was read."""
@@ -62,44 +65,67 @@ class Tail:
     offset: int
 
 
-def read_events(paths: RunPaths, offset: int, limit_bytes: int = _MAX_CHUNK_BYTES) -> Tail:
-    """The whole lines of events.jsonl from `offset` on; a line half written waits."""
+def read_events(
+    paths: RunPaths, offset: int, after: int = 0, limit_bytes: int = _MAX_CHUNK_BYTES
+) -> Tail:
+    """The whole lines of events.jsonl from `offset` on, which follow the event numbered `after`; a
+    line half written waits. Raises EventsCut, and Internal for a line that is no event."""
     try:
         with paths.events.open("rb") as file:
             if file.seek(0, os.SEEK_END) < offset:
-                return Tail((), 0)  # a resume cut the file: read it again, nothing counts twice
+                raise EventsCut
             file.seek(offset)
             raw = file.read(limit_bytes)
     except FileNotFoundError:
         return Tail((), 0)
     whole = raw[: raw.rfind(b"\n") + 1]
-    events = tuple(_event(line, paths) for line in whole.splitlines())
+    try:
+        events = tuple(decode(RunEvent, json.loads(line), "event") for line in whole.splitlines())
+    except ValueError as error:
+        if offset:  # the file was cut and has grown past the offset since
+            raise EventsCut from None
+        raise Internal(f"{paths.events} holds a line that is no event: {_shape(error)}.") from None
+    if events and offset and events[0].sequence != after + 1:
+        raise EventsCut
     return Tail(events, offset + len(whole))
 
 
+class EventReader:
+    """Reads a run's events as they come, from the start again whenever a resume cut them. What was
+    read comes again until it is accepted."""
+
+    def __init__(self, paths: RunPaths) -> None:
+        self._paths = paths
+        self._offset = 0
+        self._after = 0
+
+    def read(self) -> Tail:
+        """What is new; no events where nothing is."""
+        try:
+            return read_events(self._paths, self._offset, self._after)
+        except EventsCut:
+            self._offset = self._after = 0
+            return read_events(self._paths, 0)
+
+    def accept(self, tail: Tail) -> None:
+        """Go on behind `tail`."""
+        self._offset = tail.offset
+        self._after = tail.events[-1].sequence
+
+
 def read_all_events(paths: RunPaths) -> tuple[RunEvent, ...]:
-    """Every event of a run that has ended."""
+    """Every event of a run that nobody writes to."""
+    reader = EventReader(paths)
     events: list[RunEvent] = []
-    offset = 0
-    while (tail := read_events(paths, offset)).events:
+    while (tail := reader.read()).events:
         events += tail.events
-        offset = tail.offset
+        reader.accept(tail)
     return tuple(events)
 
 
-def follow(paths: RunPaths, offset: int, take: Callable[[Tail], None]) -> int:
-    """Give `take` everything that stands behind `offset`, in pieces; the new offset."""
-    while (tail := read_events(paths, offset)).events:
-        take(tail)
-        offset = tail.offset
-    return offset
-
-
-def _event(line: bytes, paths: RunPaths) -> RunEvent:
-    try:
-        return decode(RunEvent, json.loads(line), "event")
-    except ValueError as error:
-        raise Internal(f"{paths.events} holds a line that is no event: {error}.") from None
+def _shape(error: ValueError) -> str:
+    """What is wrong, without the text that stands there."""
+    return "not JSON" if isinstance(error, json.JSONDecodeError) else "not of its shape"
 
 
 def _read(cls: type[T], path: Path) -> T:

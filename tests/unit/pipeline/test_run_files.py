@@ -11,7 +11,13 @@ from afina.domain.codec import encode
 from afina.domain.jobs import Wish
 from afina.domain.runs import RunEvent, RunPaths
 from afina.errors import Internal
-from afina.pipeline.run_files import read_all_events, read_events, read_result, write_wish
+from afina.pipeline.run_files import (
+    EventReader,
+    read_all_events,
+    read_events,
+    read_result,
+    write_wish,
+)
 
 
 def lines(*sequences: int) -> str:
@@ -19,29 +25,47 @@ def lines(*sequences: int) -> str:
     return "".join(json.dumps(encode(event)) + "\n" for event in events)
 
 
+def sequences(reader: EventReader) -> list[int]:
+    tail = reader.read()
+    assert reader.read() == tail, "it comes again until it is accepted"
+    if tail.events:
+        reader.accept(tail)
+    return [event.sequence for event in tail.events]
+
+
 def test_a_line_half_written_waits(tmp_path: Path) -> None:
-    paths = RunPaths(tmp_path)
+    paths, reader = RunPaths(tmp_path), EventReader(RunPaths(tmp_path))
     text = lines(1, 2)
     paths.events.write_text(text[:-5])
-    tail = read_events(paths, 0)
-    assert [event.sequence for event in tail.events] == [1]
+    assert sequences(reader) == [1]
+    assert sequences(reader) == []
     paths.events.write_text(text)
-    assert [event.sequence for event in read_events(paths, tail.offset).events] == [2]
+    assert sequences(reader) == [2]
 
 
-def test_a_file_that_a_resume_cut_is_read_again(tmp_path: Path) -> None:
-    paths = RunPaths(tmp_path)
-    paths.events.write_text(lines(1, 2, 3))
-    offset = read_events(paths, 0).offset
-    paths.events.write_text(lines(1))
-    assert read_events(paths, offset).offset == 0
+@pytest.mark.parametrize("cut", [(1,), (1, 2), ()])
+@pytest.mark.parametrize("grown", [0, 1, 5])
+def test_a_file_that_a_resume_cut_is_read_again(
+    tmp_path: Path, cut: tuple[int, ...], grown: int
+) -> None:
+    paths, reader = RunPaths(tmp_path), EventReader(RunPaths(tmp_path))
+    paths.events.write_text(lines(1, 2, 3, 4))
+    assert sequences(reader) == [1, 2, 3, 4]
+    again = tuple(range(len(cut) + 1, len(cut) + 1 + grown))
+    # the same things said again at another time, in lines of other lengths
+    paths.events.write_text(lines(*cut) + lines(*again).replace("1.0", "1.0625"))
+    seen = {1, 2, 3, 4}
+    while new := sequences(reader):
+        seen |= set(new)
+    assert seen == {1, 2, 3, 4, *again}
 
 
 def test_every_event_is_read_however_small_the_pieces(tmp_path: Path) -> None:
     paths = RunPaths(tmp_path)
     paths.events.write_text(lines(*range(1, 101)))
-    offset, seen = 0, []
-    while (tail := read_events(paths, offset, limit_bytes=300)).events:
+    offset = 0
+    seen: list[int] = []
+    while (tail := read_events(paths, offset, seen[-1] if seen else 0, limit_bytes=300)).events:
         seen += [event.sequence for event in tail.events]
         offset = tail.offset
     assert seen == list(range(1, 101))
