@@ -12,16 +12,18 @@ from typing import Any, Final
 
 from anyio import to_thread
 from fastapi import APIRouter, FastAPI
+from pydantic import BaseModel
 from starlette.routing import Route
 
 from afina import __version__
-from afina.api import documents, errors
+from afina.api import documents, errors, requests
 from afina.api.call import Keyring, Parts
 from afina.api.middleware import RequestMiddleware
 from afina.api.routes import chat, extension, files, health, jobs, models
 from afina.domain.clock import SYSTEM_CLOCK
 from afina.domain.ids import SYSTEM_IDS
 from afina.service.chat import ChatService
+from afina.service.chat_request import ChatRequest
 from afina.service.keys import ensure_first_key
 from afina.service.platform import Platform
 from afina.serving.client import EngineClient
@@ -35,6 +37,20 @@ ROUTERS: Final[tuple[APIRouter, ...]] = (
     extension.router,
     health.router,
 )
+SHAPES: Final[tuple[type[BaseModel], ...]] = (
+    ChatRequest,
+    requests.JobCreate,
+    requests.UploadForm,
+    requests.FileListQuery,
+    requests.JobListQuery,
+    requests.EventListQuery,
+    requests.CheckpointListQuery,
+    extension.KeyCreate,
+    extension.UsageListQuery,
+    extension.LedgerQuery,
+    extension.FileOfQuery,
+)
+"""What the routes read, for the OpenAPI document."""
 _DESCRIPTION: Final = (
     "OpenAI's fine-tuning API on your own machine. Fields that are not offered yet are refused by "
     "name; nothing is accepted and ignored."
@@ -90,5 +106,6 @@ def _open(settings: Settings) -> Platform:
 
 def _document(app: FastAPI) -> dict[str, Any]:
     if app.openapi_schema is None:
-        app.openapi_schema = documents.openapi(app, {CHAT_PATH: {"post": dict(chat.OPERATION)}})
+        plain = {CHAT_PATH: {"post": dict(chat.OPERATION)}}
+        app.openapi_schema = documents.openapi(app, SHAPES, plain)
     return app.openapi_schema

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import html
+from collections.abc import Sequence
 from typing import Any, Final
 
 from fastapi import FastAPI
@@ -18,6 +19,7 @@ from pydantic.json_schema import models_json_schema
 from starlette.responses import HTMLResponse, Response
 
 from afina.api.answers import ErrorEnvelope
+from afina.service.refusals import LaxWire
 
 _REF: Final = "#/components/schemas/{model}"
 ERRORS: Final[dict[int | str, dict[str, Any]]] = {
@@ -27,84 +29,76 @@ ERRORS: Final[dict[int | str, dict[str, Any]]] = {
 
 
 def documented(
-    *, body: type[BaseModel] | None = None, query: type[BaseModel] | None = None, **extra: Any
+    *, body: type[BaseModel] | None = None, query: type[BaseModel] | None = None
 ) -> dict[str, Any]:
-    """What a route reads, for its `openapi_extra`; `body` and `query` are put in by `openapi`."""
-    found = dict(extra)
-    if body is not None:
-        found["x-afina-body"] = body
-    if query is not None:
-        found["x-afina-query"] = query
-    return found
+    """What a route reads, for its `openapi_extra`; `openapi` puts the shapes in its place."""
+    shapes = {_BODY: body, _QUERY: query}
+    return {mark: shape.__name__ for mark, shape in shapes.items() if shape is not None}
 
 
 def multipart(body: type[BaseModel]) -> dict[str, Any]:
     """As `documented`, for a form with a file."""
-    return {"x-afina-form": body}
+    return {_FORM: body.__name__}
 
 
-def openapi(app: FastAPI, extra_paths: dict[str, Any]) -> dict[str, Any]:
-    """The whole document; `extra_paths` are operations of plain routes."""
+_BODY: Final = "x-afina-body"
+_QUERY: Final = "x-afina-query"
+_FORM: Final = "x-afina-form"
+
+
+def openapi(
+    app: FastAPI, shapes: Sequence[type[BaseModel]], plain: dict[str, dict[str, Any]]
+) -> dict[str, Any]:
+    """The whole document. `shapes` are what routes read; `plain` the operations, by path and
+    method, of routes that the framework knows nothing of."""
     document = get_openapi(
-        title="afina",
-        version=app.version,
-        description=app.description,
-        routes=app.routes,
+        title="afina", version=app.version, description=app.description, routes=app.routes
     )
-    document["paths"].update(extra_paths)
-    document["components"].setdefault("securitySchemes", {})["key"] = {
-        "type": "http",
-        "scheme": "bearer",
-    }
-    operations = [o for path in document["paths"].values() for o in path.values()]
-    schemas = _schemas([o[k] for o in operations for k in _MARKS if k in o])
-    components = document["components"].setdefault("schemas", {})
-    components.update(schemas["$defs"])
-    for operation in operations:
-        operation.setdefault("security", [{"key": []}])
-        _write_in(operation, components)
+    document["paths"].update(plain)
+    components = document["components"]
+    components["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
+    schemas: dict[str, Any] = components.setdefault("schemas", {})
+    read = models_json_schema([(s, "validation") for s in shapes], ref_template=_REF)[1]["$defs"]
+    schemas.update(read)
+    for path in document["paths"].values():
+        for operation in path.values():
+            operation.setdefault("security", [{"key": []}])
+            _write_in(operation, schemas)
+    for name in {s.__name__ for s in shapes if issubclass(s, LaxWire)}:
+        del schemas[name]
     return document
 
 
-_MARKS: Final = ("x-afina-body", "x-afina-query", "x-afina-form")
-
-
-def _schemas(models: list[type[BaseModel]]) -> dict[str, Any]:
-    unique = list(dict.fromkeys(models))
-    _, document = models_json_schema([(m, "validation") for m in unique], ref_template=_REF)
-    document.setdefault("$defs", {})
-    return document
-
-
-def _write_in(operation: dict[str, Any], components: dict[str, Any]) -> None:
-    body = operation.pop("x-afina-body", None)
+def _write_in(operation: dict[str, Any], schemas: dict[str, Any]) -> None:
+    body = operation.pop(_BODY, None)
     if body is not None:
-        operation["requestBody"] = {"required": True, "content": {"application/json": _ref(body)}}
-    form = operation.pop("x-afina-form", None)
+        content = {"application/json": {"schema": {"$ref": _REF.format(model=body)}}}
+        assert body in schemas, body
+        operation["requestBody"] = {"required": True, "content": content}
+    form = operation.pop(_FORM, None)
     if form is not None:
-        schema = dict(components[form.__name__])
+        schema = dict(schemas[form])
         file = {"type": "string", "contentMediaType": "application/octet-stream"}
         schema["properties"] = {"file": file, **schema["properties"]}
         schema["required"] = ["file", *schema.get("required", [])]
-        content = {"multipart/form-data": {"schema": schema}}
-        operation["requestBody"] = {"required": True, "content": content}
-    query = operation.pop("x-afina-query", None)
+        operation["requestBody"] = {
+            "required": True,
+            "content": {"multipart/form-data": {"schema": schema}},
+        }
+    query = operation.pop(_QUERY, None)
     if query is not None:
-        schema = components.get(query.__name__, {})
-        for name, kind in schema.get("properties", {}).items():
-            operation.setdefault("parameters", []).append(_parameter(name, kind))
+        required = schemas[query].get("required", ())
+        for name, kind in schemas[query]["properties"].items():
+            parameter = _parameter(name, kind, name in required)
+            operation.setdefault("parameters", []).append(parameter)
 
 
-def _parameter(name: str, kind: dict[str, Any]) -> dict[str, Any]:
-    parameter = {"name": name, "in": "query", "required": False, "schema": kind}
+def _parameter(name: str, kind: dict[str, Any], required: bool) -> dict[str, Any]:
+    parameter = {"name": name, "in": "query", "required": required, "schema": kind}
     if any(branch.get("type") == "object" for branch in kind.get("anyOf", [])):
         parameter["style"] = "deepObject"
         parameter["explode"] = True
     return parameter
-
-
-def _ref(model: type[BaseModel]) -> dict[str, Any]:
-    return {"schema": {"$ref": _REF.format(model=model.__name__)}}
 
 
 _STYLE: Final = """

@@ -58,7 +58,7 @@ class FilePart(Wire):
 
 
 class RefusalPart(Wire):
-    """A content part that says why a model did not answer; refused."""
+    """A content part that says why the model did not answer before."""
 
     type: Literal["refusal"]
     refusal: str
@@ -110,6 +110,22 @@ class UserMessage(Wire):
     name: str | None = None
 
 
+class CalledFunction(Wire):
+    """A call's function and its arguments as a string of JSON."""
+
+    name: str
+    arguments: str
+
+
+class ToolCall(Wire):
+    """A call that the model made before; custom tools are refused."""
+
+    id: str
+    type: Literal["function", "custom"] = "function"
+    function: CalledFunction | None = None
+    custom: Json = None
+
+
 class AssistantMessage(Wire):
     """What the model said before."""
 
@@ -118,12 +134,12 @@ class AssistantMessage(Wire):
     name: str | None = None
     refusal: str | None = None
     audio: Json = None
-    tool_calls: Json = None
-    function_call: Json = None
+    tool_calls: list[ToolCall] | None = None
+    function_call: CalledFunction | None = None
 
 
 class ToolMessage(Wire):
-    """What a tool answered; refused until tools come."""
+    """What a tool answered before."""
 
     role: Literal["tool"]
     content: Content
@@ -131,10 +147,10 @@ class ToolMessage(Wire):
 
 
 class FunctionMessage(Wire):
-    """The older form of a tool's answer; refused."""
+    """The older form of a tool's answer."""
 
     role: Literal["function"]
-    content: str | None
+    content: str
     name: str
 
 
@@ -257,10 +273,8 @@ _PARTS_NOT_OFFERED = {
     "image_url": "images are not offered yet: send text",
     "input_audio": "sound is not offered: send text",
     "file": "files in messages are not offered: send their text",
-    "refusal": "refusals are not offered: send text",
 }
 _NO_NAME = "the models' templates have no place for names: put the name into the content"
-_NO_TOOLS = "tools are not offered yet"
 
 
 def refuse_unsupported(request: ChatRequest) -> None:
@@ -288,41 +302,42 @@ def refuse_unsupported(request: ChatRequest) -> None:
 
 
 def _refuse_in_message(message: Message, where: str) -> None:
-    if isinstance(message, ToolMessage | FunctionMessage):
-        raise _unsupported(f"{where}.role", _NO_TOOLS)
-    if message.name is not None:
+    if isinstance(message, SystemMessage | UserMessage | AssistantMessage) and message.name:
         raise _unsupported(f"{where}.name", _NO_NAME)
     if isinstance(message, AssistantMessage):
-        for name in ("refusal", "audio", "tool_calls", "function_call"):
-            if getattr(message, name):
-                raise _unsupported(f"{where}.{name}", "earlier answers are text alone for now")
-        if message.content is None:
-            raise InvalidRequest(
-                f"Missing required parameter: '{where}.content'.",
-                param=f"{where}.content",
-                code="missing_required_parameter",
-            )
+        _refuse_in_answer(message, where)
     if isinstance(message.content, list):
         for number, part in enumerate(message.content):
             _refuse_part(part, f"{where}.content[{number}]")
 
 
+def _refuse_in_answer(message: AssistantMessage, where: str) -> None:
+    if message.audio is not None:
+        raise _unsupported(f"{where}.audio", "earlier answers are text alone")
+    for number, call in enumerate(message.tool_calls or ()):
+        if call.type != "function" or call.function is None:
+            raise _unsupported(f"{where}.tool_calls[{number}].type", "only functions can be called")
+    said = (message.content, message.refusal, message.tool_calls, message.function_call)
+    if all(value is None or value == [] for value in said):
+        raise InvalidRequest(
+            f"Missing required parameter: '{where}.content'.",
+            param=f"{where}.content",
+            code="missing_required_parameter",
+        )
+
+
 def _refuse_part(part: Part, where: str) -> None:
+    if isinstance(part, RefusalPart):
+        return
     if not isinstance(part, TextPart):
         raise _unsupported(f"{where}.type", _PARTS_NOT_OFFERED[part.type])
     if part.prompt_cache_breakpoint is not None:
         raise _unsupported(f"{where}.prompt_cache_breakpoint", "caching needs no marks here")
 
 
-def plain_messages(request: ChatRequest) -> list[dict[str, str]]:
-    """The messages as the renderer takes them; the texts of parts follow each other as they are."""
-    plain = []
-    for message in request.messages:
-        content = message.content
-        if isinstance(content, list):
-            content = "".join(part.text for part in content if isinstance(part, TextPart))
-        plain.append({"role": message.role, "content": content or ""})
-    return plain
+def plain_messages(request: ChatRequest) -> list[dict[str, Any]]:
+    """The messages as the renderer takes them."""
+    return [m.model_dump(exclude_none=True) for m in request.messages]
 
 
 def _unsupported(param: str, why: str) -> UnsupportedField:

@@ -19,6 +19,7 @@ from starlette.types import Receive, Scope, Send
 
 from afina.api.body import read_json
 from afina.api.call import parts_of
+from afina.api.documents import documented
 from afina.api.errors import envelope, internal
 from afina.api.logs import frames
 from afina.api.middleware import REQUEST_ID
@@ -39,7 +40,7 @@ OPERATION: Final[dict[str, Any]] = {
     "summary": "Answer a chat",
     "description": "With `stream`, server-sent events of `chat.completion.chunk`, then `[DONE]`.",
     "operationId": "create_chat_completion",
-    "x-afina-body": ChatRequest,
+    **documented(body=ChatRequest),
     "responses": {
         "200": {"description": "A `chat.completion`, or its chunks."},
         "4XX": {"description": "Refused; the error says what to do."},
