@@ -8,6 +8,7 @@ Imports stand inside the functions: a role loads only what it needs, and watches
 from __future__ import annotations
 
 import argparse
+import contextlib
 import socket
 import sys
 from pathlib import Path
@@ -17,6 +18,10 @@ from afina.domain.orphans import die_with_parent
 
 if TYPE_CHECKING:
     from afina.settings import Settings
+
+
+BACKLOG = 2048
+"""Connections that may wait while the api starts again."""
 
 
 def run_api(settings: Settings, parent_fd: int | None = None, socket_fd: int | None = None) -> int:
@@ -54,19 +59,21 @@ def listen(host: str, port: int) -> socket.socket:
     """A listening socket. Raises BadSettings with a remedy when the address cannot be had."""
     from afina.errors import BadSettings
 
-    try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-        family, kind, protocol, _, address = found[0]
-        listener = socket.socket(family, kind, protocol)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(address)
-        listener.listen(2048)
-    except OSError as error:
-        raise BadSettings(
-            f"The address {host}:{port} cannot be used: {error.strerror or error}.",
-            param="port",
-            remedy="Choose another with --port, or --port 0 for any that is free.",
-        ) from None
+    with contextlib.ExitStack() as undo:
+        try:
+            found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+            family, kind, protocol, _, address = found[0]
+            listener = undo.enter_context(socket.socket(family, kind, protocol))
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(address)
+            listener.listen(BACKLOG)
+        except OSError as error:
+            raise BadSettings(
+                f"The address {host}:{port} cannot be used: {error.strerror or error}.",
+                param="port",
+                remedy="Choose another with --port, or --port 0 for any that is free.",
+            ) from None
+        undo.pop_all()
     return listener
 
 
