@@ -23,8 +23,12 @@ _HELP = "Ctrl-D or /exit ends, /reset begins anew, /help says this again."
 def chat(
     model: Annotated[str, typer.Argument(help="A base or tuned model's name.")],
     system: Annotated[str | None, typer.Option(help="A system message.")] = None,
-    temperature: Annotated[float | None, typer.Option(min=0, max=2)] = None,
-    top_p: Annotated[float | None, typer.Option(min=0, max=1)] = None,
+    temperature: Annotated[
+        float | None, typer.Option(min=0, max=2, help="0 always takes the likeliest word.")
+    ] = None,
+    top_p: Annotated[
+        float | None, typer.Option(min=0, max=1, help="Keep the likeliest words only.")
+    ] = None,
     max_tokens: Annotated[int | None, typer.Option(min=1, help="The longest answer.")] = None,
     seed: Annotated[int | None, typer.Option(help="The same seed, the same answer.")] = None,
     server: ServerOption = None,

@@ -109,14 +109,14 @@ class Client:
     def save(self, path: str, target: Path) -> int:
         """Stream the bytes at `path` into the file `target`; returns how many there were."""
         count = 0
-        with self._stream("GET", path) as response, target.open("wb") as file:
+        with self.stream("GET", path) as response, target.open("wb") as file:
             for chunk in response.iter_bytes():
                 count += file.write(chunk)
         return count
 
     def events(self, path: str, body: Mapping[str, object]) -> Iterator[dict[str, Any]]:
         """The JSON objects of a stream of server-sent events, until `[DONE]`."""
-        with self._stream("POST", path, json=body) as response:
+        with self.stream("POST", path, json=body) as response:
             for line in response.iter_lines():
                 if not line.startswith("data:"):
                     continue
@@ -149,7 +149,8 @@ class Client:
         return response
 
     @contextmanager
-    def _stream(self, method: str, path: str, **how: Any) -> Iterator[httpx2.Response]:
+    def stream(self, method: str, path: str, **how: Any) -> Iterator[httpx2.Response]:
+        """A response whose body is read piece by piece."""
         try:
             with self._http.stream(method, path, timeout=_NO_LIMIT, **how) as response:
                 if response.is_error:

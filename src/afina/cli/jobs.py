@@ -42,7 +42,9 @@ def create(
     learning_rate_multiplier: Annotated[
         float | None, typer.Option(help="Of the base learning rate; by default auto.")
     ] = None,
-    seed: Annotated[int | None, typer.Option(min=0, max=2**31 - 1)] = None,
+    seed: Annotated[
+        int | None, typer.Option(min=0, max=2**31 - 1, help="By default random.")
+    ] = None,
     metadata: Annotated[
         list[str] | None, typer.Option(metavar="KEY=VALUE", help="May be given several times.")
     ] = None,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import enum
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -16,6 +16,7 @@ from afina.cli.options import (
     load_settings,
     open_client,
 )
+from afina.cli.takeaway import Format
 from afina.cli.terminal import agreed, at, in_count, print_facts, print_json, print_table, tell
 
 if TYPE_CHECKING:
@@ -24,13 +25,6 @@ if TYPE_CHECKING:
 app = typer.Typer(help="Fetch base models; list, show, export models.", no_args_is_help=True)
 
 NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="A base or tuned model's name.")]
-
-
-class Format(enum.StrEnum):
-    """What `models export` writes."""
-
-    PEFT = "peft"
-    MERGED = "merged"
 
 
 @app.command()
@@ -112,6 +106,34 @@ def delete(
         print_json(gone)
     else:
         tell(f"{name} is deleted.")
+
+
+@app.command()
+def export(
+    name: NameArgument,
+    to: Annotated[Path, typer.Option("--to", metavar="DIR", help="A new or empty folder.")],
+    format: Annotated[
+        Format, typer.Option(help="The adapter as PEFT reads it, or whole weights.")
+    ] = Format.PEFT,
+    server: ServerOption = None,
+    data: DataOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Take a tuned model away: an adapter in PEFT's format, or a merged model as transformers
+    reads it."""
+    from afina.cli.takeaway import export_merged, export_peft
+
+    settings = load_settings(data, server)
+    with open_client(data, server) as client:
+        if format is Format.PEFT:
+            files = export_peft(client, name, to)
+        else:
+            files = export_merged(client, name, to, settings)
+    if json:
+        print_json({"model": name, "format": format.value, "path": str(to), "files": files})
+        return
+    for file in files:
+        print(to / file)
 
 
 def _base_facts(record: BaseModel) -> dict[str, str]:

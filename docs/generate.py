@@ -1,0 +1,24 @@
+"""Writes the pages that are made from the program: `make docs`. A test compares them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from afina.cli.reference import reference
+
+HERE = Path(__file__).parent
+
+
+def pages() -> dict[Path, str]:
+    """Every generated page and its text."""
+    return {HERE / "cli.md": reference()}
+
+
+def main() -> None:
+    """Write them all."""
+    for path, text in pages().items():
+        path.write_text(text)
+
+
+if __name__ == "__main__":
+    main()
