@@ -6,7 +6,7 @@ a job that a dead worker left here is simply prepared again.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -84,7 +84,8 @@ class Preparation:
                     "`afina models list` shows what can.",
                 )
             )
-        return base
+        # The record may have been written before the data directory came to where it is now.
+        return replace(base, path=str(self._platform.settings.models / base.id))
 
     def _sources(self) -> list[_Source]:
         found = [self._source("training_file", self._job.training_file)]

@@ -31,7 +31,7 @@ COMMAND = (sys.executable, "-m", "afina.pipeline.testing")
 
 @dataclass(frozen=True)
 class Script:
-    """What the fake does. `exits` and `at` say how attempt N ends, and after which step."""
+    """What the fake does. `exits` and `at` say how attempt N ends, and once which step is done."""
 
     steps: int = 5
     step_s: float = 0.0
@@ -65,6 +65,9 @@ class FakeTrainer:
         if not self._told:
             self._tell("started", {})
         done = sum(event.kind == "step" for event in self._told)
+        end = self._scripted_end(done)
+        if end is not None:
+            return end
         for step in range(done + 1, self._script.steps + 1):
             time.sleep(self._script.step_s)
             self._step(step)

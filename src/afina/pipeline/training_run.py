@@ -15,7 +15,7 @@ import structlog
 
 from afina.domain.jobs import Job, JobError, JobStatus, Wish
 from afina.domain.runs import RunEvent, RunPaths, RunSpec
-from afina.errors import AfinaError, StaleFence
+from afina.errors import AfinaError, Internal, StaleFence
 from afina.pipeline import exits
 from afina.pipeline.finish import finish_job
 from afina.pipeline.follow import Follower
@@ -84,6 +84,9 @@ class TrainingRun:
         except StaleFence:
             self._lease.lost.set()
             self._drop()
+        except Internal as error:  # a run directory that is not what we wrote
+            self._end_trainer()
+            self._fail(JobError("server_error", error.one_line()))
 
     def leave(self) -> None:
         """The worker stops: the trainer writes a checkpoint and leaves, the job waits."""
@@ -222,7 +225,10 @@ class TrainingRun:
 
     def _drop(self) -> None:
         """The job is another worker's: end what we started and write nothing."""
+        self._end_trainer()
+        self.is_over = True
+
+    def _end_trainer(self) -> None:
         if self._trainer is not None:
             self._trainer.kill()
             self._trainer = None
-        self.is_over = True

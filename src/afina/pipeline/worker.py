@@ -29,6 +29,7 @@ from afina.settings import Settings
 TICK_S: Final = 0.1
 CHORES_EVERY_S: Final = 0.5
 DRAIN_S: Final = 30.0
+FAULT_PAUSE_S: Final = 1.0
 log = structlog.get_logger()
 
 
@@ -78,7 +79,10 @@ class Worker:
             self._train()
         except AfinaError as error:
             log.warning("worker.fault", error=error.one_line())
-            self._stop.wait(TICK_S * 10)
+            self._stop.wait(FAULT_PAUSE_S)
+        except Exception:
+            log.exception("worker.fault")
+            self._stop.wait(FAULT_PAUSE_S)
 
     def _train(self) -> None:
         if self._run is None:
