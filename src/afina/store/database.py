@@ -17,7 +17,14 @@ from sqlalchemy import Connection, Engine, inspect, text
 from sqlalchemy.exc import DatabaseError, OperationalError
 
 from afina.errors import BadSettings, Internal, Unavailable
-from afina.store.dialects import WRITES, check_health, is_sqlite, make_engine
+from afina.store.dialects import (
+    BUSY_TIMEOUT_S,
+    WRITES,
+    check_health,
+    is_sqlite,
+    make_engine,
+    try_to_write,
+)
 from afina.store.migrations import HEAD
 
 Tx = Connection
@@ -34,9 +41,10 @@ class Database:
         self._writer = engine.execution_options(**{WRITES: True})
 
     @classmethod
-    def open(cls, url: str) -> Database:
-        """Opens `sqlite:///…`; nothing is created before `migrate`."""
-        return cls(make_engine(url))
+    def open(cls, url: str, busy_timeout_s: float = BUSY_TIMEOUT_S) -> Database:
+        """Opens `sqlite:///…`; nothing is created before `migrate`. A transaction waits for
+        others up to `busy_timeout_s`, then it is Unavailable."""
+        return cls(make_engine(url, busy_timeout_s))
 
     @property
     def path(self) -> Path | None:
@@ -97,8 +105,8 @@ class Database:
             if fault is None and revision != HEAD:
                 self._upgrade(revision)
             if fault is None:
-                with self._writer.begin():
-                    pass  # A read-only database says so here, not at the first request.
+                with self._writer.begin() as tx:
+                    try_to_write(tx)
         except DatabaseError as error:
             reason = str(error.orig)
             self.close()

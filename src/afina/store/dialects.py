@@ -22,18 +22,17 @@ _PRAGMAS: Final = (
     "PRAGMA journal_mode=WAL",
     "PRAGMA synchronous=FULL",
     "PRAGMA foreign_keys=ON",
-    f"PRAGMA busy_timeout={int(BUSY_TIMEOUT_S * 1000)}",
     "PRAGMA secure_delete=ON",
 )
 _ROWS_A_STATEMENT: Final = 200
 
 
-def make_engine(url: str) -> Engine:
+def make_engine(url: str, busy_timeout_s: float = BUSY_TIMEOUT_S) -> Engine:
     """An engine with the settings that the platform relies on."""
     parsed = make_url(url)
     if parsed.get_backend_name() != "sqlite":
         return create_engine(parsed, pool_size=16, max_overflow=32)
-    return _sqlite_engine(parsed)
+    return _sqlite_engine(parsed, busy_timeout_s)
 
 
 def is_sqlite(engine: Engine) -> bool:
@@ -73,9 +72,16 @@ def check_health(engine: Engine) -> str | None:
     return None if found == "ok" else found
 
 
-def _sqlite_engine(url: URL) -> Engine:
+def try_to_write(tx: Connection) -> None:
+    """Writes what is there already. A read-only SQLite file begins any transaction without a word
+    and refuses only here."""
+    if tx.dialect.name == "sqlite":
+        tx.exec_driver_sql("PRAGMA user_version = 0")
+
+
+def _sqlite_engine(url: URL, busy_timeout_s: float) -> Engine:
     engine = create_engine(
-        url, pool_size=16, max_overflow=48, connect_args={"timeout": BUSY_TIMEOUT_S}
+        url, pool_size=16, max_overflow=48, connect_args={"timeout": busy_timeout_s}
     )
 
     @event.listens_for(engine, "connect")

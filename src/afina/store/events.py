@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any, Final, cast
 
 from sqlalchemy import Row, func, insert, select, update
 
@@ -21,6 +21,8 @@ from afina.store.dialects import insert_new
 from afina.store.jobs import require_fence
 from afina.store.ordering import read_page
 from afina.store.tables import JOB_EVENTS, RUN_OFFSETS
+
+_ASKED_AT_ONCE: Final = 500
 
 
 def append_events(tx: Tx, job_id: str, fence: int, events: Sequence[JobEvent]) -> int:
@@ -88,9 +90,9 @@ def _known(tx: Tx, job_id: str, source: str, events: Sequence[JobEvent]) -> tupl
     highest = tx.execute(select(func.max(JOB_EVENTS.c.sequence)).where(*where)).scalar() or 0
     asked = [event.sequence for event in events if event.source == source and event.sequence]
     taken: set[int] = set()
-    if asked and min(asked) <= highest:
-        between = JOB_EVENTS.c.sequence.between(min(asked), max(asked))
-        taken = set(tx.execute(select(JOB_EVENTS.c.sequence).where(*where, between)).scalars())
+    for start in range(0, len(asked), _ASKED_AT_ONCE):
+        some = JOB_EVENTS.c.sequence.in_(asked[start : start + _ASKED_AT_ONCE])
+        taken |= set(tx.execute(select(JOB_EVENTS.c.sequence).where(*where, some)).scalars())
     return taken, highest
 
 

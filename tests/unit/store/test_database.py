@@ -1,0 +1,174 @@
+"""The schema is what the tables say, whoever starts first; a bad database is refused in words."""
+
+from __future__ import annotations
+
+import sqlite3
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import select, text
+
+from afina.errors import BadSettings, Unavailable
+from afina.store.database import Database
+from afina.store.migrations import HEAD
+from afina.store.migrations.upgrade import configuration
+from afina.store.tables import METADATA, OUTBOX
+
+
+def url(folder: Path) -> str:
+    return f"sqlite:///{folder / 'afina.db'}"
+
+
+def test_migrations_give_the_tables_as_they_are_written(database: Database) -> None:
+    with database.engine.connect() as connection:
+        options = {"compare_type": True, "compare_server_default": True}
+        context = MigrationContext.configure(connection, opts=options)
+        assert compare_metadata(context, METADATA) == []
+
+
+def test_the_named_head_is_the_last_migration() -> None:
+    assert ScriptDirectory.from_config(configuration()).get_current_head() == HEAD
+
+
+def test_migrating_again_changes_nothing(database: Database) -> None:
+    with database.write() as tx:
+        tx.execute(
+            text("INSERT INTO organizations (id, slug, name, created_at) VALUES ('o', 's', 'n', 1)")
+        )
+    database.migrate()
+    with database.read() as tx:
+        assert tx.execute(text("SELECT count(*) FROM organizations")).scalar() == 1
+
+
+def test_processes_that_start_together_migrate_once(tmp_path: Path) -> None:
+    program = (
+        "import sys; from afina.store.database import Database\n"
+        "sys.stdin.readline()\n"
+        "db = Database.open(sys.argv[1]); db.migrate(); print(db.schema_revision()); db.close()"
+    )
+    running = [
+        subprocess.Popen(
+            [sys.executable, "-c", program, url(tmp_path)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(4)
+    ]
+    for process in running:
+        assert process.stdin is not None
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    for process in running:
+        out, err = process.communicate(timeout=60)
+        assert (process.returncode, out.strip()) == (0, HEAD), err
+
+
+def test_a_file_that_is_no_database_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "afina.db").write_bytes(b"this is not a database at all" * 100)
+    with pytest.raises(BadSettings, match="cannot be used") as caught:
+        Database.open(url(tmp_path)).migrate()
+    assert caught.value.remedy is not None
+    assert "backup" in caught.value.remedy
+
+
+def test_a_damaged_database_is_refused(tmp_path: Path) -> None:
+    opened = Database.open(url(tmp_path))
+    opened.migrate()
+    with opened.write() as tx:
+        rows = [
+            {"id": f"out_{n}", "order_key": n, "kind": "k" * 30, "payload": {"a": "x" * 200}}
+            for n in range(300)
+        ]
+        common = {"created_at": 1, "available_at": 0.0, "attempts": 0}
+        tx.execute(OUTBOX.insert(), [row | common for row in rows])
+    opened.close()
+    path = tmp_path / "afina.db"
+    with sqlite3.connect(path) as raw:
+        raw.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    raw.close()
+    size = path.stat().st_size
+    with path.open("r+b") as file:
+        file.seek(size // 2)
+        file.write(b"\xde\xad" * (size // 8))
+    with pytest.raises(BadSettings, match=r"damaged|cannot be used"):
+        Database.open(url(tmp_path)).migrate()
+
+
+def test_a_database_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
+    opened = Database.open(url(tmp_path))
+    opened.migrate()
+    opened.close()
+    read_only = f"sqlite:///file:{tmp_path / 'afina.db'}?mode=ro&uri=true"
+    with pytest.raises(BadSettings, match="readonly"):
+        Database.open(read_only).migrate()
+
+
+def test_a_database_of_a_newer_version_is_refused(database: Database) -> None:
+    with database.write() as tx:
+        tx.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+    with pytest.raises(BadSettings, match="newer afina"):
+        database.migrate()
+
+
+def test_a_data_directory_that_is_a_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "data").write_text("")
+    with pytest.raises(BadSettings, match="cannot be opened"):
+        Database.open(url(tmp_path / "data")).migrate()
+
+
+def test_the_database_is_for_its_owner_alone(database: Database) -> None:
+    assert database.path is not None
+    assert stat.S_IMODE(database.path.stat().st_mode) == 0o600
+
+
+def test_what_fails_half_way_is_not_there(database: Database) -> None:
+    insert = "INSERT INTO organizations (id, slug, name, created_at) VALUES ('o', 's', 'n', 1)"
+
+    def half_way() -> None:
+        with database.write() as tx:
+            tx.execute(text(insert))
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        half_way()
+    with database.read() as tx:
+        assert tx.execute(text("SELECT count(*) FROM organizations")).scalar() == 0
+
+
+def test_a_database_locked_for_too_long_is_unavailable_not_broken(tmp_path: Path) -> None:
+    opened = Database.open(url(tmp_path), busy_timeout_s=0.05)
+    opened.migrate()
+    other = sqlite3.connect(tmp_path / "afina.db", isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    with pytest.raises(Unavailable) as caught, opened.write():
+        pass
+    assert caught.value.retry_after_s == 1.0
+    with opened.read() as tx:
+        assert tx.execute(select(OUTBOX)).all() == []
+    other.execute("ROLLBACK")
+    other.close()
+    with opened.write():
+        pass
+    opened.close()
+
+
+def test_money_and_jobs_are_synced_to_the_disk(database: Database) -> None:
+    with database.read() as tx:
+        found = {
+            name: tx.execute(text(f"PRAGMA {name}")).scalar()
+            for name in ("journal_mode", "synchronous", "foreign_keys", "busy_timeout")
+        }
+    assert found == {
+        "journal_mode": "wal",
+        "synchronous": 2,
+        "foreign_keys": 1,
+        "busy_timeout": 15_000,
+    }
