@@ -8,14 +8,16 @@ from __future__ import annotations
 import json as jsonlib
 import sys
 from collections.abc import Iterator
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from afina.cli.client import Client
 from afina.cli.options import DataOption, JsonOption, ServerOption, open_client
 from afina.cli.terminal import tell
 from afina.errors import AfinaError, Unauthenticated, Unavailable
+
+if TYPE_CHECKING:
+    from afina.cli.client import Client
 
 _HELP = "Ctrl-D or /exit ends, /reset begins anew, /help says this again."
 

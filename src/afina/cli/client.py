@@ -77,7 +77,7 @@ class Client:
     def get(self, path: str, **query: str | int | None) -> dict[str, Any]:
         """The object at `path`. Parameters that are None are left out."""
         params = {name: value for name, value in query.items() if value is not None}
-        return self._object(self._send("GET", path, params=params))
+        return self._object(self._send("GET", path, params=params or None))
 
     def post(
         self, path: str, body: Mapping[str, object] | None = None, **headers: str

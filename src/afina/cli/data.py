@@ -127,7 +127,8 @@ def check(
     if json:
         from afina.domain.codec import encode
 
-        shown = encode(report) | {"bad_lines": list(report.bad_lines)}
+        lines = {"bad_lines": list(report.bad_lines), "blank_lines": list(report.blank_lines)}
+        shown = encode(report) | lines
         shown["model"] = base.id if base else None
         print_json(shown | ({"clean": encode(cleaned)} if cleaned else {}))
     else:
@@ -234,18 +235,19 @@ def _show_report(report: CheckReport, base: BaseModel | None, show_all: bool) ->
     shown = report.findings if show_all else report.findings[:_SHOWN]
     for finding in shown:
         print(f"{finding.severity}: {finding.one_line()}")
-    found = sum(report.counts.values())
-    if found > len(shown):
-        hint = "" if show_all else " (--all shows them)"
-        print(f"… and {in_count(found - len(shown))} more{hint}.")
-    if found:
+    hidden = len(report.findings) - len(shown)
+    if hidden:
+        print(f"… and {in_count(hidden)} more; --all shows them.")
+    if report.findings_left_out:
+        print(f"… and {in_count(report.findings_left_out)} more that are only counted.")
+    if report.findings:
         print()
     facts = {
         "file": f"{report.file}, {in_bytes(report.bytes_total)}",
         "rows": f"{in_count(report.rows_total)}, {in_count(report.rows_usable)} usable",
     }
-    if report.blank_lines:
-        facts["blank lines"] = in_count(report.blank_lines)
+    if len(report.blank_lines):
+        facts["blank lines"] = in_count(len(report.blank_lines))
     if report.counts:
         facts["findings"] = ", ".join(f"{count} {rule}" for rule, count in report.counts.items())
     if base is not None:

@@ -58,7 +58,6 @@ def list_files(
         print_json(found)
         return
     print_table(
-        "",
         ("id", "name", "purpose", ">size", "status", "created"),
         (
             (

@@ -101,7 +101,6 @@ def list_jobs(
         print_json(found)
         return
     print_table(
-        "",
         ("id", "status", "base", "tuned model", ">tokens", "created"),
         (
             (
@@ -168,7 +167,6 @@ def checkpoints(
         print_json(found)
         return
     print_table(
-        "",
         (">step", "model", ">loss", ">accuracy", ">validation loss"),
         (
             (

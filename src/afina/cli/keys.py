@@ -51,7 +51,6 @@ def list_keys(
         print_json(found)
         return
     print_table(
-        "",
         ("id", "name", "key", "created", "last used", "expires", "revoked"),
         (
             (

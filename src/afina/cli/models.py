@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from afina.cli.client import segment
 from afina.cli.options import (
     DataOption,
     JsonOption,
@@ -67,7 +66,6 @@ def list_models(
         print_json(found)
         return
     print_table(
-        "",
         ("model", "owner", "created"),
         ((model["id"], model["owned_by"], at(model["created"])) for model in found),
     )
@@ -81,6 +79,8 @@ def show(
     json: JsonOption = False,
 ) -> None:
     """Show a model: where it comes from, and the proof that it serves what was trained."""
+    from afina.cli.client import segment
+
     with open_client(data, server) as client:
         model = client.get(f"/v1/afina/models/{segment(name)}")
     if json:
@@ -98,6 +98,8 @@ def delete(
     json: JsonOption = False,
 ) -> None:
     """Delete a tuned model and its bytes; its job stays."""
+    from afina.cli.client import segment
+
     if not agreed(f"Delete {name} for good?", yes):
         raise typer.Exit(1)
     with open_client(data, server) as client:

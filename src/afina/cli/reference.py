@@ -16,8 +16,8 @@ _HEAD: Final = """# The command line
 Made by `make docs` from the program itself; a test compares the two.
 
 Every command that prints an answer takes `--json`. Answers go to standard output, remarks and
-errors to standard error. Exit codes: 0 it worked, 1 it failed (one line says why and what to do), 2 the
-command line was wrong, 130 stopped by Ctrl-C.
+errors to standard error. Exit codes: 0 it worked, 1 it failed (one line says why and what to do), 2
+the command line was wrong, 130 stopped by Ctrl-C.
 
 Settings come from options, then `AFINA_*` in the environment, then `afina.toml` in the data
 directory. `afina --install-completion` sets up completion for your shell.

@@ -38,7 +38,7 @@ def usage(
         return
     rows = found["data"]
     columns = [*groups, ">entries", ">trained", ">prompt", ">cached", ">completion", ">cost"]
-    print_table("", columns, [*(_row(row, groups) for row in rows), _total(rows, len(groups))])
+    print_table(columns, [*(_row(row, groups) for row in rows), _total(rows, len(groups))])
 
 
 def _row(row: dict[str, Any], groups: list[str]) -> list[str]:

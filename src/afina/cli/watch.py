@@ -20,6 +20,7 @@ from afina.domain.clock import SYSTEM_CLOCK
 from afina.errors import AfinaError, Unavailable
 
 _POLL_S: Final = 0.5
+_AWAY_S: Final = 1.0
 _PATIENCE_S: Final = 600.0
 _PAGE: Final = 100
 _TERMINAL: Final = {"succeeded", "failed", "cancelled"}
@@ -80,8 +81,7 @@ class _Follower:
         fresh: list[dict[str, Any]] = []
         after: str | None = None
         while True:
-            query = f"{self._path}/events?limit={_PAGE}" + (f"&after={after}" if after else "")
-            page = self._patiently(query, display)
+            page = self._patiently(f"{self._path}/events", display, limit=_PAGE, after=after)
             new = [event for event in page["data"] if event["id"] not in self._seen]
             fresh += new
             if len(new) < len(page["data"]) or not page["has_more"]:
@@ -92,11 +92,11 @@ class _Follower:
             self._progress.take(event, SYSTEM_CLOCK.monotonic())
             display.event(event, self._progress)
 
-    def _patiently(self, path: str, display: Display) -> dict[str, Any]:
+    def _patiently(self, path: str, display: Display, **query: str | int | None) -> dict[str, Any]:
         started: float | None = None
         while True:
             try:
-                return self._client.get(path)
+                return self._client.get(path, **query)
             except Unavailable as error:
                 now = SYSTEM_CLOCK.monotonic()
                 if started is None:
@@ -104,7 +104,7 @@ class _Follower:
                     display.remark("The server is away; the job is safe. Waiting for it …")
                 if now - started > _PATIENCE_S:
                     raise error from None
-                time.sleep(1.0)
+                time.sleep(_AWAY_S)
 
 
 class _JsonLines:

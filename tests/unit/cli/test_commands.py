@@ -1,0 +1,230 @@
+"""Commands that speak to a server: what they send, what they print, and `--json` everywhere."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+import json
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer.main
+from tests.unit.cli.conftest import ScriptedServer
+from typer.testing import Result
+
+from afina.cli.main import app
+
+Afina = Callable[..., Result]
+JOB = {
+    "id": "ftjob-1",
+    "status": "queued",
+    "model": "base",
+    "fine_tuned_model": None,
+    "training_file": "file-1",
+    "validation_file": None,
+    "created_at": 1_700_000_000,
+    "finished_at": None,
+    "trained_tokens": None,
+    "result_files": [],
+    "seed": 7,
+    "hyperparameters": {"n_epochs": "auto"},
+    "metadata": {"team": "stage"},
+    "error": None,
+}
+WITHOUT_JSON = {"up", "api", "worker", "engine"}
+
+
+def leaves(command: Any, path: tuple[str, ...] = ()) -> list[tuple[tuple[str, ...], Any]]:
+    children = getattr(command, "commands", None)
+    if children is None:
+        return [(path, command)]
+    return [leaf for name, child in children.items() for leaf in leaves(child, (*path, name))]
+
+
+def test_every_command_that_answers_takes_json_and_every_option_has_help() -> None:
+    for path, command in leaves(typer.main.get_command(app)):
+        names = {option for param in command.params for option in getattr(param, "opts", [])}
+        if path[-1] not in WITHOUT_JSON:
+            assert "--json" in names, path
+        for param in command.params:
+            assert param.help, (path, param.name)
+
+
+def test_a_job_is_created_from_a_file_on_disk_with_what_was_given_and_no_more(
+    server: ScriptedServer, afina: Afina, tmp_path: Path
+) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text("{}\n")
+    server.say("POST /v1/files", {"id": "file-9"})
+    server.say("POST /v1/fine_tuning/jobs", JOB)
+    done = afina(
+        "jobs", "create", "--model", "base", "--file", str(path), "--epochs", "2",
+        "--metadata", "team=stage", "--metadata", "run=a=b", "--idempotency-key", "once",
+    )  # fmt: skip
+    assert (done.exit_code, done.stdout) == (0, "ftjob-1\n")
+    asked = server.asked[1]
+    assert asked.headers["idempotency-key"] == "once"
+    assert asked.json == {
+        "model": "base",
+        "training_file": "file-9",
+        "metadata": {"team": "stage", "run": "a=b"},
+        "method": {"type": "supervised", "supervised": {"hyperparameters": {"n_epochs": 2}}},
+    }
+
+
+def test_a_file_that_is_neither_here_nor_an_id_is_a_wrong_command_line(
+    server: ScriptedServer, afina: Afina
+) -> None:
+    done = afina("jobs", "create", "--model", "base", "--file", "rowz.jsonl")
+    assert done.exit_code == 2
+    assert "rowz.jsonl" in done.stderr
+    assert server.asked == []
+
+
+def test_a_job_is_shown_with_its_error(server: ScriptedServer, afina: Afina) -> None:
+    fault = {"code": "invalid_training_file", "message": "Line 3 is not JSON."}
+    server.say("GET /v1/fine_tuning/jobs/ftjob-1", JOB | {"status": "failed", "error": fault})
+    done = afina("jobs", "get", "ftjob-1")
+    assert "Line 3 is not JSON. [invalid_training_file]" in done.stdout
+    assert "metadata team" in done.stdout
+
+
+def test_events_are_printed_oldest_first(server: ScriptedServer, afina: Afina) -> None:
+    rows = [
+        {"id": f"e{n}", "created_at": 1, "level": "info", "message": f"number {n}"} for n in (2, 1)
+    ]
+    server.say("GET /v1/fine_tuning/jobs/ftjob-1/events", {"data": rows, "has_more": False})
+    done = afina("jobs", "events", "ftjob-1")
+    assert [line[-8:] for line in done.stdout.splitlines()] == ["number 1", "number 2"]
+
+
+def test_lists_are_whole_where_nobody_looks_at_a_terminal(
+    server: ScriptedServer, afina: Afina
+) -> None:
+    name = f"{'n' * 200}.jsonl"
+    row = {"id": "file-1", "filename": name, "purpose": "fine-tune", "bytes": 12_345}
+    row |= {"status": "processed", "created_at": 1_700_000_000}
+    server.say("GET /v1/files", {"data": [row], "has_more": False})
+    done = afina("files", "list")
+    assert name in done.stdout
+    assert "12 kB" in done.stdout
+
+
+def test_a_jobs_results_come_out_as_csv(
+    server: ScriptedServer, afina: Afina, tmp_path: Path
+) -> None:
+    server.say("GET /v1/files/file-1", {"id": "file-1", "purpose": "fine-tune-results"})
+    server.say_bytes("GET /v1/files/file-1/content", base64.b64encode(b"step,train_loss\n"))
+    done = afina("files", "download", "file-1")
+    assert done.stdout == "step,train_loss\n"
+    afina("files", "download", "file-1", "--to", str(tmp_path / "r.csv"))
+    assert (tmp_path / "r.csv").read_bytes() == b"step,train_loss\n"
+
+
+def test_a_new_keys_secret_alone_is_on_standard_output(
+    server: ScriptedServer, afina: Afina
+) -> None:
+    server.say("POST /v1/afina/keys", {"id": "key_1", "secret": "sk-afina-x"})
+    done = afina("keys", "create", "ci", "--days", "2")
+    assert done.stdout == "sk-afina-x\n"
+    assert server.asked[0].json == {"name": "ci", "expires_after_s": 172_800}
+
+
+def test_usage_is_grouped_and_summed_exactly(server: ScriptedServer, afina: Afina) -> None:
+    def row(model: str, cost: str) -> dict[str, Any]:
+        tokens = {"trained_tokens": 1000, "prompt_tokens": 2, "cached_tokens": 1}
+        more = {"completion_tokens": 3, "entries": 1, "cost": cost}
+        return {"group": {"model": model}, **tokens, **more}
+
+    server.say("GET /v1/afina/usage", {"data": [row("a", "0.1"), row("b", "0.2")]})
+    done = afina("usage", "--by", "model", "--since", "2026-01-01")
+    assert server.asked[0].query == "group_by=model&start_time=1767225600"
+    total = done.stdout.splitlines()[-1].split()
+    assert total == ["in", "all", "2", "2,000", "4", "2", "6", "$0.30"]
+
+
+def test_a_model_is_shown_with_its_parity_record(server: ScriptedServer, afina: Afina) -> None:
+    shown = {"id": "ft:x", "created_at": 1_700_000_000, "parity": {"bf16": {"mean_kl": 0.00042}}}
+    server.say("GET /v1/afina/models/ft:x", shown)
+    done = afina("models", "show", "ft:x")
+    assert "parity bf16 mean kl  0.00042" in done.stdout
+
+
+TUNED = {"kind": "tuned", "base_id": "base"}
+
+
+def test_an_adapter_is_exported_and_checked_by_hash(
+    server: ScriptedServer, afina: Afina, tmp_path: Path
+) -> None:
+    weights = b"weights"
+    files = {"adapter_model.safetensors": hashlib.sha256(weights).hexdigest()}
+    server.say("GET /v1/afina/models/ft:x", TUNED | {"files": files})
+    server.say_bytes("GET /v1/afina/files-of/ft:x", weights)
+    done = afina("models", "export", "ft:x", "--to", str(tmp_path / "out"), "--json")
+    assert json.loads(done.stdout)["files"] == ["adapter_model.safetensors"]
+    assert (tmp_path / "out" / "adapter_model.safetensors").read_bytes() == weights
+
+
+@pytest.mark.parametrize(
+    ("files", "words"),
+    [
+        ({"adapter_model.safetensors": "0" * 64}, "damaged on its way"),
+        ({"../outside": "0" * 64}, "no plain name"),
+    ],
+)
+def test_a_damaged_or_straying_file_is_not_kept(
+    server: ScriptedServer, afina: Afina, tmp_path: Path, files: dict[str, str], words: str
+) -> None:
+    server.say("GET /v1/afina/models/ft:x", TUNED | {"files": files})
+    server.say_bytes("GET /v1/afina/files-of/ft:x", b"weights")
+    done = afina("models", "export", "ft:x", "--to", str(tmp_path / "out"))
+    assert done.exit_code == 1
+    assert words in done.stderr
+    assert list((tmp_path / "out").iterdir()) == []
+    assert not (tmp_path / "outside").exists()
+
+
+def test_an_export_never_mixes_with_what_is_there(
+    server: ScriptedServer, afina: Afina, tmp_path: Path
+) -> None:
+    (tmp_path / "mine.txt").write_text("mine")
+    server.say("GET /v1/afina/models/ft:x", TUNED | {"files": {}})
+    for arguments in (("models", "export", "ft:x"), ("export",)):
+        done = afina(*arguments, "--to", str(tmp_path))
+        assert done.exit_code == 1
+        assert "is not empty" in done.stderr
+
+
+def tar_of(*names: str) -> bytes:
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w") as tar:
+        for name in names:
+            member = tarfile.TarInfo(name)
+            member.size = 4
+            tar.addfile(member, io.BytesIO(b"four"))
+    return packed.getvalue()
+
+
+def test_the_whole_project_is_unpacked(
+    server: ScriptedServer, afina: Afina, tmp_path: Path
+) -> None:
+    server.say_bytes("GET /v1/afina/export", tar_of("files/file-1/rows.jsonl", "manifest.json"))
+    done = afina("export", "--to", str(tmp_path / "out"), "--json")
+    assert json.loads(done.stdout) | {"path": ""} == {"path": "", "files": 2, "bytes": 8}
+    assert (tmp_path / "out" / "files" / "file-1" / "rows.jsonl").read_bytes() == b"four"
+
+
+def test_an_export_that_breaks_off_or_leads_outside_is_refused(
+    server: ScriptedServer, afina: Afina, tmp_path: Path
+) -> None:
+    server.say_bytes("GET /v1/afina/export", tar_of("../outside"))
+    server.say_bytes("GET /v1/afina/export", tar_of("a")[:514])
+    for number in range(2):
+        done = afina("export", "--to", str(tmp_path / f"out{number}"))
+        assert done.exit_code == 1
+        assert "The export broke off" in done.stderr
+    assert not (tmp_path / "outside").exists()
