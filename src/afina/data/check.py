@@ -1,4 +1,8 @@
-"""Checks a chat JSONL file against the rules, in one streaming pass of flat memory."""
+"""Checks a chat JSONL file against the rules, in one streaming pass of flat memory.
+
+The same function gives the verdict for the command, the upload and the job. What it keeps of a
+file is a fixed number of findings, and a few bytes a row (hashes and numbers of lines).
+"""
 
 from __future__ import annotations
 
@@ -7,21 +11,16 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from afina.data.inspection import Inspection
+from afina.data.limits import CheckLimits
+from afina.data.lines import LineReader
 from afina.domain.findings import Finding
+from afina.errors import DataUnreadable, InvalidRequest
 from afina.text.renderer import Renderer
 
+__all__ = ["CheckLimits", "CheckReport", "CleanReport", "check_file", "write_clean"]
 
-@dataclass(frozen=True)
-class CheckLimits:
-    """What a file is held against."""
-
-    min_rows: int = 10
-    max_line_bytes: int = 8 * 1024 * 1024
-    max_depth: int = 64
-    max_row_tokens: int | None = None
-    """None: the renderer's context window."""
-    max_findings: int = 1000
-    """Findings kept in the report; all are counted."""
+_PROGRESS_LINES = 256
 
 
 @dataclass(frozen=True)
@@ -29,25 +28,42 @@ class CheckReport:
     """What was found. `rows_total` = `rows_usable` + lines with an error; blank lines apart."""
 
     file: str
+    limits: CheckLimits
     bytes_total: int
     rows_total: int
     rows_usable: int
     blank_lines: int
     findings: tuple[Finding, ...]
+    """The first `limits.max_findings`, by line; those about the whole file last."""
     counts: Mapping[str, int]
     """Findings by rule, those left out of `findings` included."""
     bad_lines: array[int]
     """Lines with an error, ascending."""
+    first_bad_example: int | None
+    """The number of the first row with an error: blank lines are not counted."""
+    complete: bool
+    """False where the check stopped because `limits.max_bad_rows` rows have errors."""
     errors: int
     warnings: int
+    rendered: bool
+    """Whether a renderer took part, so that the three numbers below are known."""
     tokens: int
-    """Rendered tokens of the usable rows; 0 without a renderer."""
+    """Rendered tokens of the usable rows: what an epoch bills."""
     learned_tokens: int
+    longest_row: int
+    training_rows: int
+    """Rows of a shard that the usable rows become; more than `rows_usable` only where a template
+    makes one row a turn."""
 
     @property
     def has_errors(self) -> bool:
         """Whether a job with this file would fail."""
         return self.errors > 0
+
+    @property
+    def findings_left_out(self) -> int:
+        """Findings that are counted and not listed."""
+        return sum(self.counts.values()) - len(self.findings)
 
 
 def check_file(
@@ -58,8 +74,44 @@ def check_file(
     name: str | None = None,
 ) -> CheckReport:
     """All findings of a file. `progress(bytes read, bytes in all)` is called now and then; `name`
-    stands in the findings instead of the path's own."""
-    raise NotImplementedError
+    stands in the findings instead of the path's own. Raises DataUnreadable where there is no file
+    to read."""
+    inspection = Inspection(name or path.name, limits, renderer)
+    try:
+        reader = LineReader(path, limits.max_line_bytes)
+        for line in reader:
+            inspection.add(line)
+            if inspection.is_hopeless:
+                break
+            if progress is not None and line.number % _PROGRESS_LINES == 0:
+                progress(reader.bytes_read, reader.bytes_total)
+    except OSError as error:
+        raise DataUnreadable(
+            f"{name or path} cannot be read: {error.strerror}.", remedy="Give the path of a file."
+        ) from None
+    inspection.finish(reader.bytes_total)
+    if progress is not None:
+        progress(reader.bytes_total, reader.bytes_total)
+    return CheckReport(
+        file=inspection.name,
+        limits=limits,
+        bytes_total=reader.bytes_total,
+        rows_total=inspection.rows_total,
+        rows_usable=inspection.rows_total - len(inspection.bad_lines),
+        blank_lines=inspection.blank_lines,
+        first_bad_example=inspection.first_bad_example,
+        complete=not inspection.is_hopeless,
+        findings=inspection.findings(),
+        counts=dict(inspection.counts),
+        bad_lines=inspection.bad_lines,
+        errors=inspection.errors,
+        warnings=inspection.warnings,
+        rendered=renderer is not None,
+        tokens=inspection.tokens,
+        learned_tokens=inspection.learned_tokens,
+        longest_row=inspection.longest_row,
+        training_rows=inspection.training_rows,
+    )
 
 
 @dataclass(frozen=True)
@@ -72,5 +124,35 @@ class CleanReport:
 
 
 def write_clean(path: Path, report: CheckReport, target: Path) -> CleanReport:
-    """Writes the usable rows of `path`, byte for byte, to `target`."""
-    raise NotImplementedError
+    """Writes the usable rows of `path`, byte for byte, to `target`; whole or not at all."""
+    if target.exists() and target.samefile(path):
+        raise InvalidRequest(
+            "The cleaned file would overwrite the file that was checked.",
+            param="target",
+            remedy="Give another name for it.",
+        )
+    if not report.complete:
+        raise DataUnreadable(
+            f"{report.file} has too many rows with errors to be cleaned.",
+            remedy="Mend how the file is made.",
+        )
+    rows_out = dropped = 0
+    temporary = target.with_name(target.name + ".part")
+    bad = report.bad_lines
+    with temporary.open("wb") as out:
+        for line in LineReader(path, report.limits.max_line_bytes):
+            if line.is_blank:
+                continue
+            if dropped < len(bad) and bad[dropped] == line.number:
+                dropped += 1
+                continue
+            assert line.raw is not None, "a line over the cap is a bad line"
+            out.write(line.raw + b"\n")
+            rows_out += 1
+    temporary.replace(target)
+    if rows_out != report.rows_usable or dropped != len(bad):
+        target.unlink()
+        raise DataUnreadable(
+            f"{report.file} changed while it was cleaned.", remedy="Check it again."
+        )
+    return CleanReport(report.rows_total, rows_out, dropped)

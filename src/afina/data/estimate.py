@@ -1,14 +1,25 @@
-"""What a job would take: tokens, steps, time and money, before it starts."""
+"""What a job would take: tokens, steps, time and money, before it starts.
+
+Tokens are counted by the renderer that training uses, so they are exact. Seconds come from a rate
+that was measured on this machine, and are as good as the machine is quiet.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
-from afina.data.check import CheckReport
+from afina.data.check import CheckReport, check_file
+from afina.domain import auto
 from afina.domain.jobs import Hyperparameters
 from afina.domain.prices import Prices
+from afina.errors import InvalidRequest
 from afina.text.renderer import Renderer
+
+OVERHEAD_S: Final = 20.0
+"""Loading the model, saving, parity and publishing: seconds that do not grow with the data."""
+SECONDS_ERROR: Final = 0.25
 
 
 @dataclass(frozen=True)
@@ -27,8 +38,9 @@ class Estimate:
     """Billed: `tokens_per_epoch` times `epochs`."""
     learned_tokens: int
     seconds: float | None
-    """None where the machine's rate was never measured."""
+    """With `overhead_s`. None where the machine's rate was never measured."""
     seconds_error: float
+    overhead_s: float
     cost_pico: int
     """Picodollars."""
 
@@ -41,7 +53,32 @@ def estimate(
     hyperparameters: Hyperparameters,
     prices: Prices,
     tokens_per_s: float | None = None,
-    overhead_s: float = 20.0,
 ) -> Estimate:
     """The estimate for a file that was checked (`report`), with `auto` resolved as a job would."""
-    raise NotImplementedError
+    if not report.rendered:
+        report = check_file(path, report.limits, renderer)
+    rows = report.training_rows
+    if rows == 0:
+        raise InvalidRequest(
+            f"{report.file} has no usable row.", remedy="`afina data check` names what is wrong."
+        )
+    resolved = auto.resolve(hyperparameters, rows)
+    epochs, batch_size = int(resolved.n_epochs), int(resolved.batch_size)
+    trained = report.tokens * epochs
+    seconds = OVERHEAD_S + trained / tokens_per_s if tokens_per_s else None
+    return Estimate(
+        rows=report.rows_usable,
+        rows_dropped=report.rows_total - report.rows_usable,
+        tokens_per_epoch=report.tokens,
+        learned_tokens_per_epoch=report.learned_tokens,
+        longest_row=report.longest_row,
+        epochs=epochs,
+        batch_size=batch_size,
+        steps=auto.total_steps(rows, batch_size, epochs),
+        trained_tokens=trained,
+        learned_tokens=report.learned_tokens * epochs,
+        seconds=seconds,
+        seconds_error=SECONDS_ERROR,
+        overhead_s=OVERHEAD_S,
+        cost_pico=prices.training_cost(trained),
+    )

@@ -1,15 +1,50 @@
-"""A report as the error of a job, in the words that OpenAI's clients know."""
+"""A report as the error of a job, in the words that OpenAI's clients know, with the lines."""
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Final, Literal
 
 from afina.data.check import CheckReport
+from afina.domain.findings import Finding, Severity
 from afina.domain.jobs import JobError
 
+Which = Literal["training_file", "validation_file"]
 
-def job_error(
-    report: CheckReport, which: Literal["training_file", "validation_file"]
-) -> JobError | None:
+_LINES_SHOWN: Final = 20
+_TITLE: Final = {"training_file": "Training file", "validation_file": "Validation file"}
+
+
+def job_error(report: CheckReport, which: Which) -> JobError | None:
     """Why a job with this file fails, or None where it does not."""
-    raise NotImplementedError
+    if not report.has_errors:
+        return None
+    faults = [f for f in report.findings if f.severity is Severity.ERROR]
+    of_rows = [f for f in faults if f.line is not None]
+    if of_rows:
+        return JobError("invalid_file_format", _format_message(report, of_rows[0], which), which)
+    message = (
+        f"{_TITLE[which]} has {report.rows_usable} example(s), but must have at least "
+        f"{report.limits.min_rows} examples"
+    )
+    return JobError("invalid_n_examples", message, which)
+
+
+def _format_message(report: CheckReport, finding: Finding, which: Which) -> str:
+    place = f"Example {report.first_bad_example}"
+    if finding.message_number is not None:
+        place += f", message {finding.message_number}"
+    joined = "" if finding.message[:1].islower() else ":"
+    return (
+        f"The job failed due to a file format error in the {which.replace('_', ' ')}. "
+        f"Invalid file format. {place}{joined} {finding.message} (line {finding.line}, rule "
+        f"{finding.rule}) {finding.remedy} {_lines(report)}"
+    )
+
+
+def _lines(report: CheckReport) -> str:
+    bad = report.bad_lines
+    listed = ", ".join(str(line) for line in bad[:_LINES_SHOWN])
+    more = f" and {len(bad) - _LINES_SHOWN} more" if len(bad) > _LINES_SHOWN else ""
+    if len(bad) == 1:
+        return f"1 row of {report.rows_total} has errors: line {listed}."
+    return f"{len(bad)} rows of {report.rows_total} have errors: lines {listed}{more}."

@@ -1,0 +1,72 @@
+"""Which column is the question and which the answer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from afina.errors import InvalidRequest
+
+_USER: Final = ("user", "question", "prompt", "instruction", "input")
+_ASSISTANT: Final = ("assistant", "answer", "completion", "response", "output")
+
+
+@dataclass(frozen=True)
+class Mapped:
+    """The columns' names as the file spells them; `is_chat`: rows hold `messages` already."""
+
+    user: str = ""
+    assistant: str = ""
+    system: str | None = None
+    is_chat: bool = False
+    notes: list[str] = field(default_factory=list)
+
+
+def map_columns(
+    columns: Sequence[str], user: str | None, assistant: str | None, system: str | None
+) -> Mapped:
+    """The columns that were named, or the only ones whose names say what they are. Raises
+    InvalidRequest that lists the columns there are."""
+    if user is None and assistant is None and system is None and "messages" in columns:
+        return Mapped(is_chat=True)
+    notes: list[str] = []
+    found_user = _find(columns, user, "user", _USER, notes)
+    found_assistant = _find(columns, assistant, "assistant", _ASSISTANT, notes)
+    found_system = None if system is None else _find(columns, system, "system-column", (), notes)
+    if found_user == found_assistant:
+        raise InvalidRequest(
+            f"Question and answer are the same column, {found_user!r}.",
+            param="assistant",
+            remedy=_there_are(columns),
+        )
+    return Mapped(found_user, found_assistant, found_system, notes=notes)
+
+
+def _find(
+    columns: Sequence[str], name: str | None, flag: str, usual: Sequence[str], notes: list[str]
+) -> str:
+    by_name: dict[str, list[str]] = {}
+    for column in columns:
+        by_name.setdefault(column.strip().lower(), []).append(column)
+    wanted = usual if name is None else (name.strip().lower(),)
+    found = [column for word in wanted for column in by_name.get(word, ())]
+    if name is not None and name in found:
+        return name
+    if len(found) == 1:
+        if name is None:
+            notes.append(f"Column {found[0]!r} is taken as --{flag}.")
+        return found[0]
+    if name is None:
+        problem = f"Say with --{flag} which column it is."
+        raise InvalidRequest(problem, param=flag, remedy=_there_are(columns))
+    what = "no column" if not found else "more than one column"
+    raise InvalidRequest(
+        f"There is {what} {name!r} for --{flag}.", param=flag, remedy=_there_are(columns)
+    )
+
+
+def _there_are(columns: Sequence[str]) -> str:
+    if not columns:
+        return "The file has no columns."
+    return f"The columns are: {', '.join(map(repr, columns))}."

@@ -1,0 +1,124 @@
+"""Which encoding a text file has: given, marked, or found out, and said in the report.
+
+The order: what the user says; a byte order mark; UTF-16 by its zero bytes; UTF-8 if every byte
+fits; Windows-1252 (Excel's, in western Europe and the Americas) if most bytes are ASCII; else the
+best guess of charset-normalizer.
+"""
+
+from __future__ import annotations
+
+import codecs
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import charset_normalizer
+
+from afina.errors import DataUnreadable, InvalidRequest
+
+_BLOCK: Final = 1 << 20
+_SAMPLE: Final = 256 * 1024
+_MOSTLY_ASCII: Final = 0.25
+_UNDEFINED_IN_1252: Final = frozenset(b"\x81\x8d\x8f\x90\x9d")
+_MARKS: Final = (
+    (codecs.BOM_UTF8, "utf-8-sig", "UTF-8"),
+    (codecs.BOM_UTF32_LE, "utf-32", "UTF-32"),
+    (codecs.BOM_UTF32_BE, "utf-32", "UTF-32"),
+    (codecs.BOM_UTF16_LE, "utf-16", "UTF-16"),
+    (codecs.BOM_UTF16_BE, "utf-16", "UTF-16"),
+)
+
+
+@dataclass(frozen=True)
+class FoundEncoding:
+    """A codec's name, and why it was chosen."""
+
+    name: str
+    reason: str
+
+
+def find_encoding(path: Path, given: str | None) -> FoundEncoding:
+    """The encoding of a file. Raises InvalidRequest for an unknown name, DataUnreadable where the
+    file does not have the encoding that was given or none can be found."""
+    if given is not None:
+        return _given(path, given)
+    with path.open("rb") as file:
+        head = file.read(_SAMPLE)
+    for mark, name, title in _MARKS:
+        if head.startswith(mark):
+            return FoundEncoding(name, f"byte order mark of {title}")
+    if (wide := _wide(head)) is not None:
+        return FoundEncoding(wide, "every other byte is zero")
+    bad = _first_bad_byte(path, "utf-8")
+    if bad is None:
+        return FoundEncoding("utf-8", "every byte fits")
+    return _single_byte(path, head, bad)
+
+
+def _given(path: Path, given: str) -> FoundEncoding:
+    try:
+        name = codecs.lookup(given).name
+    except LookupError:
+        raise InvalidRequest(
+            f"There is no encoding {given!r}.",
+            param="encoding",
+            remedy="Use utf-8, cp1252, utf-16, latin-1 or another that Python knows.",
+        ) from None
+    bad = _first_bad_byte(path, name)
+    if bad is not None:
+        raise DataUnreadable(
+            f"{path.name} is not {given}: byte {bad + 1} does not fit.",
+            param="encoding",
+            remedy="Leave --encoding out to have it found.",
+        )
+    return FoundEncoding("utf-8-sig" if name == "utf-8" else name, "given")
+
+
+def _wide(head: bytes) -> str | None:
+    """UTF-16 without a mark: text of mostly Latin letters has a zero in every other byte."""
+    if len(head) < 4:
+        return None
+    even, odd = head[0::2].count(0), head[1::2].count(0)
+    half = len(head) // 2
+    if odd > half * 0.4 and even < half * 0.1:
+        return "utf-16-le"
+    if even > half * 0.4 and odd < half * 0.1:
+        return "utf-16-be"
+    return None
+
+
+def _first_bad_byte(path: Path, encoding: str) -> int | None:
+    """Where a file stops being `encoding`, looking at all of it in flat memory."""
+    decoder = codecs.getincrementaldecoder(encoding)("strict")
+    done = 0
+    with path.open("rb") as file:
+        while block := file.read(_BLOCK):
+            try:
+                decoder.decode(block)
+            except UnicodeError as error:
+                return done + int(getattr(error, "start", 0))
+            done += len(block)
+    try:
+        decoder.decode(b"", final=True)
+    except UnicodeError:
+        return max(0, done - 1)
+    return None
+
+
+def _single_byte(path: Path, head: bytes, bad: int) -> FoundEncoding:
+    with path.open("rb") as file:
+        file.seek(max(0, bad - _SAMPLE // 2))
+        sample = head + file.read(_SAMPLE)
+    high = sum(byte >= 0x80 for byte in sample)
+    letters = sum(chr(byte).isalpha() for byte in sample if byte < 0x80) + high
+    western = high <= letters * _MOSTLY_ASCII and not _UNDEFINED_IN_1252.intersection(sample)
+    if western and _first_bad_byte(path, "cp1252") is None:
+        return FoundEncoding("cp1252", f"byte {bad + 1} is not UTF-8, and most are ASCII")
+    best = charset_normalizer.from_bytes(sample).best()
+    if best is not None and _first_bad_byte(path, best.encoding) is None:
+        return FoundEncoding(best.encoding, "the best guess of charset-normalizer")
+    raise DataUnreadable(
+        f"The encoding of {path.name} cannot be found out: byte {bad + 1} is not UTF-8.",
+        param="encoding",
+        remedy="Say what it is with --encoding, or save the file as UTF-8.",
+    )

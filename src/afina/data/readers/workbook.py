@@ -1,0 +1,115 @@
+"""XLSX: one sheet by its name, values as a reader of the sheet would see them.
+
+Formulas give the value that was stored with them; numbers and dates become text.
+"""
+
+from __future__ import annotations
+
+import datetime
+import warnings
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+from afina.data.readers.delimited import EMPTY_ROW, MORE_CELLS
+from afina.data.readers.records import Dropped, ReadOptions, Record, Source, unique_columns
+from afina.errors import DataUnreadable, InvalidRequest
+
+_MAX_UNPACKED: Final = 2 << 30
+"""A workbook is a zip; one that unpacks to more is refused before it is read."""
+
+
+def read_workbook(path: Path, options: ReadOptions) -> Source:
+    """A sheet whose first row that is not empty holds the names of columns."""
+    book = _open(path)
+    sheet = _choose(book, path, options.sheet)
+    rows = _rows(book[sheet])
+    first = next(((line, cells) for line, cells in rows if any(cells)), None)
+    if first is None:
+        raise DataUnreadable(f"The sheet {sheet!r} of {path.name} is empty.", param="sheet")
+    names = list(first[1])
+    while names and not names[-1]:
+        names.pop()
+    columns = unique_columns(names)
+    return Source(columns=columns, records=_records(rows, columns), sheet=sheet)
+
+
+def _open(path: Path) -> Any:
+    import openpyxl  # slow to import, and few need it
+
+    try:
+        with zipfile.ZipFile(path) as packed:
+            if sum(entry.file_size for entry in packed.infolist()) > _MAX_UNPACKED:
+                raise DataUnreadable(
+                    f"{path.name} unpacks to more than 2 GiB.", remedy="Save the sheet as CSV."
+                )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about styles and extensions that hold no text
+            return openpyxl.load_workbook(path, read_only=True, data_only=True)
+    except DataUnreadable:
+        raise
+    except Exception as error:  # noqa: BLE001  (the package raises whatever its parts raise)
+        raise DataUnreadable(
+            f"{path.name} cannot be read as a workbook: {type(error).__name__}.",
+            remedy="Save it again as .xlsx, or as CSV.",
+        ) from None
+
+
+def _choose(book: Any, path: Path, wanted: str | None) -> str:
+    names = [sheet.title for sheet in book.worksheets]
+    if wanted is not None:
+        for name in names:
+            if name.strip().lower() == wanted.strip().lower():
+                return str(name)
+        raise InvalidRequest(
+            f"{path.name} has no sheet {wanted!r}; it has {', '.join(map(repr, names))}.",
+            param="sheet",
+        )
+    visible = [sheet.title for sheet in book.worksheets if sheet.sheet_state == "visible"]
+    if len(visible) == 1:
+        return str(visible[0])
+    raise InvalidRequest(
+        f"{path.name} has {len(visible)} visible sheets: {', '.join(map(repr, visible or names))}.",
+        param="sheet",
+        remedy="Name one with --sheet.",
+    )
+
+
+def _rows(sheet: Any) -> Iterator[tuple[int, list[str]]]:
+    try:
+        for line, values in enumerate(sheet.iter_rows(values_only=True), 1):
+            yield line, [_text(value) for value in values]
+    except Exception as error:  # noqa: BLE001  (as above: broken XML, cells without meaning)
+        raise DataUnreadable(
+            f"The sheet {sheet.title!r} is damaged: {type(error).__name__}.",
+            remedy="Save the workbook again.",
+        ) from None
+
+
+def _records(
+    rows: Iterator[tuple[int, list[str]]], columns: tuple[str, ...]
+) -> Iterator[Record | Dropped]:
+    for line, cells in rows:
+        if not any(cell.strip() for cell in cells):
+            yield Dropped(line, EMPTY_ROW)
+        elif any(cell.strip() for cell in cells[len(columns) :]):
+            yield Dropped(line, MORE_CELLS)
+        else:
+            short = [""] * (len(columns) - len(cells))
+            yield Record(line, dict(zip(columns, [*cells, *short], strict=False)))
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "TRUE" if value else "FALSE"
+    if isinstance(value, float) and value.is_integer() and abs(value) < 1e15:
+        return str(int(value))
+    if isinstance(value, datetime.datetime):
+        midnight = value.time() == datetime.time(0)
+        return value.date().isoformat() if midnight else value.isoformat(sep=" ")
+    if isinstance(value, datetime.date | datetime.time):
+        return value.isoformat()
+    return str(value)
