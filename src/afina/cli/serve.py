@@ -30,20 +30,22 @@ def run_api(settings: Settings, parent_fd: int | None = None, socket_fd: int | N
     from afina.api.server import run
 
     if socket_fd is not None:
-        run(settings, sock=socket.socket(fileno=socket_fd))
+        run(settings, listener=socket.socket(fileno=socket_fd))
         return 0
     with listen(settings.host, settings.port) as listener:
         host, port = listener.getsockname()[:2]
         print(f"afina api listens on {host} port {port}", flush=True)
-        run(settings, sock=listener)
+        run(settings, listener=listener)
     return 0
 
 
 def run_worker(settings: Settings, parent_fd: int | None = None) -> int:
     """Take jobs and walk them along their road until SIGTERM or SIGINT."""
     die_with_parent(parent_fd)
+    from afina.api import logs
     from afina.pipeline.worker import Worker
 
+    logs.configure(settings.log_level)
     return Worker.open(settings).run()
 
 

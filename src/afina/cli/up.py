@@ -105,15 +105,11 @@ class Supervisor:
                 if not self._ready and child.deaths >= DEATHS_AT_START:
                     self._say(f"The {child.spec.name} does not start: {child.last_words()}")
                     return 1
-            if not self._ready and self._answers():
+            if not self._ready and is_healthy(self.url):
                 self._ready = True
                 self._greet()
             self._wake.wait(TICK_S)
         return 0
-
-    def _answers(self) -> bool:
-        """Whether the api says that it is well and the engine can be reached."""
-        return self._settings.engine_socket.exists() and is_healthy(self.url)
 
     def _greet(self) -> None:
         data = self._settings.data

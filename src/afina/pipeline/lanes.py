@@ -15,6 +15,7 @@ import structlog
 
 from afina.domain.jobs import Job, JobError, JobStatus
 from afina.errors import AfinaError, InvalidRequest, StaleFence, Unavailable
+from afina.pipeline.faults import fault_of
 from afina.pipeline.held import Cancelled, HeldLease, LeaseKeeper, LeaseLost
 from afina.pipeline.identity import is_known_dead
 from afina.pipeline.journal import JournalDrain
@@ -79,8 +80,8 @@ class Lane:
             except AfinaError as error:
                 log.warning("lane.fault", lane=self._name, error=error.one_line())
                 pause = ERROR_PAUSE_S
-            except Exception:
-                log.exception("lane.fault", lane=self._name)
+            except Exception as error:  # noqa: BLE001 - logged, and the work goes on
+                log.error("lane.fault", lane=self._name, **fault_of(error))
                 pause = ERROR_PAUSE_S
             self._stop.wait(pause)
 
@@ -123,8 +124,8 @@ class PrepareLane:
         except Unavailable:
             self.keeper.give_back(lease)
             raise
-        except Exception:
-            log.exception("job.prepare_failed", job=lease.job.id)
+        except Exception as error:  # noqa: BLE001 - logged, and the work goes on
+            log.error("job.prepare_failed", job=lease.job.id, **fault_of(error))
             publish.fail_job(self.platform, lease.job, INTERNAL)
 
 

@@ -17,6 +17,7 @@ from afina.domain.jobs import Job, JobError, JobStatus, Wish
 from afina.domain.runs import RunEvent, RunPaths, RunSpec
 from afina.errors import AfinaError, Internal, StaleFence
 from afina.pipeline import exits
+from afina.pipeline.faults import fault_of
 from afina.pipeline.finish import finish_job
 from afina.pipeline.follow import Follower
 from afina.pipeline.held import HeldLease
@@ -208,8 +209,8 @@ class TrainingRun:
         except AfinaError as error:
             log.error("job.finish_failed", job=self.job.id, error=error.message)
             self._fail(JobError("server_error", error.one_line()))
-        except Exception:
-            log.exception("job.finish_failed", job=self.job.id)
+        except Exception as error:  # noqa: BLE001 - logged, and the work goes on
+            log.error("job.finish_failed", job=self.job.id, **fault_of(error))
             self._fail(INTERNAL)
 
     def _fail(self, error: JobError) -> None:

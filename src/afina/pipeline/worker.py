@@ -18,6 +18,7 @@ import structlog
 
 from afina.domain.jobs import JobStatus
 from afina.errors import AfinaError
+from afina.pipeline.faults import fault_of
 from afina.pipeline.held import LeaseKeeper
 from afina.pipeline.identity import WorkerIdentity
 from afina.pipeline.lanes import ChoresLane, Lane, PrepareLane, claim
@@ -80,8 +81,8 @@ class Worker:
         except AfinaError as error:
             log.warning("worker.fault", error=error.one_line())
             self._stop.wait(FAULT_PAUSE_S)
-        except Exception:
-            log.exception("worker.fault")
+        except Exception as error:  # noqa: BLE001 - logged, and the work goes on
+            log.error("worker.fault", **fault_of(error))
             self._stop.wait(FAULT_PAUSE_S)
 
     def _train(self) -> None:

@@ -1,0 +1,15 @@
+"""A fault of our own in the log: its class and where it came from, and none of its words, which
+may hold a user's text."""
+
+from __future__ import annotations
+
+import traceback
+
+FRAMES = 12
+
+
+def fault_of(error: BaseException) -> dict[str, str]:
+    """Fields for a log line about `error`."""
+    frames = traceback.extract_tb(error.__traceback__, limit=-FRAMES)
+    where = " < ".join(f"{f.filename}:{f.lineno} {f.name}" for f in reversed(frames))
+    return {"exception": type(error).__name__, "frames": where}
