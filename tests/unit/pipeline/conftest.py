@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -100,6 +101,7 @@ class Shop:
         """Step until the lane has done with the job."""
         while not run.is_over:
             run.step()
+            time.sleep(0.002)  # leaves the processor to the trainer
         return self.job(run.job.id)
 
     def job(self, job_id: str) -> Job:
