@@ -1,0 +1,169 @@
+"""Preparation: a job becomes a run with nothing left open, or a refusal with line and remedy."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from tests.tiny import write_tiny_tokenizer
+from tests.unit.pipeline.conftest import Shop
+
+from afina.domain.codec import encode
+from afina.domain.jobs import Hyperparameters, Job, JobStatus
+from afina.domain.models import BaseModel
+from afina.domain.runs import RunSpec
+from afina.pipeline.lanes import PrepareLane
+from afina.pipeline.run_files import read_spec
+from afina.service.files import upload_file
+from afina.service.jobs import JobRequest, create_job
+from afina.text.renderer import Renderer
+
+CANARY = "zyxwvut"
+
+
+def chat(number: int, answer: str = "the fox") -> str:
+    messages = [
+        {"role": "user", "content": f"what says the fox number {number}?"},
+        {"role": "assistant", "content": f"{answer} {number}"},
+    ]
+    return json.dumps({"messages": messages}) + "\n"
+
+
+@pytest.fixture
+def shop(shop: Shop) -> Shop:
+    """With a base model that has a tokenizer and a template, and no weights."""
+    folder = shop.platform.settings.models / "tiny"
+    write_tiny_tokenizer(folder)
+    (folder / "config.json").write_text(json.dumps({"max_position_embeddings": 512}))
+    record = BaseModel("tiny", "/moved/away", "0" * 64, 1, context_tokens=512)
+    (folder / "afina.json").write_text(json.dumps(encode(record)))
+    return shop
+
+
+def upload(shop: Shop, text: str) -> str:
+    source = [text.encode()]
+    return upload_file(shop.platform, shop.caller, source, "chats.jsonl", "fine-tune").id
+
+
+def create(shop: Shop, training: str, validation: str | None = None) -> Job:
+    request = JobRequest("tiny", training, validation_file=validation, seed=7)
+    return create_job(shop.platform, shop.caller, request)
+
+
+def prepare(shop: Shop, job: Job) -> Job:
+    lane = PrepareLane(shop.platform, shop.keeper(), "worker")
+    assert lane.work()
+    assert not lane.work()
+    return shop.job(job.id)
+
+
+def prepared_spec(shop: Shop, job: Job) -> RunSpec:
+    return read_spec(shop.paths(job))
+
+
+def test_a_good_file_becomes_a_queued_job_and_a_whole_spec(shop: Shop) -> None:
+    job = create(shop, upload(shop, "".join(chat(n) for n in range(12))))
+    done = prepare(shop, job)
+    assert done.status is JobStatus.QUEUED
+    assert done.hyperparameters == Hyperparameters(8, 1, 1.0)
+    assert [event.message.split(":")[0] for event in shop.events(job)] == [
+        "Created fine-tuning job",
+        "Validating training file",
+        "Files validated, moving job to queued state",
+    ]
+    spec = prepared_spec(shop, job)
+    assert spec.training.rows == 12
+    assert spec.optimizer.total_steps == 96
+    assert spec.base.path == str(shop.platform.settings.models / "tiny")
+    assert spec.seed == 7
+    assert "auto" not in shop.paths(job).spec.read_text()
+    with shop.platform.database.read():
+        assert shop.claim("trainer").job.id == job.id
+
+
+def test_parity_prompts_come_by_hash_from_the_validation_rows(shop: Shop) -> None:
+    training = upload(shop, "".join(chat(n) for n in range(10)))
+    validation = upload(shop, "".join(chat(n, "thou") for n in range(20, 40)))
+    job = create(shop, training, validation)
+    assert prepare(shop, job).status is JobStatus.QUEUED
+    spec = prepared_spec(shop, job)
+    renderer = Renderer.load(shop.platform.settings.models / "tiny")
+    expected = {tuple(renderer.prompt([json.loads(chat(n))["messages"][0]])) for n in range(20, 40)}
+    assert len(spec.parity_prompts) == 8
+    assert {prompt.ids for prompt in spec.parity_prompts} <= expected
+    hashes = [prompt.row_sha256 for prompt in spec.parity_prompts]
+    assert hashes == sorted(hashes)
+
+
+def test_preparing_again_gives_the_same_bytes(shop: Shop) -> None:
+    job = create(shop, upload(shop, "".join(chat(n) for n in range(12))))
+    prepare(shop, job)
+    first = shop.paths(job).spec.read_bytes()
+    again = create(shop, job.training_file)
+    prepare(shop, again)
+    assert prepared_spec(shop, again) == replace(prepared_spec(shop, job), job_id=again.id)
+    assert shop.paths(job).spec.read_bytes() == first
+
+
+def test_a_bad_row_fails_the_job_by_line_and_never_by_its_text(
+    shop: Shop, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bad = json.dumps({"messages": [{"role": "user", "content": CANARY}]}) + "\n"
+    job = create(shop, upload(shop, "".join(chat(n) for n in range(11)) + bad))
+    done = prepare(shop, job)
+    assert done.status is JobStatus.FAILED
+    assert done.error is not None
+    assert done.error.param == "training_file"
+    assert "12" in done.error.message
+    findings = json.loads((shop.paths(job).root / "findings" / "training_file.json").read_text())
+    assert findings["findings"][0]["line"] == 12
+    told = capsys.readouterr()
+    said = json.dumps([encode(done), encode(shop.events(job)), findings]) + told.out + told.err
+    assert CANARY not in said
+
+
+def test_too_few_rows_are_refused_in_the_words_of_the_wire(shop: Shop) -> None:
+    done = prepare(shop, create(shop, upload(shop, "".join(chat(n) for n in range(3)))))
+    assert done.error is not None
+    assert done.error.code == "invalid_n_examples"
+    assert done.error.message == (
+        "Training file has 3 example(s), but must have at least 10 examples"
+    )
+
+
+def test_a_fault_of_the_validation_file_names_that_file(shop: Shop) -> None:
+    training = upload(shop, "".join(chat(n) for n in range(10)))
+    done = prepare(shop, create(shop, training, upload(shop, '{"messages": []}\n')))
+    assert done.error is not None
+    assert done.error.param == "validation_file"
+
+
+def test_a_base_that_went_away_meanwhile_is_a_plain_error(shop: Shop) -> None:
+    job = create(shop, upload(shop, "".join(chat(n) for n in range(10))))
+    (shop.platform.settings.models / "tiny" / "afina.json").unlink()
+    done = prepare(shop, job)
+    assert done.error is not None
+    assert done.error.code == "model_not_available"
+
+
+def test_a_fault_of_ours_fails_the_job_without_details(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise RuntimeError(CANARY)
+
+    monkeypatch.setattr("afina.pipeline.prepare.build_shards", broken)
+    done = prepare(shop, create(shop, upload(shop, "".join(chat(n) for n in range(10)))))
+    assert done.error is not None
+    assert done.error.code == "server_error"
+    assert CANARY not in done.error.message
+
+
+def test_findings_and_spec_are_whole_files(shop: Shop) -> None:
+    job = create(shop, upload(shop, "".join(chat(n) for n in range(10))))
+    prepare(shop, job)
+    left = [path for path in shop.paths(job).root.rglob(".*") if path.is_file()]
+    assert left == []
+    assert Path(prepared_spec(shop, job).training.path).is_dir()
