@@ -20,7 +20,7 @@ from afina.domain.files import Purpose, StoredFile
 from afina.domain.jobs import Job, JobCheckpoint, JobError, JobStatus
 from afina.domain.manifests import Manifest
 from afina.domain.models import TunedModel, tuned_name
-from afina.errors import Internal
+from afina.errors import IllegalTransition, Internal
 from afina.service import usage
 from afina.service.files import add_file
 from afina.service.jobs import CANCELLED_TEXT, event
@@ -63,7 +63,8 @@ class Publication:
 
 def store_tune(platform: Platform, job: Job, facts: TuneFacts, files: Mapping[str, Path]) -> str:
     """Stores a tune's files (by their published names) and manifest under the job's fence;
-    returns the manifest's sha256. Doing it again changes nothing."""
+    returns the manifest's sha256. Doing it again changes nothing. Raises StaleFence,
+    IllegalTransition."""
     staged: dict[str, StagedBlob] = {}
     try:
         for name, path in files.items():
@@ -79,7 +80,7 @@ def store_tune(platform: Platform, job: Job, facts: TuneFacts, files: Mapping[st
         )
         staged[""] = platform.blobs.stage([manifest.to_bytes()])
         with platform.database.write() as tx:
-            jobs.require_fence(tx, job.id, job.fence)
+            _require_running(tx, job)
             for blob in staged.values():
                 holder = Holder("job", job.id)
                 references.admit(tx, platform.blobs, blob, holder, platform.now())
@@ -98,7 +99,7 @@ def publish_models(platform: Platform, job: Job, publication: Publication) -> Jo
     staged = None if raw is None else platform.blobs.stage([raw])
     try:
         with platform.database.write() as tx:
-            jobs.require_fence(tx, job.id, job.fence)
+            _require_running(tx, job)
             done = _Publishing(platform, tx, job, jobs.caller_of(tx, job.id))
             published = done.run(publication, staged)
     finally:
@@ -138,6 +139,12 @@ def end_cancelled(platform: Platform, job: Job, trained_tokens: int = 0) -> Job:
         held = references.drop_references(tx, Holder("job", job.id))
     references.remove_blobs(platform.database, platform.blobs, held)
     return cancelled
+
+
+def _require_running(tx: Tx, job: Job) -> None:
+    status = jobs.require_fence(tx, job.id, job.fence)
+    if status is not JobStatus.RUNNING:
+        raise IllegalTransition(f"The job {job.id} is {status.value} and cannot bring a model.")
 
 
 @dataclass(frozen=True)

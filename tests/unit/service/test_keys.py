@@ -1,0 +1,140 @@
+"""Keys: one made at the first start, hashed in the store, dead the moment they are revoked."""
+
+from __future__ import annotations
+
+import re
+import stat
+import threading
+from pathlib import Path
+
+import pytest
+from tests.platforms import clock_of, open_platform
+
+from afina.domain.accounts import Caller
+from afina.errors import InvalidRequest, NotFound, Unauthenticated
+from afina.service.keys import (
+    SECRET,
+    authenticate,
+    create_key,
+    ensure_first_key,
+    list_keys,
+    revoke_key,
+)
+from afina.service.platform import Platform
+from afina.store import accounts
+
+
+def test_the_first_key_is_written_for_its_owner_alone(platform: Platform) -> None:
+    path = ensure_first_key(platform)
+    assert path == platform.settings.data / "api-key"
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert SECRET.fullmatch(path.read_text().strip())
+    caller = authenticate(platform, path.read_text().strip())
+    assert re.fullmatch(r"proj_\w{24}", caller.project_id)
+    assert re.fullmatch(r"org-\w{24}", caller.organization_id)
+
+
+def test_the_first_key_is_made_once_by_however_many_starts(tmp_path: Path) -> None:
+    platform = open_platform(tmp_path / "data")
+    found: list[str] = []
+
+    def start() -> None:
+        found.append(ensure_first_key(platform).read_text())
+
+    threads = [threading.Thread(target=start) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    caller = authenticate(platform, found[0].strip())
+    assert len(set(found)) == len(list_keys(platform, caller)) == 1
+    platform.close()
+
+
+def test_a_start_that_died_before_storing_its_key_is_taken_up(
+    platform: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def die(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(accounts, "insert_key", die)
+        with pytest.raises(KeyboardInterrupt):
+            ensure_first_key(platform)
+    path = platform.settings.data / "api-key"
+    path.write_text(platform.ids.secret() + "\n")
+    before = path.read_text()
+    assert ensure_first_key(platform).read_text() == before
+    authenticate(platform, before.strip())
+
+
+def test_a_key_file_that_holds_no_key_is_replaced(platform: Platform) -> None:
+    path = platform.settings.data / "api-key"
+    path.write_text("hunter2\n")
+    authenticate(platform, ensure_first_key(platform).read_text().strip())
+
+
+def test_the_store_holds_no_secret(platform: Platform, caller: Caller) -> None:
+    _, secret = create_key(platform, caller, "mine")
+    database = platform.database.path
+    assert database is not None
+    for path in database.parent.glob("afina.db*"):
+        assert secret.encode() not in path.read_bytes()
+        assert secret[9:30].encode() not in path.read_bytes()
+
+
+def test_a_key_opens_its_project_until_it_is_revoked(platform: Platform, caller: Caller) -> None:
+    key, secret = create_key(platform, caller, "mine")
+    found = authenticate(platform, secret)
+    assert (found.project_id, found.key_id) == (caller.project_id, key.id)
+    assert key.redacted == f"{secret[:12]}…{secret[-4:]}"
+    revoked = revoke_key(platform, caller, key.id)
+    assert revoked.revoked_at == platform.now()
+    with pytest.raises(Unauthenticated, match="revoked"):
+        authenticate(platform, secret)
+    clock_of(platform).advance(5)
+    assert revoke_key(platform, caller, key.id) == revoked
+
+
+def test_a_key_opens_nothing_after_its_time(platform: Platform, caller: Caller) -> None:
+    _, secret = create_key(platform, caller, "short", expires_after_s=10)
+    clock_of(platform).advance(9)
+    authenticate(platform, secret)
+    clock_of(platform).advance(1)
+    with pytest.raises(Unauthenticated, match="expired"):
+        authenticate(platform, secret)
+
+
+@pytest.mark.parametrize("secret", ["", "sk-afina-", "sk-" + "a" * 100_000, "\udcff", "é" * 43])
+def test_what_is_no_key_opens_nothing(platform: Platform, caller: Caller, secret: str) -> None:
+    with pytest.raises(Unauthenticated) as caught:
+        authenticate(platform, secret)
+    assert caught.value.code == "invalid_api_key"
+    assert secret not in caught.value.message or not secret
+
+
+def test_keys_are_listed_and_revoked_within_their_project(
+    platform: Platform, caller: Caller, stranger: Caller
+) -> None:
+    key, _ = create_key(platform, caller, "mine")
+    assert [k.name for k in list_keys(platform, caller)] == ["mine", "First key"]
+    assert list_keys(platform, stranger) == []
+    with pytest.raises(NotFound):
+        revoke_key(platform, stranger, key.id)
+
+
+@pytest.mark.parametrize("name", ["", "x" * 201, "a\nb"])
+def test_names_of_keys_have_their_limits(platform: Platform, caller: Caller, name: str) -> None:
+    with pytest.raises(InvalidRequest):
+        create_key(platform, caller, name)
+
+
+def test_use_of_a_key_is_noted_now_and_then(platform: Platform, caller: Caller) -> None:
+    _, secret = create_key(platform, caller, "mine")
+    used = []
+    for seconds in (0, 299, 1):
+        clock_of(platform).advance(seconds)
+        authenticate(platform, secret)
+        used.append(list_keys(platform, caller)[0].last_used_at)
+    start = platform.now() - 300
+    assert used == [start, start, start + 300]
