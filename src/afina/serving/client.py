@@ -15,7 +15,7 @@ import socket
 from collections import deque
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import httptools
 import msgspec
@@ -162,8 +162,8 @@ class _Stream(asyncio.Protocol):
         self.status = 0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        # uvloop's transports are of no class of asyncio's.
+        self._transport = cast(asyncio.Transport, transport)
 
     def send(self, data: bytes) -> None:
         if self._transport is not None:
