@@ -14,7 +14,7 @@ _USUAL: Final = (*range(128, 1025, 128), *range(1280, USUAL_LARGEST + 1, 256))
 
 def bin_capacities(longest_row: int) -> tuple[int, ...]:
     """The capacities for data whose longest row has `longest_row` tokens."""
-    larger = []
-    while (larger or [USUAL_LARGEST])[-1] < longest_row:
-        larger.append((larger or [USUAL_LARGEST])[-1] + 1024)
-    return (*_USUAL, *larger)
+    capacities = [*_USUAL]
+    while capacities[-1] < longest_row:
+        capacities.append(capacities[-1] + 1024)
+    return tuple(capacities)

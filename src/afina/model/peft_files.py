@@ -52,7 +52,7 @@ _HARMLESS: Final = frozenset(
         "ensure_weight_tying",
     }
 )
-_EMPTY: Final = (None, False, [], {}, "")
+_EMPTY: Final[tuple[object, ...]] = (None, False, [], {}, "")
 
 Pairs = Mapping[str, tuple[torch.Tensor, torch.Tensor]]
 
@@ -101,7 +101,7 @@ class AdapterConfig:
 
 
 def parse_config(raw: bytes) -> AdapterConfig:
-    """An adapter_config.json. Raises InvalidRequest naming the setting that is not computed here."""
+    """An adapter_config.json. Raises InvalidRequest naming what is not computed here."""
     try:
         value: Any = json.loads(raw)
     except ValueError as error:
@@ -152,7 +152,8 @@ def adapter_bytes(pairs: Pairs) -> bytes:
     for layer, (a, b) in pairs.items():
         tensors[f"base_model.model.{layer}.lora_A.weight"] = a.contiguous()
         tensors[f"base_model.model.{layer}.lora_B.weight"] = b.contiguous()
-    return save(dict(sorted(tensors.items())), metadata={"format": "pt"})
+    raw: bytes = save(dict(sorted(tensors.items())), metadata={"format": "pt"})
+    return raw
 
 
 def read_pairs(path: Path, config: AdapterConfig) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from afina.training.packed import Masks, PackedContext, group_spans
+from afina.model.packed import Masks, PackedContext, group_spans
 from afina.training.packing import Bin
 
 

@@ -23,7 +23,7 @@ from safetensors.torch import load, save
 from afina.domain.codec import decode, encode
 from afina.domain.runs import RECORD, CheckpointRecord, RunPaths
 from afina.model.peft_files import CONFIG, WEIGHTS, AdapterConfig, adapter_bytes
-from afina.training.adapter import TrainedAdapter
+from afina.model.trained import TrainedAdapter
 from afina.training.optimizer import AdamW
 
 MASTERS: Final = "masters.safetensors"

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 
 import torch
 
+from afina.model.packed import Masks
 from afina.training.bins import Rows, make_bin
 from afina.training.network import TrainedNetwork
-from afina.training.packed import Masks
 from afina.training.packing import epoch_order, pack_rows
 
 _ORDER_KEY = 1 << 40

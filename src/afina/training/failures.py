@@ -7,7 +7,12 @@ from __future__ import annotations
 
 from afina.errors import AfinaError
 
-_MEMORY_WORDS = ("can't allocate memory", "out of memory", "not enough memory", "failed to allocate")
+_MEMORY_WORDS = (
+    "can't allocate memory",
+    "out of memory",
+    "not enough memory",
+    "failed to allocate",
+)
 
 
 def describe_failure(error: BaseException) -> dict[str, object]:

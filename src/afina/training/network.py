@@ -8,9 +8,9 @@ from torch import nn
 from afina.domain.runs import LoraSpec
 from afina.model.base import LoadedBase
 from afina.model.lora import LoraLinear, put_lora_layers
-from afina.training.adapter import TrainedAdapter
+from afina.model.loss import summed_loss
+from afina.model.trained import TrainedAdapter
 from afina.training.bins import BinTensors
-from afina.training.loss import summed_loss
 
 
 class _Unset:

@@ -12,6 +12,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
+
+from afina.domain.mixing import mixed_key
 
 
 @dataclass(frozen=True)
@@ -22,27 +25,18 @@ class Bin:
     capacity: int
 
 
-def splitmix64(values: np.ndarray) -> np.ndarray:
-    """The finaliser of SplitMix64: a fixed, well mixed function of 64-bit integers."""
-    z = values.astype(np.uint64)
-    z = (z + np.uint64(0x9E3779B97F4A7C15)).astype(np.uint64)
+def _mixed(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """afina.domain.mixing.splitmix64, of many numbers."""
+    z = values + np.uint64(0x9E3779B97F4A7C15)
     z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return np.asarray(z ^ (z >> np.uint64(31)))
+    return z ^ (z >> np.uint64(31))
 
 
-def mixed_key(*parts: int) -> int:
-    """One 63-bit number from several: a key for anything random at that place."""
-    key = np.zeros(1, dtype=np.uint64)
-    for part in parts:
-        key = splitmix64(key ^ np.uint64(part & 0xFFFFFFFFFFFFFFFF))
-    return int(key[0] >> np.uint64(1))
-
-
-def epoch_order(rows: int, seed: int, epoch: int) -> np.ndarray:
+def epoch_order(rows: int, seed: int, epoch: int) -> NDArray[np.int64]:
     """The order of an epoch's rows."""
     key = np.uint64(mixed_key(seed, epoch))
-    return np.argsort(splitmix64(np.arange(rows, dtype=np.uint64) ^ key), kind="stable")
+    return np.argsort(_mixed(np.arange(rows, dtype=np.uint64) ^ key), kind="stable")
 
 
 def steps_in_epoch(rows: int, batch_size: int) -> int:
@@ -50,14 +44,14 @@ def steps_in_epoch(rows: int, batch_size: int) -> int:
     return math.ceil(rows / batch_size)
 
 
-def rows_of_step(order: np.ndarray, batch_size: int, step_in_epoch: int) -> tuple[int, ...]:
+def rows_of_step(order: NDArray[np.int64], batch_size: int, step_in_epoch: int) -> tuple[int, ...]:
     """The rows of one step of an epoch."""
     start = step_in_epoch * batch_size
     return tuple(int(row) for row in order[start : start + batch_size])
 
 
 def pack_rows(
-    rows: Sequence[int], lengths: Sequence[int] | np.ndarray, capacities: Sequence[int]
+    rows: Sequence[int], lengths: Sequence[int] | NDArray[np.int64], capacities: Sequence[int]
 ) -> tuple[Bin, ...]:
     """Bins for `rows`: longest first into the fullest bin that has room, and then each bin takes
     the smallest capacity that fits. Raises ValueError for a row longer than every capacity."""

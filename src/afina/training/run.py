@@ -21,7 +21,7 @@ from afina.data.shards import Shards
 from afina.domain.clock import SYSTEM_CLOCK, Clock
 from afina.domain.codec import decode
 from afina.domain.jobs import Wish
-from afina.domain.runs import RunCheckpoint, RunPaths, RunResult, RunSpec
+from afina.domain.runs import ParityRow, RunCheckpoint, RunPaths, RunResult, RunSpec
 from afina.errors import TrainingFailed
 from afina.model.base import load_base
 from afina.model.peft_files import CONFIG, WEIGHTS, AdapterConfig, read_adapter
@@ -161,11 +161,13 @@ class _Run:
             if wish is not None:
                 return self._stopped(wish)
             if self.stop.asked:
-                return self._left()
+                self._leave()
+                return None
             try:
                 self._step(self.state.step + 1)
             except Interrupted:
-                return self._left()
+                self._leave()
+                return None
         return self._finish("succeeded")
 
     def _step(self, step: int) -> None:
@@ -240,7 +242,7 @@ class _Run:
             {"step": state.step, "directory": where, "metrics": dict(state.metrics)},
         )
 
-    def _left(self) -> None:
+    def _leave(self) -> None:
         """SIGTERM: what was done is kept; nothing is said, so that event numbers stay."""
         if self.state.step > self.saved_step:
             self._save("resume")
@@ -248,10 +250,13 @@ class _Run:
         self.events.close()
 
     def _stopped(self, wish: Wish) -> RunResult:
-        self.events.append("stopped", {"step": self.state.step, "wish": wish.value})
-        if self.state.step > 0:
-            self._save("resume") if self.state.step > self.saved_step else None
-        return self._finish("cancelled" if wish is Wish.CANCEL else "paused")
+        if self.state.step > self.saved_step:
+            self._save("resume")
+        if wish is Wish.CANCEL:
+            self.events.append("stopped", {"step": self.state.step})
+            return self._finish("cancelled")
+        # a paused run says nothing: when it goes on, the numbers of its events go on too
+        return self._finish("paused")
 
     def _finish(self, outcome: Outcome) -> RunResult:
         self.hooks.at("finishing", self.state.step)
@@ -286,7 +291,7 @@ class _Run:
         self.events.close()
         return result
 
-    def _parity(self, folder: Path) -> tuple[object, ...]:
+    def _parity(self, folder: Path) -> tuple[ParityRow, ...]:
         _, pairs = read_adapter(folder / CONFIG, folder / WEIGHTS)
         self.network.adapter.load_published(pairs)
         return greedy_rows(

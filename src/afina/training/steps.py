@@ -12,23 +12,24 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
+from afina.domain.mixing import mixed_key
 from afina.domain.runs import RunSpec
 from afina.errors import TrainingFailed
+from afina.model.packed import Masks
 from afina.training.bins import BinTensors, Rows, make_bin
 from afina.training.network import TrainedNetwork
 from afina.training.optimizer import AdamW
-from afina.training.packed import Masks
 from afina.training.packing import (
     epoch_order,
-    mixed_key,
     pack_rows,
     rows_of_step,
     steps_in_epoch,
 )
 
 
-class Interrupted(Exception):  # noqa: N818 - no error: the step is given up, its gradients too
+class Interrupted(Exception):
     """SIGTERM came within a step."""
 
 
@@ -55,7 +56,7 @@ class Stepper:
         self.lengths = rows.lengths
         self.steps_per_epoch = steps_in_epoch(len(rows), spec.batch_size)
         self._masks = Masks()
-        self._order: tuple[int, np.ndarray] | None = None
+        self._order: tuple[int, NDArray[np.int64]] | None = None
 
     def epoch_of(self, step: int) -> int:
         """The epoch of a step; both count from 1."""
@@ -101,7 +102,7 @@ class Stepper:
             value = float(loss.detach())
             if not math.isfinite(value):
                 raise self._not_finite(step, value)
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
         finally:
             adapter.dropout_generator = None
         return value, float(right)

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 import torch
-import torch.nn.functional as F
+from torch.nn import functional
 
 _FUSED_FROM: Final = 768
 _SHARE_OF_LONGEST: Final = 0.7
@@ -90,7 +90,7 @@ class _FoldedAttention(torch.autograd.Function):
     """softmax(scale q kᵀ + mask) v over `[B, R, D]` and `[B, L, D]`, probabilities kept."""
 
     @staticmethod
-    def forward(  # noqa: PLR0913
+    def forward(
         ctx: Any,
         q_BRD: torch.Tensor,
         k_BLD: torch.Tensor,
@@ -127,7 +127,7 @@ class PackedContext:
     groups: tuple[Group, ...]
     masks: Masks = field(repr=False)
 
-    def attend(
+    def attend(  # noqa: PLR0913
         self,
         layer: int,  # noqa: ARG002
         q_1HTD: torch.Tensor,
@@ -144,9 +144,14 @@ class PackedContext:
             return self._attend_group(q_1HTD, k_1GTD, v_1GTD, how).transpose(1, 2)
         parts = []
         for group in self.groups:
-            q, k, v = (_Fold.apply(x[0], group) for x in (q_1HTD, k_1GTD, v_1GTD))
+            q, k, v = (
+                _Fold.apply(x[0], group)  # type: ignore[no-untyped-call]
+                for x in (q_1HTD, k_1GTD, v_1GTD)
+            )
             parts.append(self._attend_group(q, k, v, how))
-        flat_THD: torch.Tensor = _Unfold.apply(q_1HTD.shape[2], self.groups, *parts)
+        flat_THD: torch.Tensor = _Unfold.apply(  # type: ignore[no-untyped-call]
+            q_1HTD.shape[2], self.groups, *parts
+        )
         return flat_THD.unsqueeze(0)
 
     def _attend_group(
@@ -165,7 +170,7 @@ class PackedContext:
             mask = None
             if window is not None and window < length:
                 mask = self.masks.get(length, window, q_CHLD.dtype, 1)
-            return F.scaled_dot_product_attention(
+            return functional.scaled_dot_product_attention(
                 q_CHLD, k_CGLD, v_CGLD, mask, is_causal=mask is None, scale=scaling, enable_gqa=True
             )
         mask = self.masks.get(length, window, q_CHLD.dtype, repeats)
@@ -173,7 +178,9 @@ class PackedContext:
         k = k_CGLD.reshape(chats * groups, length, -1)
         v = v_CGLD.reshape(chats * groups, length, -1)
         if softcap is None:
-            out: torch.Tensor = _FoldedAttention.apply(q, k, v, mask, scaling)
+            out: torch.Tensor = _FoldedAttention.apply(  # type: ignore[no-untyped-call]
+                q, k, v, mask, scaling
+            )
         else:
             scores = torch.tanh(torch.bmm(q, k.transpose(1, 2)) * (scaling / softcap)) * softcap
             out = torch.bmm(torch.softmax(scores + mask, -1), v)

@@ -50,5 +50,7 @@ def summed_loss(
 
     Weights are fp32, one over the step's learned tokens; a weight of 0 is padding.
     """
-    loss, right = _SummedLoss.apply(logits_KV, targets_K, weights_K)
+    loss, right = _SummedLoss.apply(  # type: ignore[no-untyped-call]
+        logits_KV, targets_K, weights_K
+    )
     return loss, right

@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import nn
+from torch.nn import functional
 
+from afina.domain.mixing import mixed_key
 from afina.domain.runs import LoraSpec
-from afina.training.packing import mixed_key
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,7 @@ class TrainedAdapter:
     def delta(self, name: str, x: torch.Tensor) -> torch.Tensor:
         """The low-rank term alone, without gradients for the matrices."""
         view = self.views[name]
-        return F.linear(F.linear(x, view.a), view.b) * self.scaling
+        return functional.linear(functional.linear(x, view.a), view.b) * self.scaling
 
     def linear(self, base: nn.Linear, name: str, x: torch.Tensor) -> torch.Tensor:
         """The whole layer: base product and low-rank term."""
@@ -120,7 +120,9 @@ class TrainedAdapter:
             keep = 1 - self.spec.dropout
             mask = torch.empty_like(x).bernoulli_(keep, generator=self.dropout_generator)
             mask.div_(keep)
-        out: torch.Tensor = _LoraProduct.apply(x, self.anchor, base, self.views[name], self, mask)
+        out: torch.Tensor = _LoraProduct.apply(  # type: ignore[no-untyped-call]
+            x, self.anchor, base, self.views[name], self, mask
+        )
         return out
 
 
@@ -140,7 +142,7 @@ class _LoraProduct(torch.autograd.Function):
         flat = x.reshape(-1, x.shape[-1])
         seen = flat if mask is None else flat * mask.view_as(flat)
         low = torch.mm(seen, views.a.t())
-        out = F.linear(flat, base.weight, base.bias)
+        out = functional.linear(flat, base.weight, base.bias)
         out.addmm_(low, views.b.t(), alpha=adapter.scaling)
         ctx.save_for_backward(seen, low, mask)
         ctx.base, ctx.views, ctx.scaling = base, views, adapter.scaling
