@@ -1,0 +1,131 @@
+"""The network's linear layers as the engine computes them: fewer, prepacked products.
+
+Every linear layer of a base stands in a LoraLinear that asks `ServedLayers` for its whole output.
+Layers that read the same input (query, key and value; gate and up) are one product: the first call
+computes all, the others return their part. Weights are reordered once for the processor, the bits
+of the results stay the same. The low-rank terms of the batch's adapters are added by the bank.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import nn
+
+from afina.model.lora import LoraLinear
+from afina.serving.adapters import WorkingSet
+
+_TOGETHER = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
+
+
+@dataclass(eq=False)
+class Product:
+    """One product and the layers it serves. `names` are full names, in the order of the rows."""
+
+    names: list[str]
+    sizes: list[int]
+    in_features: int
+    weight: torch.Tensor
+    bias: torch.Tensor | None
+    packed: torch.Tensor | None = None
+    last_input: torch.Tensor | None = None
+    last_output: tuple[torch.Tensor, ...] = ()
+
+    def compute(self, x: torch.Tensor) -> torch.Tensor:
+        """The base's part for input `x` `[..., in]`."""
+        if self.packed is None:
+            return torch.nn.functional.linear(x, self.weight, self.bias)
+        out: torch.Tensor = torch.ops.mkldnn._linear_pointwise(
+            x, self.packed, self.bias, "none", [], ""
+        )
+        return out
+
+
+@dataclass
+class ServedLayers:
+    """What all LoraLinear layers of one served base refer to."""
+
+    adapters: WorkingSet
+    products: dict[str, Product] = field(default_factory=dict)
+    places: dict[str, int] = field(default_factory=dict)
+
+    def delta(self, name: str, x: torch.Tensor) -> torch.Tensor | None:
+        """Never asked: `linear` gives the whole output."""
+        raise NotImplementedError(name, x.shape)
+
+    def linear(self, base: nn.Linear, name: str, x: torch.Tensor) -> torch.Tensor:  # noqa: ARG002
+        """The whole output of layer `name`."""
+        product = self.products[name]
+        if product.last_input is not x:
+            out = product.compute(x)
+            self.adapters.add_to(out, product.names, x)
+            if len(product.sizes) == 1:
+                return out
+            product.last_output = torch.split(out, product.sizes, dim=-1)
+            product.last_input = x
+        return product.last_output[self.places[name]]
+
+    def forget_step(self) -> None:
+        """Lets go of the last step's tensors."""
+        for product in self.products.values():
+            product.last_input = None
+            product.last_output = ()
+
+
+def serve_layers(model: nn.Module, adapters: WorkingSet) -> ServedLayers:
+    """Puts the engine's layers in the place of all linear ones of `model`."""
+    served = ServedLayers(adapters)
+    linears = {n: m for n, m in model.named_modules() if isinstance(m, nn.Linear)}
+    for names in _products(linears):
+        product = _product(names, [linears[name] for name in names])
+        adapters.know(names, product.in_features, product.sizes)
+        for place, name in enumerate(names):
+            served.products[name] = product
+            served.places[name] = place
+    for name, linear in linears.items():
+        parent, _, last = name.rpartition(".")
+        setattr(model.get_submodule(parent), last, LoraLinear(linear, name, served))
+    return served
+
+
+def _products(linears: dict[str, nn.Linear]) -> list[list[str]]:
+    groups: list[list[str]] = []
+    taken: set[str] = set()
+    for name, linear in linears.items():
+        if name in taken:
+            continue
+        parent, _, last = name.rpartition(".")
+        together = next((t for t in _TOGETHER if t[0] == last), (last,))
+        names = [f"{parent}.{other}" if parent else other for other in together]
+        alike = all(
+            n in linears
+            and linears[n].in_features == linear.in_features
+            and (linears[n].bias is None) == (linear.bias is None)
+            for n in names
+        )
+        if not alike:
+            names = [name]
+        taken.update(names)
+        groups.append(names)
+    # A member seen before its first layer must not be computed twice.
+    return [g for g in groups if len(g) > 1 or not any(g[0] in o for o in groups if len(o) > 1)]
+
+
+def _product(names: list[str], linears: list[nn.Linear]) -> Product:
+    first = linears[0]
+    weight = first.weight.data
+    bias = None if first.bias is None else first.bias.data
+    if len(linears) > 1:
+        weight = torch.cat([linear.weight.data for linear in linears])
+        bias = None if bias is None else torch.cat([linear.bias.data for linear in linears])
+    product = Product(names, [m.out_features for m in linears], first.in_features, weight, bias)
+    if weight.dtype == torch.bfloat16 and torch.backends.mkldnn.is_available():
+        product.packed = torch.ops.mkldnn._reorder_linear_weight(weight)
+        product.weight = weight.new_zeros(1, 1).expand_as(weight)
+    if product.packed is not None or len(linears) > 1:
+        for linear in linears:
+            # Shape and dtype stay, the memory goes: the product has its own copy.
+            hollow = linear.weight.new_zeros(1, 1).expand_as(linear.weight)
+            linear.weight = nn.Parameter(hollow, requires_grad=False)
+    return product

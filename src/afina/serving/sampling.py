@@ -1,0 +1,137 @@
+"""From logits to tokens. The same row, seed, choice and position always give the same token.
+
+A token is the argmax of logits / T plus Gumbel noise, drawn from a counter, so neither company nor
+preemption nor a restart can change an answer. Drawing noise for a whole vocabulary would cost more
+than the network on a small machine; so the argmax is taken in two stages that together have the
+same distribution: first among blocks of the vocabulary, by the logarithm of their mass, then among
+the tokens of the winning block.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import torch
+
+_BLOCK: Final = 256
+_CANDIDATES: Final = 128
+_MASK64: Final = (1 << 64) - 1
+
+
+@dataclass(frozen=True)
+class Choosing:
+    """How one row's next token is chosen. `forced` overrides everything."""
+
+    seed: int
+    choice: int
+    position: int
+    temperature: float = 1.0
+    top_p: float = 1.0
+    forced: int | None = None
+
+    @property
+    def is_greedy(self) -> bool:
+        return self.temperature < 1e-5
+
+    @property
+    def key(self) -> int:
+        """64 bits that differ for each seed, choice and position."""
+        key = _mixed(self.seed & _MASK64)
+        key = _mixed(key ^ (self.choice + 0x9E3779B97F4A7C15))
+        return _mixed(key ^ (self.position + 0xD1B54A32D192ED03))
+
+
+def choose(logits_RV: torch.Tensor, rows: Sequence[Choosing]) -> list[int]:
+    """The next token of each row."""
+    tokens: list[int] = logits_RV[: len(rows)].argmax(-1).tolist()
+    drawn = [i for i, row in enumerate(rows) if not row.is_greedy and row.forced is None]
+    if drawn:
+        found = _draw(logits_RV[drawn], [rows[i] for i in drawn])
+        for index, token in zip(drawn, found, strict=True):
+            tokens[index] = token
+    return [t if r.forced is None else r.forced for t, r in zip(tokens, rows, strict=True)]
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """Log-probabilities at one position: the chosen token's, and the best ids with theirs."""
+
+    chosen: float
+    ids: list[int]
+    logprobs: list[float]
+
+
+def logprobs(logits_RV: torch.Tensor, tokens: Sequence[int], tops: Sequence[int]) -> list[Candidates]:
+    """Log-probabilities of the network itself, before temperature and top_p."""
+    scores = torch.log_softmax(logits_RV[: len(tokens)].float(), -1)
+    chosen = scores.gather(1, torch.tensor(tokens).unsqueeze(1)).squeeze(1).tolist()
+    most = max(tops, default=0)
+    values, ids = (t.tolist() for t in scores.topk(most, -1)) if most else ([], [])
+    return [
+        Candidates(chosen[i], ids[i][:k] if k else [], values[i][:k] if k else [])
+        for i, k in enumerate(tops)
+    ]
+
+
+def _draw(logits_RV: torch.Tensor, rows: list[Choosing]) -> list[int]:
+    heat = torch.tensor([[row.temperature] for row in rows], dtype=torch.float32)
+    scores = logits_RV.float() / heat
+    limited = [i for i, row in enumerate(rows) if row.top_p < 1.0]
+    if limited:
+        scores[limited] = _nucleus(scores[limited], [rows[i].top_p for i in limited])
+    size = scores.shape[1]
+    blocks = -(-size // _BLOCK)
+    if blocks * _BLOCK != size:
+        scores = torch.nn.functional.pad(scores, (0, blocks * _BLOCK - size), value=-math.inf)
+    parts = scores.view(len(rows), blocks, _BLOCK)
+    noise = _gumbel([row.key for row in rows], blocks + _BLOCK)
+    block = (parts.logsumexp(-1) + noise[:, :blocks]).argmax(-1)
+    inside = parts[torch.arange(len(rows)), block] + noise[:, blocks:]
+    tokens: list[int] = (block * _BLOCK + inside.argmax(-1)).tolist()
+    return tokens
+
+
+def _nucleus(scores: torch.Tensor, top_ps: list[float]) -> torch.Tensor:
+    """Keeps the smallest set of best tokens whose mass reaches top_p; equals stay together."""
+    limit = torch.tensor([[p] for p in top_ps])
+    mass = scores.logsumexp(-1, keepdim=True)
+    count = min(_CANDIDATES, scores.shape[1])
+    while True:
+        best = scores.topk(count, -1).values
+        sums = (best - mass).exp().cumsum(-1)
+        if count == scores.shape[1] or bool((sums[:, -1:] >= limit).all()):
+            break
+        count = min(count * 8, scores.shape[1])
+    kept = (sums - (best - mass).exp() < limit).sum(-1, keepdim=True).clamp(min=1)
+    threshold = best.gather(1, kept - 1)
+    return scores.masked_fill(scores < threshold, -math.inf)
+
+
+def _gumbel(keys: list[int], count: int) -> torch.Tensor:
+    """Standard Gumbel noise `[len(keys), count]` from a hash of key and index."""
+    signed = [key - (1 << 64) if key >= 1 << 63 else key for key in keys]
+    counter = torch.arange(1, count + 1) * -0x61C8864680B583EB
+    bits = _mixed_tensor(torch.tensor(signed).unsqueeze(1) + counter)
+    uniform = (((bits >> 11) & ((1 << 53) - 1)).double() + 0.5) * 2.0**-53
+    return -torch.log(-torch.log(uniform)).float()
+
+
+def _mixed(x: int) -> int:
+    """The finaliser of splitmix64."""
+    x = (x ^ (x >> 30)) * 0xBF58476D1CE4E5B9 & _MASK64
+    x = (x ^ (x >> 27)) * 0x94D049BB133111EB & _MASK64
+    return x ^ (x >> 31)
+
+
+def _mixed_tensor(x: torch.Tensor) -> torch.Tensor:
+    """The same on int64 tensors, whose products wrap and whose shifts must be made unsigned."""
+    x = (x ^ _shifted(x, 30)) * -0x40A7B892E31B1A47
+    x = (x ^ _shifted(x, 27)) * -0x6B2FB644ECCEEE15
+    return x ^ _shifted(x, 31)
+
+
+def _shifted(x: torch.Tensor, by: int) -> torch.Tensor:
+    return (x >> by) & ((1 << (64 - by)) - 1)
