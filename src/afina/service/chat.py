@@ -69,7 +69,9 @@ class ChatService:
             base=model.base.id,
             adapter=model.adapter,
             prompt=prompt,
-            max_tokens=_room(request, len(prompt), renderer.context_tokens),
+            max_tokens=_room(
+                request, len(prompt), model.base.context_tokens or renderer.context_tokens
+            ),
             seed=self._seed(request.seed),
             namespace=caller.project_id,
             n=request.n or 1,

@@ -1,0 +1,39 @@
+"""One live server a module, and a fresh one where a test needs it for itself."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import openai
+import pytest
+
+from afina.serving.testing import Script
+from tests.contract.live import Live, running, settings_for
+
+
+@pytest.fixture(scope="module")
+def module_live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
+    with running(settings_for(tmp_path_factory.mktemp("data"))) as live:
+        yield live
+
+
+@pytest.fixture
+def live(module_live: Live) -> Live:
+    """The module's server with the engine's script as it was at first."""
+    module_live.engine.script = Script()
+    return module_live
+
+
+@pytest.fixture
+def own_live(tmp_path: Path) -> Iterator[Live]:
+    """A server of the test's own."""
+    with running(settings_for(tmp_path)) as live:
+        yield live
+
+
+@pytest.fixture
+def client(live: Live) -> Iterator[openai.OpenAI]:
+    """The official client."""
+    with openai.OpenAI(base_url=f"{live.url}/v1", api_key=live.key, max_retries=0) as client:
+        yield client
