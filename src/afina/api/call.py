@@ -63,6 +63,12 @@ class Keyring:
         scope[CALLER] = caller
         return caller
 
+    def forget(self, key_id: str) -> None:
+        """From now on the key is looked up again: a revoked one opens nothing more here."""
+        for secret, (_, caller) in list(self._known.items()):
+            if caller.key_id == key_id:
+                self._known.pop(secret, None)
+
 
 @dataclass(frozen=True)
 class Call:

@@ -127,8 +127,7 @@ def check(
     if json:
         from afina.domain.codec import encode
 
-        lines = {"bad_lines": list(report.bad_lines), "blank_lines": list(report.blank_lines)}
-        shown = encode(report) | lines
+        shown = encode(report) | {"bad_lines": list(report.bad_lines)}
         shown["model"] = base.id if base else None
         print_json(shown | ({"clean": encode(cleaned)} if cleaned else {}))
     else:
@@ -204,7 +203,7 @@ def _estimate_facts(result: Any, base: BaseModel) -> dict[str, str]:
     if result.seconds is None:
         facts["time"] = "unknown: this machine's rate with the model was never measured"
     else:
-        about = f"± {result.seconds_error:.0%} on a quiet machine"
+        about = f"± {result.seconds_error:.0%} where nothing else runs"
         facts["time"] = f"about {in_time(result.seconds)} ({about})"
     facts["cost"] = in_dollars(dollars(result.cost_pico))
     return facts
@@ -246,8 +245,8 @@ def _show_report(report: CheckReport, base: BaseModel | None, show_all: bool) ->
         "file": f"{report.file}, {in_bytes(report.bytes_total)}",
         "rows": f"{in_count(report.rows_total)}, {in_count(report.rows_usable)} usable",
     }
-    if len(report.blank_lines):
-        facts["blank lines"] = in_count(len(report.blank_lines))
+    if report.blank_lines:
+        facts["blank lines"] = in_count(report.blank_lines)
     if report.counts:
         facts["findings"] = ", ".join(f"{count} {rule}" for rule, count in report.counts.items())
     if base is not None:

@@ -19,7 +19,7 @@ from typer.testing import Result
 from afina.cli.main import app
 
 Afina = Callable[..., Result]
-JOB = {
+JOB: dict[str, Any] = {
     "id": "ftjob-1",
     "status": "queued",
     "model": "base",

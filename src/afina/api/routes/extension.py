@@ -133,7 +133,9 @@ async def create_key(call: Caller_) -> Response:
 @router.delete("/keys/{key_id}", summary="Revoke an API key", dependencies=[_NO_QUERY])
 def revoke_key(call: Caller_, key_id: str) -> Response:
     """From now on the key opens nothing."""
-    return answer(_key(keys.revoke_key(call.platform, call.caller, key_id)))
+    key = keys.revoke_key(call.platform, call.caller, key_id)
+    call.parts.keyring.forget(key_id)
+    return answer(_key(key))
 
 
 @router.get("/bases", summary="Base models of this machine", dependencies=[_NO_QUERY])

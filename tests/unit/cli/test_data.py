@@ -1,0 +1,134 @@
+"""`afina data`: what it prints, counts and returns; the bard's file is the example."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from tests.tiny import write_tiny_tokenizer
+from typer.testing import Result
+
+from afina.domain.codec import encode
+from afina.domain.models import BaseModel
+
+Afina = Callable[..., Result]
+BARD = Path(__file__).parents[3] / "examples" / "bard"
+CANARY = "swordfish"
+
+
+@pytest.fixture
+def chats(afina: Afina, tmp_path: Path) -> Path:
+    """The bard's questions as chats, the bad row among them."""
+    path = tmp_path / "bard.jsonl"
+    columns = ("--user", "Question", "--assistant", "Answer")
+    done = afina("data", "convert", str(BARD / "questions.csv"), *columns, "--to", str(path))
+    assert done.exit_code == 0, done.output
+    return path
+
+
+@pytest.fixture
+def base(tmp_path: Path) -> str:
+    """A base model's folder without weights in the data directory of `afina`."""
+    folder = tmp_path / "data" / "models" / "tiny"
+    write_tiny_tokenizer(folder)
+    record = BaseModel(
+        "tiny",
+        str(folder),
+        "0" * 64,
+        1,
+        context_tokens=4096,
+        capabilities={"train_tokens_per_s": 1000.0},
+    )
+    (folder / "afina.json").write_text(json.dumps(encode(record)))
+    return "tiny"
+
+
+@pytest.mark.parametrize(("name", "rows"), [("questions.csv", 51), ("held_out.csv", 10)])
+def test_the_bards_files_are_as_excel_saves_them(name: str, rows: int) -> None:
+    raw = (BARD / name).read_bytes()
+    assert raw.count(b"\r\n") == raw.count(b"\n") == rows + 1
+    with pytest.raises(UnicodeDecodeError):
+        raw.decode("utf-8")
+    text = raw.decode("cp1252")
+    assert {"’", "“", "”"} <= set(text)
+    with (BARD / name).open(encoding="cp1252", newline="") as file:
+        assert len(list(csv.DictReader(file))) == rows
+
+
+def test_a_conversion_says_what_it_read_and_how_many_rows(chats: Path, afina: Afina) -> None:
+    first = json.loads(chats.read_text("utf-8").splitlines()[0])
+    assert [message["role"] for message in first["messages"]] == ["user", "assistant"]
+    again = afina(
+        "data", "convert", str(BARD / "questions.csv"), "--user", "question",
+        "--assistant", "answer", "--to", str(chats), "--json",
+    )  # fmt: skip
+    report = json.loads(again.stdout)
+    assert report["encoding"] == "cp1252"
+    assert report["rows_in"] == report["rows_out"] + sum(report["dropped"].values()) == 51
+
+
+def test_a_column_that_is_not_there_is_named_with_those_that_are(
+    afina: Afina, tmp_path: Path
+) -> None:
+    done = afina(
+        "data", "convert", str(BARD / "questions.csv"), "--user", "Frage",
+        "--assistant", "Answer", "--to", str(tmp_path / "x.jsonl"),
+    )  # fmt: skip
+    assert done.exit_code == 1
+    assert "Frage" in done.stderr
+    assert "Question" in done.stderr
+    assert not (tmp_path / "x.jsonl").exists()
+
+
+def test_the_bad_row_is_named_with_line_and_remedy_and_fails_the_check(
+    chats: Path, afina: Afina
+) -> None:
+    done = afina("data", "check", str(chats))
+    assert done.exit_code == 1
+    assert "bard.jsonl:26 message 2 [empty-content]" in done.stdout
+    assert "were not checked" in done.stderr
+
+
+def test_cleaning_drops_and_counts_the_bad_row(chats: Path, afina: Afina, tmp_path: Path) -> None:
+    clean = tmp_path / "clean.jsonl"
+    done = afina("data", "check", str(chats), "--clean", str(clean), "--json")
+    assert done.exit_code == 0
+    assert json.loads(done.stdout)["clean"] == {"rows_in": 51, "rows_out": 50, "rows_dropped": 1}
+    lines = chats.read_bytes().splitlines(keepends=True)
+    assert clean.read_bytes() == b"".join(lines[:25] + lines[26:])
+    assert afina("data", "check", str(clean)).exit_code == 0
+
+
+def test_findings_never_hold_the_text_of_a_row(afina: Afina, tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text(
+        f'{{"messages": [{{"role": "alien", "content": "{CANARY}"}}]}}\n{CANARY}\n' * 20
+    )
+    for form in ((), ("--all",), ("--json",)):
+        done = afina("data", "check", str(path), *form)
+        assert done.exit_code == 1
+        assert CANARY not in done.output
+
+
+def test_an_estimate_needs_a_base_and_then_counts_as_the_bill_does(
+    chats: Path, afina: Afina, base: str
+) -> None:
+    done = afina("data", "estimate", str(chats), "--epochs", "2", "--json")
+    found = json.loads(done.stdout)
+    assert (found["model"], found["rows"], found["rows_dropped"]) == (base, 50, 1)
+    assert found["trained_tokens"] == 2 * found["tokens_per_epoch"]
+    assert found["steps"] == 100
+    assert found["seconds"] > 0
+    shown = afina("data", "estimate", str(chats), "--model", base).stdout
+    assert "50, 1 not usable" in shown
+    assert "$0.00" in shown
+
+
+def test_an_estimate_without_a_model_here_says_how_to_get_one(chats: Path, afina: Afina) -> None:
+    done = afina("data", "estimate", str(chats))
+    assert (done.exit_code, "--model" in done.stderr) == (1, True)
+    done = afina("data", "estimate", str(chats), "--model", "gone")
+    assert (done.exit_code, "afina models pull" in done.stderr) == (1, True)
