@@ -19,6 +19,7 @@ from afina.errors import BadSettings, InvalidRequest, NotFound, Unauthenticated,
 from afina.service.platform import Platform
 from afina.store import accounts
 from afina.store.database import Tx
+from afina.store.dialects import lock_name
 
 SECRET: Final = re.compile(r"sk-afina-[A-Za-z0-9]{43}")
 _PREFIX_SHOWN: Final = len("sk-afina-") + 3
@@ -31,6 +32,7 @@ def ensure_first_key(platform: Platform) -> Path:
     DATA/api-key (mode 0600), whose path is returned."""
     path = platform.settings.data / "api-key"
     with platform.database.write() as tx:
+        lock_name(tx, "first key")
         if accounts.any_key(tx):
             return path
         secret = _kept_secret(path) or platform.ids.secret()

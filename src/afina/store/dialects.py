@@ -42,17 +42,14 @@ def is_sqlite(engine: Engine) -> bool:
 
 def insert_new(tx: Connection, table: Table, rows: Sequence[Mapping[str, Any]]) -> int:
     """Inserts the rows that break no unique constraint; says how many that were."""
+    insert = postgresql.insert if tx.dialect.name == "postgresql" else sqlite.insert
+    key = next(iter(table.primary_key.columns))
     added = 0
     for start in range(0, len(rows), _ROWS_A_STATEMENT):
         values = [dict(row) for row in rows[start : start + _ROWS_A_STATEMENT]]
-        if tx.dialect.name == "postgresql":
-            added += tx.execute(
-                postgresql.insert(table).values(values).on_conflict_do_nothing()
-            ).rowcount
-        else:
-            added += tx.execute(
-                sqlite.insert(table).values(values).on_conflict_do_nothing()
-            ).rowcount
+        # The rows that come back are counted: drivers disagree on what they call affected.
+        new = insert(table).values(values).on_conflict_do_nothing().returning(key)
+        added += len(tx.execute(new).all())
     return added
 
 

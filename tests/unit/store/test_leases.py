@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 
 import pytest
 from tests.platforms import claim, clock_of, first_caller, start_job, upload
@@ -15,6 +16,7 @@ from afina.domain.jobs import Job, JobStatus, Wish
 from afina.errors import IllegalTransition, NotFound, StaleFence
 from afina.service.platform import Platform
 from afina.store import events, jobs, leases
+from afina.store.database import Tx
 
 
 def get(platform: Platform, job_id: str) -> Job:
@@ -96,7 +98,7 @@ def test_every_write_of_a_worker_that_lost_its_lease_is_refused(platform: Platfo
     assert claim(platform, "worker-2") is not None
     before = get(platform, old.id)
     event = JobEvent("ftevent-x", old.id, 1, "info", "late", sequence=99)
-    writes = [
+    writes: list[Callable[[Tx], object]] = [
         lambda tx: leases.beat(tx, old.id, old.fence, platform.clock.now(), 60.0),
         lambda tx: leases.release(tx, old.id, old.fence),
         lambda tx: jobs.move_job(tx, old.id, old.fence, JobStatus.QUEUED),
