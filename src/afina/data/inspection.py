@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from array import array
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import msgspec
@@ -93,10 +93,13 @@ class Inspection:
         return len(self.bad_lines) >= self.limits.max_bad_rows
 
     def findings(self) -> tuple[Finding, ...]:
-        """What is listed, by line; findings about the whole file come last."""
+        """What is listed: errors before warnings where not all fit, and then by line; findings
+        about the whole file come last."""
         last = self._last_line + 1
         ordered = sorted(self._findings, key=lambda f: (f.line or last, f.message_number or 0))
-        return tuple(ordered[: self.limits.max_findings])
+        ordered.sort(key=lambda f: f.severity is not Severity.ERROR)
+        kept = ordered[: self.limits.max_findings]
+        return tuple(sorted(kept, key=lambda f: (f.line or last, f.message_number or 0)))
 
     def _look(self, line: SourceLine) -> bool:
         """Runs the rules over one line; whether the row is free of errors so far."""
@@ -210,19 +213,18 @@ class Inspection:
                 )
             )
 
-    def _duplicates(self) -> list[tuple[int, int]]:
-        """Lines that are the same as an earlier one, and that one."""
+    def _duplicates(self) -> Iterator[tuple[int, int]]:
+        """Lines that are the same as an earlier one, and the first of that kind, by line."""
         hashes = np.frombuffer(self._hashes, dtype=np.uint64)
         lines = np.frombuffer(self._lines, dtype=np.int64)
         order = np.argsort(hashes, kind="stable")
-        same = np.flatnonzero(hashes[order][1:] == hashes[order][:-1])
-        found = []
-        for place in same.tolist():
-            first = place
-            while first > 0 and hashes[order[first - 1]] == hashes[order[place]]:
-                first -= 1
-            found.append((int(lines[order[place + 1]]), int(lines[order[first]])))
-        return sorted(found)
+        is_first = np.ones(len(order), dtype=np.bool_)
+        is_first[1:] = hashes[order][1:] != hashes[order][:-1]
+        firsts = np.maximum.accumulate(np.where(is_first, np.arange(len(order)), 0))
+        later = lines[order[~is_first]]
+        earlier = lines[order[firsts[~is_first]]]
+        for place in np.argsort(later):
+            yield int(later[place]), int(earlier[place])
 
 
 def _text(raw: bytes | None) -> str | None:

@@ -63,7 +63,7 @@ class Renderer:
         facts = learn_template(self._template, tokenizer)
         self.tokenizer: ChatTokenizer = tokenizer.with_control(facts.control_texts)
         self._encoder = TextEncoder(self.tokenizer)
-        self._header = facts.header
+        self._facts = facts
         native = self._template.knows_tools
         self._dialect = Dialect(native, developer=self._template.mentions("developer"))
         self.tools_format: str = "native" if native else tool_text.FORMAT
@@ -149,7 +149,7 @@ class Renderer:
     ) -> list[tuple[TemplateText, TurnText]] | InvalidRequest:
         try:
             chat, mark = self._read(messages, tools)
-            turns = find_turns(self._template, self.tokenizer, chat, self._header)
+            turns = find_turns(self._template, self.tokenizer, chat, self._facts)
         except InvalidRequest as error:
             return error
         return [
@@ -162,12 +162,12 @@ class Renderer:
         answers = sum(message["role"] == "assistant" for message in chat.messages)
         if not answers:
             return ()
-        if self._header is not None:
-            places = header_places(text, self._header)
+        if self._facts.header is not None:
+            places = header_places(text, self._facts.header)
             if len(places) == answers + 1:
                 return tuple(places[:-1])
         try:
-            turns = turns_by_prefix(self._template, self.tokenizer, chat)
+            turns = turns_by_prefix(self._template, self.tokenizer, chat, self._facts.trailing)
         except InvalidRequest:
             return ()
         if len(turns) != 1 or not text.startswith(turns[0].text[: turns[0].spans[-1][1]]):

@@ -127,10 +127,29 @@ class ChatTokenizer:
         return str(self._whole.decode(kept, skip_special_tokens=False))
 
     @functools.cached_property
-    def is_byte_level(self) -> bool:
-        """Whether tokens are runs of bytes, so that texts of tokens can be joined as bytes."""
+    def _decoders(self) -> tuple[str, ...]:
+        """The kinds of tokenizer.json's decoder, one after the other."""
         decoder = json.loads(self._source).get("decoder") or {}
-        return bool(decoder.get("type") == "ByteLevel")
+        parts = decoder.get("decoders", [decoder]) if decoder else []
+        return tuple(part["type"] for part in parts)
+
+    @functools.cached_property
+    def is_byte_level(self) -> bool:
+        """Whether every token is a run of bytes, in the alphabet of GPT-2."""
+        return self._decoders == ("ByteLevel",)
+
+    @functools.cached_property
+    def joins_bytes(self) -> bool:
+        """Whether a text is its tokens' bytes, one after the other."""
+        fallback = "ByteFallback" in self._decoders and not (
+            set(self._decoders) - {"Replace", "ByteFallback", "Fuse", "Strip"}
+        )
+        return self.is_byte_level or fallback
+
+    @functools.cached_property
+    def strips_first_space(self) -> bool:
+        """Whether a text loses the space that its first token begins with."""
+        return not self.is_byte_level and "Strip" in self._decoders
 
     def token_bytes(self, token: int) -> bytes:
         """The bytes that a token stands for, perhaps part of a character."""

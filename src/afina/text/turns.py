@@ -32,6 +32,8 @@ class TemplateFacts:
     the same spans as rendering prefixes does."""
     end_text: str
     """The control token that ends an assistant's turn."""
+    trailing: str
+    """What the template writes after the end of the last turn of a chat: a line break, say."""
 
 
 @dataclass(frozen=True)
@@ -68,14 +70,23 @@ def learn_template(template: ChatTemplate, tokenizer: ChatTokenizer) -> Template
             "tuning could teach it when to stop.",
             remedy="Write the end-of-turn token into the folder's chat_template.jinja.",
         )
-    header = _header(template, strict, open_text, user)
-    return TemplateFacts(structure, header, end.group().strip())
+    trailing = after[_token_end(end.group(), end.start()) :]
+    probe = _Probe(template, strict, trailing)
+    return TemplateFacts(structure, _header(probe, open_text, user), end.group().strip(), trailing)
 
 
-def _header(
-    template: ChatTemplate, tokenizer: ChatTokenizer, open_text: str, user: dict[str, str]
-) -> str | None:
+@dataclass(frozen=True)
+class _Probe:
+    """What a template is tried with."""
+
+    template: ChatTemplate
+    tokenizer: ChatTokenizer
+    trailing: str
+
+
+def _header(probe: _Probe, open_text: str, user: dict[str, str]) -> str | None:
     """The header, if scanning for it is as good as rendering prefixes on a few small chats."""
+    template, tokenizer = probe.template, probe.tokenizer
     closed = template.render([user])
     header = open_text[len(closed) :] if open_text.startswith(closed) else ""
     first = tokenizer.control_pattern.match(header)
@@ -91,7 +102,7 @@ def _header(
     for messages in chats:
         chat = Conversation(messages, None, [m["role"] == "assistant" for m in messages])
         try:
-            by_prefix = turns_by_prefix(template, tokenizer, chat)
+            by_prefix = turns_by_prefix(template, tokenizer, chat, probe.trailing)
         except (TemplateRefused, InvalidRequest):
             continue
         if (
@@ -103,14 +114,14 @@ def _header(
 
 
 def find_turns(
-    template: ChatTemplate, tokenizer: ChatTokenizer, chat: Conversation, header: str | None
+    template: ChatTemplate, tokenizer: ChatTokenizer, chat: Conversation, facts: TemplateFacts
 ) -> Sequence[TurnText]:
     """The text or texts that a chat trains. Raises InvalidRequest."""
-    if header is not None and not chat.uses_tools:
-        found = turns_by_header(template, tokenizer, chat, header)
+    if facts.header is not None and not chat.uses_tools:
+        found = turns_by_header(template, tokenizer, chat, facts.header)
         if found is not None:
             return [found]
-    return turns_by_prefix(template, tokenizer, chat)
+    return turns_by_prefix(template, tokenizer, chat, facts.trailing)
 
 
 def turns_by_header(
@@ -146,7 +157,7 @@ def header_places(text: str, header: str) -> list[int]:
 
 
 def turns_by_prefix(
-    template: ChatTemplate, tokenizer: ChatTokenizer, chat: Conversation
+    template: ChatTemplate, tokenizer: ChatTokenizer, chat: Conversation, trailing: str
 ) -> Sequence[TurnText]:
     """Spans by rendering the chat up to each assistant's turn and up to its end."""
     whole = template.render(chat.messages, chat.tools)
@@ -154,23 +165,22 @@ def turns_by_prefix(
     for number, message in enumerate(chat.messages):
         if message["role"] != "assistant":
             continue
-        turns.append((*_turn(template, tokenizer, chat, number), chat.learned[number]))
+        text = template.render(chat.messages[: number + 1], chat.tools)
+        start = _start(template, chat, number, text)
+        end = _last_control(tokenizer, text.removesuffix(trailing), start)
+        turns.append((text, (start, end), chat.learned[number]))
     stable = all(whole.startswith(text[: span[1]]) for text, span, _ in turns)
     if stable:
         return [TurnText(whole, tuple(span for _, span, _ in turns), tuple(t[2] for t in turns))]
     return [TurnText(text, (span,), (True,)) for text, span, learned in turns if learned]
 
 
-def _turn(
-    template: ChatTemplate, tokenizer: ChatTokenizer, chat: Conversation, number: int
-) -> tuple[str, tuple[int, int]]:
-    """The chat up to and with one assistant's turn, and the span of that turn in it."""
-    text = template.render(chat.messages[: number + 1], chat.tools)
-    start = _start(template, chat, number, text)
+def _last_control(tokenizer: ChatTokenizer, text: str, start: int) -> int:
+    """The end of the last control token after `start`; of the text where there is none."""
     end = start
     for match in tokenizer.control_pattern.finditer(text, start):
         end = _token_end(match.group(), match.start())
-    return text, (start, end if end > start else len(text))
+    return end if end > start else len(text)
 
 
 def _start(template: ChatTemplate, chat: Conversation, number: int, text: str) -> int:

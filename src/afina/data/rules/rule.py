@@ -6,7 +6,7 @@ wrote there. Kinds of rules differ in what they look at.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -67,7 +67,7 @@ class FileFacts:
     last_line: int | None
     """Where the check stopped, if it did before the end."""
     min_rows: int
-    duplicates: Sequence[tuple[int, int]]
+    duplicates: Iterable[tuple[int, int]]
     """(line, the earlier line that is the same)."""
 
 
