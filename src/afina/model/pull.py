@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from afina.domain.clock import SYSTEM_CLOCK, Clock
 from afina.domain.models import BASE_ID, BaseModel, base_slug
@@ -123,7 +123,10 @@ def _fetch_from_hub(hub_id: str, made: Path) -> None:
 def _record(
     source: Source, made: Path, target: Path, clock: Clock, progress: Progress
 ) -> BaseModel:
-    facts = _facts(made, progress)
+    from afina.model.probe import probe
+
+    progress("Checking that it computes here what transformers computes, and how fast …")
+    found = probe(made)
     return BaseModel(
         id=source.id,
         path=str(target.absolute()),
@@ -131,17 +134,10 @@ def _record(
         created_at=int(clock.now()),
         hub_id=source.hub_id,
         licence=source.licence,
-        **facts,
+        architecture=found.architecture,
+        parameters=found.parameters,
+        context_tokens=found.context_tokens,
+        admitted=found.refusal is None,
+        refusal=found.refusal,
+        capabilities=found.capabilities,
     )
-
-
-def _facts(made: Path, progress: Progress) -> dict[str, Any]:
-    from afina.model.base import load_base
-
-    progress("Checking that it computes what it should …")
-    base = load_base(made, "bf16")
-    return {
-        "architecture": base.architecture,
-        "parameters": sum(p.numel() for p in base.model.parameters()),
-        "context_tokens": base.context_tokens,
-    }
