@@ -6,6 +6,7 @@ yet. Nothing here loads a model or asks anybody outside.
 
 from __future__ import annotations
 
+import functools
 import json
 from pathlib import Path
 from typing import Final
@@ -75,10 +76,18 @@ def _choices(platform: Platform) -> str:
 
 def _read(folder: Path) -> BaseModel | None:
     try:
-        return decode(BaseModel, json.loads((folder / RECORD).read_bytes()), RECORD)
+        record = folder / RECORD
+        status = record.stat()
+        return _decoded(record, (status.st_ino, status.st_mtime_ns, status.st_size))
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValueError) as error:
         # One damaged record must not hide the other models.
         _LOG.warning("base_record_unreadable", folder=str(folder), reason=str(error))
         return None
+
+
+@functools.lru_cache(maxsize=256)
+def _decoded(record: Path, stamp: tuple[int, int, int]) -> BaseModel:  # noqa: ARG001
+    """Every chat request asks for a base; a record is read again once its file has changed."""
+    return decode(BaseModel, json.loads(record.read_bytes()), RECORD)
