@@ -106,8 +106,8 @@ def list_jobs(
     if metadata is not None and not metadata:
         where = and_(where, ~exists().where(labels.job_id == JOBS.c.id))
     for key, value in (metadata or {}).items():
-        pair = and_(labels.job_id == JOBS.c.id, labels.key == key, labels.value == value)
-        where = and_(where, exists().where(pair))
+        having = select(labels.job_id).where(labels.key == key, labels.value == value)
+        where = and_(where, JOBS.c.id.in_(having))
     rows, more = read_page(tx, JOBS, where, after=after, limit=limit)
     return Page(tuple(job_of(row) for row in rows), more)
 

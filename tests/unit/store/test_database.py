@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from alembic import op
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
@@ -69,6 +70,31 @@ def test_processes_that_start_together_migrate_once(tmp_path: Path) -> None:
     for process in running:
         out, err = process.communicate(timeout=60)
         assert (process.returncode, out.strip()) == (0, HEAD), err
+
+
+def test_a_migration_that_is_cut_off_leaves_the_old_schema(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = Database.open(url(tmp_path))
+    for number in range(1, 20, 3):
+        made = 0
+
+        def cut_off(*args: object, number: int = number, **options: object) -> object:
+            nonlocal made
+            made += 1
+            if made == number:
+                raise KeyboardInterrupt
+            return create(*args, **options)
+
+        with monkeypatch.context() as patch:
+            create = op.create_index
+            patch.setattr(op, "create_index", cut_off)
+            with pytest.raises(KeyboardInterrupt):
+                opened.migrate()
+        assert opened.schema_revision() is None
+    opened.migrate()
+    assert opened.schema_revision() == HEAD
+    opened.close()
 
 
 def test_a_file_that_is_no_database_is_refused(tmp_path: Path) -> None:
