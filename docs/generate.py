@@ -5,13 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 from afina.cli.reference import reference
+from afina.data.rules.registry import catalogue
 
 HERE = Path(__file__).parent
 
 
 def pages() -> dict[Path, str]:
     """Every generated page and its text."""
-    return {HERE / "cli.md": reference()}
+    return {HERE / "cli.md": reference(), HERE / "rules.md": catalogue()}
 
 
 def main() -> None:
