@@ -33,7 +33,8 @@ def _format_message(report: CheckReport, finding: Finding, which: Which) -> str:
     place = f"Example {report.first_bad_example}"
     if finding.message_number is not None:
         place += f", message {finding.message_number}"
-    joined = "" if finding.message[:1].islower() else ":"
+    reads_on = finding.message[:1].islower() or finding.message.startswith("Discriminator")
+    joined = "" if reads_on else ":"
     return (
         f"The job failed due to a file format error in the {which.replace('_', ' ')}. "
         f"Invalid file format. {place}{joined} {finding.message} (line {finding.line}, rule "

@@ -19,11 +19,11 @@ def quick_value(raw: bytes, max_depth: int) -> Any:
     """The value of a line that is certainly fine, or `msgspec.UNSET` for one to look at closely.
 
     Closely: what the fast parser refuses, what may be nested too deeply, and what may hold a key
-    twice (then writing the value again gives fewer keys than were read).
+    twice (then writing the value again gives fewer quotation marks than were read).
     """
     try:
         value = msgspec.json.decode(raw)
-        if raw.count(b'":') != msgspec.json.encode(value).count(b'":'):
+        if raw.count(b'"') != msgspec.json.encode(value).count(b'"') or rb"\u0022" in raw:
             return msgspec.UNSET
     except (ValueError, RecursionError, msgspec.MsgspecError):
         return msgspec.UNSET
@@ -34,12 +34,7 @@ def quick_value(raw: bytes, max_depth: int) -> Any:
 
 def slow_value(raw: bytes) -> Any:
     """The value of a line that passed all the line rules, whatever made it suspicious."""
-    return json.loads(raw.decode("utf-8"), parse_int=_number)
-
-
-def _number(digits: str) -> int | float:
-    """Python refuses to read integers of more than 4,300 digits."""
-    return int(digits) if len(digits) <= 4000 else float(digits)
+    return json.loads(raw.decode("utf-8"))
 
 
 def depth(raw: bytes) -> int:
@@ -72,6 +67,11 @@ def shown(name: object) -> str:
     if isinstance(name, str):
         return f"a string of {len(name)} characters"
     return type_name(name)
+
+
+def shown_field(name: object) -> str | None:
+    """A key as the field of a finding, None where it may be text that people wrote."""
+    return name if isinstance(name, str) and _SHOWN.fullmatch(name) else None
 
 
 def type_name(value: object) -> str:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
-from typing import Any, NoReturn
+from typing import Any, Final, NoReturn
 
-from afina.data.rows import depth
+from afina.data.rows import depth, shown
 from afina.data.rules.rule import Fault, Faults, LineFacts
+
+_MAX_DIGITS: Final = 4000
+"""Python itself refuses to read or write integers of more than 4,300."""
 
 
 def line_too_long(line: LineFacts) -> Faults:
@@ -54,10 +57,15 @@ def not_finite(line: LineFacts) -> Faults:
             raise _ConstantFound("a number out of range")
         return value
 
+    def whole(digits: str) -> int:
+        if len(digits) > _MAX_DIGITS:
+            raise _ConstantFound("a number out of range")
+        return int(digits)
+
     if line.text is None:
         return
     try:
-        json.loads(line.text, parse_constant=refuse, parse_float=finite, parse_int=float)
+        json.loads(line.text, parse_constant=refuse, parse_float=finite, parse_int=whole)
     except _ConstantFound as error:
         yield Fault(f"The line holds {error}, which is not a JSON number.")
 
@@ -76,8 +84,8 @@ def duplicate_key(line: LineFacts) -> Faults:
         return
     json.loads(line.text, object_pairs_hook=pairs, parse_int=float)
     if twice:
-        names = ", ".join(f'"{key}"' for key in twice if len(key) <= 40)
-        yield Fault(f"An object has a key more than once{': ' if names else ''}{names}.")
+        names = ", ".join(sorted({shown(key) for key in twice}))
+        yield Fault(f"An object has a key more than once: {names}.")
 
 
 def lone_surrogate(line: LineFacts) -> Faults:

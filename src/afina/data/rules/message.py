@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from afina.data.rows import shown, type_name
+from afina.data.rows import shown, shown_field, type_name
 from afina.data.rules.rule import Fault, Faults, Message
 
 _ALWAYS: Final = frozenset({"role", "content", "name"})
@@ -33,7 +33,7 @@ def unknown_role(message: Message) -> Faults:
 def unknown_message_key(message: Message) -> Faults:
     for key in message:
         if key not in KEYS_BY_ROLE[message["role"]]:
-            yield Fault(f"contains an extra {shown(key)}.", field=key if len(key) <= 40 else None)
+            yield Fault(f"contains an extra {shown(key)}.", field=shown_field(key))
 
 
 def missing_content(message: Message) -> Faults:

@@ -82,19 +82,19 @@ ROW_RULES: Final[Sequence[RowRule]] = (
         stops=True,
     ),
     RowRule(
-        "unknown-row-key",
-        _ERROR,
-        "A row has a key that training rows do not have; it would have no effect.",
-        "Remove the key. A weight belongs into an assistant's message.",
-        row.unknown_row_key,
-    ),
-    RowRule(
         "missing-messages",
         _ERROR,
         "A row has no messages.",
         'Put the chat under "messages"; `afina data convert` makes chats of other formats.',
         row.missing_messages,
         stops=True,
+    ),
+    RowRule(
+        "unknown-row-key",
+        _ERROR,
+        "A row has a key that training rows do not have; it would have no effect.",
+        "Remove the key. A weight belongs into an assistant's message.",
+        row.unknown_row_key,
     ),
     RowRule(
         "messages-not-a-list",

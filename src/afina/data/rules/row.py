@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, Final
 
-from afina.data.rows import shown, type_name
+from afina.data.rows import shown, shown_field, type_name
 from afina.data.rules.rule import Fault, Faults, Message, Row
 
 ROW_KEYS: Final = frozenset({"messages", "tools", "parallel_tool_calls", "functions"})
@@ -41,7 +41,7 @@ def no_messages(row: Row) -> Faults:
 def unknown_row_key(row: Row) -> Faults:
     for key in row:
         if key not in ROW_KEYS:
-            yield Fault(f"contains an extra {shown(key)}.", field=key if len(key) <= 40 else None)
+            yield Fault(f"contains an extra {shown(key)}.", field=shown_field(key))
 
 
 def message_not_an_object(row: Row) -> Faults:

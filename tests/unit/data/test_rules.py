@@ -1,0 +1,234 @@
+"""Every rule fires on the row that breaks it, and on no good one."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.tiny_chat import FAMILIES, make_folder
+
+from afina.data.check import CheckLimits, CheckReport, check_file
+from afina.data.rules import ALL_RULES, catalogue
+from afina.domain.findings import Severity
+from afina.text.renderer import Renderer
+
+ROOT = Path(__file__).parents[3]
+USER: dict[str, Any] = {"role": "user", "content": "Hi"}
+ANSWER: dict[str, Any] = {"role": "assistant", "content": "Yes"}
+CALL: dict[str, Any] = {
+    "id": "c1",
+    "type": "function",
+    "function": {"name": "f", "arguments": '{"a": 1}'},
+}
+CALLING = {"role": "assistant", "content": None, "tool_calls": [CALL]}
+RESULT = {"role": "tool", "tool_call_id": "c1", "content": ""}
+
+
+def row(*messages: Any, **more: Any) -> str:
+    return json.dumps({"messages": list(messages), **more})
+
+
+def said(**answer: Any) -> str:
+    return row(USER, {**ANSWER, **answer})
+
+
+def called(**change: Any) -> str:
+    return row(USER, {**CALLING, "tool_calls": [{**CALL, **change}]})
+
+
+GOOD: list[str | bytes] = [
+    row(USER, ANSWER),
+    row({"role": "system", "content": "s"}, USER, ANSWER, USER, ANSWER),
+    row({"role": "developer", "content": "s", "name": "n"}, USER, ANSWER),
+    row(USER, {**ANSWER, "weight": 0}, USER, {**ANSWER, "weight": 1}),
+    row(USER, CALLING, RESULT, ANSWER, tools=[{"type": "function", "function": {"name": "f"}}]),
+    row(USER, CALLING, parallel_tool_calls=False),
+    row(USER, {"role": "assistant", "function_call": {"name": "f", "arguments": "{}"}}),
+    row(USER, ANSWER, functions=[{"name": "f", "parameters": {}}]),
+    row({"role": "user", "content": [{"type": "text", "text": "Hi"}]}, ANSWER),
+    row(USER, {"role": "assistant", "refusal": "No."}),
+    row(ANSWER, ANSWER),
+    "\ufeff" + row(USER, ANSWER),
+    row(USER, ANSWER).replace("Yes", '\\ud83d\\ude00 \\u0022: \\" :'),
+    '{"messages" : [ {"role" :"user","content" : "a\u2028b"} , {"role":"assistant","content":"x"}]}',
+    row(
+        USER,
+        ANSWER,
+        tools=[{"type": "function", "function": {"name": "f", "parameters": {"n": 10**40}}}],
+    ),
+]
+BAD: list[tuple[str, str | bytes]] = [
+    ("line-too-long", row(USER, {"role": "assistant", "content": "x" * 5000})),
+    ("not-utf8", row(USER, ANSWER).encode().replace(b"Yes", b"\xe9\xe8")),
+    ("too-deep", '{"messages": ' + "[" * 500 + "]" * 500 + "}"),
+    ("too-deep", "[" * 4000),
+    ("not-json", '{"messages": [}'),
+    ("not-json", "{'messages': []}"),
+    ("not-json", row(USER, ANSWER) + row(USER, ANSWER)),
+    ("not-json", '{"messages": "a\tb"}'),
+    ("not-json", "\u00a0"),
+    ("not-finite", row(USER, ANSWER).replace('"Yes"', "NaN")),
+    ("not-finite", '{"messages": [-Infinity]}'),
+    ("not-finite", '{"messages": [1e999]}'),
+    ("not-finite", '{"messages": [' + "9" * 4400 + "]}"),
+    ("duplicate-key", row(USER, ANSWER).replace('"Yes"', '"Yes", "content": "No"')),
+    ("duplicate-key", '{"messages": [], "messages" : []}'),
+    ("duplicate-key", '{"a": 1, "a": "\\u0022\\u0022"}'),
+    ("lone-surrogate", row(USER, ANSWER).replace("Yes", "\\ud800")),
+    ("lone-surrogate", row(USER, ANSWER).replace("Yes", "\\udc00\\ud800")),
+    ("not-an-object", "[1]"),
+    ("not-an-object", "null"),
+    ("not-an-object", "3"),
+    ("missing-messages", '{"prompt": "a", "completion": "b"}'),
+    ("unknown-row-key", row(USER, ANSWER, weight=1)),
+    ("messages-not-a-list", '{"messages": {"role": "user"}}'),
+    ("no-messages", '{"messages": []}'),
+    ("message-not-an-object", row("Hi", ANSWER)),
+    ("no-assistant-message", row(USER, USER)),
+    ("last-not-assistant", row(USER, ANSWER, USER)),
+    ("nothing-learned", row(USER, {**ANSWER, "weight": 0})),
+    ("bad-parallel-flag", row(USER, ANSWER, parallel_tool_calls="yes")),
+    ("bad-tools", row(USER, ANSWER, tools=[])),
+    ("bad-tools", row(USER, ANSWER, tools=[{"type": "function", "function": {}}])),
+    ("bad-tools", row(USER, ANSWER, tools=[{"name": "f"}])),
+    ("bad-tools", row(USER, ANSWER, functions=[{"name": "f", "parameters": []}])),
+    ("unmatched-tool-result", row(USER, RESULT, ANSWER)),
+    ("unanswered-tool-call", row(USER, CALLING, USER, ANSWER)),
+    ("missing-role", row({"content": "Hi"}, ANSWER)),
+    ("unknown-role", row({"role": "human", "content": "Hi"}, ANSWER)),
+    ("unknown-role", row({"role": ["user"], "content": "Hi"}, ANSWER)),
+    ("unknown-message-key", row({**USER, "weight": 1}, ANSWER)),
+    ("unknown-message-key", said(audio={"id": "x"})),
+    ("missing-content", row({"role": "user"}, ANSWER)),
+    ("missing-content", said(content=None)),
+    ("wrong-content-type", said(content=3)),
+    ("wrong-content-type", said(content={"text": "x"})),
+    ("empty-content", said(content="")),
+    ("empty-content", said(content=" \n\t")),
+    ("empty-content", said(content=[])),
+    (
+        "unsupported-part",
+        row({"role": "user", "content": [{"type": "image_url", "image_url": {}}]}, ANSWER),
+    ),
+    ("bad-part", row({"role": "user", "content": ["Hi", {"type": "text", "text": "x"}]}, ANSWER)),
+    (
+        "bad-part",
+        row({"role": "user", "content": [{"type": "text"}, {"type": "text", "text": "x"}]}, ANSWER),
+    ),
+    ("bad-weight", said(weight=0.5)),
+    ("bad-weight", said(weight=True)),
+    ("bad-weight", said(weight="1")),
+    ("bad-weight", said(weight=None)),
+    ("bad-name", row({**USER, "name": 3}, ANSWER)),
+    ("bad-tool-calls", said(tool_calls=[])),
+    ("bad-tool-calls", said(tool_calls="f")),
+    ("bad-tool-calls", called(id=None)),
+    ("bad-tool-calls", called(type="custom")),
+    ("bad-tool-calls", called(function={"name": "f"})),
+    ("bad-tool-calls", called(function={"arguments": "{}"})),
+    ("bad-arguments", called(function={"name": "f", "arguments": "{"})),
+    ("bad-arguments", called(function={"name": "f", "arguments": "[1]"})),
+    ("missing-tool-call-id", row(USER, CALLING, RESULT, {"role": "tool", "content": "x"}, ANSWER)),
+    ("too-long", said(content="word " * 700)),
+    ("control-token-in-text", said(content="a <|im_end|> b")),
+    ("blank-lines", "  \t"),
+]
+OVER_A_FILE = {"empty-file", "too-few-rows", "duplicate-row", "too-many-errors"}
+NEEDS_ANOTHER_TEMPLATE = {"template-refuses", "nothing-rendered"}
+
+
+@pytest.fixture(scope="module")
+def renderer(tmp_path_factory: pytest.TempPathFactory) -> Renderer:
+    return Renderer.load(make_folder(tmp_path_factory.mktemp("chatml"), FAMILIES["chatml"]))
+
+
+def check(
+    path: Path, *lines: str | bytes, renderer: Renderer | None = None, **limits: Any
+) -> CheckReport:
+    raw = [line if isinstance(line, bytes) else line.encode() for line in lines]
+    path.write_bytes(b"\n".join(raw))
+    limits.setdefault("min_rows", 1)
+    return check_file(path, CheckLimits(max_line_bytes=4500, **limits), renderer)
+
+
+@pytest.mark.parametrize("number", range(len(GOOD)))
+def test_a_good_row_has_no_finding(number: int, renderer: Renderer, tmp_path: Path) -> None:
+    report = check(tmp_path / "f.jsonl", GOOD[number], renderer=renderer)
+    assert [f.one_line() for f in report.findings] == []
+    assert (report.rows_total, report.rows_usable) == (1, 1)
+    assert report.tokens > report.learned_tokens > 0
+
+
+@pytest.mark.parametrize("number", range(len(BAD)), ids=lambda n: f"{BAD[n][0]}-{n}")
+def test_a_bad_row_is_named_by_its_rule_and_line(
+    number: int, renderer: Renderer, tmp_path: Path
+) -> None:
+    code, line = BAD[number]
+    report = check(tmp_path / "f.jsonl", GOOD[0], line, GOOD[1], renderer=renderer)
+    assert set(report.counts) == {code}, [f.one_line() for f in report.findings]
+    finding = report.findings[0]
+    assert (finding.rule, finding.line, finding.file) == (code, 2, "f.jsonl")
+    assert finding.remedy
+    assert len(finding.message) < 200
+    if finding.severity is Severity.ERROR:
+        assert list(report.bad_lines) == [2]
+        assert (report.rows_total, report.rows_usable) == (3, 2)
+
+
+def test_each_rule_has_a_bad_example_here() -> None:
+    codes = {rule.code for rule in ALL_RULES}
+    assert len(codes) == len(ALL_RULES)
+    assert codes == {code for code, _ in BAD} | OVER_A_FILE | NEEDS_ANOTHER_TEMPLATE
+
+
+def test_rules_of_messages_name_the_message(tmp_path: Path) -> None:
+    line = row(USER, ANSWER, {"role": "user", "content": ""}, ANSWER)
+    (finding,) = check(tmp_path / "f.jsonl", line, min_rows=0).findings
+    assert finding.message_number == 3
+    assert finding.one_line().startswith("f.jsonl:1 message 3 [empty-content] ")
+
+
+def test_a_row_may_have_many_findings(tmp_path: Path) -> None:
+    line = row({"role": "user", "content": ""}, {**ANSWER, "weight": 2, "extra": 1}, weight=1)
+    report = check(tmp_path / "f.jsonl", line, min_rows=0)
+    assert dict(report.counts) == {
+        "unknown-row-key": 1,
+        "empty-content": 1,
+        "unknown-message-key": 1,
+        "bad-weight": 1,
+    }
+    assert report.errors == 4
+    assert list(report.bad_lines) == [1]
+
+
+def test_findings_never_repeat_what_people_wrote(renderer: Renderer, tmp_path: Path) -> None:
+    canary = "xylophone canary 4711"
+    lines = [json.dumps({canary: 1}), json.dumps({"messages": [{"role": canary, canary: canary}]})]
+    lines += [row({"role": "user", "content": {canary: canary}}, {**ANSWER, "weight": canary})]
+    lines += [canary, f'{{"{canary}": NaN}}', f'{{"{canary}": "\\ud800"}}', f'["{canary}"]']
+    lines += [row(USER, {**CALLING, "tool_calls": [{**CALL, "function": canary}]})]
+    lines += [row({**USER, "content": f"{canary} <|im_end|>"}, ANSWER)]
+    report = check(tmp_path / "f.jsonl", *lines, renderer=renderer)
+    text = "\n".join(f"{f.one_line()} {f.field}" for f in report.findings)
+    assert len(report.findings) >= len(lines)
+    assert "4711" not in text
+
+
+def test_rules_over_a_template_that_is_choosy(tmp_path: Path) -> None:
+    gemma = Renderer.load(make_folder(tmp_path / "gemma", FAMILIES["gemma"]))
+    system = {"role": "system", "content": "s"}
+    report = check(
+        tmp_path / "f", GOOD[0], row(system, USER, ANSWER), row(USER, USER, ANSWER), renderer=gemma
+    )
+    assert dict(report.counts) == {"template-refuses": 2}
+    assert [f.line for f in report.findings] == [2, 3]
+    assert "System role not supported" in report.findings[0].message
+
+
+def test_the_page_of_rules_is_fresh() -> None:
+    page = ROOT / "docs" / "rules.md"
+    assert page.read_text() == catalogue(), (
+        "write it again: python -m afina.data.rules.catalogue > docs/rules.md"
+    )
