@@ -121,19 +121,20 @@ def free_cores() -> int:
 
 def parity_prompts(given: Resolution) -> tuple[ParityPrompt, ...]:
     """Eight prompts by hash from the validation rows, else from the training rows: each row up to
-    where its last learned turn begins."""
+    where its last learned turn begins, or as much of that as the trainer continues quickly."""
     source = given.validation or given.training
     rows = Shards.open(Path(source.path))
     limit = min(PARITY_PROMPT_TOKENS, given.context_tokens - PARITY_NEW_TOKENS)
     found: dict[str, int] = {}
     for index in range(len(rows)):
         ids, learned = rows.row(index)
-        if 0 < _last_turn(learned) <= limit:
+        if _last_turn(learned):
             found.setdefault(hashlib.sha256(ids.tobytes()).hexdigest(), index)
     prompts = []
     for digest in sorted(found)[:PARITY_PROMPTS]:
         ids, learned = rows.row(found[digest])
-        prompts.append(ParityPrompt(digest, tuple(int(i) for i in ids[: _last_turn(learned)])))
+        prompt = ids[: min(_last_turn(learned), limit)]
+        prompts.append(ParityPrompt(digest, tuple(int(i) for i in prompt)))
     return tuple(prompts)
 
 

@@ -20,7 +20,7 @@ from afina.pipeline import exits
 from afina.pipeline.faults import fault_of
 from afina.pipeline.finish import finish_job
 from afina.pipeline.follow import Follower
-from afina.pipeline.held import HeldLease
+from afina.pipeline.held import HeldLease, LeaseLost
 from afina.pipeline.launcher import Command, RunBusy, Trainer, end_other_trainer, start_trainer
 from afina.pipeline.run_files import read_result, read_spec, write_wish
 from afina.pipeline.wire_events import EventWriter
@@ -204,11 +204,11 @@ class TrainingRun:
         """Whatever happens at the finish, the job is not left hanging."""
         try:
             act()
-        except StaleFence:
+        except (StaleFence, LeaseLost):
             self._lease.lost.set()
         except AfinaError as error:
             log.error("job.finish_failed", job=self.job.id, error=error.message)
-            self._fail(JobError("server_error", error.one_line()))
+            self._fail(JobError(error.code or "server_error", error.one_line()))
         except Exception as error:  # noqa: BLE001 - logged, and the work goes on
             log.error("job.finish_failed", job=self.job.id, **fault_of(error))
             self._fail(INTERNAL)
