@@ -12,6 +12,7 @@ import pytest
 import typer.main
 from tests.unit.cli.conftest import ScriptedServer, server  # noqa: F401
 
+import afina
 from afina.cli.main import app
 from afina.settings import Settings
 
@@ -81,3 +82,8 @@ def test_links_lead_to_pages_that_are_there(page: str) -> None:
     for target in re.findall(r"\]\(([^)#]+)\)", (ROOT / page).read_text()):
         if "://" not in target:
             assert (folder / target).exists(), f"{page} links to {target}"
+
+
+def test_the_changelog_begins_with_this_version() -> None:
+    versions = re.findall(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text(), re.M)
+    assert versions[0] == afina.__version__

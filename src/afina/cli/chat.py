@@ -8,6 +8,7 @@ from __future__ import annotations
 import json as jsonlib
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -48,7 +49,9 @@ def chat(
     with open_client(data, server) as client:
         talk = Conversation(client, body, system)
         if sys.stdin.isatty() and not json:
-            client.get(f"/v1/models/{model}")  # say at once that there is no such model
+            from afina.cli.client import segment
+
+            client.get(f"/v1/models/{segment(model)}")  # say at once that there is no such model
             tell(f"{model}. {_HELP}")
             _converse(talk, _typed())
         else:
@@ -131,8 +134,8 @@ def _say(talk: Conversation, question: str, as_json: bool) -> None:
 
 
 def _typed() -> Iterator[str]:
-    import readline  # noqa: F401 - gives input() its editing and history
-
+    with suppress(ImportError):
+        import readline  # noqa: F401 - gives input() its editing and history
     while True:
         try:
             yield input("> ")
