@@ -11,7 +11,8 @@ import sys
 import traceback
 from pathlib import Path
 
-from afina.training.signals import EXIT_RESUMABLE, Stop, leave_with_parent
+from afina.domain.orphans import die_with_parent
+from afina.training.signals import EXIT_RESUMABLE, Stop
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -22,8 +23,7 @@ def main(arguments: list[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     stop = Stop()
     stop.listen()
-    if given.parent_fd is not None:
-        leave_with_parent(given.parent_fd)
+    die_with_parent(given.parent_fd)
     # after the signals: loading torch takes a second, and SIGTERM may come within it
     from afina.training.failures import describe_failure
     from afina.training.run import run_directory, tell_failure

@@ -1,14 +1,13 @@
 """How a trainer is told to stop: a wish in control.json, SIGTERM, or the end of its parent.
 
 Wishes and SIGTERM are obeyed between bins and steps, with a checkpoint. The end of the parent is
-seen as the end of an inherited pipe; then the process leaves at once, which can harm nothing,
+watched by afina.domain.orphans; then the process leaves at once, which can harm nothing,
 because every file appears whole or not at all.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import signal
 import threading
 from pathlib import Path
@@ -16,7 +15,6 @@ from pathlib import Path
 from afina.domain.jobs import Wish
 
 EXIT_RESUMABLE = 75
-_EXIT_ORPHAN = 76
 
 
 class Stop:
@@ -46,19 +44,3 @@ def read_wish(control: Path) -> Wish | None:
         return Wish(wish) if wish is not None else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
-
-
-def leave_with_parent(descriptor: int) -> None:
-    """Ends this process, at once, when the other end of the pipe is closed."""
-
-    def watch() -> None:
-        while True:
-            try:
-                if not os.read(descriptor, 1):
-                    os._exit(_EXIT_ORPHAN)
-            except InterruptedError:
-                continue
-            except OSError:
-                os._exit(_EXIT_ORPHAN)
-
-    threading.Thread(target=watch, name="parent", daemon=True).start()
