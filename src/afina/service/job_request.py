@@ -66,6 +66,12 @@ def check_metadata(metadata: Mapping[str, str] | None) -> None:
             code="object_above_max_properties",
         )
     for key, value in pairs.items():
+        if not _is_text(key + value):
+            raise InvalidRequest(
+                "metadata holds characters that are not text.",
+                param="metadata",
+                code="invalid_value",
+            )
         if not 1 <= len(key) <= MAX_PAIR_KEY or len(value) > MAX_PAIR_VALUE:
             raise InvalidRequest(
                 f"A key in metadata may have 1 to {MAX_PAIR_KEY} characters, a value up to "
@@ -73,6 +79,11 @@ def check_metadata(metadata: Mapping[str, str] | None) -> None:
                 param="metadata",
                 code="string_above_max_length",
             )
+
+
+def _is_text(value: str) -> bool:
+    """Neither NUL nor half a surrogate pair: JSON can say them, databases cannot hold them."""
+    return not any(c == "\x00" or "\ud800" <= c <= "\udfff" for c in value)
 
 
 def _check_hyperparameters(asked: Hyperparameters) -> None:

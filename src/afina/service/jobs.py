@@ -13,7 +13,7 @@ from afina.domain.pages import Page
 from afina.errors import Conflict, InvalidRequest, NotFound
 from afina.service import bases, run_folders
 from afina.service.files import check_limit, drop_file, find_file, remove_traces
-from afina.service.job_request import JobRequest, check_request
+from afina.service.job_request import JobRequest, check_metadata, check_request
 from afina.service.once import Idempotency, answered_before, keep_answer, slot_of
 from afina.service.platform import Platform
 from afina.store import checkpoints, events, files, jobs, references
@@ -78,6 +78,7 @@ def list_jobs(
     """Newest first. `metadata`: pairs that a job must have; an empty mapping: only jobs without
     metadata; None: all."""
     check_limit(limit, MAX_LIST)
+    check_metadata(metadata)
     with platform.database.read() as tx:
         return jobs.list_jobs(tx, caller.project_id, after, limit, metadata)
 

@@ -16,7 +16,7 @@ from typing import Any
 from sqlalchemy import Connection, Engine, inspect, text
 from sqlalchemy.exc import DatabaseError, OperationalError
 
-from afina.errors import BadSettings, Internal, Unavailable
+from afina.errors import BadSettings, Internal, InvalidRequest, Unavailable
 from afina.store.dialects import (
     BUSY_TIMEOUT_S,
     WRITES,
@@ -147,3 +147,9 @@ def _plain_words() -> Iterator[None]:
                 "The disk is full.", remedy="Free some space in the data directory."
             ) from error
         raise Internal(f"The database refused: {reason}.") from error
+    except (UnicodeEncodeError, OverflowError):
+        # Half a surrogate pair or a number beyond 64 bits: JSON can say it, no table can hold it.
+        raise InvalidRequest(
+            "The request holds text that is not Unicode, or a number beyond 64 bits.",
+            code="invalid_value",
+        ) from None

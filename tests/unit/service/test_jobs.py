@@ -133,6 +133,8 @@ def test_tuning_a_tuned_model_is_refused_by_name(platform: Platform, caller: Cal
         ({"metadata": {str(n): "v" for n in range(17)}}, "metadata"),
         ({"metadata": {"k" * 65: "v"}}, "metadata"),
         ({"metadata": {"k": "v" * 513}}, "metadata"),
+        ({"metadata": {"k": "\ud800"}}, "metadata"),
+        ({"metadata": {"k": "\x00"}}, "metadata"),
     ],
 )
 def test_values_outside_their_range_are_refused_by_name(
@@ -160,6 +162,18 @@ def test_files_must_exist_and_be_for_training(
             create_job(platform, caller, request)
         assert isinstance(caught.value, AfinaError)
         assert caught.value.param == param
+
+
+@pytest.mark.parametrize("name", ["file-\ud800", "file-\x00", "x" * 100_000])
+def test_names_that_no_database_can_hold_are_refused(
+    platform: Platform, caller: Caller, name: str
+) -> None:
+    with pytest.raises((InvalidRequest, NotFound)):
+        create_job(platform, caller, JobRequest(BASE, name))
+    with pytest.raises((InvalidRequest, NotFound)):
+        get_model(platform, caller, name)
+    with pytest.raises((InvalidRequest, NotFound)):
+        service.get_job(platform, caller, name)
 
 
 @pytest.mark.parametrize(
@@ -233,7 +247,7 @@ def test_cancelling_under_a_lease_that_ran_out_shuts_the_sleeper_out(
 ) -> None:
     start_job(platform, caller)
     job = run_to_running(platform)
-    clock_of(platform).advance(61)
+    clock_of(platform).advance(60)
     assert service.cancel_job(platform, caller, job.id).status is JobStatus.CANCELLED
     with pytest.raises(StaleFence), platform.database.write() as tx:
         jobs.move_job(tx, job.id, job.fence, JobStatus.SUCCEEDED)

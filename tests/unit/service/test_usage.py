@@ -86,6 +86,11 @@ def test_a_span_that_ends_before_it_starts_is_refused(platform: Platform, caller
         summarize(platform, caller, UsageQuery(start=5, end=5))
 
 
+def test_a_time_beyond_all_calendars_is_refused(platform: Platform, caller: Caller) -> None:
+    with pytest.raises(InvalidRequest):
+        summarize(platform, caller, UsageQuery(start=2**70))
+
+
 @pytest.mark.parametrize("price", ["0.0000001", "-1"])
 def test_prices_that_cannot_be_exact_are_refused_at_the_start(tmp_path: Path, price: str) -> None:
     with pytest.raises(BadSettings, match="price"):

@@ -184,6 +184,24 @@ def test_a_database_locked_for_too_long_is_unavailable_not_broken(tmp_path: Path
     opened.close()
 
 
+def test_a_full_disk_is_said_in_plain_words_and_leaves_nothing(database: Database) -> None:
+    def fill() -> None:
+        with database.write() as tx:
+            tx.execute(text("PRAGMA max_page_count = 1"))
+            try:
+                big = "x" * 100_000
+                tx.execute(
+                    text("INSERT INTO organizations VALUES ('o', 's', :name, 1)"), {"name": big}
+                )
+            finally:
+                tx.execute(text("PRAGMA max_page_count = 1000000"))
+
+    with pytest.raises(Unavailable, match="disk is full"):
+        fill()
+    with database.read() as tx:
+        assert tx.execute(text("SELECT count(*) FROM organizations")).scalar() == 0
+
+
 def test_money_and_jobs_are_synced_to_the_disk(database: Database) -> None:
     with database.read() as tx:
         found = {

@@ -36,7 +36,7 @@ def test_the_oldest_job_is_claimed_first(platform: Platform) -> None:
 def test_a_claim_raises_fence_and_attempt(platform: Platform) -> None:
     start_job(platform, first_caller(platform))
     first = claim(platform)
-    clock_of(platform).advance(61)
+    clock_of(platform).advance(60)
     second = claim(platform, "worker-2")
     assert first is not None
     assert second is not None
@@ -94,7 +94,7 @@ def test_every_write_of_a_worker_that_lost_its_lease_is_refused(platform: Platfo
     start_job(platform, first_caller(platform))
     old = claim(platform)
     assert old is not None
-    clock_of(platform).advance(61)
+    clock_of(platform).advance(60)
     assert claim(platform, "worker-2") is not None
     before = get(platform, old.id)
     event = JobEvent("ftevent-x", old.id, 1, "info", "late", sequence=99)
