@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import BinaryIO, Final
 
+from afina.data.uploads import upload_error
 from afina.domain import ids
 from afina.domain.accounts import Caller
 from afina.domain.files import Purpose, StoredFile
@@ -23,6 +24,7 @@ MAX_LIST: Final = 10_000
 EXPIRY_S: Final = range(3600, 2_592_001)
 _UPLOADABLE: Final = (Purpose.FINE_TUNE, Purpose.USER_DATA)
 _MAX_NAME: Final = 512
+_CONVERT: Final = "Use `afina data convert` for CSV, Excel, JSON and Parquet files."
 
 
 _ALL: Final = FileQuery()
@@ -48,6 +50,8 @@ def upload_file(
     staged = platform.blobs.stage(source, platform.settings.max_upload_bytes)
     try:
         _check_first_bytes(staged, why)
+        if why is Purpose.FINE_TUNE:
+            _check_lines(staged)
         now = platform.clock.now()
         expires_at = None if expires_after_s is None else int(now) + expires_after_s
         file = StoredFile(
@@ -174,7 +178,7 @@ def _check_name(filename: str) -> None:
 
 
 def _check_first_bytes(staged: StagedBlob, purpose: Purpose) -> None:
-    """Refuses at once what is plainly no JSONL; every line is checked by the job."""
+    """Refuses at once what is plainly no JSONL."""
     if staged.size_bytes == 0:
         raise InvalidRequest("The file is empty.", param="file", code="invalid_file_format")
     if purpose is not Purpose.FINE_TUNE:
@@ -186,5 +190,14 @@ def _check_first_bytes(staged: StagedBlob, purpose: Purpose) -> None:
             "The file does not begin with one.",
             param="file",
             code="invalid_file_format",
-            remedy="Use `afina data convert` for CSV, Excel, JSON and Parquet files.",
+            remedy=_CONVERT,
+        )
+
+
+def _check_lines(staged: StagedBlob) -> None:
+    """Refuses a line that is no JSON object; what rows must hold is for the job to say."""
+    problem = upload_error(staged.path)
+    if problem is not None:
+        raise InvalidRequest(
+            problem.message, param="file", code="invalid_file_format", remedy=problem.remedy
         )

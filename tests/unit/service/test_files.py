@@ -90,11 +90,20 @@ def test_what_is_plainly_no_jsonl_is_refused_at_once(
     assert stored(platform) == []
 
 
-@pytest.mark.parametrize("content", [b"\xef\xbb\xbf" + ROW, b"\n  \n" + ROW, b"{broken\n"])
-def test_what_may_be_jsonl_is_left_to_the_job(
+@pytest.mark.parametrize("content", [b"\xef\xbb\xbf" + ROW, b"\n  \n" + ROW, b"{}\n"])
+def test_what_is_jsonl_is_left_to_the_job(
     platform: Platform, caller: Caller, content: bytes
 ) -> None:
     assert upload(platform, caller, content).bytes == len(content)
+
+
+def test_a_line_that_is_no_json_object_is_refused_with_its_number(
+    platform: Platform, caller: Caller
+) -> None:
+    with pytest.raises(InvalidRequest, match="Line 2: ") as refused:
+        upload(platform, caller, ROW + b"{broken\n")
+    assert refused.value.code == "invalid_file_format"
+    assert stored(platform) == []
 
 
 def test_an_empty_file_is_refused(platform: Platform, caller: Caller) -> None:
