@@ -7,9 +7,9 @@ from pathlib import Path
 
 import openai
 import pytest
+from tests.contract.live import Live, running, settings_for
 
 from afina.serving.testing import Script
-from tests.contract.live import Live, running, settings_for
 
 
 @pytest.fixture(scope="module")

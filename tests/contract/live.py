@@ -13,6 +13,7 @@ from typing import Any
 
 import httpx2
 import uvicorn
+from tests.tiny import write_tiny_tokenizer
 
 from afina.api.app import create_app
 from afina.domain.codec import encode
@@ -20,7 +21,6 @@ from afina.domain.models import BaseModel
 from afina.service.platform import Platform
 from afina.serving.testing import ScriptedEngine
 from afina.settings import Settings
-from tests.tiny import write_tiny_tokenizer
 
 BASE = "tiny-base"
 ALIAS = "gpt-4o-mini-2024-07-18"
