@@ -192,7 +192,10 @@ class _Build:
             if line.raw is None:
                 raise ValueError("the line is too long")
             value = quick_value(line.raw, _DEPTH)
-            return chat_of(slow_value(line.raw) if value is msgspec.UNSET else value)
+            messages, tools = chat_of(slow_value(line.raw) if value is msgspec.UNSET else value)
+            if not isinstance(messages, list):
+                raise TypeError("messages is no list")
+            return messages, tools
         except (ValueError, LookupError, TypeError, RecursionError):
             raise _refused(line.number, "It is no chat.") from None
 

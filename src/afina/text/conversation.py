@@ -50,6 +50,9 @@ def read_conversation(
     """`messages` and `tools` in a template's dialect. Raises InvalidRequest with `param`."""
     if not messages:
         raise InvalidRequest("messages is empty.", param="messages", remedy="Give at least one.")
+    for place, tool in enumerate(tools or ()):
+        if not isinstance(tool, Mapping):
+            raise InvalidRequest(f"tools[{place}] is not an object.", param=f"tools[{place}]")
     read = [_read_message(message, number) for number, message in enumerate(messages)]
     for message in read:
         if message["role"] == "developer" and not dialect.developer:

@@ -93,17 +93,19 @@ def _find(path: Path, encoding: str, wanted: tuple[str, ...]) -> str:
 
 def _score(
     path: Path, encoding: str, delimiter: str, wanted: tuple[str, ...]
-) -> tuple[int, float, int]:
+) -> tuple[int, bool, bool, float, int]:
+    sample: list[list[str]] = []
     try:
-        sample = [cells for _, cells in islice(_rows(path, encoding, delimiter), _SAMPLE_RECORDS)]
+        for _, cells in islice(_rows(path, encoding, delimiter), _SAMPLE_RECORDS):
+            sample.append(cells)
+        whole = True
     except DataUnreadable:
-        return (-1, 0.0, 0)
-    if not sample:
-        return (0, 0.0, 0)
-    header = {cell.strip().lower() for cell in sample[0]}
-    named = sum(name.strip().lower() in header for name in wanted)
-    if len(sample[0]) < 2:
-        return (named, 0.0, 0)
+        whole = False
+    header = sample[0] if sample else []
+    names = {cell.strip().lower() for cell in header}
+    named = sum(name.strip().lower() in names for name in wanted)
+    if len(header) < 2:
+        return (named, False, whole, 0.0, 0)
     rest = [cells for cells in sample[1:] if cells]
-    agree = sum(len(cells) == len(sample[0]) for cells in rest) / len(rest) if rest else 1.0
-    return (named, round(agree, 1), len(sample[0]))
+    agree = sum(len(cells) == len(header) for cells in rest) / len(rest) if rest else 1.0
+    return (named, True, whole, round(agree, 1), len(header))

@@ -1,0 +1,78 @@
+"""What a job would take, counted as it will be billed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from tests.tiny_chat import FAMILIES, make_folder
+
+from afina.data.check import CheckLimits, check_file
+from afina.data.estimate import OVERHEAD_S, estimate
+from afina.data.shards import ShardOptions, build_shards
+from afina.domain.jobs import Hyperparameters
+from afina.domain.prices import Prices, pico_per_token
+from afina.errors import InvalidRequest
+from afina.text.renderer import Renderer
+
+
+@pytest.fixture(scope="module")
+def renderer(tmp_path_factory: pytest.TempPathFactory) -> Renderer:
+    return Renderer.load(make_folder(tmp_path_factory.mktemp("chatml"), FAMILIES["chatml"]))
+
+
+def write(path: Path, rows: int, bad: int) -> Path:
+    chat = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Yes"}]
+    path.write_text("\n".join([json.dumps({"messages": chat})] * rows + ["{}"] * bad))
+    return path
+
+
+def test_an_estimate_counts_the_usable_rows_as_they_are_billed(
+    renderer: Renderer, tmp_path: Path
+) -> None:
+    path = write(tmp_path / "f", 50, 1)
+    report = check_file(path, CheckLimits(), renderer)
+    found = estimate(
+        path,
+        renderer,
+        report=report,
+        hyperparameters=Hyperparameters(),
+        prices=Prices(training=pico_per_token("3")),
+        tokens_per_s=100.0,
+    )
+    spec = build_shards(path, renderer, tmp_path / "s", ShardOptions(skip_lines=report.bad_lines))
+    assert (found.rows, found.rows_dropped) == (50, 1)
+    assert found.tokens_per_epoch == spec.tokens
+    assert found.learned_tokens_per_epoch == spec.learned_tokens
+    assert (found.epochs, found.batch_size, found.steps) == (3, 1, 150)
+    assert found.trained_tokens == 3 * spec.tokens
+    assert found.cost_pico == found.trained_tokens * 3_000_000
+    assert found.seconds == OVERHEAD_S + found.trained_tokens / 100
+    assert 0 < found.seconds_error < 1
+
+
+def test_what_was_asked_for_is_not_resolved(renderer: Renderer, tmp_path: Path) -> None:
+    path = write(tmp_path / "f", 50, 0)
+    found = estimate(
+        path,
+        renderer,
+        report=check_file(path, CheckLimits(), None),
+        hyperparameters=Hyperparameters(n_epochs=2, batch_size=8),
+        prices=Prices(),
+    )
+    assert (found.epochs, found.batch_size, found.steps) == (2, 8, 14)
+    assert found.seconds is None
+    assert found.tokens_per_epoch > 0
+
+
+def test_a_file_without_a_usable_row_has_no_estimate(renderer: Renderer, tmp_path: Path) -> None:
+    path = write(tmp_path / "f", 0, 3)
+    with pytest.raises(InvalidRequest, match="no usable row"):
+        estimate(
+            path,
+            renderer,
+            report=check_file(path, CheckLimits(), renderer),
+            hyperparameters=Hyperparameters(),
+            prices=Prices(),
+        )
