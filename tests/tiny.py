@@ -92,6 +92,7 @@ def make_tiny_model(
     import torch
     import transformers
 
+    transformers.utils.logging.disable_progress_bar()
     from afina.model.folder import folder_sha256, write_record
 
     tokenizer = tiny_tokenizer()

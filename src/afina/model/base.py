@@ -52,7 +52,9 @@ def load_base(
 ) -> LoadedBase:
     """The model in `folder`. `attn_implementation` differs from afina's own in probes alone."""
     from transformers import AutoModelForCausalLM
+    from transformers.utils import logging
 
+    logging.disable_progress_bar()
     attention.register()
     try:
         model = AutoModelForCausalLM.from_pretrained(

@@ -44,6 +44,7 @@ def convert_gguf(source: Path, target: Path) -> None:
     _write_json(target / "config.json", config)
     weights = {_name(t.name): _weight(t, config) for t in reader.tensors}
     save_file(weights, target / "model.safetensors", metadata={"format": "pt"})
+    (target / "model.safetensors").chmod(0o644)
     _write_tokenizer(facts, target)
 
 

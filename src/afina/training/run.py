@@ -78,7 +78,11 @@ def run_directory(
         return standing
     if torch.get_num_threads() != spec.threads:
         torch.set_num_threads(spec.threads)
-    return _Run(spec, paths, stop or Stop(), clock, hooks or Hooks()).go()
+    run = _Run(spec, paths, stop or Stop(), clock, hooks or Hooks())
+    try:
+        return run.go()
+    finally:
+        run.events.close()
 
 
 def _standing_result(paths: RunPaths) -> RunResult | None:
@@ -247,7 +251,6 @@ class _Run:
         if self.state.step > self.saved_step:
             self._save("resume")
             sweep_checkpoints(self.paths, self.spec.checkpoints_kept)
-        self.events.close()
 
     def _stopped(self, wish: Wish) -> RunResult:
         if self.state.step > self.saved_step:
@@ -288,7 +291,6 @@ class _Run:
         )
         self.hooks.at("result", self.state.step)
         write_json(self.paths.result, result)
-        self.events.close()
         return result
 
     def _parity(self, folder: Path) -> tuple[ParityRow, ...]:

@@ -1,0 +1,217 @@
+"""Packed is unpacked: the same loss and the same gradients, for every architecture that we name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from tempfile import mkdtemp
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from torch.nn import functional
+
+from afina.domain.runs import LoraSpec
+from afina.model.base import LoadedBase, load_base
+from afina.model.lora import put_lora_layers
+from afina.model.packed import Masks
+from afina.training.bins import make_bin
+from afina.training.network import TrainedNetwork
+from afina.training.packing import Bin, pack_rows
+from tests.tiny import make_tiny_model
+
+SPEC = LoraSpec(rank=4, alpha=8.0)
+FUSED = LoraSpec(
+    rank=4, alpha=8.0, target_modules=("qkv_proj", "o_proj", "gate_up_proj", "down_proj")
+)
+
+
+class ListedRows:
+    """Rows in memory."""
+
+    def __init__(self, rows: list[tuple[NDArray[np.int32], NDArray[np.bool_]]]) -> None:
+        self.rows = rows
+        self.lengths = np.array([len(ids) for ids, _ in rows], dtype=np.int64)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def row(self, index: int) -> tuple[NDArray[np.int32], NDArray[np.bool_]]:
+        return self.rows[index]
+
+    @property
+    def learned(self) -> int:
+        return sum(int(flags[1:].sum()) for _, flags in self.rows)
+
+
+def random_rows(lengths: list[int], seed: int = 0) -> ListedRows:
+    source = np.random.default_rng(seed)
+    rows = []
+    for length in lengths:
+        learned = source.random(length) < 0.6
+        learned[-1] = True
+        rows.append((source.integers(3, 250, length).astype(np.int32), learned))
+    return ListedRows(rows)
+
+
+@cache
+def network(architecture: str) -> TrainedNetwork:
+    folder = Path(mkdtemp(prefix="afina-test-"))
+    make_tiny_model(folder, architecture=architecture)
+    spec = FUSED if architecture == "phi3" else SPEC
+    made = TrainedNetwork(load_base(folder, "fp32"), spec, seed=3)
+    generator = torch.Generator().manual_seed(4)
+    for name in made.adapter.names:
+        made.adapter.master_views(name)[1].normal_(0, 0.1, generator=generator)
+    made.adapter.refresh()
+    return made
+
+
+def loss_and_gradient(
+    made: TrainedNetwork, rows: ListedRows, bins: tuple[Bin, ...]
+) -> tuple[float, torch.Tensor]:
+    made.adapter.grads.zero_()
+    total = 0.0
+    for one in bins:
+        loss, _ = made.loss(make_bin(rows, one, Masks()), rows.learned)
+        loss.backward()  # type: ignore[no-untyped-call]
+        total += float(loss.detach())
+    return total, made.adapter.grads.clone()
+
+
+def assert_same(
+    first: tuple[float, torch.Tensor], second: tuple[float, torch.Tensor], within: float = 1e-6
+) -> None:
+    assert first[0] == pytest.approx(second[0], rel=within)
+    assert float((first[1] - second[1]).norm() / second[1].norm()) <= within
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(st.lists(st.integers(2, 90), min_size=1, max_size=12), st.integers(0, 1000))
+def test_packed_and_unpacked_give_the_same_loss_and_gradient(lengths: list[int], seed: int) -> None:
+    rows = random_rows(lengths, seed)
+    made = network("llama")
+    packed = pack_rows(range(len(rows)), rows.lengths, (128, 256, 384))
+    alone = tuple(Bin((row,), 96) for row in range(len(rows)))
+    assert_same(loss_and_gradient(made, rows, packed), loss_and_gradient(made, rows, alone))
+
+
+def test_any_size_of_micro_batch_gives_the_same_gradient() -> None:
+    rows = random_rows([30, 41, 17, 60, 25, 9])
+    made = network("llama")
+    whole = loss_and_gradient(made, rows, pack_rows(range(6), rows.lengths, (256,)))
+    halves = loss_and_gradient(made, rows, pack_rows(range(6), rows.lengths, (64,)))
+    assert_same(whole, halves)
+
+
+def test_a_long_chat_through_the_fused_kernel_gives_the_same_gradient() -> None:
+    rows = random_rows([500, 420, 30])
+    made = network("llama")
+    fused = loss_and_gradient(made, rows, (Bin((0, 1, 2), 1024), ))
+    folded = loss_and_gradient(made, rows, tuple(Bin((row,), 512) for row in range(3)))
+    large = loss_and_gradient(made, rows, tuple(Bin((row,), 1024) for row in range(3)))
+    assert_same(fused, folded)
+    assert_same(large, folded, within=2e-6)
+
+
+@pytest.mark.parametrize(
+    "architecture",
+    ["llama", "qwen2", "qwen3", "mistral", "gemma2", "gemma3", "phi3", "granite"],
+)
+def test_packed_training_equals_separate_eager_passes(architecture: str) -> None:
+    rows = random_rows([3, 58, 31, 12, 44, 20, 7])
+    made = network(architecture)
+    packed = pack_rows(range(len(rows)), rows.lengths, (128, 256))
+    ours = loss_and_gradient(made, rows, packed)
+    assert_same(ours, eager(made, rows), within=1.5e-6)
+
+
+def eager(made: TrainedNetwork, rows: ListedRows) -> tuple[float, torch.Tensor]:
+    """The same by transformers' own attention, one chat at a time, and torch's own autograd."""
+    folder = Path(made.model.config._name_or_path)
+    reference: LoadedBase = load_base(folder, "fp32", attn_implementation="eager")
+    pairs = {
+        name: [side.clone().requires_grad_() for side in made.adapter.master_views(name)]
+        for name in made.adapter.names
+    }
+    scaling = made.adapter.scaling
+
+    class Plain:
+        def delta(self, name: str, x: torch.Tensor) -> torch.Tensor:
+            a, b = pairs[name]
+            return (x @ a.T @ b.T) * scaling
+
+    put_lora_layers(reference.model, made.adapter.spec.target_modules, Plain())
+    total = 0.0
+    for ids, learned in rows.rows:
+        wide = torch.from_numpy(ids.astype(np.int64))
+        logits = reference.model(input_ids=wide[None], use_cache=False).logits[0, :-1]
+        losses = functional.cross_entropy(logits, wide[1:], reduction="none")
+        part = (losses * torch.from_numpy(learned[1:])).sum() / rows.learned
+        part.backward()
+        total += float(part.detach())
+    grads = [side.grad.flatten() for n in made.adapter.names for side in pairs[n]]  # type: ignore[union-attr]
+    return total, torch.cat(grads)
+
+
+def test_dropout_drops_inputs_of_the_low_rank_term_alone_and_repeats_with_its_key() -> None:
+    rows = random_rows([30, 20])
+    made = network("llama")
+    tensors = make_bin(rows, Bin((0, 1), 64), Masks())
+
+    def run(key: int | None) -> float:
+        spec = made.adapter.spec
+        made.adapter.spec = LoraSpec(rank=4, alpha=8.0, dropout=0.5)
+        made.adapter.dropout_generator = (
+            None if key is None else torch.Generator().manual_seed(key)
+        )
+        try:
+            return float(made.loss(tensors, rows.learned)[0].detach())
+        finally:
+            made.adapter.spec = spec
+            made.adapter.dropout_generator = None
+
+    plain = float(made.loss(tensors, rows.learned)[0].detach())
+    assert run(None) == plain
+    assert run(1) == run(1) != plain
+    assert run(1) != run(2)
+
+
+def gradient_by_differences(function: Callable[[], float], place: torch.Tensor) -> float:
+    step = 1e-2
+    before = float(place)
+    place.fill_(before + step)
+    above = function()
+    place.fill_(before - step)
+    below = function()
+    place.fill_(before)
+    return (above - below) / (2 * step)
+
+
+def test_gradients_of_the_fused_layer_are_those_of_finite_differences_under_dropout() -> None:
+    rows = random_rows([30, 20], seed=9)
+    made = network("llama")
+    tensors = make_bin(rows, Bin((0, 1), 64), Masks())
+    old = made.adapter.spec
+    made.adapter.spec = LoraSpec(rank=4, alpha=8.0, dropout=0.25)
+
+    def loss() -> torch.Tensor:
+        made.adapter.dropout_generator = torch.Generator().manual_seed(11)
+        return made.loss(tensors, rows.learned)[0]
+
+    try:
+        made.adapter.grads.zero_()
+        loss().backward()  # type: ignore[no-untyped-call]
+        largest = made.adapter.grads.abs().topk(5).indices
+        for index in largest.tolist():
+            estimate = gradient_by_differences(
+                lambda: float(loss().detach()), made.adapter.compute[index]
+            )
+            assert estimate == pytest.approx(float(made.adapter.grads[index]), rel=0.05)
+    finally:
+        made.adapter.spec = old
+        made.adapter.dropout_generator = None
