@@ -52,9 +52,17 @@ def run_worker(settings: Settings, parent_fd: int | None = None) -> int:
 def run_engine(settings: Settings, parent_fd: int | None = None) -> int:
     """Answer for base and tuned models on the engine's socket until SIGTERM or SIGINT."""
     die_with_parent(parent_fd)
+    from afina.api import logs
     from afina.serving.__main__ import serve
 
-    return serve(settings)
+    logs.configure(settings.log_level)
+    return serve(settings, preload=only_base(settings))
+
+
+def only_base(settings: Settings) -> str | None:
+    """The base model to load before anybody asks: the one on this machine, if it is one."""
+    found = [path.parent.name for path in settings.models.glob("*/afina.json")]
+    return found[0] if len(found) == 1 else None
 
 
 def listen(host: str, port: int) -> socket.socket:
