@@ -112,9 +112,9 @@ class LeaseKeeper:
     def _look(self, lease: HeldLease) -> None:
         with self._platform.database.read() as tx:
             job = jobs.get_job(tx, lease.job.id)
-        if job is None or job.fence != lease.job.fence or job.status.is_terminal:
+        if job is None or job.fence != lease.job.fence:
             self._lose(lease)
-        else:
+        elif not job.status.is_terminal:  # else its lane has just ended it
             self._heed(lease, job.wish)
 
     def _heed(self, lease: HeldLease, wish: Wish | None) -> None:
