@@ -19,6 +19,7 @@ from afina.data.limits import CheckLimits
 from afina.data.lines import SourceLine
 from afina.data.rows import chat_of, quick_value, slow_value
 from afina.data.rules import registry
+from afina.data.rules.plain import is_plainly_good
 from afina.data.rules.rule import Fault, FileFacts, LineFacts, RenderedFacts, Rule
 from afina.domain.findings import Finding, Severity
 from afina.errors import InvalidRequest
@@ -107,7 +108,7 @@ class Inspection:
         if row is msgspec.UNSET:
             return False
         before = self.errors
-        if self._row_rules(row, line.number):
+        if not is_plainly_good(row) and self._row_rules(row, line.number):
             self._message_rules(row, line.number)
         if self.errors > before:
             return False
