@@ -11,6 +11,8 @@ from tests.tiny_chat import FAMILIES, make_folder
 
 from afina.data.check import CheckLimits, CheckReport, check_file
 from afina.data.rules import ALL_RULES, catalogue
+from afina.data.rules.rendered import nothing_rendered
+from afina.data.rules.rule import RenderedFacts
 from afina.domain.findings import Severity
 from afina.text.renderer import Renderer
 
@@ -227,8 +229,13 @@ def test_rules_over_a_template_that_is_choosy(tmp_path: Path) -> None:
     assert "System role not supported" in report.findings[0].message
 
 
+def test_a_row_of_which_the_template_leaves_nothing_is_named() -> None:
+    facts = RenderedFacts((), 0, 100, None, ())
+    assert [fault.message for fault in nothing_rendered(facts)]
+    assert not list(nothing_rendered(RenderedFacts((5,), 2, 100, None, ())))
+    assert not list(nothing_rendered(RenderedFacts((), 0, 100, "refused", ())))
+
+
 def test_the_page_of_rules_is_fresh() -> None:
     page = ROOT / "docs" / "rules.md"
-    assert page.read_text() == catalogue(), (
-        "write it again: python -m afina.data.rules.catalogue > docs/rules.md"
-    )
+    assert page.read_text() == catalogue(), "write it again with afina.data.rules.catalogue()"
