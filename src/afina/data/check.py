@@ -136,23 +136,30 @@ def write_clean(path: Path, report: CheckReport, target: Path) -> CleanReport:
             f"{report.file} has too many rows with errors to be cleaned.",
             remedy="Mend how the file is made.",
         )
-    rows_out = dropped = 0
     temporary = target.with_name(target.name + ".part")
+    try:
+        rows_out, dropped = _copy_usable(path, report, temporary)
+        if rows_out != report.rows_usable or dropped != len(report.bad_lines):
+            raise DataUnreadable(
+                f"{report.file} changed while it was cleaned.", remedy="Check it again."
+            )
+        temporary.replace(target)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return CleanReport(report.rows_total, rows_out, dropped)
+
+
+def _copy_usable(path: Path, report: CheckReport, target: Path) -> tuple[int, int]:
+    """How many rows were written and how many bad lines were left out."""
+    rows_out = dropped = 0
     bad = report.bad_lines
-    with temporary.open("wb") as out:
+    with target.open("wb") as out:
         for line in LineReader(path, report.limits.max_line_bytes):
             if line.is_blank:
                 continue
             if dropped < len(bad) and bad[dropped] == line.number:
                 dropped += 1
-                continue
-            assert line.raw is not None, "a line over the cap is a bad line"
-            out.write(line.raw + b"\n")
-            rows_out += 1
-    temporary.replace(target)
-    if rows_out != report.rows_usable or dropped != len(bad):
-        target.unlink()
-        raise DataUnreadable(
-            f"{report.file} changed while it was cleaned.", remedy="Check it again."
-        )
-    return CleanReport(report.rows_total, rows_out, dropped)
+            elif line.raw is not None:
+                out.write(line.raw + b"\n")
+                rows_out += 1
+    return rows_out, dropped
