@@ -13,6 +13,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from tests.tiny import make_tiny_model
 from torch.nn import functional
 
 from afina.domain.runs import LoraSpec
@@ -22,7 +23,6 @@ from afina.model.packed import Masks
 from afina.training.bins import make_bin
 from afina.training.network import TrainedNetwork
 from afina.training.packing import Bin, pack_rows
-from tests.tiny import make_tiny_model
 
 SPEC = LoraSpec(rank=4, alpha=8.0)
 FUSED = LoraSpec(
@@ -111,7 +111,7 @@ def test_any_size_of_micro_batch_gives_the_same_gradient() -> None:
 def test_a_long_chat_through_the_fused_kernel_gives_the_same_gradient() -> None:
     rows = random_rows([500, 420, 30])
     made = network("llama")
-    fused = loss_and_gradient(made, rows, (Bin((0, 1, 2), 1024), ))
+    fused = loss_and_gradient(made, rows, (Bin((0, 1, 2), 1024),))
     folded = loss_and_gradient(made, rows, tuple(Bin((row,), 512) for row in range(3)))
     large = loss_and_gradient(made, rows, tuple(Bin((row,), 1024) for row in range(3)))
     assert_same(fused, folded)
@@ -152,7 +152,7 @@ def eager(made: TrainedNetwork, rows: ListedRows) -> tuple[float, torch.Tensor]:
         logits = reference.model(input_ids=wide[None], use_cache=False).logits[0, :-1]
         losses = functional.cross_entropy(logits, wide[1:], reduction="none")
         part = (losses * torch.from_numpy(learned[1:])).sum() / rows.learned
-        part.backward()
+        part.backward()  # type: ignore[no-untyped-call]
         total += float(part.detach())
     grads = [side.grad.flatten() for n in made.adapter.names for side in pairs[n]]  # type: ignore[union-attr]
     return total, torch.cat(grads)
@@ -166,9 +166,7 @@ def test_dropout_drops_inputs_of_the_low_rank_term_alone_and_repeats_with_its_ke
     def run(key: int | None) -> float:
         spec = made.adapter.spec
         made.adapter.spec = LoraSpec(rank=4, alpha=8.0, dropout=0.5)
-        made.adapter.dropout_generator = (
-            None if key is None else torch.Generator().manual_seed(key)
-        )
+        made.adapter.dropout_generator = None if key is None else torch.Generator().manual_seed(key)
         try:
             return float(made.loss(tensors, rows.learned)[0].detach())
         finally:

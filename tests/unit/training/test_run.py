@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from tests.tiny_run import adapter_bytes_of, make_run, read_events, write_spec
 
 from afina.domain.clock import ManualClock
 from afina.domain.runs import RunPaths, RunResult
@@ -16,11 +17,17 @@ from afina.training import __main__ as process
 from afina.training.checkpoints import newest_checkpoint
 from afina.training.run import Hooks, run_directory
 from afina.training.signals import EXIT_RESUMABLE, Stop
-from tests.tiny_run import adapter_bytes_of, make_run, read_events, write_spec
 
 
 class Killed(BaseException):
     """Stands for the end of the process at a point: nothing of ours runs after it."""
+
+
+@pytest.fixture(autouse=True)
+def unmoved_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The trainer's `main` is called within this process, whose signals are not to change."""
+    monkeypatch.setattr(Stop, "listen", lambda _self: None)
+    monkeypatch.setattr(process, "die_with_parent", lambda _descriptor: None)
 
 
 def dying_at(point: str, step: int) -> Hooks:

@@ -1,0 +1,234 @@
+"""afina's trainer against TRL's SFTTrainer, side by side: same rows, same LoRA, both bf16.
+
+    python benchmarks/training.py [--model FOLDER] [--rows 64] [--repeats 3] [--batch 8]
+
+Each run is a process of its own; runs alternate, in both orders. A run is one epoch over chats
+that share a system prompt, with answers of 8 to 300 words. Tokens are counted as they are billed;
+loading is left out, the first step's kernels are not. TRL gets what makes it fastest here: bf16
+weights, no gradient checkpointing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+DEFAULT_MODEL = Path(__file__).parent.parent / ".afina" / "models" / "smollm2-135m-instruct"
+LEARNING_RATE = 2e-4
+TEXT = (
+    "the claim was reported in time and the policy covers damage by water but not by wear so the "
+    "clerk asks for the invoice a photo of the pipe and the date of the last repair before paying"
+)
+WORDS = TEXT.split()
+SYSTEM = (
+    "You are a careful claims clerk of an insurance company. Read the report of the customer, "
+    "name the clause that applies, say what is covered and what is not, ask for what is missing, "
+    "and answer politely in plain English. Never promise a payment. Never invent a clause. If the "
+    "report is not about a claim, say so and name the department that can help instead."
+)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One run."""
+
+    trainer: str
+    tokens: int
+    seconds: float
+    peak_rss_mib: float
+    last_loss: float
+
+    @property
+    def rate(self) -> float:
+        return self.tokens / self.seconds
+
+
+def chats(count: int) -> list[list[dict[str, str]]]:
+    """Chats that share a system prompt, with answers of 8 to 300 words."""
+    source = random.Random(0)
+    found = []
+    for number in range(count):
+        words = 8 + round(292 * (number / max(1, count - 1)) ** 2)
+        question = " ".join(source.choices(WORDS, k=12))
+        answer = " ".join(source.choices(WORDS, k=words))
+        found.append(
+            [
+                {"role": "system", "content": SYSTEM},
+                {"role": "user", "content": question},
+                {"role": "assistant", "content": answer},
+            ]
+        )
+    source.shuffle(found)
+    return found
+
+
+def shards_of(given: argparse.Namespace, folder: Path) -> object:
+    from afina.data.shards import build_shards
+    from afina.text.renderer import Renderer
+
+    blob = folder / "rows.jsonl"
+    blob.write_text("".join(json.dumps({"messages": c}) + "\n" for c in chats(given.rows)))
+    return build_shards(blob, Renderer.load(given.model), folder / "shards")
+
+
+def run_afina(given: argparse.Namespace, folder: Path) -> Measured:
+    import torch
+
+    from afina.data.shards import Shards
+    from afina.domain.bins import bin_capacities
+    from afina.domain.runs import BaseSpec, LoraSpec, OptimizerSpec, RunSpec
+    from afina.model.base import load_base
+    from afina.training.network import TrainedNetwork
+    from afina.training.optimizer import AdamW
+    from afina.training.packing import steps_in_epoch
+    from afina.training.steps import Stepper
+
+    torch.set_num_threads(given.threads)
+    data = shards_of(given, folder)
+    rows = Shards.open(Path(data.path))  # type: ignore[attr-defined]
+    steps = steps_in_epoch(len(rows), given.batch)
+    spec = RunSpec(
+        format=1,
+        job_id="benchmark",
+        base=BaseSpec("base", str(given.model), ""),
+        lora=LoraSpec(),
+        training=data,  # type: ignore[arg-type]
+        validation=None,
+        epochs=1,
+        batch_size=given.batch,
+        optimizer=OptimizerSpec(LEARNING_RATE, 0, steps),
+        seed=0,
+        precision="bf16",
+        threads=given.threads,
+        bin_capacities=bin_capacities(data.longest_row),  # type: ignore[attr-defined]
+        end_tokens=(),
+    )
+    network = TrainedNetwork(load_base(given.model, "bf16"), spec.lora, spec.seed)
+    stepper = Stepper(spec, network, AdamW(spec.optimizer, network.adapter.masters), rows)
+    began = time.perf_counter()
+    results = [stepper.take(step) for step in range(1, steps + 1)]
+    seconds = time.perf_counter() - began
+    return Measured("afina", sum(r.tokens for r in results), seconds, peak(), results[-1].loss)
+
+
+def run_trl(given: argparse.Namespace, folder: Path) -> Measured:
+    import torch
+    from datasets import Dataset
+    from peft import LoraConfig
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from trl import SFTConfig, SFTTrainer
+
+    from afina.data.shards import Shards
+    from afina.domain.runs import LoraSpec
+
+    torch.set_num_threads(given.threads)
+    data = shards_of(given, folder)
+    rows = Shards.open(Path(data.path))  # type: ignore[attr-defined]
+    listed = []
+    for index in range(len(rows)):
+        ids, learned = rows.row(index)
+        labels = [int(i) if flag else -100 for i, flag in zip(ids, learned, strict=True)]
+        listed.append({"input_ids": ids.tolist(), "labels": labels})
+    lora = LoraSpec()
+    trainer = SFTTrainer(
+        model=AutoModelForCausalLM.from_pretrained(given.model, dtype=torch.bfloat16),
+        args=SFTConfig(
+            output_dir=str(folder / "trl"),
+            per_device_train_batch_size=given.batch,
+            num_train_epochs=1,
+            learning_rate=LEARNING_RATE,
+            lr_scheduler_type="cosine",
+            logging_steps=1,
+            save_strategy="no",
+            report_to=[],
+            use_cpu=True,
+            bf16=True,
+            gradient_checkpointing=False,
+            max_length=None,
+            disable_tqdm=True,
+            seed=0,
+        ),
+        train_dataset=Dataset.from_list(listed),
+        processing_class=AutoTokenizer.from_pretrained(given.model),
+        peft_config=LoraConfig(
+            r=lora.rank,
+            lora_alpha=int(lora.alpha),
+            target_modules=list(lora.target_modules),
+            task_type="CAUSAL_LM",
+        ),
+    )
+    began = time.perf_counter()
+    trainer.train()
+    seconds = time.perf_counter() - began
+    losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+    return Measured("trl", int(rows.lengths.sum()), seconds, peak(), float(losses[-1]))
+
+
+def peak() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def child(given: argparse.Namespace) -> None:
+    with tempfile.TemporaryDirectory() as name:
+        run = run_afina if given.child == "afina" else run_trl
+        measured = run(given, Path(name))
+    print("MEASURED " + json.dumps(asdict(measured)))
+
+
+def measure(given: argparse.Namespace, trainer: str) -> Measured:
+    command = [sys.executable, __file__, "--child", trainer, "--model", str(given.model)]
+    for name in ("rows", "batch", "threads"):
+        command += [f"--{name}", str(getattr(given, name))]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    for line in done.stdout.splitlines():
+        if line.startswith("MEASURED "):
+            return Measured(**json.loads(line.removeprefix("MEASURED ")))
+    raise SystemExit(f"{trainer} ended with {done.returncode}:\n{done.stderr[-2000:]}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", type=Path, default=DEFAULT_MODEL)
+    parser.add_argument("--rows", type=int, default=64)
+    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--child", choices=("afina", "trl"), help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.child:
+        child(given)
+        return
+    found: dict[str, list[Measured]] = {"afina": [], "trl": []}
+    for repeat in range(given.repeats):
+        order = ("afina", "trl") if repeat % 2 == 0 else ("trl", "afina")
+        for trainer in order:
+            one = measure(given, trainer)
+            found[trainer].append(one)
+            print(
+                f"  {one.trainer:6} {one.rate:7.0f} tokens/s  {one.seconds:6.1f} s  "
+                f"peak {one.peak_rss_mib:5.0f} MiB  last loss {one.last_loss:.3f}",
+                flush=True,
+            )
+    ours, theirs = (statistics.median(one.rate for one in found[n]) for n in ("afina", "trl"))
+    print(f"LoRA training, {given.rows} chats, {found['afina'][0].tokens} tokens, bf16:")
+    for name in ("afina", "trl"):
+        rates = [one.rate for one in found[name]]
+        memory = max(one.peak_rss_mib for one in found[name])
+        print(
+            f"  {name:6} median {statistics.median(rates):.0f} tokens/s "
+            f"({min(rates):.0f} to {max(rates):.0f}), peak {memory:.0f} MiB"
+        )
+    print(f"  ratio  {ours / theirs:.1f}x")
+
+
+if __name__ == "__main__":
+    main()
