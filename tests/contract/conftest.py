@@ -10,11 +10,18 @@ import pytest
 from tests.contract.live import Live, running, settings_for
 
 from afina.serving.testing import Script
+from afina.settings import Settings
 
 
 @pytest.fixture(scope="module")
-def module_live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
-    with running(settings_for(tmp_path_factory.mktemp("data"))) as live:
+def module_settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    """The settings of the module's server; a module may have its own."""
+    return settings_for(tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture(scope="module")
+def module_live(module_settings: Settings) -> Iterator[Live]:
+    with running(module_settings) as live:
         yield live
 
 

@@ -21,7 +21,7 @@ REQUEST_ID: Final = "afina.request_id"
 """Key of the request's id in the ASGI scope."""
 CALLER: Final = "afina.caller"
 """Key of the caller in the ASGI scope, once it is known."""
-_MAX_PATH: Final = 4096
+_MAX_PATH: Final = 1024
 _MAX_CLIENT_ID: Final = 512
 _FIXED: Final = (
     (b"openai-version", b"2020-10-01"),

@@ -9,7 +9,7 @@ import msgspec
 from afina.data.limits import CheckLimits
 from afina.data.lines import LineReader, SourceLine
 from afina.data.rows import quick_value
-from afina.data.rules.line import not_json, not_utf8
+from afina.data.rules.line import lone_surrogate, not_finite, not_json, not_utf8
 from afina.data.rules.rule import LineFacts
 from afina.errors import InvalidRequest
 
@@ -42,5 +42,7 @@ def _problem(line: SourceLine, limits: CheckLimits) -> str | None:
     except UnicodeDecodeError:
         text = None
     facts = LineFacts(line.raw, line.size, text, limits.max_line_bytes, limits.max_depth)
-    faults = [*not_utf8(facts), *not_json(facts)]
-    return faults[0].message if faults else None
+    for rule in (not_utf8, not_json, not_finite, lone_surrogate):
+        for fault in rule(facts):
+            return fault.message
+    return None

@@ -103,10 +103,12 @@ def _place(detail: ErrorDetails, data: object) -> tuple[str, object]:
     """Where the fault is in `data`: pydantic's path without the names of a union's branches."""
     parts: list[str | int] = []
     here = data
-    for number, part in enumerate(detail["loc"]):
-        if _leads_on(here, part):
+    loc = detail["loc"]
+    for number, part in enumerate(loc):
+        last = number == len(loc) - 1
+        if _leads_on(here, part) and (last or not _is_tag(here, part, loc[number + 1])):
             here = here[part]  # type: ignore[index]
-        elif not (detail["type"] == "missing" and number == len(detail["loc"]) - 1):
+        elif not (detail["type"] == "missing" and last):
             continue
         parts.append(part)
     return path(parts), here
@@ -116,6 +118,13 @@ def _leads_on(here: object, part: str | int) -> bool:
     if isinstance(part, str):
         return isinstance(here, Mapping) and part in here
     return isinstance(here, list) and part < len(here)
+
+
+def _is_tag(here: object, part: str | int, following: str | int) -> bool:
+    """Whether `part`, though a key of `here`, is the name of a branch: what follows lies beside it
+    and not below."""
+    below = here[part]  # type: ignore[index]
+    return _leads_on(here, following) and not _leads_on(below, following)
 
 
 def _invalid(where: str, code: str, say: str) -> InvalidRequest:
