@@ -113,10 +113,11 @@ class SchedulerMachine(RuleBasedStateMachine):
         assert len({id(s) for s in sampling}) == len(sampling)
         for sequence in sampling:
             self.scheduler.sampled(sequence, 1000 + len(sequence.tokens))
-            if len(sequence.tokens) >= sequence.max_tokens or (stop_early and sequence.choice == 0):
-                if self.scheduler.finish(sequence):
-                    self.ended[sequence.prompt.request_id] += 1
-                    del self.alive[sequence.prompt.request_id]
+            full = len(sequence.tokens) >= sequence.max_tokens
+            early = stop_early and sequence.choice == 0
+            if (full or early) and self.scheduler.finish(sequence):
+                self.ended[sequence.prompt.request_id] += 1
+                del self.alive[sequence.prompt.request_id]
 
     @invariant()
     def blocks_are_counted_exactly(self) -> None:

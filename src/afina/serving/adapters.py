@@ -47,8 +47,9 @@ class AdapterBank:
     def get(self, sha256: str) -> Adapter:
         return self._adapters[sha256]
 
-    def has(self, sha256: str) -> bool:
-        return sha256 in self._adapters and sha256 not in self._doomed
+    def find(self, sha256: str) -> Adapter | None:
+        """The adapter, unless it is not in memory or about to go. Safe from any thread."""
+        return None if sha256 in self._doomed else self._adapters.get(sha256)
 
     def refer(self, sha256: str, now: float) -> None:
         """A request refers to the adapter: it stays."""
@@ -76,10 +77,6 @@ class AdapterBank:
                 break
             if not self._references[sha256] and sha256 != adapter.sha256:
                 self._drop(sha256)
-
-    def has_room_for(self, sha256: str) -> bool:
-        """Whether `sha256` could be in memory beside all adapters that requests refer to."""
-        return len(set(self._references) | {sha256}) <= self.capacity
 
     def drop_idle(self, before: float) -> list[str]:
         """Lets go of adapters that nobody has used since `before`."""
@@ -144,6 +141,12 @@ class WorkingSet:
             return
         self._arrange(adapters)
         self._mask = self._rows_mask(layout)
+
+    def discard(self, sha256: str) -> None:
+        """Wipes an adapter that no row uses any more."""
+        if sha256 in self._slots:
+            self._put(Adapter("", 0, {}), self._slots.index(sha256))
+            self._slots[self._slots.index("")] = None
 
     def add_to(self, out: torch.Tensor, names: list[str], x: torch.Tensor) -> None:
         """Adds the low-rank terms for input `x` to a product's output, in place."""

@@ -63,7 +63,7 @@ class StepContext:
         self.positions = torch.tensor([positions])
         self._slots = torch.tensor(slots)
 
-    def attend(
+    def attend(  # noqa: PLR0913 - the seam's signature
         self,
         layer: int,
         q_1HTD: torch.Tensor,

@@ -120,7 +120,7 @@ def _product(names: list[str], linears: list[nn.Linear]) -> Product:
         weight = torch.cat([linear.weight.data for linear in linears])
         bias = None if bias is None else torch.cat([linear.bias.data for linear in linears])
     product = Product(names, [m.out_features for m in linears], first.in_features, weight, bias)
-    if weight.dtype == torch.bfloat16 and torch.backends.mkldnn.is_available():
+    if weight.dtype == torch.bfloat16 and torch._C._has_mkldnn:
         product.packed = torch.ops.mkldnn._reorder_linear_weight(weight)
         product.weight = weight.new_zeros(1, 1).expand_as(weight)
     if product.packed is not None or len(linears) > 1:

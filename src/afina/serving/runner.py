@@ -7,14 +7,16 @@ adapter bank. It knows sequences and blocks, nothing of requests, text or socket
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 
+from afina.errors import InvalidRequest
 from afina.model.base import LoadedBase
 from afina.serving.adapters import AdapterBank, WorkingSet
-from afina.serving.layers import serve_layers
 from afina.serving.cache import KvCache, StepContext
+from afina.serving.layers import serve_layers
 from afina.serving.layout import Layout, lay_out, rounded_rows
 from afina.serving.sequences import Plan, Sequence
 
@@ -34,11 +36,28 @@ class Runner:
         self.base = base
         self.bank = bank
         self._cache = cache
-        self._dtype = next(base.model.parameters()).dtype
-        self._adapters = WorkingSet(bank, self._dtype)
+        self.dtype = next(base.model.parameters()).dtype
+        self._adapters = WorkingSet(bank, self.dtype)
         self._layers = serve_layers(base.model, self._adapters)
         # In fp32 a row's bits depend on its company below four rows.
-        self._smallest = 4 if self._dtype == torch.float32 else 1
+        self._smallest = 4 if self.dtype == torch.float32 else 1
+
+    def check_adapter(self, pairs: Mapping[str, tuple[torch.Tensor, torch.Tensor]]) -> None:
+        """Raises InvalidRequest unless every layer of an adapter is one of this base's."""
+        for name, (a, b) in pairs.items():
+            product = self._layers.products.get(name)
+            sizes = None
+            if product is not None:
+                sizes = product.in_features, product.sizes[self._layers.places[name]]
+            if sizes != (a.shape[1], b.shape[0]):
+                raise InvalidRequest(
+                    f"The tune does not fit its base: layer {name} is not there in that shape.",
+                    param="model",
+                )
+
+    def discard(self, sha256: str) -> None:
+        """Wipes an adapter's weights from the batch's set."""
+        self._adapters.discard(sha256)
 
     @torch.inference_mode()
     def run(self, plan: Plan) -> StepOutput:
@@ -49,7 +68,7 @@ class Runner:
         if not layout.groups:
             return _with_forks([], None, plan.forks)
         sequences, rows = _sampling_rows(layout)
-        context = StepContext(self._cache, layout, self._dtype)
+        context = StepContext(self._cache, layout, self.dtype)
         self._adapters.choose(layout)
         kept = rows + [0] * (max(rounded_rows(len(rows)), self._smallest) - len(rows))
         logits = self.base.model(

@@ -16,6 +16,8 @@ from typing import Final
 
 import torch
 
+from afina.serving.answers import Candidates
+
 _BLOCK: Final = 256
 _CANDIDATES: Final = 128
 _MASK64: Final = (1 << 64) - 1
@@ -55,16 +57,9 @@ def choose(logits_RV: torch.Tensor, rows: Sequence[Choosing]) -> list[int]:
     return [t if r.forced is None else r.forced for t, r in zip(tokens, rows, strict=True)]
 
 
-@dataclass(frozen=True)
-class Candidates:
-    """Log-probabilities at one position: the chosen token's, and the best ids with theirs."""
-
-    chosen: float
-    ids: list[int]
-    logprobs: list[float]
-
-
-def logprobs(logits_RV: torch.Tensor, tokens: Sequence[int], tops: Sequence[int]) -> list[Candidates]:
+def logprobs(
+    logits_RV: torch.Tensor, tokens: Sequence[int], tops: Sequence[int]
+) -> list[Candidates]:
     """Log-probabilities of the network itself, before temperature and top_p."""
     scores = torch.log_softmax(logits_RV[: len(tokens)].float(), -1)
     chosen = scores.gather(1, torch.tensor(tokens).unsqueeze(1)).squeeze(1).tolist()

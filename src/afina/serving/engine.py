@@ -1,0 +1,124 @@
+"""The engine's thread: at each step's boundary it hears what came in, then every base steps once.
+
+All state of schedulers, runners and adapters belongs to this one thread; others post functions to
+it (`call`) and get deliveries back, a batch a step. If a step breaks, every request that is alive
+is told so with a Failure and the engine reports its fault: its process ends, the supervisor starts
+another.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import structlog
+import torch
+
+from afina.domain.clock import SYSTEM_CLOCK, Clock
+from afina.errors import EngineFailed
+from afina.serving.lane import Delivery, Lane
+
+_LOG = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True)
+class Fault:
+    """Why the engine ended by itself."""
+
+    message: str
+
+
+class Engine:
+    """Steps all lanes in a thread of its own until it is stopped or breaks."""
+
+    def __init__(
+        self,
+        deliver: Callable[[list[Delivery]], None],
+        threads: int = 0,
+        clock: Clock = SYSTEM_CLOCK,
+    ) -> None:
+        self.lanes: dict[str, Lane] = {}
+        self.on_fault: Callable[[Fault], object] = str
+        self._deliver = deliver
+        self._clock = clock
+        self._threads = threads
+        self._threads_now = 0
+        self._trainers_until = 0.0
+        self._inbox: deque[Callable[[], object]] = deque()
+        self._wake = threading.Condition()
+        self._stopping = False
+        self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
+
+    def start(self) -> None:
+        """Starts the thread."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Ends the thread after the step it is in."""
+        self.call(self._stop)
+        self._thread.join()
+
+    def call(self, act: Callable[[], object]) -> None:
+        """Has the engine's thread do `act` at the next step's boundary."""
+        with self._wake:
+            self._inbox.append(act)
+            self._wake.notify()
+
+    def set_trainers(self, count: int, ttl_s: float) -> None:
+        """While trainers live, one thread; renewed before `ttl_s` is over."""
+        self._trainers_until = self._clock.monotonic() + ttl_s if count else 0.0
+
+    def threads_wanted(self) -> int:
+        """Threads for the next step."""
+        if self._threads:
+            return self._threads
+        alone = self._clock.monotonic() >= self._trainers_until
+        return len(os.sched_getaffinity(0)) if alone else 1
+
+    def _stop(self) -> None:
+        self._stopping = True
+
+    def _run(self) -> None:
+        try:
+            while not self._stopping:
+                self._hear()
+                self._set_threads()
+                for lane in self.lanes.values():
+                    if not lane.is_idle:
+                        self._deliver(lane.step())
+        except BaseException as error:  # noqa: BLE001 - told to every client, then the process ends
+            self._break_off(error)
+
+    def _hear(self) -> None:
+        with self._wake:
+            while not self._inbox and all(lane.is_idle for lane in self.lanes.values()):
+                self._wake.wait()
+            heard, self._inbox = self._inbox, deque()
+        for act in heard:
+            act()
+
+    def _set_threads(self) -> None:
+        wanted = self.threads_wanted()
+        if wanted != self._threads_now:
+            torch.set_num_threads(wanted)
+            self._threads_now = wanted
+
+    def _break_off(self, error: BaseException) -> None:
+        # The kind of error alone: its text may hold what a user wrote.
+        _LOG.error("engine.broke", error=type(error).__name__, where=_place(error))
+        told = EngineFailed("The engine broke off this answer.", remedy="Ask again in a moment.")
+        for lane in self.lanes.values():
+            self._deliver(lane.fail_all(told))
+        self.on_fault(Fault(type(error).__name__))
+
+
+def _place(error: BaseException) -> str:
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    if trace is None:
+        return "?"
+    return f"{trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}"

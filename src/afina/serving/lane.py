@@ -1,0 +1,222 @@
+"""One base model at work: its scheduler, runner, adapters and the requests that are alive.
+
+Used from the engine's thread alone. A step plans, runs, samples, and turns tokens into deliveries;
+usage is in the journal before a request's last line is delivered. Every request that was accepted
+ends here in exactly one last line, or in silence where its client went away.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from afina.domain.clock import Clock
+from afina.errors import AfinaError
+from afina.serving.adapters import Adapter
+from afina.serving.answers import Answer, Candidates
+from afina.serving.failures import to_failure
+from afina.serving.protocol import Delta, Failure, Final, Scored, UsageRecord
+from afina.serving.runner import Runner, StepOutput
+from afina.serving.sampling import Choosing, choose, logprobs
+from afina.serving.scheduler import Scheduler
+from afina.serving.sequences import Plan, Prompt, Sequence
+from afina.text.tokenizer import ChatTokenizer
+
+_STALLED_STEPS = 8
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """Lines for one request's client. `ended`: the last of them is the request's last."""
+
+    request_id: str
+    lines: list[Delta | Final | Scored | Failure]
+    ended: bool = False
+
+
+@dataclass(frozen=True)
+class Manner:
+    """How a request's tokens are chosen."""
+
+    seed: int = 0
+    temperature: float = 0.0
+    top_p: float = 1.0
+    top: int | None = None
+    """How many candidates are told; None: not even the chosen one's log-probability."""
+    forced: tuple[int, ...] | None = None
+
+    def next(self, sequence: Sequence) -> Choosing:
+        """How the next token of `sequence` is chosen."""
+        position = len(sequence.tokens)
+        return Choosing(
+            seed=self.seed,
+            choice=sequence.choice,
+            position=position,
+            temperature=self.temperature,
+            top_p=self.top_p,
+            forced=None if self.forced is None else self.forced[position],
+        )
+
+
+@dataclass(eq=False)
+class Ticket:
+    """A request on its way through a lane."""
+
+    prompt: Prompt
+    manner: Manner
+    answer: Answer
+    adapter: Adapter | None = None
+    tag: dict[str, str] | None = None
+    """Copied into the journal; None: not metered."""
+
+    @property
+    def request_id(self) -> str:
+        return self.prompt.request_id
+
+
+class Lane:
+    """A base model that answers."""
+
+    def __init__(
+        self,
+        base_id: str,
+        runner: Runner,
+        scheduler: Scheduler,
+        tokenizer: ChatTokenizer,
+        *,
+        clock: Clock,
+        meter: Callable[[UsageRecord], None],
+    ) -> None:
+        self.base_id = base_id
+        self.runner = runner
+        self.scheduler = scheduler
+        self.tokenizer = tokenizer
+        self._clock = clock
+        self._meter = meter
+        self._tickets: dict[str, Ticket] = {}
+        self._stalled = 0
+
+    @property
+    def is_idle(self) -> bool:
+        return not self._tickets
+
+    def submit(self, ticket: Ticket) -> Delivery:
+        """Takes a request in, or refuses it. The delivery of one taken in has no lines."""
+        try:
+            self.scheduler.submit(ticket.prompt)
+        except AfinaError as error:
+            return Delivery(ticket.request_id, [to_failure(error)], ended=True)
+        self._tickets[ticket.request_id] = ticket
+        if ticket.adapter is not None:
+            bank = self.runner.bank
+            bank.refer(ticket.adapter.sha256, self._clock.monotonic())
+            bank.add(ticket.adapter, self._clock.monotonic())
+        return Delivery(ticket.request_id, [])
+
+    def cancel(self, request_id: str) -> None:
+        """The client went away: its places are free at once, what it used is in the journal."""
+        ticket = self._tickets.get(request_id)
+        if ticket is not None:
+            self.scheduler.cancel(request_id)
+            self._close(ticket, "left")
+
+    def step(self) -> list[Delivery]:
+        """Computes one step of all that is alive here."""
+        plan = self.scheduler.plan()
+        self._watch_for_stall(plan)
+        out = self.runner.run(plan)
+        for chunk in plan.chunks:
+            self.scheduler.computed(chunk, _kept_logits(out, chunk.sequence))
+        if not out.sequences:
+            return []
+        tickets = [self._tickets[s.prompt.request_id] for s in out.sequences]
+        choosing = [t.manner.next(s) for t, s in zip(tickets, out.sequences, strict=True)]
+        tokens = choose(out.logits, choosing)
+        told = self._candidates(out, tickets, tokens)
+        deliveries: dict[str, Delivery] = {}
+        for i, sequence in enumerate(out.sequences):
+            self.scheduler.sampled(sequence, tokens[i])
+            delta = tickets[i].answer.take(sequence.choice, tokens[i], told.get(i))
+            if delta is not None:
+                self._deliver(deliveries, tickets[i], sequence, delta)
+        return list(deliveries.values())
+
+    def fail_all(self, error: AfinaError) -> list[Delivery]:
+        """Ends every request here with a failure."""
+        failed = [
+            Delivery(ticket.request_id, [to_failure(error)], ended=True)
+            for ticket in self._tickets.values()
+        ]
+        for ticket in list(self._tickets.values()):
+            self._close(ticket, "failed")
+        return failed
+
+    def tidy(self, idle_s: float) -> None:
+        """Lets go of adapters that nobody has used for `idle_s`."""
+        for sha256 in self.runner.bank.drop_idle(self._clock.monotonic() - idle_s):
+            self.runner.discard(sha256)
+
+    def forget(self, sha256: str) -> None:
+        """Lets go of an adapter, once the requests that use it have ended."""
+        self.runner.bank.forget(sha256)
+        self._discard_if_gone(sha256)
+
+    def _deliver(
+        self, deliveries: dict[str, Delivery], ticket: Ticket, sequence: Sequence, delta: Delta
+    ) -> None:
+        given = deliveries.setdefault(ticket.request_id, Delivery(ticket.request_id, []))
+        if ticket.tag is not None:
+            given.lines.append(delta)
+        if delta.finish is not None and self.scheduler.finish(sequence):
+            self._close(ticket, "finished")
+            lines = [*given.lines, ticket.answer.final()]
+            deliveries[ticket.request_id] = Delivery(ticket.request_id, lines, ended=True)
+
+    def _candidates(
+        self, out: StepOutput, tickets: list[Ticket], tokens: list[int]
+    ) -> dict[int, Candidates]:
+        wanted = [i for i, ticket in enumerate(tickets) if ticket.manner.top is not None]
+        if not wanted:
+            return {}
+        tops = [tickets[i].manner.top or 0 for i in wanted]
+        found = logprobs(out.logits[wanted], [tokens[i] for i in wanted], tops)
+        return dict(zip(wanted, found, strict=True))
+
+    def _close(self, ticket: Ticket, outcome: str) -> None:
+        del self._tickets[ticket.request_id]
+        if ticket.adapter is not None:
+            self.runner.bank.release(ticket.adapter.sha256, self._clock.monotonic())
+            self._discard_if_gone(ticket.adapter.sha256)
+        if ticket.tag is None:
+            return
+        self._meter(
+            UsageRecord(
+                request_id=ticket.request_id,
+                time=self._clock.now(),
+                base=self.base_id,
+                adapter=ticket.prompt.adapter,
+                prompt_tokens=len(ticket.prompt.ids) if ticket.prompt.started else 0,
+                cached_tokens=0,
+                completion_tokens=ticket.answer.completion_tokens,
+                outcome=outcome,
+                tag=ticket.tag,
+            )
+        )
+
+    def _discard_if_gone(self, sha256: str) -> None:
+        if sha256 not in self.runner.bank.resident:
+            self.runner.discard(sha256)
+
+    def _watch_for_stall(self, plan: Plan) -> None:
+        self._stalled = self._stalled + 1 if plan.is_empty else 0
+        if self._stalled > _STALLED_STEPS:
+            raise RuntimeError("the scheduler plans nothing though requests wait")
+
+
+def _kept_logits(out: StepOutput, sequence: Sequence) -> torch.Tensor | None:
+    """The logits that siblings of `sequence` will sample from."""
+    if len(sequence.prompt.sequences) == 1 or sequence not in out.sequences:
+        return None
+    return out.logits[out.sequences.index(sequence)].clone()

@@ -1,0 +1,157 @@
+"""What the engine serves from: bases in DATA/models, adapters by hash in DATA/blobs.
+
+Everything is read on a loader thread, never on the step loop, and checked against its hash before
+a number of it is used. Errors are the user's: unknown model, wrong base, damaged blob.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from afina.domain.clock import Clock
+from afina.domain.codec import decode
+from afina.domain.manifests import Manifest, blob_path
+from afina.domain.models import BASE_ID, BaseModel
+from afina.errors import BaseRefused, Internal, InvalidRequest, ModelNotFound
+from afina.model.base import load_base
+from afina.model.peft_files import CONFIG, WEIGHTS, read_adapter
+from afina.serving.adapters import Adapter, AdapterBank
+from afina.serving.blocks import BlockAllocator
+from afina.serving.cache import KvCache
+from afina.serving.journal import Journal
+from afina.serving.lane import Lane
+from afina.serving.runner import Runner
+from afina.serving.scheduler import Limits, Scheduler
+from afina.settings import EngineSettings, Settings
+from afina.text.tokenizer import ChatTokenizer
+
+BLOCK_TOKENS = 16
+Precision = Literal["bf16", "fp32"]
+
+
+def precision_of(settings: EngineSettings) -> Precision:
+    """The precision that `auto` means here: bf16 where the processor multiplies it."""
+    if settings.precision != "auto":
+        return settings.precision
+    return "bf16" if torch.cpu._is_avx512_bf16_supported() else "fp32"
+
+
+class Library:
+    """Reads bases and adapters of one data directory."""
+
+    def __init__(self, settings: Settings, journal: Journal, clock: Clock) -> None:
+        self._settings = settings
+        self._journal = journal
+        self._clock = clock
+        self.precision = precision_of(settings.engine)
+
+    def record(self, base_id: str) -> BaseModel:
+        """A base's record. Raises ModelNotFound or BaseRefused."""
+        unknown = ModelNotFound(
+            f"There is no base model {base_id[:100]!r} on this machine.",
+            param="model",
+            remedy="See `afina models list`, or pull it with `afina models pull`.",
+        )
+        if BASE_ID.fullmatch(base_id) is None:
+            raise unknown
+        try:
+            raw = (self._settings.models / base_id / "afina.json").read_bytes()
+            record = decode(BaseModel, json.loads(raw), "afina.json")
+        except FileNotFoundError:
+            raise unknown from None
+        except ValueError as error:
+            raise BaseRefused(
+                f"The record of base model {base_id!r} is damaged: {error}.",
+                remedy="Pull it again.",
+            ) from None
+        if not record.admitted:
+            raise BaseRefused(f"The base model {base_id!r} cannot be served: {record.refusal}.")
+        return record
+
+    def load_lane(self, base_id: str) -> Lane:
+        """A base in memory, ready to answer. Takes seconds."""
+        self.record(base_id)
+        folder = self._settings.models / base_id
+        engine = self._settings.engine
+        tokenizer = ChatTokenizer.load(folder)
+        base = load_base(folder, self.precision)
+        blocks = max(1, engine.cache_tokens // BLOCK_TOKENS)
+        limits = Limits(
+            max_batch=engine.max_batch,
+            max_waiting=engine.max_queue,
+            max_adapters=min(engine.max_batch, engine.adapters_resident),
+        )
+        return Lane(
+            base_id,
+            Runner(
+                base,
+                KvCache(base.layers, blocks, BLOCK_TOKENS),
+                AdapterBank(engine.adapters_resident),
+            ),
+            Scheduler(BlockAllocator(blocks, BLOCK_TOKENS), limits),
+            tokenizer,
+            clock=self._clock,
+            meter=self._journal.append,
+        )
+
+    def load_adapter(self, lane: Lane, sha256: str) -> Adapter:
+        """An adapter from its manifest's hash, checked file by file."""
+        manifest = self._manifest(sha256)
+        if manifest.kind != "lora":
+            raise BaseRefused(f"Tunes of kind {manifest.kind!r} cannot be served yet.")
+        if manifest.base_id != lane.base_id:
+            raise InvalidRequest(
+                f"The tune {sha256[:12]} belongs to base {manifest.base_id!r}, "
+                f"not {lane.base_id!r}.",
+                param="model",
+            )
+        paths = [self._verified(manifest.files[name]) for name in (CONFIG, WEIGHTS)]
+        config, pairs = read_adapter(*paths)
+        lane.runner.check_adapter(pairs)
+        dtype = lane.runner.dtype
+        return Adapter(
+            sha256=sha256,
+            rank=config.rank,
+            pairs={
+                name: (a.to(dtype), (b.float() * config.scaling).to(dtype))
+                for name, (a, b) in pairs.items()
+            },
+        )
+
+    def _manifest(self, sha256: str) -> Manifest:
+        try:
+            raw = blob_path(self._settings.blobs, sha256).read_bytes()
+        except (FileNotFoundError, ValueError):
+            raise ModelNotFound(
+                f"There is no tuned model with the hash {sha256[:12]!r} on this machine.",
+                param="model",
+            ) from None
+        try:
+            if hashlib.sha256(raw).hexdigest() == sha256:
+                return Manifest.from_bytes(raw)
+        except ValueError:
+            pass
+        raise _damaged(sha256)
+
+    def _verified(self, sha256: str) -> Path:
+        path = blob_path(self._settings.blobs, sha256)
+        try:
+            with path.open("rb") as file:
+                found = hashlib.file_digest(file, "sha256").hexdigest()
+        except FileNotFoundError:
+            raise ModelNotFound("A file of the tuned model is gone.", param="model") from None
+        if found != sha256:
+            raise _damaged(sha256)
+        return path
+
+
+def _damaged(sha256: str) -> Internal:
+    return Internal(
+        f"The blob {sha256[:12]} of a tuned model is damaged: its bytes do not give its hash.",
+        remedy="Restore DATA/blobs from a copy, or tune again.",
+    )

@@ -1,0 +1,299 @@
+"""The engine's door: requests from the socket to lanes, deliveries from lanes to the socket.
+
+Runs on the event loop; the lanes' state belongs to the engine's thread, which is only ever posted
+to. A request passes the door (limits, base, adapter, context), then waits in its lane's queue; the
+answer's head is sent with the first delivery, so a refusal still has its HTTP status. A client
+that hangs up is taken back at the next step.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, TypeVar
+
+import msgspec
+import structlog
+
+from afina.domain.clock import SYSTEM_CLOCK, Clock
+from afina.errors import AfinaError, Internal, InvalidRequest, NotFound, Overloaded, Unavailable
+from afina.serving.adapters import Adapter
+from afina.serving.engine import Engine, Fault
+from afina.serving.failures import status_of, to_failure
+from afina.serving.journal import Journal
+from afina.serving.lane import Delivery, Lane, Ticket
+from afina.serving.library import Library
+from afina.serving.listener import Exchange
+from afina.serving.protocol import (
+    EngineHealth,
+    Failure,
+    Forget,
+    Generate,
+    Score,
+    Trainers,
+    encode_line,
+)
+from afina.serving.residency import Residency
+from afina.serving.tickets import generate_ticket, score_ticket
+from afina.settings import Settings
+
+T = TypeVar("T")
+_LOG = structlog.get_logger(__name__)
+
+
+@dataclass(eq=False)
+class _Visit:
+    """A request between its arrival and its end."""
+
+    exchange: Exchange
+    task: asyncio.Task[None] | None = None
+    lane: Lane | None = None
+    adapter: str | None = None
+    started: bool = False
+
+
+class Door:
+    """Handles the exchanges of one engine."""
+
+    def __init__(self, settings: Settings, clock: Clock = SYSTEM_CLOCK) -> None:
+        self._settings = settings.engine
+        self._journal = Journal(settings.journal)
+        self._library = Library(settings, self._journal, clock)
+        self._loop = asyncio.get_running_loop()
+        self._engine = Engine(self._from_engine, settings.engine.threads, clock)
+        self._engine.on_fault = self._faulted
+        self._loader = ThreadPoolExecutor(1, thread_name_prefix="loader")
+        self._loading: dict[str, asyncio.Future[Any]] = {}
+        self._residency = Residency(settings.engine.adapters_resident)
+        self._visits: dict[str, _Visit] = {}
+        self._lanes: dict[str, Lane] = {}
+        self._scores = 0
+        self._empty = asyncio.Event()
+        self._empty.set()
+        self.draining = False
+        self.fault: asyncio.Future[Fault] = self._loop.create_future()
+        self._engine.start()
+
+    def handle(self, exchange: Exchange) -> None:
+        """Takes one exchange; answers now or later."""
+        try:
+            match exchange.method, exchange.path:
+                case "POST", "/generate":
+                    request = _decoded(exchange.body, Generate)
+                    self._visit(exchange, request.request_id, lambda v: self._generate(v, request))
+                case "POST", "/score":
+                    score = _decoded(exchange.body, Score)
+                    self._scores += 1
+                    name = f"score-{self._scores}"
+                    self._visit(exchange, name, lambda v: self._score(v, name, score))
+                case "GET", "/health":
+                    exchange.answer(200, msgspec.json.encode(self._health()))
+                case "POST", "/trainers":
+                    trainers = _decoded(exchange.body, Trainers)
+                    self._engine.set_trainers(trainers.count, trainers.ttl_s)
+                    exchange.answer(200, b"{}")
+                case "POST", "/forget":
+                    self._forget(_decoded(exchange.body, Forget).adapter)
+                    exchange.answer(200, b"{}")
+                case _:
+                    raise NotFound(f"The engine has no {exchange.method} {exchange.path}.")
+        except AfinaError as error:
+            _refuse(exchange, error)
+
+    async def drain(self, limit_s: float) -> None:
+        """Refuses new requests and waits for those that are alive, for `limit_s` at most."""
+        self.draining = True
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(limit_s):
+                await self._empty.wait()
+        if self._visits and not self.fault.done():
+            error = Unavailable("The engine is stopping.", remedy="Ask again in a moment.")
+            for lane in self._lanes.values():
+                self._engine.call(partial(self._fail_all, lane, error))
+        self._engine.stop()
+        await asyncio.sleep(0)
+        self._loader.shutdown(wait=False, cancel_futures=True)
+        self._journal.close()
+
+    def _fail_all(self, lane: Lane, error: AfinaError) -> None:
+        """Called in the engine's thread."""
+        self._from_engine(lane.fail_all(error))
+
+    async def preload(self, base_id: str) -> None:
+        """Loads a base before anybody asks for it."""
+        await self._lane(base_id)
+
+    async def tidy(self, every_s: float) -> None:
+        """Lets go of idle adapters, again and again."""
+        while True:
+            await asyncio.sleep(every_s)
+            for lane in self._lanes.values():
+                self._engine.call(partial(lane.tidy, self._settings.adapter_idle_s))
+
+    # -- a visit -------------------------------------------------------------------------------
+
+    def _visit(
+        self, exchange: Exchange, name: str, serve: Callable[[_Visit], Awaitable[None]]
+    ) -> None:
+        if self.draining or self.fault.done():
+            raise Unavailable("The engine is stopping.", remedy="Ask again in a moment.")
+        if name in self._visits:
+            raise InvalidRequest("A request of this id is alive already.", param="request_id")
+        if len(self._visits) >= self._settings.max_queue + self._settings.max_batch:
+            raise Overloaded(
+                f"The engine's queue is full: {len(self._visits)} requests are alive.",
+                remedy="Ask again later, or raise AFINA_ENGINE__MAX_QUEUE.",
+                retry_after_s=1.0,
+            )
+        visit = self._visits[name] = _Visit(exchange)
+        self._empty.clear()
+        visit.task = asyncio.ensure_future(self._serve(name, visit, serve))
+        exchange.on_gone = lambda: self._gone(name, visit)
+
+    async def _serve(
+        self, name: str, visit: _Visit, serve: Callable[[_Visit], Awaitable[None]]
+    ) -> None:
+        try:
+            await serve(visit)
+        except asyncio.CancelledError:
+            self._end(name)
+        except AfinaError as error:
+            self._end(name)
+            _refuse(visit.exchange, error)
+        except Exception as error:  # noqa: BLE001 - a fault of ours; its text may hold a user's
+            _LOG.error("engine.request_failed", error=type(error).__name__)
+            self._end(name)
+            _refuse(visit.exchange, Internal("The engine could not start this request."))
+
+    def _gone(self, name: str, visit: _Visit) -> None:
+        if visit.lane is not None:
+            lane = visit.lane
+            self._engine.call(lambda: lane.cancel(name))
+            self._end(name)
+        elif visit.task is not None:
+            visit.task.cancel()
+
+    def _end(self, name: str) -> None:
+        visit = self._visits.pop(name, None)
+        if visit is not None and visit.adapter is not None:
+            self._residency.leave(visit.adapter)
+        if not self._visits:
+            self._empty.set()
+
+    async def _generate(self, visit: _Visit, request: Generate) -> None:
+        lane = await self._lane(request.base)
+        ticket = generate_ticket(request, lane)
+        ticket.adapter = await self._adapter(visit, lane, request.adapter)
+        self._submit(visit, lane, ticket)
+
+    async def _score(self, visit: _Visit, name: str, request: Score) -> None:
+        lane = await self._lane(request.base)
+        ticket = score_ticket(name, request, lane, self._library.precision)
+        ticket.adapter = await self._adapter(visit, lane, request.adapter)
+        self._submit(visit, lane, ticket)
+
+    def _submit(self, visit: _Visit, lane: Lane, ticket: Ticket) -> None:
+        visit.lane = lane
+        self._engine.call(lambda: self._from_engine([lane.submit(ticket)]))
+
+    # -- deliveries ----------------------------------------------------------------------------
+
+    def _from_engine(self, deliveries: list[Delivery]) -> None:
+        """Called in the engine's thread."""
+        if deliveries:
+            self._loop.call_soon_threadsafe(self._deliver, deliveries)
+
+    def _deliver(self, deliveries: list[Delivery]) -> None:
+        for delivery in deliveries:
+            visit = self._visits.get(delivery.request_id)
+            if visit is None:
+                continue
+            first = delivery.lines[0] if delivery.lines else None
+            if isinstance(first, Failure) and not visit.started:
+                visit.exchange.answer(status_of(first), msgspec.json.encode(first))
+            elif first is not None:
+                if not visit.started:
+                    visit.started = True
+                    visit.exchange.start()
+                visit.exchange.write(b"".join(encode_line(line) for line in delivery.lines))
+                if delivery.ended:
+                    visit.exchange.finish()
+            if delivery.ended:
+                self._end(delivery.request_id)
+
+    def _faulted(self, fault: Fault) -> None:
+        """Called in the engine's thread."""
+        self._loop.call_soon_threadsafe(
+            lambda: None if self.fault.done() else self.fault.set_result(fault)
+        )
+
+    # -- bases and adapters --------------------------------------------------------------------
+
+    async def _lane(self, base_id: str) -> Lane:
+        found = self._lanes.get(base_id)
+        if found is not None:
+            return found
+        lane: Lane = await self._once(base_id, lambda: self._library.load_lane(base_id))
+        if base_id not in self._lanes:
+            self._lanes[base_id] = lane
+            self._engine.call(lambda: self._engine.lanes.setdefault(base_id, lane))
+        return self._lanes[base_id]
+
+    async def _adapter(self, visit: _Visit, lane: Lane, sha256: str | None) -> Adapter | None:
+        if sha256 is None:
+            return None
+        await self._residency.enter(sha256)
+        visit.adapter = sha256
+        found = lane.runner.bank.find(sha256)
+        if found is not None:
+            return found
+        loaded: Adapter = await self._once(
+            f"{lane.base_id} {sha256}", lambda: self._library.load_adapter(lane, sha256)
+        )
+        return loaded
+
+    async def _once(self, key: str, load: Callable[[], Any]) -> Any:
+        """Loads on the loader's thread; who asks meanwhile waits for the same."""
+        future = self._loading.get(key)
+        if future is None:
+            future = self._loading[key] = self._loop.run_in_executor(self._loader, load)
+            future.add_done_callback(lambda done: self._loaded(key, done))
+        return await asyncio.shield(future)
+
+    def _loaded(self, key: str, done: asyncio.Future[Any]) -> None:
+        del self._loading[key]
+        if not done.cancelled():
+            done.exception()
+
+    def _forget(self, sha256: str) -> None:
+        for lane in self._lanes.values():
+            self._engine.call(partial(lane.forget, sha256))
+
+    def _health(self) -> EngineHealth:
+        lanes = self._lanes.values()
+        running = sum(len(lane.scheduler.running) for lane in lanes)
+        alive = len(self._visits)
+        return EngineHealth(
+            status="draining" if self.draining else "ok",
+            running=running,
+            waiting=max(0, alive - running),
+            bases=sorted(self._lanes),
+            adapters=sorted(name for lane in lanes for name in lane.runner.bank.resident),
+            precision=self._library.precision,
+        )
+
+
+def _decoded(body: bytes, kind: type[T]) -> T:
+    try:
+        return msgspec.json.decode(body, type=kind)
+    except msgspec.DecodeError as error:
+        raise InvalidRequest(f"The request to the engine is wrong: {error}.") from None
+
+
+def _refuse(exchange: Exchange, error: AfinaError) -> None:
+    failure = to_failure(error)
+    exchange.answer(status_of(failure), msgspec.json.encode(failure))

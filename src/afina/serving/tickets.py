@@ -1,0 +1,74 @@
+"""From the wire's requests to tickets: what a lane can carry out, or a typed refusal.
+
+The api refuses most of this with better words; the engine checks again, since it must never run
+into what it cannot do.
+"""
+
+from __future__ import annotations
+
+from afina.errors import ContextTooLong, InvalidRequest
+from afina.serving.answers import GeneratedAnswer, ScoredAnswer
+from afina.serving.lane import Lane, Manner, Ticket
+from afina.serving.protocol import Generate, Score
+from afina.serving.sequences import Prompt, Sequence
+
+MAX_CHOICES = 128
+MAX_TOP = 20
+
+
+def generate_ticket(request: Generate, lane: Lane) -> Ticket:
+    """A ticket for a Generate. Raises InvalidRequest or ContextTooLong."""
+    _check_sizes(lane, request.prompt, request.max_tokens)
+    _within("n", request.n, 1, MAX_CHOICES)
+    _within("temperature", request.temperature, 0.0, 100.0)
+    _within("top_p", request.top_p, 0.0, 1.0)
+    if request.logprobs is not None:
+        _within("logprobs", request.logprobs, 0, MAX_TOP)
+    prompt = Prompt(request.request_id, request.prompt, request.adapter, request.namespace)
+    prompt.sequences = [Sequence(prompt, i, request.max_tokens) for i in range(request.n)]
+    manner = Manner(
+        seed=request.seed,
+        temperature=request.temperature,
+        top_p=request.top_p,
+        top=request.logprobs,
+    )
+    return Ticket(prompt, manner, GeneratedAnswer(request, lane.tokenizer), tag=request.tag)
+
+
+def score_ticket(name: str, request: Score, lane: Lane, precision: str) -> Ticket:
+    """A ticket for a Score: the forced ids go the way of sampled ones."""
+    if not request.ids:
+        raise InvalidRequest("There are no ids to score.", param="ids")
+    _check_sizes(lane, request.prompt, len(request.ids))
+    _check_ids(lane, request.ids)
+    _within("top", request.top, 1, MAX_TOP)
+    prompt = Prompt(name, request.prompt, request.adapter)
+    prompt.sequences = [Sequence(prompt, 0, len(request.ids))]
+    manner = Manner(top=request.top, forced=tuple(request.ids))
+    return Ticket(prompt, manner, ScoredAnswer(request, precision))
+
+
+def _check_sizes(lane: Lane, prompt: list[int], max_tokens: int) -> None:
+    if not prompt:
+        raise InvalidRequest("The prompt is empty.", param="prompt")
+    if max_tokens < 1:
+        raise InvalidRequest("max_tokens must be 1 or more.", param="max_tokens")
+    limit = lane.runner.base.context_tokens
+    if limit and len(prompt) + max_tokens > limit:
+        raise ContextTooLong(
+            f"The model's context is {limit} tokens; the prompt has {len(prompt)} and the answer "
+            f"may take {max_tokens}.",
+            param="messages",
+            remedy="Shorten the messages or ask for fewer tokens.",
+        )
+    _check_ids(lane, prompt)
+
+
+def _check_ids(lane: Lane, ids: list[int]) -> None:
+    if min(ids) < 0 or max(ids) >= lane.runner.base.vocab_size:
+        raise InvalidRequest("A token id is outside the model's vocabulary.", param="prompt")
+
+
+def _within(name: str, value: float, least: float, most: float) -> None:
+    if not least <= value <= most:
+        raise InvalidRequest(f"{name} must be from {least} to {most}.", param=name)
