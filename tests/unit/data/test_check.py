@@ -187,7 +187,7 @@ def test_a_good_file_is_no_error_of_a_job(tmp_path: Path) -> None:
         (chat() + "\n\n[1]", "Line 3: it is JSON, but not an object"),
         (chat() + "\n{", "Line 2: The line is not JSON"),
         ("a,b\n1,2", "Line 1"),
-        ('{"a": NaN}', None),
+        ('{"a": NaN}', "Line 1: The line holds NaN"),
     ],
 )
 def test_an_upload_is_refused_for_lines_that_are_no_objects(
