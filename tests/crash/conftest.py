@@ -1,13 +1,12 @@
-"""A data directory with a tiny model, and a platform on it."""
+"""Data directories with a tiny model."""
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.live import BASE, LivePlatform
+from tests.live import BASE
 from tests.tiny import make_tiny_model
 
 
@@ -21,17 +20,12 @@ def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def data(tmp_path: Path, tiny_folder: Path) -> Path:
     """A data directory that has a base model and nothing else."""
-    folder = tmp_path / "data"
-    shutil.copytree(tiny_folder, folder / "models" / BASE)
+    return data_directory(tmp_path, tiny_folder)
+
+
+def data_directory(parent: Path, model: Path) -> Path:
+    """A new one with a copy of the model."""
+    folder = parent / "data"
+    shutil.copytree(model, folder / "models" / BASE)
     folder.chmod(0o700)
     return folder
-
-
-@pytest.fixture
-def live(data: Path) -> Iterator[LivePlatform]:
-    platform = LivePlatform(data)
-    try:
-        platform.start()
-        yield platform
-    finally:
-        platform.stop()
