@@ -1,7 +1,7 @@
 """Resolve: a job becomes a RunSpec with no `auto` and no default left open.
 
 What is decided here by measurement rather than by the wire API: warm-up is a twentieth of the
-steps, at most 100; bins have the capacities of docs/decisions; precision is bf16 where the
+steps, at most 100; bins have the capacities of afina.domain.bins; precision is bf16 where the
 processor multiplies it natively, fp32 elsewhere; parity prompts are chosen by the hash of rows.
 """
 
@@ -19,8 +19,10 @@ import numpy as np
 
 from afina.data.shards import Shards
 from afina.domain import auto
+from afina.domain.bins import bin_capacities
 from afina.domain.jobs import Hyperparameters, Job
 from afina.domain.models import BaseModel
+from afina.domain.precision import resolve_precision
 from afina.domain.runs import (
     BaseSpec,
     DataSpec,
@@ -36,10 +38,7 @@ PARITY_PROMPTS: Final = 8
 PARITY_NEW_TOKENS: Final = 32
 PARITY_PROMPT_TOKENS: Final = 1024
 """Longer prompts prove no more and cost the trainer and the engine seconds each."""
-SMALLEST_BIN: Final = 128
-USUAL_BIN: Final = 2048
 LONGEST_WARMUP: Final = 100
-_NATIVE_BF16: Final = frozenset({"avx512_bf16", "amx_bf16"})
 
 
 @dataclass(frozen=True)
@@ -65,7 +64,7 @@ def resolve_run(given: Resolution, settings: TrainingSettings) -> tuple[RunSpec,
         format=1,
         job_id=given.job.id,
         base=BaseSpec(given.base.id, given.base.path, given.base.sha256),
-        lora=LoraSpec(),
+        lora=lora_for(given.base),
         training=given.training,
         validation=given.validation,
         epochs=epochs,
@@ -76,9 +75,9 @@ def resolve_run(given: Resolution, settings: TrainingSettings) -> tuple[RunSpec,
             total_steps=steps,
         ),
         seed=given.job.seed,
-        precision=resolve_precision(settings, given.base),
+        precision=precision_for(settings, given.base),
         threads=settings.threads or free_cores(),
-        bin_capacities=bin_capacities(given),
+        bin_capacities=capacities_for(given),
         end_tokens=given.end_tokens,
         resume_interval_s=settings.resume_interval_s,
         parity_prompts=parity_prompts(given),
@@ -95,23 +94,26 @@ def resolve_run(given: Resolution, settings: TrainingSettings) -> tuple[RunSpec,
     return spec, numbers
 
 
-def bin_capacities(given: Resolution) -> tuple[int, ...]:
-    """Powers of two from 128 to 2,048, and on to what holds the longest row."""
+def capacities_for(given: Resolution) -> tuple[int, ...]:
+    """The sizes of bins that hold the longest row of both files."""
     longest = given.training.longest_row
     if given.validation is not None:
         longest = max(longest, given.validation.longest_row)
-    capacities = [SMALLEST_BIN]
-    while capacities[-1] < max(longest, USUAL_BIN):
-        capacities.append(capacities[-1] * 2)
-    return tuple(capacities)
+    return bin_capacities(longest)
 
 
-def resolve_precision(settings: TrainingSettings, base: BaseModel) -> Precision:
+def lora_for(base: BaseModel) -> LoraSpec:
+    """LoRA on the layers that the base's probe found; on the usual ones where it says nothing."""
+    targets = base.capabilities.get("lora_targets")
+    return LoraSpec(target_modules=tuple(targets)) if targets else LoraSpec()
+
+
+def precision_for(settings: TrainingSettings, base: BaseModel) -> Precision:
     """As set; else what the base's probe recorded; else what this processor does natively."""
-    for wanted in (settings.precision, base.capabilities.get("precision")):
-        if wanted == "bf16" or wanted == "fp32":
-            return wanted
-    return "bf16" if _native_bf16() else "fp32"
+    probed = base.capabilities.get("precision")
+    if settings.precision == "auto" and probed in ("bf16", "fp32"):
+        return "bf16" if probed == "bf16" else "fp32"
+    return resolve_precision(settings.precision, _cpu_flags())
 
 
 def free_cores() -> int:
@@ -148,10 +150,9 @@ def _last_turn(learned: np.ndarray[tuple[int, ...], np.dtype[np.bool_]]) -> int:
 
 
 @lru_cache(maxsize=1)
-def _native_bf16() -> bool:
+def _cpu_flags() -> str:
     try:
         text = Path("/proc/cpuinfo").read_text()
     except OSError:
-        return False
-    flags = next((line for line in text.splitlines() if line.startswith("flags")), "")
-    return bool(_NATIVE_BF16 & set(flags.split()))
+        return ""
+    return next((line for line in text.splitlines() if line.startswith("flags")), "")
