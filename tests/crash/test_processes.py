@@ -79,11 +79,31 @@ def test_a_drained_platform_leaves_nothing_and_goes_on_where_it_was(live: LivePl
     assert not any(mark.is_alive for mark in family)
     assert not (live.data / "server.json").exists()
     live.start()
-    out = (live.data / "up.txt").read_text()[said:]
-    assert len(out.splitlines()) == 3, out
+    greeting = wait_until("it greets", lambda: (live.data / "up.txt").read_text()[said:])
+    assert len(greeting.splitlines()) == 3, greeting
     done = live.wait_for_job(job)
     assert done["status"] == "succeeded"
     assert steps_of(live, job) == list(range(1, STEPS + 1))
+
+
+def test_a_second_signal_ends_everything_at_once(live: LivePlatform) -> None:
+    family = live.family()
+    supervisor = live.process("supervisor")
+    assert supervisor is not None
+    supervisor.send_signal(signal.SIGINT)
+    wait_until("it stops", lambda: not is_answering(live))
+    if supervisor.is_running():
+        supervisor.send_signal(signal.SIGINT)
+    assert live.stop() == 0
+    assert not any(mark.is_alive for mark in family)
+    live.start()
+
+
+def is_answering(live: LivePlatform) -> bool:
+    try:
+        return live.request("GET", "/health").status == 200
+    except OSError:
+        return False
 
 
 def test_a_second_supervisor_on_one_data_directory_is_refused(live: LivePlatform) -> None:
