@@ -29,7 +29,7 @@ ROWS = {
     "web": 7,
     "cli": 8,
 }
-SIBLINGS_ALLOWED = {("evaluation", "serving")}
+SIBLINGS_ALLOWED = {("evaluation", "serving"), ("settings", "errors")}
 WITHOUT_TORCH = [
     "afina.errors",
     "afina.settings",
