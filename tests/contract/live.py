@@ -34,6 +34,7 @@ class Live:
         self.settings = settings
         self.url = url
         self.engine = engine
+        self.server: uvicorn.Server | None = None
         self._app = app
         self.key = (settings.data / "api-key").read_text().strip()
         self.http = httpx2.Client(
@@ -45,6 +46,11 @@ class Live:
         """The server's own platform."""
         platform: Platform = self._app.state.parts.platform
         return platform
+
+    def stop(self) -> None:
+        """Asks the server to stop, as SIGTERM does."""
+        assert self.server is not None
+        self.server.should_exit = True
 
 
 def make_base(models: Path, base_id: str = BASE, **facts: Any) -> BaseModel:
@@ -101,6 +107,7 @@ def running(settings: Settings) -> Iterator[Live]:
         thread.start()
         assert ready.wait(30), "the server did not start"
         live = Live(settings, f"http://127.0.0.1:{listener.getsockname()[1]}", engine, app)
+        live.server = server
         try:
             yield live
         finally:

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 import httpx2
 import psutil
@@ -30,7 +31,7 @@ START = (
     "from afina.settings import Settings\n"
     "listener = socket.socket(fileno=int(sys.argv[2]))\n"
     "settings = Settings(data=Path(sys.argv[1]), max_body_bytes=2_000_000,"
-    " max_upload_bytes=2_500_000, log_level='error')\n"
+    " max_upload_bytes=2_500_000, log_level=sys.argv[3])\n"
     "run(settings, listener=listener)\n"
     "assert 'torch' not in sys.modules\n"
 )
@@ -74,12 +75,14 @@ def test_each_bad_input_gets_its_clear_error(http: httpx2.Client, case: Case) ->
 
 
 @contextmanager
-def server_process(data: Path) -> Iterator[tuple[psutil.Process, str]]:
-    """The API as a process of its own."""
+def server_process(
+    data: Path, stderr: IO[bytes] | None = None, level: str = "error"
+) -> Iterator[tuple[psutil.Process, str]]:
+    """The API as a process of its own, started as `afina api` starts it."""
     listener = socket.create_server(("127.0.0.1", 0))
     listener.set_inheritable(True)
-    command = [sys.executable, "-c", START, str(data), str(listener.fileno())]
-    process = subprocess.Popen(command, pass_fds=[listener.fileno()])
+    command = [sys.executable, "-c", START, str(data), str(listener.fileno()), level]
+    process = subprocess.Popen(command, pass_fds=[listener.fileno()], stderr=stderr)
     try:
         yield psutil.Process(process.pid), f"http://127.0.0.1:{listener.getsockname()[1]}"
         process.send_signal(signal.SIGTERM)
