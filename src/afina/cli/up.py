@@ -31,6 +31,7 @@ from afina.settings import Settings
 TICK_S: Final = 0.1
 STOP_S: Final = 40.0
 """How long children may take to drain before they are ended."""
+SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 DEATHS_AT_START: Final = 3
 SERVER_FILE: Final = "server.json"
 LOCK_FILE: Final = "up.lock"
@@ -71,7 +72,7 @@ class Supervisor:
 
     def run(self) -> int:
         """Start, watch, stop."""
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        for number in SIGNALS:
             signal.signal(number, self._on_signal)
         server_file = self._settings.data / SERVER_FILE
         try:
@@ -85,6 +86,8 @@ class Supervisor:
         finally:
             server_file.unlink(missing_ok=True)
             self._stop()
+            for number in SIGNALS:
+                signal.signal(number, signal.SIG_IGN)  # nothing is left that could be hurried
 
     def _prepare_store(self) -> None:
         from afina.service.keys import ensure_first_key
