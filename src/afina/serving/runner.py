@@ -20,6 +20,10 @@ from afina.serving.layers import serve_layers
 from afina.serving.layout import Layout, lay_out, rounded_rows
 from afina.serving.sequences import Plan, Sequence
 
+SMALLEST_ROWS = 4
+"""Products of fewer rows sum in another order (in bf16 below two, in fp32 below four): a row's
+bits would depend on its company. Four rows cost no more than one."""
+
 
 @dataclass(frozen=True)
 class StepOutput:
@@ -39,8 +43,6 @@ class Runner:
         self.dtype = next(base.model.parameters()).dtype
         self._adapters = WorkingSet(bank, self.dtype)
         self._layers = serve_layers(base.model, self._adapters)
-        # In fp32 a row's bits depend on its company below four rows.
-        self._smallest = 4 if self.dtype == torch.float32 else 1
 
     def check_adapter(self, pairs: Mapping[str, tuple[torch.Tensor, torch.Tensor]]) -> None:
         """Raises InvalidRequest unless every layer of an adapter is one of this base's."""
@@ -64,13 +66,13 @@ class Runner:
         """Carries out copies, decodes and chunks, and gives the logits to sample from."""
         if plan.copies:
             self._cache.copy(plan.copies)
-        layout = lay_out(plan, self._cache.block_tokens, self._smallest)
+        layout = lay_out(plan, self._cache.block_tokens, SMALLEST_ROWS)
         if not layout.groups:
             return _with_forks([], None, plan.forks)
         sequences, rows = _sampling_rows(layout)
         context = StepContext(self._cache, layout, self.dtype)
         self._adapters.choose(layout)
-        kept = rows + [0] * (max(rounded_rows(len(rows)), self._smallest) - len(rows))
+        kept = rows + [0] * (max(rounded_rows(len(rows)), SMALLEST_ROWS) - len(rows))
         logits = self.base.model(
             input_ids=context.ids,
             position_ids=context.positions,
