@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from afina.serving.client import BlockingEngineClient
@@ -45,11 +46,15 @@ def mean_log_likelihood(
 ) -> float:
     """Nats a token that a model gives to the reference answers; `base` is its id and folder."""
     renderer = Renderer.load(base[1])
-    logprobs: list[float] = []
-    for question, answer in rows:
-        asked = {"role": "user", "content": question}
+
+    def score(row: tuple[str, str]) -> list[float]:
+        asked = {"role": "user", "content": row[0]}
         prompt = renderer.prompt([asked])
-        whole = renderer.training_row([asked, {"role": "assistant", "content": answer}]).ids
-        ids = whole[len(prompt) :]
-        logprobs += engine.score(Score(base[0], prompt, ids, adapter=adapter, top=1)).logprobs
+        whole = renderer.training_row([asked, {"role": "assistant", "content": row[1]}]).ids
+        forced = Score(base[0], prompt, whole[len(prompt) :], adapter=adapter, top=1)
+        return engine.score(forced).logprobs
+
+    # All at once: the engine computes them as one batch.
+    with ThreadPoolExecutor(len(rows)) as pool:
+        logprobs = [value for found in pool.map(score, rows) for value in found]
     return math.fsum(logprobs) / len(logprobs)
