@@ -9,13 +9,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from afina.domain.jobs import Job
-from afina.domain.runs import RunEvent, RunPaths
+from afina.domain.models import BaseModel
+from afina.domain.runs import RunEvent, RunPaths, RunSpec
 from afina.pipeline.run_files import EventReader, Tail
 from afina.pipeline.wire_events import EventWriter
 from afina.service.platform import Platform
 from afina.store import events, jobs
 
 EVERY_S = 0.4
+START_S = 6.0
+"""Until the first step, as seen on small machines."""
 FINISH_S = 4.0
 """Parity and publishing after the last step, as seen on small machines."""
 RATE_STEPS = 50
@@ -73,6 +76,14 @@ class Follower:
             )
             if guess is not None:
                 jobs.update_job(tx, self._job.id, self._job.fence, estimated_finish=round(guess))
+
+
+def first_guess(base: BaseModel | None, spec: RunSpec, now: float) -> int | None:
+    """When a job ends that starts now, from the rate that the base's probe measured."""
+    rate = base.capabilities.get("train_tokens_per_s") if base is not None else None
+    if not rate:
+        return None
+    return round(now + START_S + spec.training.tokens * spec.epochs / float(rate) + FINISH_S)
 
 
 class Pace:

@@ -8,7 +8,6 @@ processor multiplies it natively, fp32 elsewhere; parity prompts are chosen by t
 from __future__ import annotations
 
 import hashlib
-import math
 import os
 from dataclasses import dataclass
 from functools import lru_cache
@@ -38,7 +37,6 @@ PARITY_PROMPTS: Final = 8
 PARITY_NEW_TOKENS: Final = 32
 PARITY_PROMPT_TOKENS: Final = 1024
 """Longer prompts prove no more and cost the trainer and the engine seconds each."""
-LONGEST_WARMUP: Final = 100
 
 
 @dataclass(frozen=True)
@@ -70,8 +68,8 @@ def resolve_run(given: Resolution, settings: TrainingSettings) -> tuple[RunSpec,
         epochs=epochs,
         batch_size=batch,
         optimizer=OptimizerSpec(
-            learning_rate=auto.BASE_LEARNING_RATE * multiplier,
-            warmup_steps=min(LONGEST_WARMUP, math.ceil(steps / 20)),
+            learning_rate=base_rate_for(given.base) * multiplier,
+            warmup_steps=auto.warmup_steps(steps),
             total_steps=steps,
         ),
         seed=given.job.seed,
@@ -106,6 +104,12 @@ def lora_for(base: BaseModel) -> LoraSpec:
     """LoRA on the layers that the base's probe found; on the usual ones where it says nothing."""
     targets = base.capabilities.get("lora_targets")
     return LoraSpec(target_modules=tuple(targets)) if targets else LoraSpec()
+
+
+def base_rate_for(base: BaseModel) -> float:
+    """What a learning rate multiplier of 1 means for this base."""
+    width = base.capabilities.get("hidden_size")
+    return auto.base_learning_rate(width if isinstance(width, int) else None)
 
 
 def precision_for(settings: TrainingSettings, base: BaseModel) -> Precision:

@@ -19,12 +19,12 @@ from afina.errors import AfinaError, Internal, StaleFence
 from afina.pipeline import exits
 from afina.pipeline.faults import fault_of
 from afina.pipeline.finish import finish_job
-from afina.pipeline.follow import Follower
+from afina.pipeline.follow import Follower, first_guess
 from afina.pipeline.held import HeldLease, LeaseLost
 from afina.pipeline.launcher import Command, RunBusy, Trainer, end_other_trainer, start_trainer
 from afina.pipeline.run_files import read_result, read_spec, write_wish
 from afina.pipeline.wire_events import EventWriter
-from afina.service import publish
+from afina.service import bases, publish
 from afina.service.platform import Platform
 from afina.store import events, jobs
 
@@ -133,11 +133,13 @@ class TrainingRun:
     def _mark_running(self) -> None:
         """Fenced, and just before every start: a worker that lost the job starts nothing."""
         now = int(self._platform.clock.now())
+        assert self._spec is not None
+        guess = first_guess(bases.get_base(self._platform, self.job.model), self._spec, now)
         with self._platform.database.write() as tx:
             if self.job.status is JobStatus.QUEUED:
                 job = jobs.move_job(
-                    tx, self.job.id, self.job.fence, JobStatus.RUNNING, stage="training",
-                    started_at=now,
+                    tx, self.job.id, self.job.fence, JobStatus.RUNNING,
+                    stage="training", started_at=now, estimated_finish=guess,
                 )  # fmt: skip
                 said = self._writer.message("Fine-tuning job started")
                 events.append_events(tx, self.job.id, self.job.fence, [said])
