@@ -19,6 +19,11 @@ ROOT = Path(__file__).parents[2]
 WALK = Path(__file__).parent / "walk.py"
 VERSIONS = ("3.54.0", "2.54.0", "1.109.1")
 TIMEOUT_S = 280
+AS_USERS_RUN_IT = {
+    "AFINA_TRAINING__PRECISION": "auto",
+    "AFINA_TRAINING__THREADS": "0",
+    "AFINA_ENGINE__THREADS": "0",
+}
 
 
 def walk(python: Path | str, platform: LivePlatform, model: str) -> str:
@@ -50,7 +55,7 @@ def test_every_supported_client_walks_the_whole_road(
     version: str, starter_dir: Path, tmp_path: Path
 ) -> None:
     shutil.copytree(starter_dir, tmp_path / "models" / starter_dir.name)
-    with LivePlatform(tmp_path) as platform:
+    with LivePlatform(tmp_path, AS_USERS_RUN_IT) as platform:
         told = walk(client_python(version), platform, starter_dir.name)
     assert f"[openai {version}] done:" in told
 
