@@ -23,7 +23,7 @@ from afina.pipeline.prepare import JobRefused, Preparation, refusal_of
 from afina.service import publish, sweep, usage
 from afina.service.platform import Platform
 from afina.serving.client import BlockingEngineClient
-from afina.store import leases, outbox
+from afina.store import jobs, leases, outbox
 
 ERROR_PAUSE_S: Final = 1.0
 SWEEP_EVERY_S: Final = 600.0
@@ -37,6 +37,8 @@ log = structlog.get_logger()
 def claim(platform: Platform, owner: str, statuses: Sequence[JobStatus]) -> Job | None:
     """The next job in one of `statuses`: free, expired, or of a worker here that is dead."""
     with platform.database.read() as tx:
+        if not jobs.is_any_in(tx, statuses):
+            return None
         standing = leases.lease_owners(tx)
     dead = [other for other in standing if is_known_dead(other)]
     with platform.database.write() as tx:

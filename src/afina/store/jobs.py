@@ -128,6 +128,11 @@ def jobs_in(tx: Tx, statuses: Sequence[JobStatus]) -> list[Job]:
     return [job_of(row) for row in tx.execute(query)]
 
 
+def is_any_in(tx: Tx, statuses: Sequence[JobStatus]) -> bool:
+    """Whether some job of any project is in one of `statuses`: a cheap look before a claim."""
+    return bool(tx.execute(select(exists().where(JOBS.c.status.in_(statuses)))).scalar())
+
+
 def require_fence(tx: Tx, job_id: str, fence: int) -> JobStatus:
     """Locks the job's row for this transaction and checks that `fence` still holds it. Raises
     StaleFence, NotFound."""
