@@ -118,7 +118,7 @@ def make_tiny_model(
         architecture=model_name,
         parameters=sum(p.numel() for p in model.parameters()),
         context_tokens=int(fields["max_position_embeddings"]),
-        capabilities={"train_tokens_per_s": 1000.0},
+        capabilities={"train_tokens_per_s": 1000.0, "hidden_size": 64},
     )
     write_record(folder, record)
     return record

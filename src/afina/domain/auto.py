@@ -12,8 +12,13 @@ TARGET_EPOCHS: Final = 3
 MIN_EXAMPLES_SEEN: Final = 100
 MAX_EXAMPLES_SEEN: Final = 25_000
 MAX_EPOCHS_OF_FEW: Final = 25
-BASE_LEARNING_RATE: Final = 2e-4
-"""What a multiplier of 1 means for LoRA with AdamW."""
+STEPS_AN_EPOCH: Final = 12
+LARGEST_AUTO_BATCH: Final = 8
+BASE_LEARNING_RATE: Final = 1e-3
+"""What a multiplier of 1 means for LoRA with AdamW on a network of the starter's width."""
+MEASURED_WIDTH: Final = 576
+_CAREFUL_LEARNING_RATE: Final = 2e-4
+LONGEST_WARMUP: Final = 100
 
 
 def auto_epochs(rows: int) -> int:
@@ -26,8 +31,22 @@ def auto_epochs(rows: int) -> int:
 
 
 def auto_batch_size(rows: int) -> int:
-    """Rows an optimiser step: about 0.2 % of the rows, 1 to 256."""
-    return max(1, min(256, math.ceil(rows * 0.002)))
+    """Rows an optimiser step: as many as leave 12 steps to an epoch, 1 to 8."""
+    return max(1, min(LARGEST_AUTO_BATCH, rows // STEPS_AN_EPOCH))
+
+
+def base_learning_rate(hidden_size: int | None) -> float:
+    """What a multiplier of 1 means for LoRA on a network of that width: wider networks take
+    smaller steps. Where the width is not known, a rate that is small enough for all."""
+    if not hidden_size:
+        return _CAREFUL_LEARNING_RATE
+    narrower = (MEASURED_WIDTH / max(hidden_size, MEASURED_WIDTH)) ** 0.75
+    return float(f"{BASE_LEARNING_RATE * narrower:.2g}")
+
+
+def warmup_steps(steps: int) -> int:
+    """A twentieth of the steps, at most 100."""
+    return min(LONGEST_WARMUP, math.ceil(steps / 20))
 
 
 def resolve(asked: Hyperparameters, rows: int) -> Hyperparameters:

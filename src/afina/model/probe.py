@@ -72,7 +72,7 @@ def probe(folder: Path) -> Probed:
         base = load_base(folder, _probe_precision(folder))
     except BaseRefused as error:
         return Probed(error.message, "", 0, 0, {"precision": asked})
-    facts: dict[str, Any] = {"precision": asked}
+    facts: dict[str, Any] = {"precision": asked, "hidden_size": base.hidden_size}
     refusal: str | None
     try:
         facts["lora_targets"] = list(lora_targets(base.model))

@@ -45,7 +45,7 @@ def test_an_estimate_counts_the_usable_rows_as_they_are_billed(
     assert (found.rows, found.rows_dropped) == (50, 1)
     assert found.tokens_per_epoch == spec.tokens
     assert found.learned_tokens_per_epoch == spec.learned_tokens
-    assert (found.epochs, found.batch_size, found.steps) == (3, 1, 150)
+    assert (found.epochs, found.batch_size, found.steps) == (3, 4, 39)
     assert found.trained_tokens == 3 * spec.tokens
     assert found.cost_pico == found.trained_tokens * 3_000_000
     assert found.seconds == OVERHEAD_S + found.trained_tokens / 100
