@@ -202,6 +202,10 @@ class Settings(BaseSettings):
         return self.prices.get(base_id) or self.prices.get("*") or Price()
 
 
+OFFLINE = {"HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "TRANSFORMERS_OFFLINE": "1"}
+"""For processes that load models: nothing is looked up anywhere."""
+
+
 def child_environment(**extra: str) -> dict[str, str]:
     """This process's environment with `extra` on top, for a child process."""
     return {**os.environ, **extra}

@@ -26,7 +26,7 @@ from afina.cli.children import Child, ChildSpec
 from afina.cli.serve import listen
 from afina.domain.clock import SYSTEM_CLOCK
 from afina.errors import AfinaError, BadSettings
-from afina.settings import Settings
+from afina.settings import OFFLINE, Settings
 
 TICK_S: Final = 0.1
 STOP_S: Final = 40.0
@@ -160,7 +160,7 @@ class Supervisor:
             arguments += ["--socket-fd", str(self._listener.fileno())]
             fds.append(self._listener.fileno())
         log = settings.data / "logs" / f"{name}.log"
-        return Child(ChildSpec(name, tuple(arguments), log, tuple(fds)), SYSTEM_CLOCK)
+        return Child(ChildSpec(name, tuple(arguments), log, tuple(fds), OFFLINE), SYSTEM_CLOCK)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002
         self._signals += 1

@@ -19,7 +19,7 @@ from typing import IO
 
 from afina.domain.runs import RunPaths
 from afina.pipeline.identity import ProcessMark
-from afina.settings import child_environment
+from afina.settings import OFFLINE, child_environment
 
 LOCK = "trainer.lock"
 NICE = 19
@@ -115,6 +115,7 @@ def _spawn(
         OMP_WAIT_POLICY="PASSIVE",
         GOMP_SPINCOUNT="0",
         PYTHONUNBUFFERED="1",
+        **OFFLINE,
     )
     process = subprocess.Popen(
         [*command.arguments, str(root), "--parent-fd", str(fds[0])],
