@@ -161,6 +161,7 @@ def go(data: Path, kills: int, seed: int) -> None:
         assert live.chat(tuned).status == 200
         check_ledger(live, platform, story.jobs, talker.answered)
         platform.close()
+        check_logs(data)
     except BaseException:
         print(f"seed {seed}")  # noqa: T201
         raise
@@ -186,6 +187,17 @@ def check_ledger(
         assert entry.completion_tokens == usage["completion_tokens"]
     trained = {e.request_id: e.trained_tokens for e in found if e.trained_tokens}
     assert trained == {job_id: live.job(job_id)["trained_tokens"] for job_id in jobs}
+
+
+def check_logs(data: Path) -> None:
+    """No row of training data and no key stands in any log."""
+    key = (data / "api-key").read_text().strip()
+    logs = [*data.glob("logs/*"), *data.glob("runs/*/attempt-*/log.txt"), data / "up.txt"]
+    assert len(logs) > 4
+    for path in logs:
+        text = path.read_text()
+        assert "over the lazy dog" not in text, path
+        assert key not in text, path
 
 
 @pytest.mark.timeout(280)
