@@ -10,11 +10,13 @@ import shlex
 import signal
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 BOLD, DIM, PLAIN = ("\033[1m", "\033[2m", "\033[0m") if sys.stdout.isatty() else ("", "", "")
 
@@ -78,15 +80,17 @@ class Stage:
             env=self._environment,
             # Ctrl-C must reach the tour alone, which then stops the platform in order.
             start_new_session=True,
+            stdout=subprocess.PIPE,
         )
+        greeted = threading.Event()
+        threading.Thread(target=_tell, args=(self._platform.stdout, greeted), daemon=True).start()
         url = f"http://127.0.0.1:{port}"
         deadline = time.monotonic() + 60
-        while not _answers(f"{url}/health"):
+        while not (greeted.wait(0.1) and _answers(f"{url}/health")):
             if self._platform.poll() is not None:
                 raise TourFailed(f"`afina up` ended with {self._platform.returncode}.")
             if time.monotonic() > deadline:
                 raise TourFailed("`afina up` was not ready within a minute.")
-            time.sleep(0.1)
         return url
 
     def stop_platform(self) -> None:
@@ -110,6 +114,14 @@ class Stage:
     def _judge(self, arguments: tuple[str, ...], code: int) -> None:
         if code != 0:
             raise TourFailed(f"`afina {shlex.join(arguments)}` ended with {code}.")
+
+
+def _tell(lines: IO[bytes] | None, greeted: threading.Event) -> None:
+    """Print what `afina up` says; its last line of greeting names the key."""
+    for line in lines or ():
+        print(line.decode(), end="", flush=True)
+        if b"API key" in line:
+            greeted.set()
 
 
 def _answers(url: str) -> bool:
