@@ -18,6 +18,7 @@ from afina.cli.terminal import console, in_bytes, in_count, print_facts, print_j
 
 if TYPE_CHECKING:
     from afina.data.check import CheckReport
+    from afina.data.convert import ConvertReport
     from afina.domain.models import BaseModel
     from afina.settings import Settings
 
@@ -82,21 +83,7 @@ def convert(
 
         print_json(encode(report))
         return
-    read = [report.format]
-    if report.encoding:
-        why = f" ({report.encoding_reason})" if report.encoding_reason else ""
-        read.append(f"{report.encoding}{why}")
-    if report.sheet:
-        read.append(f"sheet {report.sheet}")
-    facts = {"read": ", ".join(read), "columns": ", ".join(report.columns)}
-    facts["rows"] = f"{in_count(report.rows_in)} read, {in_count(report.rows_out)} written"
-    if report.dropped:
-        reasons = (f"{count} {reason}" for reason, count in report.dropped.items())
-        facts["dropped"] = ", ".join(reasons)
-    facts["written"] = str(to)
-    print_facts(facts)
-    for note in report.notes:
-        tell(note)
+    _show_conversion(report, to)
 
 
 @app.command()
@@ -183,6 +170,24 @@ def estimate(
         print_json(encode(result) | {"model": base.id})
         return
     print_facts(_estimate_facts(result, base))
+
+
+def _show_conversion(report: ConvertReport, to: Path) -> None:
+    read = [report.format]
+    if report.encoding:
+        why = f" ({report.encoding_reason})" if report.encoding_reason else ""
+        read.append(f"{report.encoding}{why}")
+    if report.sheet:
+        read.append(f"sheet {report.sheet}")
+    facts = {"read": ", ".join(read), "columns": ", ".join(report.columns)}
+    facts["rows"] = f"{in_count(report.rows_in)} read, {in_count(report.rows_out)} written"
+    if report.dropped:
+        reasons = (f"{count} {reason}" for reason, count in report.dropped.items())
+        facts["dropped"] = ", ".join(reasons)
+    facts["written"] = str(to)
+    print_facts(facts)
+    for note in report.notes:
+        tell(note)
 
 
 def _estimate_facts(result: Any, base: BaseModel) -> dict[str, str]:
