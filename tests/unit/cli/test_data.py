@@ -116,7 +116,7 @@ def test_findings_never_hold_the_text_of_a_row(afina: Afina, tmp_path: Path) -> 
 def test_an_estimate_needs_a_base_and_then_counts_as_the_bill_does(
     chats: Path, afina: Afina, base: str
 ) -> None:
-    done = afina("data", "estimate", str(chats), "--epochs", "2", "--json")
+    done = afina("data", "estimate", str(chats), "--epochs", "2", "--batch-size", "1", "--json")
     found = json.loads(done.stdout)
     assert (found["model"], found["rows"], found["rows_dropped"]) == (base, 50, 1)
     assert found["trained_tokens"] == 2 * found["tokens_per_epoch"]
