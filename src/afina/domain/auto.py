@@ -14,10 +14,12 @@ MAX_EXAMPLES_SEEN: Final = 25_000
 MAX_EPOCHS_OF_FEW: Final = 25
 STEPS_AN_EPOCH: Final = 12
 LARGEST_AUTO_BATCH: Final = 8
-BASE_LEARNING_RATE: Final = 1e-3
-"""What a multiplier of 1 means for LoRA with AdamW on a network of the starter's width."""
+BASE_LEARNING_RATE: Final = 5e-4
+"""What a multiplier of 1 means for LoRA with AdamW, one row a step, on a network of the starter's
+width."""
 MEASURED_WIDTH: Final = 576
-_CAREFUL_LEARNING_RATE: Final = 2e-4
+_UNKNOWN_WIDTH: Final = 4096
+_LARGEST_SCALED_BATCH: Final = 16
 LONGEST_WARMUP: Final = 100
 
 
@@ -35,13 +37,15 @@ def auto_batch_size(rows: int) -> int:
     return max(1, min(LARGEST_AUTO_BATCH, rows // STEPS_AN_EPOCH))
 
 
-def base_learning_rate(hidden_size: int | None) -> float:
-    """What a multiplier of 1 means for LoRA on a network of that width: wider networks take
-    smaller steps. Where the width is not known, a rate that is small enough for all."""
-    if not hidden_size:
-        return _CAREFUL_LEARNING_RATE
-    narrower = (MEASURED_WIDTH / max(hidden_size, MEASURED_WIDTH)) ** 0.75
-    return float(f"{BASE_LEARNING_RATE * narrower:.2g}")
+def base_learning_rate(hidden_size: int | None, batch_size: int) -> float:
+    """What a multiplier of 1 means for LoRA: less for wider networks, more for larger batches.
+
+    It grows with the root of the batch up to 16 rows. A network of unknown width counts as wide.
+    """
+    width = max(hidden_size or _UNKNOWN_WIDTH, MEASURED_WIDTH)
+    narrower = (MEASURED_WIDTH / width) ** 0.75
+    rate = BASE_LEARNING_RATE * narrower * math.sqrt(min(batch_size, _LARGEST_SCALED_BATCH))
+    return float(f"{rate:.2g}")
 
 
 def warmup_steps(steps: int) -> int:

@@ -68,7 +68,7 @@ def resolve_run(given: Resolution, settings: TrainingSettings) -> tuple[RunSpec,
         epochs=epochs,
         batch_size=batch,
         optimizer=OptimizerSpec(
-            learning_rate=base_rate_for(given.base) * multiplier,
+            learning_rate=base_rate_for(given.base, batch) * multiplier,
             warmup_steps=auto.warmup_steps(steps),
             total_steps=steps,
         ),
@@ -106,10 +106,10 @@ def lora_for(base: BaseModel) -> LoraSpec:
     return LoraSpec(target_modules=tuple(targets)) if targets else LoraSpec()
 
 
-def base_rate_for(base: BaseModel) -> float:
-    """What a learning rate multiplier of 1 means for this base."""
+def base_rate_for(base: BaseModel, batch_size: int) -> float:
+    """What a learning rate multiplier of 1 means for this base and batch."""
     width = base.capabilities.get("hidden_size")
-    return auto.base_learning_rate(width if isinstance(width, int) else None)
+    return auto.base_learning_rate(width if isinstance(width, int) else None, batch_size)
 
 
 def precision_for(settings: TrainingSettings, base: BaseModel) -> Precision:

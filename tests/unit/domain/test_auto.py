@@ -31,11 +31,14 @@ def test_a_batch_leaves_twelve_steps_to_an_epoch(rows: int, batch: int) -> None:
 
 
 def test_wider_networks_take_smaller_steps() -> None:
-    rates = [base_learning_rate(width) for width in (64, 576, 1024, 2048, 4096)]
-    assert rates[:2] == [1e-3, 1e-3]
+    rates = [base_learning_rate(width, 1) for width in (64, 576, 1024, 2048, 4096)]
+    assert rates[:2] == [5e-4, 5e-4]
     assert rates == sorted(rates, reverse=True)
-    assert rates[-1] == 2.3e-4
-    assert base_learning_rate(None) == 2e-4
+    assert rates[-1] == base_learning_rate(None, 1) == 1.1e-4
+
+
+def test_larger_batches_take_larger_steps_up_to_sixteen_rows() -> None:
+    assert [base_learning_rate(576, batch) for batch in (1, 4, 16, 256)] == [5e-4, 1e-3, 2e-3, 2e-3]
 
 
 def test_what_was_asked_for_stays() -> None:
