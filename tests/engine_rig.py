@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from tests.tiny import make_tiny_model
 
 from afina.domain.clock import ManualClock
 from afina.domain.manifests import Manifest, blob_path
@@ -27,7 +28,6 @@ from afina.serving.runner import Runner
 from afina.serving.scheduler import Limits, Scheduler
 from afina.serving.sequences import Prompt, Sequence
 from afina.settings import EngineSettings, Settings
-from tests.tiny import make_tiny_model
 
 LIMITS = Limits(max_batch=32, max_waiting=64, max_adapters=32)
 ALL_LAYERS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")

@@ -13,7 +13,7 @@ import asyncio
 import http.client
 import socket
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -47,7 +47,7 @@ class EngineClient:
         self._socket = socket_path
         self._timeout_s = timeout_s
 
-    async def generate(self, request: Generate) -> AsyncIterator[Delta | Final]:
+    async def generate(self, request: Generate) -> AsyncGenerator[Delta | Final, None]:
         """The answer's deltas as they come, then exactly one Final. Raises what the engine says."""
         stream = await self._open("/generate", msgspec.json.encode(request))
         try:

@@ -57,6 +57,7 @@ class Runner:
                     param="model",
                 )
 
+    @torch.inference_mode()
     def discard(self, sha256: str) -> None:
         """Wipes an adapter's weights from the batch's set."""
         self._adapters.discard(sha256)

@@ -59,7 +59,9 @@ class Scheduler:
 
     def submit(self, prompt: Prompt) -> None:
         """Queues a request. Raises Overloaded or ContextTooLong and then holds nothing of it."""
-        if self.waiting >= self._limits.max_waiting:
+        # Whoever finds a place free at the next step does not count as waiting.
+        places = self._limits.max_batch - len(self._running)
+        if self.waiting >= self._limits.max_waiting + max(0, places):
             raise Overloaded(
                 f"The engine's queue is full: {self.waiting} requests are waiting.",
                 remedy="Ask again later, or raise AFINA_ENGINE__MAX_QUEUE.",

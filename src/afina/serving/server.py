@@ -97,8 +97,7 @@ class Door:
                     self._engine.set_trainers(trainers.count, trainers.ttl_s)
                     exchange.answer(200, b"{}")
                 case "POST", "/forget":
-                    self._forget(_decoded(exchange.body, Forget).adapter)
-                    exchange.answer(200, b"{}")
+                    self._forget(exchange, _decoded(exchange.body, Forget).adapter)
                 case _:
                     raise NotFound(f"The engine has no {exchange.method} {exchange.path}.")
         except AfinaError as error:
@@ -269,9 +268,15 @@ class Door:
         if not done.cancelled():
             done.exception()
 
-    def _forget(self, sha256: str) -> None:
-        for lane in self._lanes.values():
-            self._engine.call(partial(lane.forget, sha256))
+    def _forget(self, exchange: Exchange, sha256: str) -> None:
+        lanes = list(self._lanes.values())
+
+        def forget() -> None:
+            for lane in lanes:
+                lane.forget(sha256)
+            self._loop.call_soon_threadsafe(exchange.answer, 200, b"{}")
+
+        self._engine.call(forget)
 
     def _health(self) -> EngineHealth:
         lanes = self._lanes.values()

@@ -1,0 +1,70 @@
+"""The door in this process: what happens when the step loop breaks, and how threads are shared."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from pathlib import Path
+
+import pytest
+from tests.engine_rig import make_data
+
+from afina.domain.clock import ManualClock
+from afina.errors import EngineFailed, Unavailable
+from afina.serving.client import EngineClient
+from afina.serving.engine import Engine
+from afina.serving.listener import listen
+from afina.serving.protocol import Delta, Final, Generate
+from afina.serving.runner import Runner
+from afina.serving.server import Door
+
+
+def test_a_broken_step_fails_every_stream_and_is_reported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings, _ = make_data(tmp_path)
+    run = Runner.run
+    steps = iter(range(10**6))
+
+    def breaks(self: Runner, plan: object) -> object:
+        if next(steps) == 4:
+            raise MemoryError("the user's words must not be in the log")
+        return run(self, plan)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Runner, "run", breaks)
+
+    async def collect(client: EngineClient, name: str) -> list[Delta | Final]:
+        return [line async for line in client.generate(Generate(name, "tiny", [3, 4], 400, 0))]
+
+    async def ask(client: EngineClient, name: str) -> None:
+        with pytest.raises(EngineFailed):
+            await collect(client, name)
+
+    async def story() -> None:
+        door = Door(settings)
+        server = await listen(settings.engine_socket, door.handle)
+        client = EngineClient(settings.engine_socket)
+        await asyncio.gather(*(ask(client, f"r{i}") for i in range(3)))
+        assert (await door.fault).message == "MemoryError"
+        with pytest.raises(Unavailable):
+            await collect(client, "late")
+        await door.drain(0.0)
+        server.close()
+
+    asyncio.run(story())
+    assert settings.journal.read_text().count('"failed"') == 3
+
+
+def test_the_engine_takes_one_thread_while_a_trainer_lives() -> None:
+    clock = ManualClock()
+    engine = Engine(lambda deliveries: None, clock=clock)
+    cores = len(os.sched_getaffinity(0))
+    assert engine.threads_wanted() == cores
+    engine.set_trainers(1, ttl_s=30)
+    assert engine.threads_wanted() == 1
+    clock.advance(31)
+    assert engine.threads_wanted() == cores
+    engine.set_trainers(1, ttl_s=30)
+    engine.set_trainers(0, ttl_s=30)
+    assert engine.threads_wanted() == cores
+    assert Engine(lambda deliveries: None, threads=3, clock=clock).threads_wanted() == 3
