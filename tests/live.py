@@ -22,7 +22,7 @@ import psutil
 from afina.pipeline.identity import ProcessMark
 
 BASE: Final = "tiny"
-PATIENCE_S: Final = 90.0
+PATIENCE_S: Final = 180.0
 PARTS: Final = ("trainer", "worker", "engine", "api", "supervisor")
 
 

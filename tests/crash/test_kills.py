@@ -200,7 +200,7 @@ def check_logs(data: Path) -> None:
         assert key not in text, path
 
 
-@pytest.mark.timeout(280)
+@pytest.mark.timeout(500)
 def test_eight_kills_harm_no_job(data: Path) -> None:
     go(data, 8, SEED)
 

@@ -27,7 +27,7 @@ from afina.store.tables import MODELS
 SHAPE = {"n_epochs": 10, "batch_size": 2}
 STEPS = 120
 LEASES = {"AFINA_WORKER__LEASE_S": "3", "AFINA_WORKER__HEARTBEAT_S": "0.5"}
-pytestmark = pytest.mark.xdist_group("processes")
+pytestmark = [pytest.mark.xdist_group("processes"), pytest.mark.timeout(400)]
 
 
 @pytest.fixture(scope="module")

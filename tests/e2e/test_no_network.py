@@ -31,6 +31,6 @@ def test_a_job_and_a_chat_need_no_route_out(tmp_path: Path) -> None:
     done = subprocess.run(
         [*ALONE, sys.executable, str(ROOT / "tests" / "e2e" / "inside_no_network.py"), str(data)],
         env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True, text=True, timeout=200, check=False,
+        capture_output=True, text=True, timeout=280, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
