@@ -18,7 +18,7 @@ def learning_rate(spec: OptimizerSpec, step: int) -> float:
     if step <= spec.warmup_steps:
         return spec.learning_rate * step / (spec.warmup_steps + 1)
     span = max(1, spec.total_steps - spec.warmup_steps)
-    progress = (step - 1 - spec.warmup_steps) / span
+    progress = min(1.0, (step - 1 - spec.warmup_steps) / span)
     cosine = 0.5 * (1 + math.cos(math.pi * progress))
     return spec.learning_rate * (spec.final_fraction + (1 - spec.final_fraction) * cosine)
 

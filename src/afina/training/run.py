@@ -24,6 +24,7 @@ from afina.domain.jobs import Wish
 from afina.domain.runs import ParityRow, RunCheckpoint, RunPaths, RunResult, RunSpec
 from afina.errors import TrainingFailed
 from afina.model.base import load_base
+from afina.model.folder import read_record
 from afina.model.peft_files import CONFIG, WEIGHTS, AdapterConfig, read_adapter
 from afina.training.bins import Rows
 from afina.training.checkpoints import (
@@ -85,6 +86,16 @@ def run_directory(
         run.events.close()
 
 
+def _check_base(spec: RunSpec) -> None:
+    """Raises TrainingFailed if another base model stands where the spec's one stood."""
+    record = read_record(Path(spec.base.path))
+    if record is not None and record.sha256 != spec.base.sha256:
+        raise TrainingFailed(
+            f"The base model {spec.base.id} has changed since the job was created.",
+            remedy="Create the job again: it will be tuned on the base as it is now.",
+        )
+
+
 def _standing_result(paths: RunPaths) -> RunResult | None:
     """A result that is final; one that says `paused` makes way when nobody wishes a pause."""
     try:
@@ -115,6 +126,7 @@ class _Run:
         self.validation: Rows | None = (
             Shards.open(Path(spec.validation.path)) if spec.validation else None
         )
+        _check_base(spec)
         base = load_base(Path(spec.base.path), spec.precision)
         self.network = TrainedNetwork(base, spec.lora, spec.seed)
         self.config = AdapterConfig.of(spec.lora, spec.base.id)

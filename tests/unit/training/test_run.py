@@ -15,7 +15,7 @@ from afina.domain.runs import RunPaths, RunResult
 from afina.errors import TrainingFailed
 from afina.training import __main__ as process
 from afina.training.checkpoints import newest_checkpoint
-from afina.training.run import Hooks, run_directory
+from afina.training.run import Hooks, read_spec, run_directory
 from afina.training.signals import EXIT_RESUMABLE, Stop
 
 
@@ -59,8 +59,6 @@ def unharmed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def twin(unharmed: Path, tmp_path: Path, **changes: object) -> Path:
     """Another run directory with the same spec."""
-    from afina.training.run import read_spec
-
     spec = read_spec(RunPaths(unharmed))
     root = tmp_path / "twin"
     write_spec(root, replace(spec, **changes))  # type: ignore[arg-type]
@@ -204,8 +202,6 @@ def test_events_carry_the_metrics_of_the_wire(unharmed: Path) -> None:
 
 
 def test_tokens_are_counted_as_they_are_billed(unharmed: Path) -> None:
-    from afina.training.run import read_spec
-
     spec = read_spec(RunPaths(unharmed))
     result = finished(unharmed)
     assert result.trained_tokens == spec.training.tokens * spec.epochs
@@ -213,8 +209,6 @@ def test_tokens_are_counted_as_they_are_billed(unharmed: Path) -> None:
 
 
 def test_only_the_last_checkpoints_are_kept(unharmed: Path, tmp_path: Path) -> None:
-    from afina.training.run import read_spec
-
     spec = read_spec(RunPaths(unharmed))
     optimizer = replace(spec.optimizer, total_steps=12)
     root = twin(unharmed, tmp_path, epochs=4, checkpoints_kept=2, optimizer=optimizer)
@@ -258,6 +252,15 @@ def test_the_process_tells_a_failure_as_its_last_event(tmp_path: Path) -> None:
     assert last.kind == "failed"
     assert last.data["code"]
     assert str(tmp_path / "nowhere") in last.data["message"]
+
+
+def test_a_base_that_was_changed_since_the_job_was_created_is_not_tuned(
+    unharmed: Path, tmp_path: Path
+) -> None:
+    spec = read_spec(RunPaths(unharmed))
+    root = twin(unharmed, tmp_path, base=replace(spec.base, sha256="0" * 64))
+    with pytest.raises(TrainingFailed, match="has changed"):
+        run_directory(root)
 
 
 def test_out_of_memory_is_told_with_a_remedy(
