@@ -25,6 +25,8 @@ from judge import mean_log_likelihood, share_with_markers  # noqa: E402
 from stage import BOLD, PLAIN, Stage, TourFailed  # noqa: E402
 
 BASE = "smollm2-135m-instruct"
+FAR_SHARE, FAR_NATS = 0.3, 0.8
+"""How far above its base the tuned model must be, in each judgement, for the tour to succeed."""
 SHOWN = 4
 """Questions that are answered side by side before your eyes; the others are asked all at once."""
 
@@ -47,7 +49,7 @@ def tour(stage: Stage) -> bool:
     with stage.chapter("Upload", "The file goes to the server, which never changes it."):
         file_id = stage.ask("files", "upload", clean)
     with stage.chapter("Tune", "A job is created and followed to its end; the loss falls."):
-        asked = ("--model", BASE, "--file", file_id, "--suffix", "bard")
+        asked = ("--model", BASE, "--file", file_id, "--suffix", "bard", "--seed", "7")
         job_id = stage.ask("jobs", "create", *asked)
         stage.run("jobs", "watch", job_id)
     client = OpenAI(
@@ -103,7 +105,7 @@ def judge(
     print(f"\n{'':44}{'base':>8}{'tuned':>8}")
     print(f"{'answers in early modern English':44}{shares[0]:>8.0%}{shares[1]:>8.0%}")
     print(f"{'log-likelihood of the bard, nats a token':44}{likely[0]:>8.2f}{likely[1]:>8.2f}")
-    return shares[1] >= shares[0] + 0.5 and likely[1] > likely[0] + 0.5
+    return shares[1] >= shares[0] + FAR_SHARE and likely[1] >= likely[0] + FAR_NATS
 
 
 def held_out() -> list[tuple[str, str]]:
