@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from afina.model.lora import LoraLinear
-from afina.serving.adapters import WorkingSet
+from afina.serving.seats import Seats
 
 _TOGETHER = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
 
@@ -46,7 +46,7 @@ class Product:
 class ServedLayers:
     """What all LoraLinear layers of one served base refer to."""
 
-    adapters: WorkingSet
+    adapters: Seats
     products: dict[str, Product] = field(default_factory=dict)
     places: dict[str, int] = field(default_factory=dict)
 
@@ -59,7 +59,7 @@ class ServedLayers:
         product = self.products[name]
         if product.last_input is not x:
             out = product.compute(x)
-            self.adapters.add_to(out, product.names, x)
+            self.adapters.add_to(out, product.names[0], x)
             if len(product.sizes) == 1:
                 return out
             product.last_output = torch.split(out, product.sizes, dim=-1)
@@ -73,7 +73,7 @@ class ServedLayers:
             product.last_output = ()
 
 
-def serve_layers(model: nn.Module, adapters: WorkingSet) -> ServedLayers:
+def serve_layers(model: nn.Module, adapters: Seats) -> ServedLayers:
     """Puts the engine's layers in the place of all linear ones of `model`."""
     served = ServedLayers(adapters)
     linears = {n: m for n, m in model.named_modules() if isinstance(m, nn.Linear)}

@@ -14,10 +14,11 @@ import torch
 
 from afina.errors import InvalidRequest
 from afina.model.base import LoadedBase
-from afina.serving.adapters import AdapterBank, WorkingSet
+from afina.serving.adapters import AdapterBank
 from afina.serving.cache import KvCache, StepContext
 from afina.serving.layers import serve_layers
 from afina.serving.layout import Layout, lay_out, rounded_rows
+from afina.serving.seats import Seats
 from afina.serving.sequences import Plan, Sequence
 
 SMALLEST_ROWS = 4
@@ -41,7 +42,7 @@ class Runner:
         self.bank = bank
         self._cache = cache
         self.dtype = next(base.model.parameters()).dtype
-        self._adapters = WorkingSet(bank, self.dtype)
+        self._adapters = Seats(bank, self.dtype)
         self._layers = serve_layers(base.model, self._adapters)
 
     def check_adapter(self, pairs: Mapping[str, tuple[torch.Tensor, torch.Tensor]]) -> None:

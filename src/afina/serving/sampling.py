@@ -48,7 +48,8 @@ class Choosing:
 
 def choose(logits_RV: torch.Tensor, rows: Sequence[Choosing]) -> list[int]:
     """The next token of each row."""
-    tokens: list[int] = logits_RV[: len(rows)].argmax(-1).tolist()
+    # numpy's argmax runs at the speed of memory; torch's takes 25 times as long in bf16.
+    tokens: list[int] = logits_RV[: len(rows)].float().numpy().argmax(-1).tolist()
     drawn = [i for i, row in enumerate(rows) if not row.is_greedy and row.forced is None]
     if drawn:
         found = _draw(logits_RV[drawn], [rows[i] for i in drawn])
