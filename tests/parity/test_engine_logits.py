@@ -9,9 +9,6 @@ from typing import Any
 
 import pytest
 import torch
-
-from afina.serving.lane import Lane
-from afina.serving.scheduler import Limits
 from tests.engine_rig import (
     ALL_LAYERS,
     Asked,
@@ -22,6 +19,9 @@ from tests.engine_rig import (
     make_lane,
     put_adapter,
 )
+
+from afina.serving.lane import Lane
+from afina.serving.scheduler import Limits
 
 LENGTHS = (1, 2, 15, 16, 17, 47, 63, 64, 65, 130, 300)
 
@@ -75,6 +75,19 @@ def test_prompts_of_all_lengths_equal_transformers_whatever_the_chunks(
     folder = settings.models / record.id
     lane = make_lane(folder, limits=Limits(32, 64, 32, prefill_tokens=96, chunk_tokens=chunk))
     asked = [Asked(prompt(length), new_tokens=20) for length in LENGTHS]
+    ask_all(lane, asked)
+    for one in asked:
+        assert_same(one, reference_logits(reference(folder), one.ids, one.tokens))
+
+
+def test_rows_that_come_and_go_equal_transformers(tmp_path: Path) -> None:
+    settings, record = make_data(tmp_path)
+    folder = settings.models / record.id
+    lane = make_lane(folder, limits=Limits(5, 64, 32, prefill_tokens=96, chunk_tokens=32))
+    lengths = (120, 3, 60, 126, 10, 100, 33, 250, 1, 118, 40, 5)
+    asked = [
+        Asked(prompt(length, seed=3), new_tokens=3 + 7 * i % 29) for i, length in enumerate(lengths)
+    ]
     ask_all(lane, asked)
     for one in asked:
         assert_same(one, reference_logits(reference(folder), one.ids, one.tokens))

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from afina.serving.layout import Group, Layout
+from afina.serving.mirror import KeptRows, Mirror
 
 
 class KvCache:
@@ -23,6 +24,7 @@ class KvCache:
     def __init__(self, layers: int, blocks: int, block_tokens: int) -> None:
         self.block_tokens = block_tokens
         self.padding = blocks
+        self.tokens = blocks * block_tokens
         self._blocks = blocks + 1
         self._keys: list[torch.Tensor | None] = [None] * layers
         self._values: list[torch.Tensor | None] = [None] * layers
@@ -54,10 +56,13 @@ class KvCache:
 class StepContext:
     """`afina_ctx` of one step."""
 
-    def __init__(self, cache: KvCache, layout: Layout, dtype: torch.dtype) -> None:
+    def __init__(self, cache: KvCache, layout: Layout, mirror: Mirror, dtype: torch.dtype) -> None:
         self._cache = cache
         self._tokens = layout.tokens
-        self._groups = [_GroupContext(group, cache, dtype) for group in layout.groups]
+        kept = mirror.prepare(layout)
+        self._groups = [
+            _GroupContext(group, cache, dtype, kept.get(group.offset)) for group in layout.groups
+        ]
         ids, positions, slots = _places(layout, cache)
         self.ids = torch.tensor([ids])
         self.positions = torch.tensor([positions])
@@ -80,15 +85,15 @@ class StepContext:
         values.flatten(1, 2).index_copy_(1, self._slots, v_1GTD[0])
         heads, kv_heads = q_1HTD.shape[1], k_1GTD.shape[1]
         q_GRTD = q_1HTD.view(kv_heads, heads // kv_heads, self._tokens, -1)
-        shape = _Shape(scaling, sliding_window, softcap)
+        shape = _Shape(layer, scaling, sliding_window, softcap)
         if len(self._groups) == 1 and self._groups[0].positions == self._tokens:
-            return self._groups[0].attend(q_GRTD, keys, values, shape).unsqueeze(0)
+            k, v = self._groups[0].gather(layer, (keys, k_1GTD[0]), (values, v_1GTD[0]))
+            return self._groups[0].attend(q_GRTD, k, v, shape).unsqueeze(0)
         out_THD = q_1HTD.new_zeros(self._tokens, heads, v_1GTD.shape[-1])
         for group in self._groups:
-            q = q_GRTD[:, :, group.offset : group.offset + group.positions]
-            out_THD[group.offset : group.offset + group.positions] = group.attend(
-                q, keys, values, shape
-            )
+            part = slice(group.offset, group.offset + group.positions)
+            k, v = group.gather(layer, (keys, k_1GTD[0][:, part]), (values, v_1GTD[0][:, part]))
+            out_THD[part] = group.attend(q_GRTD[:, :, part], k, v, shape)
         return out_THD.unsqueeze(0)
 
 
@@ -96,6 +101,7 @@ class StepContext:
 class _Shape:
     """What a layer asks of its attention."""
 
+    layer: int
     scaling: float
     window: int | None
     softcap: float | None
@@ -104,25 +110,50 @@ class _Shape:
 class _GroupContext:
     """Tables and masks of one group, the same for all layers."""
 
-    def __init__(self, group: Group, cache: KvCache, dtype: torch.dtype) -> None:
+    def __init__(
+        self, group: Group, cache: KvCache, dtype: torch.dtype, kept: KeptRows | None
+    ) -> None:
+        self._kept = kept
         self.offset = group.offset
         self.positions = group.positions
         self._rows, self._width, self._context = group.rows, group.width, group.context
         self._dtype = dtype
         self._table = torch.tensor(_table(group, cache))
+        blocks = group.context // cache.block_tokens
+        if kept is not None and kept.stale_rows:
+            table = self._table.view(group.rows, blocks)
+            self._stale_table = table[torch.tensor(kept.stale_rows)].flatten()
         self._queries = torch.tensor(_query_positions(group)).view(group.rows, group.width)
         self._masks: dict[tuple[int | None, int, int], torch.Tensor] = {}
 
+    def gather(
+        self,
+        layer: int,
+        keys: tuple[torch.Tensor, torch.Tensor],
+        values: tuple[torch.Tensor, torch.Tensor],
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """The rows' keys and values, `[G * rows, context, D]`, given a layer's blocks (already
+        written) and the step's new ones."""
+        shape = keys[0].shape[0] * self._rows, self._context, -1
+        if self._kept is None or self._kept.is_new(layer):
+            k, v = (blocks.index_select(1, self._table) for blocks, _ in (keys, values))
+            if self._kept is not None:
+                self._kept.keep(layer, k.view(shape), v.view(shape))
+            return k.view(shape), v.view(shape)
+        if self._kept.stale_rows:
+            k, v = (blocks.index_select(1, self._stale_table) for blocks, _ in (keys, values))
+            self._kept.renew(layer, k, v)
+        return self._kept.extend(layer, keys[1], values[1])
+
     def attend(
-        self, q_GRTD: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, shape: _Shape
+        self, q_GRTD: torch.Tensor, k: torch.Tensor, v: torch.Tensor, shape: _Shape
     ) -> torch.Tensor:
         """`[rows * width, H, D]`."""
         kv_heads, ratio = q_GRTD.shape[:2]
-        n, w, s = self._rows, self._width, self._context
+        n, w = self._rows, self._width
         q = q_GRTD.reshape(kv_heads, ratio, n, w, -1).permute(0, 2, 3, 1, 4)
         q = q.reshape(kv_heads * n, w * ratio, -1)
-        k = keys.index_select(1, self._table).view(kv_heads * n, s, -1).transpose(1, 2)
-        v = values.index_select(1, self._table).view(kv_heads * n, s, -1)
+        k = k.transpose(1, 2)
         mask = self._mask(shape.window, kv_heads, ratio)
         if shape.softcap is None:
             scores = torch.baddbmm(mask, q, k, alpha=shape.scaling)
@@ -154,17 +185,20 @@ def _table(group: Group, cache: KvCache) -> list[int]:
     blocks = group.context // cache.block_tokens
     table: list[int] = []
     for row in group.members:
-        own = row.sequence.blocks[:blocks]
+        own = [] if row is None else row.sequence.blocks[:blocks]
         table += own + [cache.padding] * (blocks - len(own))
-    return table + [cache.padding] * (blocks * (group.rows - len(group.members)))
+    return table
 
 
 def _query_positions(group: Group) -> list[int]:
     positions: list[int] = []
     for row in group.members:
-        positions += range(row.start, row.stop)
-        positions += [row.stop - 1] * (group.width - row.length)
-    return positions + [0] * (group.width * (group.rows - len(group.members)))
+        if row is None:
+            positions += [0] * group.width
+        else:
+            positions += range(row.start, row.stop)
+            positions += [row.stop - 1] * (group.width - row.length)
+    return positions
 
 
 def _places(layout: Layout, cache: KvCache) -> tuple[list[int], list[int], list[int]]:
@@ -175,13 +209,12 @@ def _places(layout: Layout, cache: KvCache) -> tuple[list[int], list[int], list[
     for group in layout.groups:
         positions += _query_positions(group)
         for row in group.members:
-            padding = group.width - row.length
-            ids += row.sequence.ids(row.start, row.stop) + [0] * padding
-            blocks = row.sequence.blocks
-            slots += [blocks[p // size] * size + p % size for p in range(row.start, row.stop)]
-            slots += [nowhere] * padding
-        missing = group.positions - (len(ids) - group.offset)
-        ids += [0] * missing
-        slots += [nowhere] * missing
+            length = 0 if row is None else row.length
+            if row is not None:
+                blocks = row.sequence.blocks
+                ids += row.sequence.ids(row.start, row.stop)
+                slots += [blocks[p // size] * size + p % size for p in range(row.start, row.stop)]
+            ids += [0] * (group.width - length)
+            slots += [nowhere] * (group.width - length)
     rest = layout.tokens - len(ids)
     return ids + [0] * rest, positions + [0] * rest, slots + [nowhere] * rest

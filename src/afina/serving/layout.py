@@ -3,12 +3,13 @@
 A group is `rows` sequences with `width` new positions each (1 for decoding, a chunk's length
 otherwise) over `context` cached positions. Rows, widths, contexts and the step as a whole are
 rounded up to few sizes, because oneDNN builds a kernel for each new shape. What is added is
-padding: it writes to a block that nobody reads. Plain Python; the runner makes tensors of it.
+padding: it writes to a block that nobody reads. Decoding rows keep their places from step to step,
+so that what was gathered for them can be kept too. Plain Python; the runner makes tensors of it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from afina.serving.sequences import Chunk, Plan, Sequence
@@ -56,18 +57,27 @@ class Row:
 
 @dataclass
 class Group:
-    """Rows of one width and one context, padded to `rows`; they begin at position `offset` of
-    the step."""
+    """Rows of one width and one context, with padding (None) among them; they begin at position
+    `offset` of the step."""
 
-    members: list[Row]
-    rows: int
+    members: list[Row | None]
     width: int
     context: int
+    kind: int | None = None
+    """For decoding rows: the class of their contexts, the same from step to step."""
     offset: int = 0
+
+    @property
+    def rows(self) -> int:
+        return len(self.members)
 
     @property
     def positions(self) -> int:
         return self.rows * self.width
+
+    def real(self) -> Iterator[tuple[int, Row]]:
+        """The members that are not padding, with their places."""
+        return ((i, row) for i, row in enumerate(self.members) if row is not None)
 
 
 @dataclass
@@ -77,44 +87,71 @@ class Layout:
     groups: list[Group] = field(default_factory=list)
     tokens: int = 0
 
-    def row_of(self, group: Group, member: int) -> int:
-        """Where the last real position of a group's member lies in the step."""
-        return group.offset + member * group.width + group.members[member].length - 1
+
+class DecodeRows:
+    """Remembers which sequence decodes in which row."""
+
+    def __init__(self) -> None:
+        self._kinds: dict[int, list[Sequence | None]] = {}
+
+    def place(self, decodes: Iterable[Sequence]) -> dict[int, list[Sequence | None]]:
+        """Rows for this step's sequences, by the class of their contexts: whoever was there keeps
+        its row, newcomers fill the gaps."""
+        wanted: dict[int, list[Sequence]] = {}
+        for sequence in decodes:
+            wanted.setdefault(_context_class(sequence.computed), []).append(sequence)
+        self._kinds = {
+            kind: _placed(self._kinds.get(kind, []), wanted[kind]) for kind in sorted(wanted)
+        }
+        return self._kinds
 
 
-def lay_out(plan: Plan, block_tokens: int, smallest_rows: int = 1) -> Layout:
-    """The layout of a plan's decoding rows and chunks. `smallest_rows` pads tiny steps."""
+def _placed(before: list[Sequence | None], wanted: list[Sequence]) -> list[Sequence | None]:
+    rows: list[Sequence | None] = [None] * rounded_rows(len(wanted))
+    left = set(wanted)
+    for row, sequence in enumerate(before[: len(rows)]):
+        if sequence in left:
+            rows[row] = sequence
+            left.discard(sequence)
+    newcomers = (sequence for sequence in wanted if sequence in left)
+    return [next(newcomers, None) if row is None else row for row in rows]
+
+
+def lay_out(plan: Plan, block_tokens: int, decode_rows: DecodeRows, smallest: int = 1) -> Layout:
+    """The layout of a plan's decoding rows and chunks. `smallest` pads tiny steps."""
     layout = Layout()
-    decodes = [Row(s, s.computed, 1) for s in plan.decodes]
-    chunks = [_row(chunk) for chunk in plan.chunks]
-    for rows in _alike(decodes):
-        layout.groups.append(_group(rows, 1, block_tokens))
-    for rows in _alike(chunks):
-        width = max(row.length for row in rows)
-        width = -(-width // _WIDTH_STEP) * _WIDTH_STEP
-        layout.groups.append(_group(rows, width, block_tokens))
+    for kind, sequences in decode_rows.place(plan.decodes).items():
+        rows = [None if s is None else Row(s, s.computed, 1) for s in sequences]
+        layout.groups.append(_group(rows, 1, block_tokens, kind))
+    for alike in _alike(plan.chunks):
+        layout.groups.append(_group([*alike], _width(max(r.length for r in alike)), block_tokens))
     for group in layout.groups:
         group.offset = layout.tokens
         layout.tokens += group.positions
-    layout.tokens = max(rounded_tokens(layout.tokens), smallest_rows)
+    layout.tokens = max(rounded_tokens(layout.tokens), smallest)
     return layout
 
 
-def _row(chunk: Chunk) -> Row:
-    return Row(chunk.sequence, chunk.start, chunk.length)
-
-
-def _alike(rows: Iterable[Row]) -> list[list[Row]]:
-    """Rows in groups of like cost: contexts within a factor of two, widths within a step."""
+def _alike(chunks: Iterable[Chunk]) -> list[list[Row]]:
+    """Chunks in groups of like cost: contexts within a factor of two, widths within a step."""
     groups: dict[tuple[int, int], list[Row]] = {}
-    for row in rows:
-        context_class = max(row.stop - 1, 127).bit_length()
-        width_class = -(-row.length // _WIDTH_STEP)
-        groups.setdefault((width_class, context_class), []).append(row)
+    for chunk in chunks:
+        row = Row(chunk.sequence, chunk.start, chunk.length)
+        key = _width(row.length), _context_class(row.stop - 1)
+        groups.setdefault(key, []).append(row)
     return [groups[key] for key in sorted(groups)]
 
 
-def _group(rows: list[Row], width: int, block_tokens: int) -> Group:
-    context = rounded_context(max(row.stop for row in rows), block_tokens)
-    count = rounded_rows(len(rows)) if width == 1 else len(rows)
-    return Group(rows, count, width, context)
+def _context_class(last_position: int) -> int:
+    return max(last_position, 127).bit_length()
+
+
+def _width(length: int) -> int:
+    return -(-length // _WIDTH_STEP) * _WIDTH_STEP
+
+
+def _group(
+    members: list[Row | None], width: int, block_tokens: int, kind: int | None = None
+) -> Group:
+    longest = max(row.stop for row in members if row is not None)
+    return Group(members, width, rounded_context(longest, block_tokens), kind)

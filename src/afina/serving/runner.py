@@ -17,7 +17,8 @@ from afina.model.base import LoadedBase
 from afina.serving.adapters import AdapterBank
 from afina.serving.cache import KvCache, StepContext
 from afina.serving.layers import serve_layers
-from afina.serving.layout import Layout, lay_out, rounded_rows
+from afina.serving.layout import DecodeRows, Layout, lay_out, rounded_rows
+from afina.serving.mirror import Mirror
 from afina.serving.seats import Seats
 from afina.serving.sequences import Plan, Sequence
 
@@ -41,6 +42,8 @@ class Runner:
         self.base = base
         self.bank = bank
         self._cache = cache
+        self._rows = DecodeRows()
+        self._mirror = Mirror(cache.tokens // 4)
         self.dtype = next(base.model.parameters()).dtype
         self._adapters = Seats(bank, self.dtype)
         self._layers = serve_layers(base.model, self._adapters)
@@ -68,11 +71,11 @@ class Runner:
         """Carries out copies, decodes and chunks, and gives the logits to sample from."""
         if plan.copies:
             self._cache.copy(plan.copies)
-        layout = lay_out(plan, self._cache.block_tokens, SMALLEST_ROWS)
+        layout = lay_out(plan, self._cache.block_tokens, self._rows, SMALLEST_ROWS)
         if not layout.groups:
             return _with_forks([], None, plan.forks)
         sequences, rows = _sampling_rows(layout)
-        context = StepContext(self._cache, layout, self.dtype)
+        context = StepContext(self._cache, layout, self._mirror, self.dtype)
         self._adapters.choose(layout)
         kept = rows + [0] * (max(rounded_rows(len(rows)), SMALLEST_ROWS) - len(rows))
         logits = self.base.model(
@@ -89,11 +92,11 @@ class Runner:
 def _sampling_rows(layout: Layout) -> tuple[list[Sequence], list[int]]:
     sequences, rows = [], []
     for group in layout.groups:
-        for index, row in enumerate(group.members):
+        for index, row in group.real():
             sequence = row.sequence
             if row.stop == len(sequence.prompt.ids) + len(sequence.tokens):
                 sequences.append(sequence)
-                rows.append(layout.row_of(group, index))
+                rows.append(group.offset + index * group.width + row.length - 1)
     return sequences, rows
 
 

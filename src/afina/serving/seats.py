@@ -145,9 +145,9 @@ class Seats:
         decodes: list[str | None] = []
         chunks: list[tuple[int, int, str]] = []
         for group in layout.groups:
-            names = [row.sequence.prompt.adapter for row in group.members]
-            if group.width == 1:
-                decodes += names + [None] * (group.rows - len(names))
+            names = [None if r is None else r.sequence.prompt.adapter for r in group.members]
+            if group.kind is not None:
+                decodes += names
                 continue
             for index, name in enumerate(names):
                 start = group.offset + index * group.width
