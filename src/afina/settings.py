@@ -14,7 +14,14 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from afina.errors import BadSettings
@@ -109,6 +116,23 @@ class Settings(BaseSettings):
     def _absolute(cls, value: Path) -> Path:
         return value.expanduser().absolute()
 
+    @model_validator(mode="after")
+    def _one_precision(self) -> Settings:
+        """What is trained in one precision and served in another would not pass its parity."""
+        trained, served = self.training.precision, self.engine.precision
+        if "auto" not in (trained, served) and trained != served:
+            raise ValueError(
+                f"training.precision is {trained} and engine.precision is {served}: a tune is "
+                "served as it was trained, so they must be the same, or one of them auto"
+            )
+        return self
+
+    @property
+    def precision(self) -> Literal["auto", "bf16", "fp32"]:
+        """The precision of trainer and engine alike: whichever of the two settings names one."""
+        named = self.engine.precision
+        return self.training.precision if named == "auto" else named
+
     @classmethod
     def settings_customise_sources(
         cls,
@@ -136,7 +160,7 @@ class Settings(BaseSettings):
             return cls(**{**from_file, **given})
         except ValidationError as error:
             first = error.errors()[0]
-            name = ".".join(str(part) for part in first["loc"])
+            name = ".".join(str(part) for part in first["loc"]) or "training.precision"
             raise BadSettings(
                 f"The setting {name} is wrong: {first['msg']}.",
                 param=name,

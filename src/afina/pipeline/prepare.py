@@ -146,7 +146,9 @@ class Preparation:
             context_tokens=renderer.context_tokens,
             template_sha256=renderer.template_sha256,
         )
-        spec, hyperparameters = resolve_run(resolution, self._platform.settings.training)
+        settings = self._platform.settings
+        training = settings.training.model_copy(update={"precision": settings.precision})
+        spec, hyperparameters = resolve_run(resolution, training)
         self._lease.check()
         write_spec(self._paths, spec)
         return hyperparameters

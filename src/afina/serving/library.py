@@ -27,15 +27,15 @@ from afina.serving.journal import Journal
 from afina.serving.lane import Lane
 from afina.serving.runner import Runner
 from afina.serving.scheduler import Limits, Scheduler
-from afina.settings import EngineSettings, Settings
+from afina.settings import Settings
 from afina.text.tokenizer import ChatTokenizer
 
 BLOCK_TOKENS = 16
 Precision = Literal["bf16", "fp32"]
 
 
-def precision_of(settings: EngineSettings) -> Precision:
-    """The precision that `auto` means here: bf16 where the processor multiplies it."""
+def precision_of(settings: Settings) -> Precision:
+    """The precision that is set, else bf16 where the processor multiplies it."""
     if settings.precision != "auto":
         return settings.precision
     return "bf16" if torch.cpu._is_avx512_bf16_supported() else "fp32"
@@ -48,7 +48,7 @@ class Library:
         self._settings = settings
         self._journal = journal
         self._clock = clock
-        self.precision = precision_of(settings.engine)
+        self.precision = precision_of(settings)
 
     def record(self, base_id: str) -> BaseModel:
         """A base's record. Raises ModelNotFound or BaseRefused."""

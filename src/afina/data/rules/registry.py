@@ -361,7 +361,8 @@ def catalogue() -> str:
         "",
         "The same rules run for the command, the API and a job. An error stops a job; a warning is",
         "said and counted. Every finding names the file, the line, the message where there is one,",
-        "the rule and the remedy, and never repeats what people wrote. This page is generated from",
+        "the rule and the remedy, and never repeats what people wrote: a key or a role is named",
+        "only where it looks like a name. This page is generated from",
         "`afina.data.rules.registry`.",
     ]
     for title, rules in _TITLES:

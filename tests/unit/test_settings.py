@@ -1,0 +1,49 @@
+"""Where settings come from, which source wins, and how a wrong one is named."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from afina.errors import BadSettings
+from afina.settings import Settings
+
+
+def test_a_flag_beats_the_environment_and_the_environment_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "afina.toml").write_text("port = 1001\n")
+    assert Settings.load(data=tmp_path).port == 1001
+    monkeypatch.setenv("AFINA_PORT", "1002")
+    assert Settings.load(data=tmp_path).port == 1002
+    assert Settings.load(data=tmp_path, port=1003).port == 1003
+
+
+def test_an_unknown_key_in_the_file_is_named(tmp_path: Path) -> None:
+    (tmp_path / "afina.toml").write_text("prot = 1\n")
+    with pytest.raises(BadSettings, match="prot"):
+        Settings.load(data=tmp_path)
+
+
+def test_a_file_that_is_no_toml_is_named(tmp_path: Path) -> None:
+    (tmp_path / "afina.toml").write_text("port = = 1\n")
+    with pytest.raises(BadSettings, match=r"afina\.toml cannot be read"):
+        Settings.load(data=tmp_path)
+
+
+def test_the_socket_has_a_path_that_the_system_takes(tmp_path: Path) -> None:
+    deep = tmp_path / ("d" * 120)
+    assert len(str(Settings.load(data=deep).engine_socket)) <= 100
+
+
+def test_trainer_and_engine_share_one_precision(tmp_path: Path) -> None:
+    """Whichever of the two settings names a precision decides for both."""
+    assert Settings.load(data=tmp_path).precision == "auto"
+    assert Settings.load(data=tmp_path, training={"precision": "fp32"}).precision == "fp32"
+    assert Settings.load(data=tmp_path, engine={"precision": "fp32"}).precision == "fp32"
+
+
+def test_two_precisions_are_refused_by_name(tmp_path: Path) -> None:
+    with pytest.raises(BadSettings, match=r"training\.precision is fp32 and engine\.precision"):
+        Settings.load(data=tmp_path, training={"precision": "fp32"}, engine={"precision": "bf16"})
