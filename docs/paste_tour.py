@@ -15,6 +15,8 @@ _FIRST = "\n1. "
 def paste(readme: str, printed: str) -> str:
     """The README with the tour's output, from its first chapter on, in its place."""
     told = printed[printed.index(_FIRST) :].strip()
+    # where the clone stood is nobody's business
+    told = re.sub(r"/\S*/(?=\.afina\b)", "", told)
     return _PLACE.sub(lambda found: f"{found[1]}```text\n{told}\n```\n{found[2]}", readme)
 
 
