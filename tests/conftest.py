@@ -6,6 +6,12 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# The gate is deterministic: the same examples every time. AFINA_TEST_EXPLORE=1 looks for new ones.
+settings.register_profile("gate", derandomize=True)
+settings.register_profile("explore", derandomize=False, print_blob=True)
+settings.load_profile("explore" if os.environ.get("AFINA_TEST_EXPLORE") else "gate")
 
 STARTER = Path(__file__).parent.parent / ".afina" / "models" / "smollm2-135m-instruct"
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from tests.tiny_chat import FAMILIES, make_folder
 
@@ -119,6 +119,9 @@ def _strict(line: bytes) -> bool:
     content=BYTES,
     name=st.sampled_from(["f.csv", "f.tsv", "f.jsonl", "f.json", "f.xlsx", "f.parquet"]),
 )
+@example(content=b"\xff\xfe\n", name="f.csv")
+@example(content=b"\xef\xbb\xbf\xff\xfe", name="f.csv")
+@example(content=b"\xef\xbb\xbf\xff\xfe", name="f.json")
 def test_converting_anything_ends_in_rows_or_a_typed_error(
     content: bytes, name: str, tmp_path: Path
 ) -> None:

@@ -65,6 +65,13 @@ def _rows(path: Path, encoding: str, delimiter: str) -> Iterator[tuple[int, list
                     f"{path.name} cannot be read from line {line} on: {error}.",
                     remedy="Look for a quotation mark that is not closed or not doubled there.",
                 ) from None
+            except UnicodeError:
+                # a byte order mark is a promise that the rest of a damaged file may not keep
+                raise DataUnreadable(
+                    f"{path.name} is not {encoding} text from line {line} on.",
+                    param="encoding",
+                    remedy="Save it again as UTF-8, or give its encoding.",
+                ) from None
             if cells is None:
                 return
             yield line, cells
