@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,6 +17,11 @@ from afina.errors import InvalidRequest
 Afina = Callable[..., Result]
 
 
+def _children_cpu_s() -> float:
+    spent = os.times()
+    return spent.children_user + spent.children_system
+
+
 def test_help_takes_less_than_a_second_and_loads_nothing_heavy() -> None:
     program = (
         "import sys\n"
@@ -25,13 +30,14 @@ def test_help_takes_less_than_a_second_and_loads_nothing_heavy() -> None:
         "heavy = {'torch', 'transformers', 'pydantic', 'httpx2', 'sqlalchemy', 'fastapi', 'numpy'}\n"
         "print(sorted(heavy & set(sys.modules)), file=sys.stderr)\n"
     )
+    # processor time: what the command costs, however busy the machine is
     times = []
     for _ in range(3):
-        started = time.monotonic()
+        started = _children_cpu_s()
         done = subprocess.run(
             [sys.executable, "-c", program], capture_output=True, text=True, check=True
         )
-        times.append(time.monotonic() - started)
+        times.append(_children_cpu_s() - started)
         assert "Usage: afina" in done.stdout
         assert done.stderr.strip() == "[]"
     assert min(times) < 1.0, times
