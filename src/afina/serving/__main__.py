@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import contextlib
 import signal
 import sys
 
@@ -49,12 +48,7 @@ async def _serve(settings: Settings, preload: str | None) -> int:
     tidy.cancel()
     broke = door.fault.done()
     await door.drain(0.0 if broke else DRAIN_S)
-    server.close()
-    # Streams that were told of their end may still have bytes to send.
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(2.0):
-            await server.wait_closed()
-    path.unlink(missing_ok=True)
+    await server.close(patience_s=2.0)
     return 1 if broke else 0
 
 

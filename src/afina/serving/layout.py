@@ -30,7 +30,7 @@ def rounded_tokens(tokens: int) -> int:
     """The number of positions that a step of `tokens` is padded to."""
     if tokens <= 32:
         return rounded_rows(tokens)
-    step = 16 if tokens <= 128 else 64
+    step = 16 if tokens <= 128 else 32
     return -(-tokens // step) * step
 
 

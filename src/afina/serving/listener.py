@@ -75,8 +75,9 @@ class Exchange:
 
 
 class _Connection(asyncio.Protocol):
-    def __init__(self, handler: Callable[[Exchange], None]) -> None:
+    def __init__(self, handler: Callable[[Exchange], None], alive: set[_Connection]) -> None:
         self._handler = handler
+        self._alive = alive
         self._parser = httptools.HttpRequestParser(self)
         self._transport: asyncio.Transport | None = None
         self._path = ""
@@ -86,6 +87,7 @@ class _Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         # uvloop's transports are of no class of asyncio's.
         self._transport = cast(asyncio.Transport, transport)
+        self._alive.add(self)
 
     def data_received(self, data: bytes) -> None:
         try:
@@ -109,8 +111,13 @@ class _Connection(asyncio.Protocol):
         self._handler(self._exchange)
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
+        self._alive.discard(self)
         if self._exchange is not None:
             self._exchange.lost()
+
+    def abort(self) -> None:
+        if self._transport is not None:
+            self._transport.abort()
 
     def _refuse(self, status: int) -> None:
         if self._transport is not None and not self._transport.is_closing():
@@ -118,7 +125,30 @@ class _Connection(asyncio.Protocol):
             self._transport.close()
 
 
-async def listen(path: Path, handler: Callable[[Exchange], None]) -> asyncio.Server:
+class Listener:
+    """An open socket and the connections on it."""
+
+    def __init__(self, path: Path, server: asyncio.Server, alive: set[_Connection]) -> None:
+        self._path = path
+        self._server = server
+        self._alive = alive
+
+    async def close(self, patience_s: float = 0.0) -> None:
+        """Takes no more connections; those that are open may send the rest of what was written
+        within `patience_s`, then they are cut off. The socket is removed."""
+        self._server.close()
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + patience_s
+        while self._alive and loop.time() < deadline:
+            await asyncio.sleep(0.01)
+        for connection in list(self._alive):
+            connection.abort()
+        while self._alive:
+            await asyncio.sleep(0)
+        self._path.unlink(missing_ok=True)
+
+
+async def listen(path: Path, handler: Callable[[Exchange], None]) -> Listener:
     """Serves `handler` on the unix socket `path`. Raises Unavailable if another serves there."""
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     if path.exists():
@@ -128,12 +158,16 @@ async def listen(path: Path, handler: Callable[[Exchange], None]) -> asyncio.Ser
                 remedy="Stop it first, or give this one another data directory.",
             )
         path.unlink()
+    alive: set[_Connection] = set()
     loop = asyncio.get_running_loop()
     mask = os.umask(0o177)
     try:
-        return await loop.create_unix_server(lambda: _Connection(handler), str(path), backlog=1024)
+        server = await loop.create_unix_server(
+            lambda: _Connection(handler, alive), str(path), backlog=1024
+        )
     finally:
         os.umask(mask)
+    return Listener(path, server, alive)
 
 
 def _is_served(path: Path) -> bool:

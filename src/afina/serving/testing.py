@@ -110,11 +110,10 @@ class ScriptedEngine:
         server = await listen(self.socket_path, self._handle)
         self._ready.set()
         await self._stop.wait()
-        server.close()
         for task in list(self._running.values()):
             task.cancel()
         await asyncio.gather(*self._running.values(), return_exceptions=True)
-        self.socket_path.unlink(missing_ok=True)
+        await server.close()
 
     def _handle(self, exchange: Exchange) -> None:
         match exchange.path:

@@ -46,7 +46,7 @@ def test_all_rows_are_laid_out_once_and_nothing_overlaps(
 
 
 def test_there_are_few_shapes() -> None:
-    assert len({rounded_tokens(n) for n in range(1, 513)}) <= 25
+    assert len({rounded_tokens(n) for n in range(1, 513)}) <= 32
     assert len({rounded_context(n, 16) for n in range(1, 8193)}) <= 45
 
 

@@ -49,7 +49,7 @@ def test_a_broken_step_fails_every_stream_and_is_reported(
         with pytest.raises(Unavailable):
             await collect(client, "late")
         await door.drain(0.0)
-        server.close()
+        await server.close()
 
     asyncio.run(story())
     assert settings.journal.read_text().count('"failed"') == 3
