@@ -232,6 +232,7 @@ def publish(settings: Settings, base: BaseModel, manifests: list[str]) -> tuple[
     from afina.service import keys
     from afina.service.platform import Platform
     from afina.store.models import insert_model
+    from afina.store.references import Holder, admit
 
     platform = Platform.open(settings)
     secret = keys.ensure_first_key(platform).read_text().strip()
@@ -240,6 +241,9 @@ def publish(settings: Settings, base: BaseModel, manifests: list[str]) -> tuple[
     with platform.database.write() as tx:
         for number, manifest in enumerate(manifests):
             name = f"ft:{base.id}:local::bench{number:03d}"
+            raw = blob_path(settings.blobs, manifest).read_bytes()
+            staged = platform.blobs.stage([raw])
+            admit(tx, platform.blobs, staged, Holder("model", name), platform.now())
             model = TunedModel(name, caller.project_id, base.id, manifest, platform.now())
             insert_model(tx, model, caller, platform.now())
             names.append(name)

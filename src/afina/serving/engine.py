@@ -67,6 +67,11 @@ class Engine:
             self._inbox.append(act)
             self._wake.notify()
 
+    def add_lane(self, base_id: str, lane: Lane) -> None:
+        """Takes a base into the loop; called in the engine's thread."""
+        self.lanes.setdefault(base_id, lane)
+        self._threads_now = 0  # whoever loaded it may have set the process's threads
+
     def set_trainers(self, count: int, ttl_s: float) -> None:
         """While trainers live, one thread; renewed before `ttl_s` is over."""
         self._trainers_until = self._clock.monotonic() + ttl_s if count else 0.0

@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 
 import msgspec
 import structlog
+import torch
 
 from afina.domain.clock import SYSTEM_CLOCK, Clock
 from afina.errors import AfinaError, Internal, InvalidRequest, NotFound, Overloaded, Unavailable
@@ -66,7 +67,9 @@ class Door:
         self._loop = asyncio.get_running_loop()
         self._engine = Engine(self._from_engine, settings.engine.threads, clock)
         self._engine.on_fault = self._faulted
-        self._loader = ThreadPoolExecutor(1, thread_name_prefix="loader")
+        # One thread's worth: threads of its own would make OpenMP count more threads than cores,
+        # and let those of the step loop sleep between products.
+        self._loader = ThreadPoolExecutor(1, "loader", torch.set_num_threads, (1,))
         self._loading: dict[str, asyncio.Future[Any]] = {}
         self._residency = Residency(settings.engine.adapters_resident)
         self._visits: dict[str, _Visit] = {}
@@ -239,7 +242,7 @@ class Door:
         lane: Lane = await self._once(base_id, lambda: self._library.load_lane(base_id))
         if base_id not in self._lanes:
             self._lanes[base_id] = lane
-            self._engine.call(lambda: self._engine.lanes.setdefault(base_id, lane))
+            self._engine.call(partial(self._engine.add_lane, base_id, lane))
         return self._lanes[base_id]
 
     async def _adapter(self, visit: _Visit, lane: Lane, sha256: str | None) -> Adapter | None:
