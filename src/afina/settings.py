@@ -35,6 +35,8 @@ class Price(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
+    profile: str | None = None
+    """A published price list (`afina cost --list`), in place of the four numbers."""
     training: Decimal = Decimal(0)
     input: Decimal = Decimal(0)
     cached_input: Decimal = Decimal(0)

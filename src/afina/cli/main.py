@@ -12,6 +12,7 @@ import typer
 from afina import __version__
 from afina.cli import (
     chat,
+    cost,
     data,
     doctor,
     export,
@@ -60,6 +61,7 @@ for _name, _command in (
 app.command("doctor", rich_help_panel="The platform")(doctor.doctor)
 app.command("export", rich_help_panel="The platform")(export.export)
 app.command("usage", rich_help_panel="The platform")(usage.usage)
+app.command("cost", rich_help_panel="The platform")(cost.cost)
 app.command("chat", rich_help_panel="The work")(chat.chat)
 for _name, _group in (
     ("data", data.app),

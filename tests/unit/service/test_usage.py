@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,10 @@ from tests.platforms import BASE, first_caller, open_platform
 from afina.domain.accounts import Caller
 from afina.errors import BadSettings, InvalidRequest
 from afina.service.platform import Platform
+from afina.service.pricing import check_prices, prices_of
 from afina.service.usage import UsageQuery, list_ledger, record_inference, summarize, usage_tag
 from afina.serving.protocol import UsageRecord
+from afina.settings import Price, Settings
 
 PRICES = {BASE: {"input": "0.30", "cached_input": "0.15", "output": "1.20"}}
 
@@ -95,3 +98,16 @@ def test_a_time_beyond_all_calendars_is_refused(platform: Platform, caller: Call
 def test_prices_that_cannot_be_exact_are_refused_at_the_start(tmp_path: Path, price: str) -> None:
     with pytest.raises(BadSettings, match="price"):
         open_platform(tmp_path / "data", prices={BASE: {"input": price}})
+
+
+def test_a_price_list_may_be_named_in_the_settings(tmp_path: Path) -> None:
+    settings = Settings(data=tmp_path, prices={"*": Price(profile="gpt-4o-mini-2024-07-18")})
+    assert prices_of(settings, "any").training == 3_000_000
+
+
+@pytest.mark.parametrize(
+    "price", [Price(profile="gpt-9"), Price(profile="gpt-4.1", input=Decimal(1))]
+)
+def test_a_wrong_price_list_is_refused_by_name(tmp_path: Path, price: Price) -> None:
+    with pytest.raises(BadSettings, match="profile"):
+        check_prices(Settings(data=tmp_path, prices={"base": price}))
