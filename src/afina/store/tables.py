@@ -7,10 +7,9 @@ a migration; a test compares the two.
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Final
 
 from sqlalchemy import (
-    JSON,
     BigInteger,
     Boolean,
     Column,
@@ -18,33 +17,15 @@ from sqlalchemy import (
     ForeignKey,
     Index,
     Integer,
-    MetaData,
     String,
     Table,
     Text,
     UniqueConstraint,
 )
 
-METADATA: Final = MetaData(
-    naming_convention={
-        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
-        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
-        "fk": "fk_%(table_name)s_%(column_0_N_name)s",
-        "pk": "pk_%(table_name)s",
-    }
-)
-
-
-def _document(name: str, *, nullable: bool = True) -> Column[Any]:
-    return Column(name, JSON(none_as_null=True), nullable=nullable)
-
-
-def _owners() -> list[Column[Any]]:
-    return [
-        Column("organization_id", String(64), ForeignKey("organizations.id"), nullable=False),
-        Column("project_id", String(64), ForeignKey("projects.id"), nullable=False),
-    ]
-
+from afina.store import wire_tables as wire_tables
+from afina.store.schema import METADATA as METADATA
+from afina.store.schema import document, owners
 
 ORGANIZATIONS: Final = Table(
     "organizations",
@@ -70,7 +51,7 @@ API_KEYS: Final = Table(
     "api_keys",
     METADATA,
     Column("id", String(64), primary_key=True),
-    *_owners(),
+    *owners(),
     Column("order_key", BigInteger, nullable=False),
     Column("name", Text, nullable=False),
     Column("secret_sha256", String(64), nullable=False, unique=True),
@@ -105,7 +86,7 @@ FILES: Final = Table(
     "files",
     METADATA,
     Column("id", String(64), primary_key=True),
-    *_owners(),
+    *owners(),
     Column("order_key", BigInteger, nullable=False),
     Column("filename", Text, nullable=False),
     Column("purpose", String(32), nullable=False),
@@ -124,7 +105,7 @@ JOBS: Final = Table(
     "jobs",
     METADATA,
     Column("id", String(64), primary_key=True),
-    *_owners(),
+    *owners(),
     Column("key_id", String(64)),
     Column("order_key", BigInteger, nullable=False),
     Column("created_at", BigInteger, nullable=False),
@@ -136,17 +117,17 @@ JOBS: Final = Table(
     Column("validation_file", String(64)),
     Column("suffix", String(64)),
     Column("seed", BigInteger, nullable=False),
-    _document("hyperparameters", nullable=False),
+    document("hyperparameters", nullable=False),
     Column("method", String(32), nullable=False),
     Column("method_given", Boolean, nullable=False),
-    _document("metadata"),
+    document("metadata"),
     Column("started_at", BigInteger),
     Column("finished_at", BigInteger),
     Column("estimated_finish", BigInteger),
     Column("fine_tuned_model", String(300)),
     Column("trained_tokens", BigInteger),
-    _document("result_files", nullable=False),
-    _document("error"),
+    document("result_files", nullable=False),
+    document("error"),
     Column("wish", String(16)),
     Column("fence", BigInteger, nullable=False),
     Column("attempt", Integer, nullable=False),
@@ -182,7 +163,7 @@ JOB_EVENTS: Final = Table(
     Column("level", String(8), nullable=False),
     Column("type", String(24), nullable=False),
     Column("message", Text, nullable=False),
-    _document("data", nullable=False),
+    document("data", nullable=False),
     UniqueConstraint("job_id", "order_key"),
     UniqueConstraint("job_id", "source", "sequence"),
 )
@@ -203,7 +184,7 @@ CHECKPOINTS: Final = Table(
     Column("created_at", BigInteger, nullable=False),
     Column("model", String(300), nullable=False),
     Column("step", BigInteger, nullable=False),
-    _document("metrics", nullable=False),
+    document("metrics", nullable=False),
     UniqueConstraint("job_id", "step"),
 )
 
@@ -211,7 +192,7 @@ MODELS: Final = Table(
     "models",
     METADATA,
     Column("name", String(300), primary_key=True),
-    *_owners(),
+    *owners(),
     Column("order_key", BigInteger, nullable=False),
     Column("base_id", String(96), nullable=False),
     Column("manifest", String(64), ForeignKey("blobs.sha256"), nullable=False),
@@ -219,7 +200,7 @@ MODELS: Final = Table(
     Column("job_id", String(64)),
     Column("step", BigInteger),
     Column("state", String(16), nullable=False),
-    _document("parity"),
+    document("parity"),
     Column("template_sha256", String(64)),
     Index(None, "order_key"),
     Index(None, "project_id", "order_key"),
@@ -260,7 +241,7 @@ OUTBOX: Final = Table(
     Column("id", String(64), primary_key=True),
     Column("order_key", BigInteger, nullable=False),
     Column("kind", String(32), nullable=False),
-    _document("payload", nullable=False),
+    document("payload", nullable=False),
     Column("created_at", BigInteger, nullable=False),
     Column("available_at", Float, nullable=False),
     Column("attempts", Integer, nullable=False),
@@ -278,6 +259,6 @@ IDEMPOTENCY: Final = Table(
     Column("name", String(300), primary_key=True),
     Column("body_sha256", String(64), nullable=False),
     Column("expires_at", BigInteger, nullable=False),
-    _document("answer", nullable=False),
+    document("answer", nullable=False),
     Index(None, "expires_at"),
 )
