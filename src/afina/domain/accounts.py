@@ -6,7 +6,24 @@ store keeps its hash, and its owner saw it once.
 
 from __future__ import annotations
 
+import enum
 from dataclasses import dataclass
+
+
+class KeyKind(enum.StrEnum):
+    """What a key opens. `root`, the first key of a machine, opens its project and the organization;
+    `admin` the organization alone; `project` its project alone."""
+
+    ROOT = "root"
+    ADMIN = "admin"
+    PROJECT = "project"
+
+
+class OwnerKind(enum.StrEnum):
+    """Whose key it is; a key without an owner belongs to its project."""
+
+    USER = "user"
+    SERVICE_ACCOUNT = "service_account"
 
 
 @dataclass(frozen=True)
@@ -27,6 +44,41 @@ class Project:
     organization_id: str
     name: str
     created_at: int
+    archived_at: int | None = None
+
+
+@dataclass(frozen=True)
+class User:
+    """A person of the organization. `role` is owner or reader."""
+
+    id: str
+    organization_id: str
+    name: str
+    email: str
+    role: str
+    added_at: int
+
+
+@dataclass(frozen=True)
+class Member:
+    """A user in a project. `role` is owner or member."""
+
+    project_id: str
+    user: User
+    role: str
+    added_at: int
+
+
+@dataclass(frozen=True)
+class ServiceAccount:
+    """A program in a project. `role` is owner, member or none."""
+
+    id: str
+    organization_id: str
+    project_id: str
+    name: str
+    role: str
+    created_at: int
 
 
 @dataclass(frozen=True)
@@ -43,6 +95,11 @@ class ApiKey:
     expires_at: int | None = None
     revoked_at: int | None = None
     last_used_at: int | None = None
+    kind: KeyKind = KeyKind.PROJECT
+    scopes: tuple[str, ...] | None = None
+    """None: everything that its kind opens."""
+    owner_kind: OwnerKind | None = None
+    owner_id: str | None = None
 
     @property
     def redacted(self) -> str:
@@ -57,3 +114,11 @@ class Caller:
     project_id: str
     key_id: str
     organization_id: str
+    kind: KeyKind = KeyKind.PROJECT
+    scopes: tuple[str, ...] | None = None
+    user_id: str | None = None
+
+    @property
+    def manages_organization(self) -> bool:
+        """Whether projects, keys, budgets and the audit log of the organization are its business."""
+        return self.kind is not KeyKind.PROJECT

@@ -5,5 +5,5 @@ from __future__ import annotations
 
 from typing import Final
 
-HEAD: Final = "0002"
+HEAD: Final = "0004"
 """The newest revision."""
