@@ -11,11 +11,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
+from afina.domain.methods import Extension
+
 Auto = Literal["auto"]
 
 
 class JobStatus(enum.StrEnum):
-    """The states of the wire API; `paused` is reserved until pausing exists."""
+    """The states of the wire API."""
 
     VALIDATING = "validating_files"
     QUEUED = "queued"
@@ -66,6 +68,8 @@ class Hyperparameters:
     n_epochs: int | Auto = "auto"
     batch_size: int | Auto = "auto"
     learning_rate_multiplier: float | Auto = "auto"
+    beta: float | Auto | None = None
+    """Of DPO alone; None elsewhere."""
 
 
 @dataclass(frozen=True)
@@ -95,6 +99,10 @@ class Job:
     method: str = "supervised"
     method_given: bool = False
     """Whether the request used `method`, so that the answer does too."""
+    extension: Extension = field(default_factory=Extension)
+    parent: str | None = None
+    """The tuned model that the job continues from, by the name that the request said."""
+    parent_manifest: str | None = None
     validation_file: str | None = None
     suffix: str | None = None
     metadata: Mapping[str, str] | None = None

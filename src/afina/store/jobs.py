@@ -21,6 +21,7 @@ from afina.domain.jobs import (
     JobStatus,
     Wish,
 )
+from afina.domain.methods import Extension
 from afina.domain.pages import Page
 from afina.errors import IllegalTransition, NotFound, StaleFence
 from afina.store.database import Tx
@@ -31,6 +32,7 @@ _LIVE = tuple(status for status in JobStatus if not status.is_terminal)
 _PLAIN = frozenset(Job.__dataclass_fields__) - {
     "status",
     "hyperparameters",
+    "extension",
     "result_files",
     "error",
     "wish",
@@ -59,6 +61,7 @@ def job_of(row: Row[Any]) -> Job:
         **{name: values[name] for name in _PLAIN},
         status=JobStatus(values["status"]),
         hyperparameters=decode(Hyperparameters, values["hyperparameters"], "hyperparameters"),
+        extension=decode(Extension, values["extension"] or {}, "extension"),
         result_files=tuple(values["result_files"]),
         error=None if values["error"] is None else decode(JobError, values["error"], "error"),
         wish=None if values["wish"] is None else Wish(values["wish"]),
