@@ -23,6 +23,7 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 
+from afina.store import account_tables as account_tables
 from afina.store import wire_tables as wire_tables
 from afina.store.schema import METADATA as METADATA
 from afina.store.schema import document, owners
@@ -61,8 +62,13 @@ API_KEYS: Final = Table(
     Column("expires_at", BigInteger),
     Column("revoked_at", BigInteger),
     Column("last_used_at", BigInteger),
+    Column("kind", String(16), nullable=False, server_default="project"),
+    document("scopes"),
+    Column("owner_kind", String(16)),
+    Column("owner_id", String(64)),
     Index(None, "order_key"),
     Index(None, "project_id", "order_key"),
+    Index(None, "owner_id"),
 )
 
 BLOBS: Final = Table(
@@ -234,6 +240,7 @@ LEDGER: Final = Table(
     Index(None, "order_key"),
     Index(None, "project_id", "order_key"),
     Index(None, "project_id", "time"),
+    Index(None, "organization_id", "time"),
 )
 """Entries outlive what they name, so nothing here is a foreign key. An amount is whole millionths
 of a dollar and a rest below one, because picodollars alone overflow 64 bits at 9.2 million."""
