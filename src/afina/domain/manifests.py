@@ -12,22 +12,46 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Final, Literal
 
 from afina.domain.codec import decode, encode
+
+TuneKind = Literal["lora", "dora", "blocks", "full"]
+
+ADAPTER_CONFIG: Final = "adapter_config.json"
+ADAPTER_WEIGHTS: Final = "adapter_model.safetensors"
+OWN_WEIGHTS: Final = "weights.safetensors"
+"""The file of kinds `blocks` and `full`: a tensor for each parameter that the tune has its own of,
+under the name that transformers' network gives it (`model.layers.22.mlp.up_proj.weight`), in bf16.
+Every other parameter is the base's. Where the base's head shares the embedding's tensor, a file
+with `lm_head.weight` has a head of its own, and the embedding stays the base's; a file with the
+embedding alone tunes both."""
+
+FILES_OF: Final[Mapping[TuneKind, tuple[str, ...]]] = {
+    "lora": (ADAPTER_CONFIG, ADAPTER_WEIGHTS),
+    "dora": (ADAPTER_CONFIG, ADAPTER_WEIGHTS),
+    "blocks": (OWN_WEIGHTS,),
+    "full": (OWN_WEIGHTS,),
+}
+"""The files of each kind. `lora` and `dora` are PEFT's format, DoRA with a
+`lora_magnitude_vector` `[out]` for each layer."""
+
+SERVED: Final[frozenset[TuneKind]] = frozenset({"lora"})
+"""The kinds that the engine answers for; a job for another is refused when it is created."""
 
 
 @dataclass(frozen=True)
 class Manifest:
     """What a tune consists of. `files` maps file names to the sha256 of their blobs."""
 
-    kind: Literal["lora", "blocks", "full"]
+    kind: TuneKind
     base_id: str
     base_sha256: str
     files: Mapping[str, str]
     template_sha256: str
     data_sha256: str
     parent: str | None = None
+    """The manifest's hash of the tune that this one continues; its own files hold everything."""
     settings: Mapping[str, str] = field(default_factory=dict)
     """How it came about: method, epochs, seed and the like, as text."""
 
