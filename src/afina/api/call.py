@@ -15,8 +15,9 @@ from starlette.requests import Request
 from starlette.types import Scope
 
 from afina.api.middleware import CALLER, REQUEST_ID
-from afina.domain.accounts import Caller
-from afina.errors import Unauthenticated
+from afina.domain.accounts import Caller, KeyKind
+from afina.domain.scopes import allowed, needed_scope
+from afina.errors import Forbidden, Unauthenticated
 from afina.service.chat import ChatService
 from afina.service.keys import authenticate
 from afina.service.platform import Platform
@@ -47,7 +48,8 @@ class Keyring:
         self._known: dict[str, tuple[float, Caller]] = {}
 
     async def caller(self, scope: Scope) -> Caller:
-        """The caller of a request. Raises Unauthenticated."""
+        """The caller of a request. Raises Unauthenticated, and Forbidden where the key's scopes or
+        its kind do not reach so far."""
         secret, organization, project = _credentials(scope)
         now = self._platform.clock.monotonic()
         found = self._known.get(secret)
@@ -60,6 +62,7 @@ class Keyring:
             caller = found[1]
         _refuse_other(organization, caller.organization_id, "Organization")
         _refuse_other(project, caller.project_id, "Project")
+        _refuse_outside(caller, scope["method"], scope["path"])
         scope[CALLER] = caller
         return caller
 
@@ -123,6 +126,24 @@ def _credentials(scope: Scope) -> tuple[str, str, str]:
     if len(secret) > _SECRET_MOST or not secret.isascii():
         raise Unauthenticated("Incorrect API key provided.")
     return secret, organization, project
+
+
+def _refuse_outside(caller: Caller, method: str, path: str) -> None:
+    if path.startswith("/v1/organization"):
+        return  # its verbs ask for an admin themselves
+    if caller.kind is KeyKind.ADMIN:
+        raise Forbidden(
+            "An admin key manages the organization; it opens no files, jobs or models.",
+            code="insufficient_permissions",
+            remedy="Use a key of the project.",
+        )
+    needed = needed_scope(method, path)
+    if not allowed(caller.scopes, needed):
+        raise Forbidden(
+            f"You have insufficient permissions for this operation. Missing scopes: {needed}.",
+            code="insufficient_permissions",
+            remedy="An admin can widen the key's scopes.",
+        )
 
 
 def _refuse_other(given: str, own: str, name: str) -> None:

@@ -120,5 +120,5 @@ class Caller:
 
     @property
     def manages_organization(self) -> bool:
-        """Whether projects, keys, budgets and the audit log of the organization are its business."""
+        """Whether projects, keys, budgets and the audit log are its business."""
         return self.kind is not KeyKind.PROJECT

@@ -23,6 +23,20 @@ ENTRY: Final = "led_"
 PROJECT: Final = "proj_"
 ORGANIZATION: Final = "org-"
 OUTBOX: Final = "out_"
+USER: Final = "user-"
+SERVICE_ACCOUNT: Final = "svc_acct_"
+INVITE: Final = "invite-"
+ALERT: Final = "alert_"
+AUDIT: Final = "audit_log-"
+UPLOAD: Final = "upload_"
+PART: Final = "part_"
+BATCH: Final = "batch_"
+BATCH_LINE: Final = "batch_req_"
+WEBHOOK: Final = "we_"
+WEBHOOK_EVENT: Final = "evt_"
+DELIVERY: Final = "wh_"
+PERMISSION: Final = "cp_"
+ALIAS: Final = "alias_"
 
 
 class Ids:
@@ -44,6 +58,10 @@ class Ids:
     def secret(self) -> str:
         """A new API key: `sk-afina-` and 43 characters, 256 bits of randomness."""
         return self.new("sk-afina-", 43)
+
+    def admin_secret(self) -> str:
+        """A new admin key: `sk-afina-admin-` and 43 characters."""
+        return self.new("sk-afina-admin-", 43)
 
     def seed(self) -> int:
         """A seed for a job that named none: 0 to 2147483647."""

@@ -10,21 +10,34 @@ import hashlib
 import hmac
 import os
 import re
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-from afina.domain import ids
-from afina.domain.accounts import ApiKey, Caller, Organization, Project
+from afina.domain import ids, scopes
+from afina.domain.accounts import ApiKey, Caller, KeyKind, Organization, OwnerKind, Project
 from afina.errors import BadSettings, InvalidRequest, NotFound, Unauthenticated, Unavailable
+from afina.service.audit import note, require_admin
 from afina.service.platform import Platform
+from afina.service.projects import check_name, live_project, project_of
 from afina.store import accounts
 from afina.store.database import Tx
 from afina.store.dialects import lock_name
 
 SECRET: Final = re.compile(r"sk-afina-[A-Za-z0-9]{43}")
-_PREFIX_SHOWN: Final = len("sk-afina-") + 3
 _USE_NOTED_EVERY_S: Final = 300
-_MAX_NAME: Final = 200
+_LONGEST_LIFE_S: Final = 10 * 366 * 86_400
+
+
+@dataclass(frozen=True)
+class NewKey:
+    """What a key is to be. Without an owner it is the project's; without scopes it may do all."""
+
+    name: str
+    expires_after_s: int | None = None
+    scopes: tuple[str, ...] | None = None
+    owner_kind: OwnerKind | None = None
+    owner_id: str | None = None
 
 
 def ensure_first_key(platform: Platform) -> Path:
@@ -47,6 +60,8 @@ def authenticate(platform: Platform, secret: str) -> Caller:
     digest = _hash(secret)
     with platform.database.read() as tx:
         found = accounts.find_key(tx, digest)
+        project = None if found is None else accounts.get_project(tx, found[0].project_id)
+    archived = project is not None and project.archived_at is not None
     now = platform.now()
     if found is None or not hmac.compare_digest(found[1], digest):
         raise Unauthenticated(
@@ -57,25 +72,118 @@ def authenticate(platform: Platform, secret: str) -> Caller:
         raise Unauthenticated("This API key has been revoked.")
     if key.expires_at is not None and key.expires_at <= now:
         raise Unauthenticated("This API key has expired.")
+    if archived:
+        raise Unauthenticated("The project of this API key is archived.")
     if key.last_used_at is None or now - key.last_used_at >= _USE_NOTED_EVERY_S:
         _note_use(platform, key.id, now)
-    return Caller(key.project_id, key.id, key.organization_id)
+    user = key.owner_id if key.owner_kind is OwnerKind.USER else None
+    return Caller(key.project_id, key.id, key.organization_id, key.kind, key.scopes, user)
 
 
 def create_key(
-    platform: Platform, caller: Caller, name: str, expires_after_s: int | None = None
+    platform: Platform,
+    caller: Caller,
+    name: str,
+    expires_after_s: int | None = None,
+    key_scopes: tuple[str, ...] | None = None,
 ) -> tuple[ApiKey, str]:
-    """A new key of the caller's project, and its secret, which is never shown again."""
-    if not 1 <= len(name) <= _MAX_NAME or not name.isprintable():
+    """A new key of the caller's project, and its secret, which is never shown again. A restricted
+    key makes none that may do more than itself."""
+    new = NewKey(name, expires_after_s, key_scopes)
+    if caller.scopes is not None and not set(new.scopes or scopes.KNOWN) <= set(caller.scopes):
         raise InvalidRequest(
-            f"A key's name has 1 to {_MAX_NAME} printable characters.", param="name"
+            "A restricted key makes only keys with scopes of its own.",
+            param="scopes",
+            code="invalid_value",
+            remedy=f"Its scopes are {', '.join(caller.scopes)}.",
         )
-    if expires_after_s is not None and expires_after_s < 1:
-        raise InvalidRequest("A key must live for at least a second.", param="expires_after_s")
-    secret = platform.ids.secret()
+    return _create(platform, caller, new, caller.project_id, KeyKind.PROJECT)
+
+
+def create_key_for(
+    platform: Platform, caller: Caller, project_id: str, new: NewKey
+) -> tuple[ApiKey, str]:
+    """A key of another project of the organization. Raises NotFound, Forbidden."""
+    require_admin(caller)
+    with platform.database.read() as tx:
+        live_project(tx, caller, project_id)
+    return _create(platform, caller, new, project_id, KeyKind.PROJECT)
+
+
+def create_admin_key(platform: Platform, caller: Caller, new: NewKey) -> tuple[ApiKey, str]:
+    """A key that manages the organization and opens no project's files, jobs or models."""
+    require_admin(caller)
+    return _create(platform, caller, new, caller.project_id, KeyKind.ADMIN)
+
+
+def list_admin_keys(platform: Platform, caller: Caller) -> list[ApiKey]:
+    """The organization's admin keys that live, newest first."""
+    require_admin(caller)
+    with platform.database.read() as tx:
+        found = accounts.list_admin_keys(tx, caller.organization_id)
+    return [key for key in found if key.revoked_at is None]
+
+
+def get_admin_key(platform: Platform, caller: Caller, key_id: str) -> ApiKey:
+    """An admin key that lives. Raises NotFound."""
+    for key in list_admin_keys(platform, caller):
+        if key.id == key_id:
+            return key
+    raise _no_key(key_id)
+
+
+def revoke_admin_key(platform: Platform, caller: Caller, key_id: str) -> ApiKey:
+    """From now on the admin key opens nothing. Raises NotFound."""
+    return _end_key(platform, caller, get_admin_key(platform, caller, key_id))
+
+
+def list_keys_of(platform: Platform, caller: Caller, project_id: str) -> list[ApiKey]:
+    """The keys of any project of the organization that live, newest first."""
+    require_admin(caller)
+    with platform.database.read() as tx:
+        found = accounts.list_keys(tx, project_of(tx, caller, project_id).id)
+    return [key for key in found if key.revoked_at is None]
+
+
+def get_key_of(platform: Platform, caller: Caller, project_id: str, key_id: str) -> ApiKey:
+    """A key of any project of the organization. Raises NotFound."""
+    for key in list_keys_of(platform, caller, project_id):
+        if key.id == key_id:
+            return key
+    raise _no_key(key_id)
+
+
+def revoke_key_of(platform: Platform, caller: Caller, project_id: str, key_id: str) -> ApiKey:
+    """From now on that project's key opens nothing. Raises NotFound, and InvalidRequest for the
+    key that asks and for the first key, which would lock everybody out."""
+    return _end_key(platform, caller, get_key_of(platform, caller, project_id, key_id))
+
+
+def restrict_key(
+    platform: Platform,
+    caller: Caller,
+    key: ApiKey,
+    expires_after_s: int | None = None,
+    key_scopes: tuple[str, ...] | None = None,
+) -> ApiKey:
+    """Gives the key another end or other scopes; None leaves what there is, no scopes at all mean
+    everything."""
+    require_admin(caller)
+    changed = key
+    if expires_after_s is not None:
+        _check_life(expires_after_s)
+        changed = replace(changed, expires_at=platform.now() + expires_after_s)
+    if key_scopes is not None:
+        _check_scopes(key_scopes)
+        changed = replace(changed, scopes=key_scopes or None)
+    if key.kind is KeyKind.ROOT and changed != key:
+        raise InvalidRequest(
+            "The first key is not restricted: it is the way back in.", param="api_key_id"
+        )
     with platform.database.write() as tx:
-        key = _insert_key(platform, tx, caller, name, secret, expires_after_s)
-    return key, secret
+        accounts.update_key(tx, changed)
+        note(platform, tx, caller, "api_key.updated", key.id, project_id=key.project_id)
+    return changed
 
 
 def list_keys(platform: Platform, caller: Caller) -> list[ApiKey]:
@@ -88,8 +196,10 @@ def revoke_key(platform: Platform, caller: Caller, key_id: str) -> ApiKey:
     """From now on the key opens nothing. Raises NotFound."""
     with platform.database.write() as tx:
         key = accounts.revoke_key(tx, key_id, caller.project_id, platform.now())
+        if key is not None:
+            note(platform, tx, caller, "api_key.deleted", key.id)
     if key is None:
-        raise NotFound(f"No such API key: {key_id}", param="key_id")
+        raise _no_key(key_id)
     return key
 
 
@@ -99,26 +209,84 @@ def _insert_first(platform: Platform, tx: Tx, secret: str) -> None:
     project = Project(platform.ids.new(ids.PROJECT), organization.id, "Default project", now)
     accounts.insert_organization(tx, organization)
     accounts.insert_project(tx, project)
-    owner = Caller(project.id, "", organization.id)
-    _insert_key(platform, tx, owner, "First key", secret, None)
+    key = _new_key(platform, NewKey("First key"), secret, project, KeyKind.ROOT)
+    accounts.insert_key(tx, key, _hash(secret), platform.clock.now())
 
 
-def _insert_key(
-    platform: Platform, tx: Tx, owner: Caller, name: str, secret: str, expires_after_s: int | None
+def _create(
+    platform: Platform, caller: Caller, new: NewKey, project_id: str, kind: KeyKind
+) -> tuple[ApiKey, str]:
+    check_name(new.name)
+    if new.expires_after_s is not None:
+        _check_life(new.expires_after_s)
+    _check_scopes(new.scopes or ())
+    admin = kind is KeyKind.ADMIN
+    secret = platform.ids.admin_secret() if admin else platform.ids.secret()
+    with platform.database.write() as tx:
+        project = project_of(tx, caller, project_id)
+        key = _new_key(platform, new, secret, project, kind)
+        accounts.insert_key(tx, key, _hash(secret), platform.clock.now())
+        note(platform, tx, caller, "api_key.created", key.id, project_id=project_id)
+    return key, secret
+
+
+def _new_key(
+    platform: Platform, new: NewKey, secret: str, project: Project, kind: KeyKind
 ) -> ApiKey:
-    now = platform.now()
-    key = ApiKey(
+    now, life = platform.now(), new.expires_after_s
+    shown = len(secret) - 43 + 3
+    return ApiKey(
         id=platform.ids.new(ids.KEY),
-        project_id=owner.project_id,
-        organization_id=owner.organization_id,
-        name=name,
-        prefix=secret[:_PREFIX_SHOWN],
+        project_id=project.id,
+        organization_id=project.organization_id,
+        name=new.name,
+        prefix=secret[:shown],
         last4=secret[-4:],
         created_at=now,
-        expires_at=None if expires_after_s is None else now + expires_after_s,
+        expires_at=None if life is None else now + life,
+        kind=kind,
+        scopes=new.scopes or None,
+        owner_kind=new.owner_kind,
+        owner_id=new.owner_id,
     )
-    accounts.insert_key(tx, key, _hash(secret), platform.clock.now())
-    return key
+
+
+def _end_key(platform: Platform, caller: Caller, key: ApiKey) -> ApiKey:
+    if key.id == caller.key_id or key.kind is KeyKind.ROOT:
+        raise InvalidRequest(
+            "The key that asks and the first key of the machine cannot be ended here.",
+            param="api_key_id",
+            remedy="End it with another admin key, or make a new first key by hand.",
+        )
+    ended = replace(key, revoked_at=platform.now())
+    with platform.database.write() as tx:
+        accounts.update_key(tx, ended)
+        note(platform, tx, caller, "api_key.deleted", key.id, project_id=key.project_id)
+    return ended
+
+
+def _check_life(seconds: int) -> None:
+    if not 1 <= seconds <= _LONGEST_LIFE_S:
+        raise InvalidRequest(
+            "A key lives from one second to ten years.",
+            param="expires_in_seconds",
+            code="invalid_value",
+        )
+
+
+def _check_scopes(asked: tuple[str, ...]) -> None:
+    unknown = sorted(set(asked) - scopes.KNOWN)
+    if unknown:
+        raise InvalidRequest(
+            f"There is no scope {unknown[0][:64]}.",
+            param="scopes",
+            code="invalid_value",
+            remedy=f"There are {', '.join(sorted(scopes.KNOWN))}.",
+        )
+
+
+def _no_key(key_id: str) -> NotFound:
+    return NotFound(f"No such API key: {key_id[:64]}", param="key_id")
 
 
 def _hash(secret: str) -> str:
