@@ -454,7 +454,44 @@ def _job_fields() -> Iterator[Case]:
         method={"type": "reinforcement", "reinforcement": {"grader": {}}},
     )
     two = {"type": "supervised", "dpo": {"hyperparameters": {"beta": 0.1}}}
-    yield job("dpo beside", "unsupported_parameter", "method.dpo", "dpo", method=two)
+    yield job("dpo beside", "invalid_value", "method.dpo", "dpo", method=two)
+    own = "afina.tuning"
+    yield job(
+        "odd extension", "unknown_parameter", "afina.tunning", "tunning", afina={"tunning": 1}
+    )
+    yield job(
+        "odd key in tuning",
+        "unknown_parameter",
+        f"{own}.rnak",
+        "rnak",
+        afina={"tuning": {"rnak": 8}},
+    )
+    yield job(
+        "odd kind", "invalid_value", f"{own}.kind", "lora", afina={"tuning": {"kind": "magic"}}
+    )
+    yield job(
+        "rank 0", "integer_below_min_value", f"{own}.rank", "1", afina={"tuning": {"rank": 0}}
+    )
+    yield job(
+        "layers of lora", "invalid_value", f"{own}.layers", "lora", afina={"tuning": {"layers": 4}}
+    )
+    yield job(
+        "odd modules",
+        "invalid_value",
+        f"{own}.target_modules",
+        "w_proj",
+        afina={"tuning": {"target_modules": ["w_proj"]}},
+    )
+    yield job(
+        "stopping without validation",
+        "invalid_value",
+        "afina.early_stopping",
+        "validation_file",
+        afina={"early_stopping": {"patience": 1}},
+    )
+    yield job(
+        "odd gate", "invalid_value", "afina.gate.policy", "hold", afina={"gate": {"policy": "x"}}
+    )
     yield job(
         "odd key in method",
         "unknown_parameter",
@@ -527,7 +564,7 @@ def _forms() -> Iterator[Case]:
     yield form(
         "odd purpose", "invalid_value", "purpose", "fine-tune", part("purpose", b"fun") + file + END
     )
-    for purpose in ("batch", "assistants", "vision", "evals"):
+    for purpose in ("assistants", "vision", "evals"):
         body = part("purpose", purpose.encode()) + file + END
         yield form(purpose, "unsupported_value", "purpose", purpose, body)
     results = part("purpose", b"fine-tune-results") + file + END

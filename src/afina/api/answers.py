@@ -178,6 +178,8 @@ def job_object(job: Job, caller: Caller) -> JobObject:
             "stage": job.stage,
             "requested_model": job.requested_model,
             "suffix": job.suffix,
+            "parent": job.parent,
+            **job.extension.shown(),
             "started_at": job.started_at,
             "attempt": job.attempt,
             "wish": None if job.wish is None else job.wish.value,
@@ -186,11 +188,12 @@ def job_object(job: Job, caller: Caller) -> JobObject:
 
 
 def _hyperparameters(asked: Hyperparameters) -> dict[str, Any]:
-    return {
+    numbers: dict[str, Any] = {
         "n_epochs": asked.n_epochs,
         "batch_size": asked.batch_size,
         "learning_rate_multiplier": asked.learning_rate_multiplier,
     }
+    return numbers if asked.beta is None else {"beta": asked.beta, **numbers}
 
 
 def event_object(event: JobEvent) -> EventObject:

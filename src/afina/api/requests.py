@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, PlainValidator, WithJsonSchema
 
+from afina.api.job_extension import JobExtension
 from afina.domain.jobs import Hyperparameters
 from afina.errors import InvalidRequest, UnsupportedField
 from afina.service.jobs import JobRequest
@@ -60,6 +61,11 @@ Multiplier = Annotated[
     _auto_schema("number", exclusiveMinimum=0, maximum=1000),
 ]
 """Above 1000 any training diverges; the hosted service names no upper limit."""
+Beta = Annotated[
+    float | Literal["auto"],
+    _auto(0, 2, whole=False),
+    _auto_schema("number", exclusiveMinimum=0, maximum=2),
+]
 
 
 class SupervisedHyperparameters(Wire):
@@ -70,18 +76,30 @@ class SupervisedHyperparameters(Wire):
     learning_rate_multiplier: Multiplier = "auto"
 
 
+class DpoHyperparameters(SupervisedHyperparameters):
+    """What may be said about a run with preferences."""
+
+    beta: Beta = "auto"
+
+
 class Supervised(Wire):
     """The supervised method."""
 
     hyperparameters: SupervisedHyperparameters | None = None
 
 
+class Dpo(Wire):
+    """Direct preference optimisation."""
+
+    hyperparameters: DpoHyperparameters | None = None
+
+
 class Method(Wire):
-    """How to train; `dpo` and `reinforcement` are known and refused."""
+    """How to train; `reinforcement` is known and refused."""
 
     type: Literal["supervised", "dpo", "reinforcement"]
     supervised: Supervised | None = None
-    dpo: Json = None
+    dpo: Dpo | None = None
     reinforcement: Json = None
 
 
@@ -101,6 +119,7 @@ class JobCreate(Wire):
     hyperparameters: SupervisedHyperparameters | None = None
     integrations: Annotated[list[Json], Field(max_length=5)] | None = None
     metadata: Annotated[dict[PairName, Pair], Field(max_length=16)] | None = None
+    afina: JobExtension | None = None
 
 
 def job_request(asked: JobCreate) -> JobRequest:
@@ -117,9 +136,10 @@ def job_request(asked: JobCreate) -> JobRequest:
         suffix=asked.suffix,
         seed=asked.seed,
         hyperparameters=_hyperparameters(asked),
-        method="supervised",
+        method="supervised" if asked.method is None else asked.method.type,
         method_given=asked.method is not None,
         metadata=asked.metadata or None,
+        extension=(asked.afina or JobExtension()).value(),
     )
 
 
@@ -127,23 +147,38 @@ def _hyperparameters(asked: JobCreate) -> Hyperparameters:
     method = asked.method
     given = asked.hyperparameters
     if method is not None:
-        for name in ("dpo", "reinforcement"):
-            if method.type == name or getattr(method, name) is not None:
-                param = "method.type" if method.type == name else f"method.{name}"
-                raise UnsupportedField(
-                    f"The method '{name}' is not offered yet: use 'supervised'.", param=param
-                )
+        _check_method(method)
         if given is not None:
             raise InvalidRequest(
                 "'hyperparameters' and 'method' cannot both be given: put them into "
-                "'method.supervised.hyperparameters'.",
+                f"'method.{method.type}.hyperparameters'.",
                 param="hyperparameters",
                 code="invalid_value",
             )
-        given = None if method.supervised is None else method.supervised.hyperparameters
+        said = method.dpo if method.type == "dpo" else method.supervised
+        given = None if said is None else said.hyperparameters
     if given is None:
-        return Hyperparameters()
-    return Hyperparameters(given.n_epochs, given.batch_size, given.learning_rate_multiplier)
+        given = SupervisedHyperparameters()
+    beta = given.beta if isinstance(given, DpoHyperparameters) else None
+    if beta is None and method is not None and method.type == "dpo":
+        beta = "auto"
+    return Hyperparameters(given.n_epochs, given.batch_size, given.learning_rate_multiplier, beta)
+
+
+def _check_method(method: Method) -> None:
+    """Raises for the method that is not offered, and for words about another method."""
+    for name in ("supervised", "dpo", "reinforcement"):
+        if name == "reinforcement" and name == method.type:
+            raise UnsupportedField(
+                f"The method '{name}' is not offered yet: use 'supervised' or 'dpo'.",
+                param="method.type",
+            )
+        if name != method.type and getattr(method, name) is not None:
+            raise InvalidRequest(
+                f"'method.{name}' is given, but 'method.type' is '{method.type}'.",
+                param=f"method.{name}",
+                code="invalid_value",
+            )
 
 
 After = Annotated[str, Field(min_length=1, max_length=512)]

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from afina.cli import job_body
+from afina.cli.job_body import given
 from afina.cli.options import (
     DataOption,
     JsonOption,
@@ -27,7 +29,10 @@ JobArgument = Annotated[str, typer.Argument(metavar="JOB_ID", help="A job's id, 
 
 @app.command()
 def create(
-    model: Annotated[str, typer.Option(help="The base model to tune, or an alias of it.")],
+    model: Annotated[
+        str,
+        typer.Option(help="The base model to tune or an alias of it; or a tuned one to go on."),
+    ],
     file: Annotated[
         str, typer.Option("--file", help="The training file: an id, or a path to upload.")
     ],
@@ -42,6 +47,20 @@ def create(
     learning_rate_multiplier: Annotated[
         float | None, typer.Option(help="Of the base learning rate; by default auto.")
     ] = None,
+    method: job_body.MethodOption = None,
+    beta: job_body.BetaOption = None,
+    tuning: job_body.TuningOption = None,
+    rank: job_body.RankOption = None,
+    alpha: job_body.AlphaOption = None,
+    dropout: job_body.DropoutOption = None,
+    target_modules: job_body.ModulesOption = None,
+    rank_stabilised: job_body.StabilisedOption = False,
+    layers: job_body.LayersOption = None,
+    norm_and_head: job_body.NormAndHeadOption = False,
+    early_stopping: job_body.StoppingOption = None,
+    best_checkpoint: job_body.BestOption = False,
+    gate: job_body.GateOption = None,
+    gate_suite: job_body.SuiteOption = None,
     seed: Annotated[
         int | None, typer.Option(min=0, max=2**31 - 1, help="By default random.")
     ] = None,
@@ -58,17 +77,26 @@ def create(
 ) -> None:
     """Create a job; prints its id."""
     body: dict[str, Any] = {"model": model}
-    body |= _given(suffix=suffix, seed=seed, metadata=_pairs(metadata))
-    hyperparameters = _given(
+    body |= given(suffix=suffix, seed=seed, metadata=_pairs(metadata))
+    hyperparameters = given(
         n_epochs=epochs,
         batch_size=batch_size,
         learning_rate_multiplier=learning_rate_multiplier,
+        beta=beta,
     )
-    if hyperparameters:
-        body["method"] = {
-            "type": "supervised",
-            "supervised": {"hyperparameters": hyperparameters},
-        }
+    body |= job_body.method_of(method, hyperparameters)
+    tuned = given(
+        kind=tuning,
+        rank=rank,
+        alpha=alpha,
+        dropout=dropout,
+        target_modules=target_modules,
+        rank_stabilised=rank_stabilised or None,
+        layers=layers,
+        norm_and_head=norm_and_head or None,
+    )
+    wished = given(policy=gate, suite=gate_suite)
+    body |= job_body.extension_of(tuned, early_stopping, best_checkpoint, wished)
     with open_client(data, server) as client:
         body["training_file"] = _file_id(client, file)
         if validation is not None:
@@ -272,10 +300,6 @@ def _pairs(given: list[str] | None) -> dict[str, str] | None:
     return pairs
 
 
-def _given(**values: Any) -> dict[str, Any]:
-    return {name: value for name, value in values.items() if value is not None}
-
-
 def _first(items: Any, limit: int | None) -> list[dict[str, Any]]:
     from itertools import islice
 
@@ -304,9 +328,20 @@ def _facts(job: dict[str, Any]) -> dict[str, str]:
     }
     for name, value in (job.get("hyperparameters") or {}).items():
         facts[name.replace("_", " ")] = str(value)
+    facts |= _tuning_facts(job.get("afina") or {})
     for name, value in (job.get("metadata") or {}).items():
         facts[f"metadata {name}"] = value
     fault = job.get("error") or {}
     if fault.get("message"):
         facts["error"] = f"{fault['message']} [{fault.get('code')}]"
+    return facts
+
+
+def _tuning_facts(extension: dict[str, Any]) -> dict[str, str]:
+    facts = {}
+    if extension.get("parent"):
+        facts["continues"] = extension["parent"]
+    for name, value in (extension.get("tuning") or {}).items():
+        shown = ", ".join(value) if isinstance(value, list) else str(value)
+        facts["tuning" if name == "kind" else name.replace("_", " ")] = shown
     return facts

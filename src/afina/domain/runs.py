@@ -53,6 +53,13 @@ class LoraSpec:
         "up_proj",
         "down_proj",
     )
+    rank_stabilised: bool = False
+    """Scale by the root of the rank (Kalajdzievski 2023, arXiv 2312.03732)."""
+
+    @property
+    def scaling(self) -> float:
+        """What the low-rank term is multiplied by."""
+        return self.alpha / (self.rank**0.5 if self.rank_stabilised else self.rank)
 
 
 @dataclass(frozen=True)

@@ -77,7 +77,14 @@ class AdapterConfig:
     @staticmethod
     def of(spec: LoraSpec, base: str) -> AdapterConfig:
         """The configuration of a run's adapter. `base` is the base model's id."""
-        return AdapterConfig(spec.rank, spec.alpha, spec.dropout, spec.target_modules, base)
+        return AdapterConfig(
+            rank=spec.rank,
+            alpha=spec.alpha,
+            dropout=spec.dropout,
+            target_modules=spec.target_modules,
+            base=base,
+            rank_stabilised=spec.rank_stabilised,
+        )
 
     def to_bytes(self) -> bytes:
         """The text of adapter_config.json, the same bytes for the same configuration."""

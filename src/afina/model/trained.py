@@ -38,7 +38,7 @@ class TrainedAdapter:
         self, layers: Mapping[str, nn.Linear], spec: LoraSpec, dtype: torch.dtype, seed: int
     ) -> None:
         self.spec = spec
-        self.scaling = spec.alpha / spec.rank
+        self.scaling = spec.scaling
         self.names = sorted(layers)
         self.shapes = {n: (layers[n].in_features, layers[n].out_features) for n in self.names}
         size = sum(spec.rank * (fan_in + fan_out) for fan_in, fan_out in self.shapes.values())

@@ -20,6 +20,7 @@ from afina.data.shards import Shards
 from afina.domain import auto
 from afina.domain.bins import bin_capacities
 from afina.domain.jobs import Hyperparameters, Job
+from afina.domain.methods import Tuning
 from afina.domain.models import BaseModel
 from afina.domain.precision import resolve_precision
 from afina.domain.runs import (
@@ -62,7 +63,7 @@ def resolve_run(given: Resolution, settings: TrainingSettings) -> tuple[RunSpec,
         format=1,
         job_id=given.job.id,
         base=BaseSpec(given.base.id, given.base.path, given.base.sha256),
-        lora=lora_for(given.base),
+        lora=lora_for(given.job.extension.tuning, given.base),
         training=given.training,
         validation=given.validation,
         epochs=epochs,
@@ -100,10 +101,18 @@ def capacities_for(given: Resolution) -> tuple[int, ...]:
     return bin_capacities(longest)
 
 
-def lora_for(base: BaseModel) -> LoraSpec:
-    """LoRA on the layers that the base's probe found; on the usual ones where it says nothing."""
-    targets = base.capabilities.get("lora_targets")
-    return LoraSpec(target_modules=tuple(targets)) if targets else LoraSpec()
+def lora_for(tuning: Tuning, base: BaseModel) -> LoraSpec:
+    """The adapters of a settled tuning. A job from before tunings were settled has LoRA on the
+    layers that the base's probe found."""
+    targets = tuning.target_modules or tuple(base.capabilities.get("lora_targets") or ())
+    usual = LoraSpec()
+    return LoraSpec(
+        rank=tuning.rank or usual.rank,
+        alpha=tuning.alpha or usual.alpha,
+        dropout=tuning.dropout or 0.0,
+        target_modules=targets or usual.target_modules,
+        rank_stabilised=bool(tuning.rank_stabilised),
+    )
 
 
 def base_rate_for(base: BaseModel, batch_size: int) -> float:

@@ -14,8 +14,8 @@ from typing import Final
 import structlog
 
 from afina.domain.codec import decode
-from afina.domain.models import BASE_ID, BaseModel, is_tuned_name
-from afina.errors import ModelNotTunable, UnsupportedField
+from afina.domain.models import BASE_ID, BaseModel
+from afina.errors import ModelNotTunable
 from afina.service.platform import Platform
 
 RECORD: Final = "afina.json"
@@ -46,12 +46,6 @@ def resolve_base(platform: Platform, name: str) -> BaseModel | None:
 
 def tunable_base(platform: Platform, name: str) -> BaseModel:
     """The base that a job for `name` tunes. Raises ModelNotTunable with what can be tuned."""
-    if is_tuned_name(name):
-        raise UnsupportedField(
-            "Tuning a model that is tuned already is not supported here yet.",
-            param="model",
-            remedy="Name its base model, with all the examples in one training file.",
-        )
     base = resolve_base(platform, name)
     if base is not None:
         return base

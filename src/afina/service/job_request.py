@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from afina.domain.jobs import Auto, Hyperparameters
+from afina.domain.methods import Extension
 from afina.domain.models import SUFFIX
 from afina.errors import InvalidRequest, UnsupportedField
 
@@ -19,6 +20,9 @@ MAX_SEED: Final = 2_147_483_647
 MAX_PAIRS: Final = 16
 MAX_PAIR_KEY: Final = 64
 MAX_PAIR_VALUE: Final = 512
+MAX_BETA: Final = 2
+METHODS: Final = ("supervised",)
+"""The methods that are offered."""
 
 
 @dataclass(frozen=True)
@@ -34,15 +38,16 @@ class JobRequest:
     method: str = "supervised"
     method_given: bool = False
     metadata: Mapping[str, str] | None = None
+    extension: Extension = field(default_factory=Extension)
 
 
 def check_request(request: JobRequest) -> None:
     """Raises InvalidRequest or UnsupportedField with the name of the first wrong field."""
-    if request.method != "supervised":
+    if request.method not in METHODS:
         raise UnsupportedField(
             f"The method {request.method[:32]!r} is not offered here.",
             param="method.type",
-            remedy="Use supervised.",
+            remedy=f"Use {' or '.join(METHODS)}.",
         )
     if request.suffix is not None and SUFFIX.fullmatch(request.suffix) is None:
         raise InvalidRequest(
@@ -92,6 +97,9 @@ def _check_hyperparameters(asked: Hyperparameters) -> None:
     rate = asked.learning_rate_multiplier
     if rate != "auto" and not (math.isfinite(rate) and rate > 0):
         raise _outside("hyperparameters.learning_rate_multiplier", "auto or a number above 0")
+    beta = asked.beta
+    if beta is not None and beta != "auto" and not 0 < beta <= MAX_BETA:
+        raise _outside("hyperparameters.beta", f"auto or a number above 0 and up to {MAX_BETA}")
 
 
 def _check_whole(name: str, value: int | Auto, most: int) -> None:

@@ -9,6 +9,7 @@ from afina.domain.accounts import Caller
 from afina.domain.events import JobEvent, Level
 from afina.domain.ids import EVENT, JOB
 from afina.domain.jobs import Job, JobCheckpoint, JobStatus, Wish
+from afina.domain.models import is_tuned_name
 from afina.domain.pages import Page
 from afina.errors import Conflict, InvalidRequest, NotFound
 from afina.service import bases, run_folders
@@ -16,6 +17,7 @@ from afina.service.files import check_limit, drop_file, find_file, remove_traces
 from afina.service.job_request import JobRequest, check_metadata, check_request
 from afina.service.once import Idempotency, answered_before, keep_answer, slot_of
 from afina.service.platform import Platform
+from afina.service.tuning import find_parent, hold_parent, settle
 from afina.store import checkpoints, events, files, jobs, references
 from afina.store.database import Tx
 from afina.store.references import Holder
@@ -161,12 +163,27 @@ def _find(tx: Tx, caller: Caller, job_id: str) -> Job:
 
 
 def _new_job(platform: Platform, tx: Tx, caller: Caller, request: JobRequest) -> Job:
-    base = bases.tunable_base(platform, request.model)
+    parent = None
+    if is_tuned_name(request.model):
+        parent = find_parent(platform, caller, request.model)
+        base = bases.tunable_base(platform, parent.model.base_id)
+    else:
+        base = bases.tunable_base(platform, request.model)
+    extension = settle(
+        platform,
+        base,
+        request.extension,
+        parent,
+        has_validation=request.validation_file is not None,
+    )
     _check_file(platform, tx, caller, request.training_file, "training_file")
     if request.validation_file is not None:
         _check_file(platform, tx, caller, request.validation_file, "validation_file")
+    job_id = platform.ids.new(JOB)
+    if parent is not None:
+        hold_parent(tx, parent, job_id)
     return Job(
-        id=platform.ids.new(JOB),
+        id=job_id,
         project_id=caller.project_id,
         status=JobStatus.VALIDATING,
         created_at=platform.now(),
@@ -180,6 +197,9 @@ def _new_job(platform: Platform, tx: Tx, caller: Caller, request: JobRequest) ->
         validation_file=request.validation_file,
         suffix=request.suffix,
         metadata=None if request.metadata is None else dict(request.metadata),
+        extension=extension,
+        parent=None if parent is None else parent.model.name,
+        parent_manifest=None if parent is None else parent.model.manifest,
     )
 
 

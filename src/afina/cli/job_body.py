@@ -1,0 +1,87 @@
+"""The body of a request for a job, from what the command line gave."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+TuningOption = Annotated[
+    str | None,
+    typer.Option(help="What is tuned: lora (by default), dora, full or last_layers."),
+]
+RankOption = Annotated[int | None, typer.Option(help="Rank of the adapters; by default 16.")]
+AlphaOption = Annotated[
+    float | None, typer.Option(help="Scale of the adapters; by default twice the rank.")
+]
+DropoutOption = Annotated[
+    float | None, typer.Option(help="Share of the adapters' input left out; by default 0.")
+]
+ModulesOption = Annotated[
+    str | None,
+    typer.Option(metavar="NAME,NAME", help="Linear layers with adapters; by default all."),
+]
+StabilisedOption = Annotated[
+    bool, typer.Option("--rank-stabilised", help="Scale by the root of the rank.")
+]
+LayersOption = Annotated[
+    int | None,
+    typer.Option(help="How many blocks last_layers tunes; by default the top quarter."),
+]
+NormAndHeadOption = Annotated[
+    bool, typer.Option("--norm-and-head", help="Let last_layers tune final norm and head too.")
+]
+StoppingOption = Annotated[
+    int | None,
+    typer.Option(
+        "--early-stopping",
+        metavar="EPOCHS",
+        help="End when the validation loss has not fallen for so many epochs.",
+    ),
+]
+BestOption = Annotated[
+    bool,
+    typer.Option("--best-checkpoint", help="Take the epoch with the lowest validation loss."),
+]
+GateOption = Annotated[
+    str | None, typer.Option("--gate", help="The release gate: off, report (by default) or hold.")
+]
+SuiteOption = Annotated[
+    str | None, typer.Option("--gate-suite", help="What the gate asks: default or full.")
+]
+MethodOption = Annotated[
+    str | None, typer.Option(help="supervised (by default) or dpo.", show_default=False)
+]
+BetaOption = Annotated[
+    float | None, typer.Option(help="Of dpo: how close to stay to the reference; by default 0.1.")
+]
+
+
+def given(**values: Any) -> dict[str, Any]:
+    """What has a value."""
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def method_of(method: str | None, hyperparameters: dict[str, Any]) -> dict[str, Any]:
+    """The field `method`, where something was said about it."""
+    if method is None and not hyperparameters:
+        return {}
+    name = method or ("dpo" if "beta" in hyperparameters else "supervised")
+    said = {name: {"hyperparameters": hyperparameters}} if hyperparameters else {}
+    return {"method": {"type": name, **said}}
+
+
+def extension_of(
+    tuning: dict[str, Any], patience: int | None, best_checkpoint: bool, gate: dict[str, Any]
+) -> dict[str, Any]:
+    """The field `afina`, where something was said in it."""
+    modules = tuning.get("target_modules")
+    if modules is not None:
+        tuning["target_modules"] = [name.strip() for name in modules.split(",")]
+    extension = given(
+        tuning=tuning or None,
+        early_stopping=None if patience is None else {"patience": patience},
+        best_checkpoint=best_checkpoint or None,
+        gate=gate or None,
+    )
+    return {"afina": extension} if extension else {}
