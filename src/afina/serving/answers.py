@@ -113,7 +113,7 @@ class _Choice:
     def __init__(self, request: Generate, tokenizer: ChatTokenizer) -> None:
         self._request = request
         self._token_bytes: Callable[[int], bytes] = tokenizer.token_bytes
-        self._detokenizer = Detokenizer(tokenizer)
+        self._detokenizer = Detokenizer(tokenizer, frozenset(request.visible))
         self._filter = StopFilter(request.stop)
         self._pending = _Pending()
         self._tokens = 0

@@ -13,10 +13,12 @@ from dataclasses import dataclass
 import torch
 
 from afina.domain.clock import Clock
-from afina.errors import AfinaError
+from afina.errors import AfinaError, EngineFailed
 from afina.serving.adapters import Adapter
 from afina.serving.answers import Answer, Candidates
 from afina.serving.failures import to_failure
+from afina.serving.grammar import Grammars
+from afina.serving.penalties import Reshaping
 from afina.serving.protocol import Delta, Failure, Final, Scored, UsageRecord
 from afina.serving.runner import Runner, StepOutput
 from afina.serving.sampling import Choosing, choose, logprobs
@@ -46,6 +48,8 @@ class Manner:
     top: int | None = None
     """How many candidates are told; None: not even the chosen one's log-probability."""
     forced: tuple[int, ...] | None = None
+    reshapings: tuple[Reshaping, ...] = ()
+    """By choice: biases, penalties, grammar; empty where the request asks for none."""
 
     def next(self, sequence: Sequence) -> Choosing:
         """How the next token of `sequence` is chosen."""
@@ -57,7 +61,13 @@ class Manner:
             temperature=self.temperature,
             top_p=self.top_p,
             forced=None if self.forced is None else self.forced[position],
+            reshaping=self.reshapings[sequence.choice] if self.reshapings else None,
+            tokens=sequence.tokens,
         )
+
+    def fault(self, sequence: Sequence) -> str | None:
+        """Why this answer cannot go on, though its network can."""
+        return self.reshapings[sequence.choice].fault if self.reshapings else None
 
 
 @dataclass(eq=False)
@@ -93,6 +103,7 @@ class Lane:
         self.runner = runner
         self.scheduler = scheduler
         self.tokenizer = tokenizer
+        self.grammars = Grammars(tokenizer, runner.base.vocab_size)
         self._clock = clock
         self._meter = meter
         self._tickets: dict[str, Ticket] = {}
@@ -137,6 +148,10 @@ class Lane:
         told = self._candidates(out, tickets, tokens)
         deliveries: dict[str, Delivery] = {}
         for i, sequence in enumerate(out.sequences):
+            fault = tickets[i].manner.fault(sequence)
+            if fault is not None or tickets[i].request_id not in self._tickets:
+                self._fail(deliveries, tickets[i], fault)
+                continue
             self.scheduler.sampled(sequence, tokens[i])
             delta = tickets[i].answer.take(sequence.choice, tokens[i], told.get(i))
             if delta is not None:
@@ -173,6 +188,16 @@ class Lane:
             self._close(ticket, "finished")
             lines = [*given.lines, ticket.answer.final()]
             deliveries[ticket.request_id] = Delivery(ticket.request_id, lines, ended=True)
+
+    def _fail(self, deliveries: dict[str, Delivery], ticket: Ticket, fault: str | None) -> None:
+        """Ends one request that cannot go on; its other choices end with it."""
+        if fault is None or ticket.request_id not in self._tickets:
+            return
+        self.scheduler.cancel(ticket.request_id)
+        self._close(ticket, "failed")
+        given = deliveries.get(ticket.request_id)
+        lines = [*(given.lines if given else ()), to_failure(EngineFailed(fault))]
+        deliveries[ticket.request_id] = Delivery(ticket.request_id, lines, ended=True)
 
     def _candidates(
         self, out: StepOutput, tickets: list[Ticket], tokens: list[int]

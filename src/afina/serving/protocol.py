@@ -32,9 +32,17 @@ class Generate(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
     n: int = 1
     temperature: float = 1.0
     top_p: float = 1.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    logit_bias: dict[int, float] = {}
+    """Added to the scores of these ids before temperature."""
+    grammar: str | None = None
+    """What the answer must follow, in llguidance's own forms (see `afina.text.grammars`)."""
     stop: list[str] = []
     end_tokens: list[int] = []
     """Ids that end an answer (the template's end of turn); their text is not part of it."""
+    visible: list[int] = []
+    """Control tokens whose text is part of an answer: the marks of calls, say. No others are."""
     logprobs: int | None = None
     """None: none; k: the chosen token's and the k best (0 to 20) at each position."""
     tag: dict[str, str] = {}

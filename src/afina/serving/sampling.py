@@ -17,6 +17,7 @@ from typing import Final
 import torch
 
 from afina.serving.answers import Candidates
+from afina.serving.penalties import Reshaping
 
 _BLOCK: Final = 256
 _CANDIDATES: Final = 128
@@ -33,6 +34,10 @@ class Choosing:
     temperature: float = 1.0
     top_p: float = 1.0
     forced: int | None = None
+    reshaping: Reshaping | None = None
+    """Biases, penalties and grammar of this answer."""
+    tokens: Sequence[int] = ()
+    """The answer's tokens so far, for its reshaping."""
 
     @property
     def is_greedy(self) -> bool:
@@ -47,15 +52,31 @@ class Choosing:
 
 
 def choose(logits_RV: torch.Tensor, rows: Sequence[Choosing]) -> list[int]:
-    """The next token of each row."""
+    """The next token of each row. A row's reshaping hears of the row's tokens here, so it must be
+    called once for each of an answer's tokens, in their order."""
+    scores = _reshaped(logits_RV[: len(rows)], rows)
     # numpy's argmax runs at the speed of memory; torch's takes 25 times as long in bf16.
-    tokens: list[int] = logits_RV[: len(rows)].float().numpy().argmax(-1).tolist()
+    tokens: list[int] = scores.numpy().argmax(-1).tolist()
     drawn = [i for i, row in enumerate(rows) if not row.is_greedy and row.forced is None]
     if drawn:
-        found = _draw(logits_RV[drawn], [rows[i] for i in drawn])
+        found = _draw(scores[drawn], [rows[i] for i in drawn])
         for index, token in zip(drawn, found, strict=True):
             tokens[index] = token
     return [t if r.forced is None else r.forced for t, r in zip(tokens, rows, strict=True)]
+
+
+def _reshaped(logits_RV: torch.Tensor, rows: Sequence[Choosing]) -> torch.Tensor:
+    """The rows in float32; those with a reshaping, reshaped. The logits stay as they are."""
+    scores = logits_RV.float()
+    changed = [i for i, row in enumerate(rows) if row.reshaping is not None]
+    if changed and scores.data_ptr() == logits_RV.data_ptr():
+        scores = scores.clone()
+    whole = scores.numpy()
+    for i in changed:
+        reshaping = rows[i].reshaping
+        if reshaping is not None:
+            reshaping.apply(whole[i], rows[i].tokens)
+    return scores
 
 
 def logprobs(

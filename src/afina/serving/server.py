@@ -188,9 +188,15 @@ class Door:
 
     async def _generate(self, visit: _Visit, request: Generate) -> None:
         lane = await self._lane(request.base)
-        ticket = generate_ticket(request, lane)
+        ticket = await self._ticket(request, lane)
         ticket.adapter = await self._adapter(visit, lane, request.adapter)
         self._submit(visit, lane, ticket)
+
+    async def _ticket(self, request: Generate, lane: Lane) -> Ticket:
+        """Grammars take milliseconds, at worst a second: they are compiled beside the loop."""
+        if request.grammar is None:
+            return generate_ticket(request, lane)
+        return await self._loop.run_in_executor(self._loader, generate_ticket, request, lane)
 
     async def _score(self, visit: _Visit, name: str, request: Score) -> None:
         lane = await self._lane(request.base)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from afina.errors import ContextTooLong, InvalidRequest
 from afina.serving.answers import GeneratedAnswer, ScoredAnswer
 from afina.serving.lane import Lane, Manner, Ticket
+from afina.serving.penalties import Bias, Penalties, Reshaping, Reshapings
 from afina.serving.protocol import Generate, Score
 from afina.serving.sequences import Prompt, Sequence
 
@@ -31,6 +32,7 @@ def generate_ticket(request: Generate, lane: Lane) -> Ticket:
         temperature=request.temperature,
         top_p=request.top_p,
         top=request.logprobs,
+        reshapings=_reshapings(request, lane),
     )
     return Ticket(prompt, manner, GeneratedAnswer(request, lane.tokenizer), tag=request.tag)
 
@@ -46,6 +48,29 @@ def score_ticket(name: str, request: Score, lane: Lane, precision: str) -> Ticke
     prompt.sequences = [Sequence(prompt, 0, len(request.ids))]
     manner = Manner(top=request.top, forced=tuple(request.ids))
     return Ticket(prompt, manner, ScoredAnswer(request, precision))
+
+
+def _reshapings(request: Generate, lane: Lane) -> tuple[Reshaping, ...]:
+    """What changes the scores, by choice; nothing where nothing is asked for. The grammar comes
+    last: what it forbids, no bias brings back."""
+    _within("presence_penalty", request.presence_penalty, -2.0, 2.0)
+    _within("frequency_penalty", request.frequency_penalty, -2.0, 2.0)
+    if request.logit_bias:
+        _check_ids(lane, list(request.logit_bias), "logit_bias")
+    penalized = request.presence_penalty != 0.0 or request.frequency_penalty != 0.0
+    if not (penalized or request.logit_bias or request.grammar is not None):
+        return ()
+    found = []
+    for _ in range(request.n):
+        parts: list[Reshaping] = []
+        if request.logit_bias:
+            parts.append(Bias(request.logit_bias))
+        if penalized:
+            parts.append(Penalties(request.presence_penalty, request.frequency_penalty))
+        if request.grammar is not None:
+            parts.append(lane.grammars.follow(request.grammar, request.end_tokens))
+        found.append(parts[0] if len(parts) == 1 else Reshapings(parts))
+    return tuple(found)
 
 
 def _check_sizes(lane: Lane, prompt: list[int], max_tokens: int) -> None:
@@ -64,9 +89,9 @@ def _check_sizes(lane: Lane, prompt: list[int], max_tokens: int) -> None:
     _check_ids(lane, prompt)
 
 
-def _check_ids(lane: Lane, ids: list[int]) -> None:
+def _check_ids(lane: Lane, ids: list[int], param: str = "prompt") -> None:
     if min(ids) < 0 or max(ids) >= lane.runner.base.vocab_size:
-        raise InvalidRequest("A token id is outside the model's vocabulary.", param="prompt")
+        raise InvalidRequest("A token id is outside the model's vocabulary.", param=param)
 
 
 def _within(name: str, value: float, least: float, most: float) -> None:

@@ -7,6 +7,7 @@ tokenizers that fall back to bytes."""
 from __future__ import annotations
 
 import codecs
+from collections.abc import Collection
 
 from afina.text.tokenizer import ChatTokenizer
 
@@ -18,8 +19,10 @@ _WINDOW_TOKENS = 32
 class Detokenizer:
     """The text of one growing answer."""
 
-    def __init__(self, tokenizer: ChatTokenizer) -> None:
+    def __init__(self, tokenizer: ChatTokenizer, visible: Collection[int] = ()) -> None:
+        """`visible` are control tokens that give their text all the same."""
         self._tokenizer = tokenizer
+        self._visible = visible
         self._bytes = codecs.getincrementaldecoder("utf-8")("replace")
         self._ids: list[int] = []
         self._at_start = tokenizer.strips_first_space
@@ -29,7 +32,7 @@ class Detokenizer:
     def push(self, token: int) -> str:
         """What `token` adds; empty while a character is incomplete."""
         if token in self._tokenizer.control_ids:
-            return ""
+            return self._shown(token) if token in self._visible else ""
         if self._tokenizer.joins_bytes:
             return self._stripped(self._bytes.decode(self._tokenizer.token_bytes(token)))
         self._ids.append(token)
@@ -40,6 +43,12 @@ class Detokenizer:
         if self._tokenizer.joins_bytes:
             return self._stripped(self._bytes.decode(b"", final=True))
         return self._window(final=True)
+
+    def _shown(self, token: int) -> str:
+        """What was held back, then the control token as it is written."""
+        rest = self.finish()
+        self._ids, self._given = [], 0
+        return rest + self._tokenizer.token_bytes(token).decode("utf-8", "replace")
 
     def _stripped(self, text: str) -> str:
         if self._at_start and text:

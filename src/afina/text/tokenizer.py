@@ -41,7 +41,8 @@ class ChatTokenizer:
     """The tokenizer of a model folder."""
 
     def __init__(self, source: str, control_extra: frozenset[str] = frozenset()) -> None:
-        self._source = source
+        self.source = source
+        """tokenizer.json, with the added tokens that the folder lists elsewhere."""
         self._whole = _from_json(source)
         self.added = tuple(_added_pieces(self._whole))
         self.control = tuple(
@@ -77,7 +78,7 @@ class ChatTokenizer:
     def with_control(self, texts: Iterable[str]) -> ChatTokenizer:
         """The same tokenizer where the added tokens `texts` are control tokens too."""
         extra = frozenset(texts) - {piece.text for piece in self.control}
-        return ChatTokenizer(self._source, extra) if extra else self
+        return ChatTokenizer(self.source, extra) if extra else self
 
     @property
     def vocab_size(self) -> int:
@@ -88,7 +89,7 @@ class ChatTokenizer:
     def sha256(self) -> str:
         """A hash of everything that decides the ids of a text."""
         control = "\0".join(sorted(piece.text for piece in self.control))
-        return hashlib.sha256(f"{self._source}\0{control}".encode()).hexdigest()
+        return hashlib.sha256(f"{self.source}\0{control}".encode()).hexdigest()
 
     def token_id(self, text: str) -> int | None:
         """The id of one token's text, None where there is no such token."""
@@ -129,7 +130,7 @@ class ChatTokenizer:
     @functools.cached_property
     def _decoders(self) -> tuple[str, ...]:
         """The kinds of tokenizer.json's decoder, one after the other."""
-        decoder = json.loads(self._source).get("decoder") or {}
+        decoder = json.loads(self.source).get("decoder") or {}
         parts = decoder.get("decoders", [decoder]) if decoder else []
         return tuple(part["type"] for part in parts)
 
@@ -166,7 +167,7 @@ class ChatTokenizer:
     def _plain(self) -> Tokenizer:
         """The tokenizer without its control tokens, and with the separator. Made when first
         needed: most texts hold nothing that looks like one."""
-        data = json.loads(self._source)
+        data = json.loads(self.source)
         control = {piece.text for piece in self.control}
         data["added_tokens"] = [
             entry for entry in data.get("added_tokens", []) if entry["content"] not in control
