@@ -1,127 +1,46 @@
 """Attention over a bin: many chats in one flat tensor, each seeing itself alone.
 
-Inside a layer the chats of a bin are laid side by side, padded to one length a group, with the
-query heads of a key head folded into rows, so that a group is two batched products. Long chats go
-through torch's fused kernel instead. Padding lies behind a chat's last token, where causality
-hides it. Masks go by difference of positions.
+The chats of a group (afina.model.folding) are a few batched products, with the query heads of a key
+head folded into rows; forward and backward are written by hand. Long chats go through torch's fused
+kernel instead. The gradient through a shared prefix is the sum over the chats that share it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 import torch
 from torch.nn import functional
 
+from afina.model.folding import (
+    Group,
+    Masks,
+    Span,
+    flat_for,
+    folded,
+    folded_keys,
+    group_spans,
+    put_back,
+)
+
+__all__ = ["Masks", "PackedContext", "group_spans"]
+
 _FUSED_FROM: Final = 768
-_SHARE_OF_LONGEST: Final = 0.7
-_COUNTS: Final = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
-
-
-def padded_length(length: int) -> int:
-    """The length that a chat is padded to inside attention: one of a few."""
-    for step, limit in ((32, 256), (64, 512), (128, 1024)):
-        if length <= limit:
-            return -(-length // step) * step
-    return -(-length // 256) * 256
-
-
-def _padded_count(count: int) -> int:
-    return next((c for c in _COUNTS if c >= count), count)
 
 
 @dataclass(frozen=True)
-class Group:
-    """Chats of a bin that are padded to one length: (start, tokens) of each."""
+class _How:
+    """What a layer says about its attention."""
 
-    length: int
-    spans: tuple[tuple[int, int], ...]
-    whole: bool
-    """The bin is this one chat: nothing has to be moved."""
-
-    @property
-    def count(self) -> int:
-        return 1 if self.whole else _padded_count(len(self.spans))
-
-
-def group_spans(spans: Sequence[tuple[int, int]], capacity: int) -> tuple[Group, ...]:
-    """Groups of chats of similar length, so that little padding is multiplied."""
-    if len(spans) == 1:
-        return (Group(capacity, tuple(spans), whole=True),)
-    groups: list[list[tuple[int, int]]] = []
-    for span in sorted(spans, key=lambda s: (-s[1], s[0])):
-        if groups and padded_length(span[1]) >= _SHARE_OF_LONGEST * padded_length(groups[-1][0][1]):
-            groups[-1].append(span)
-        else:
-            groups.append([span])
-    return tuple(Group(padded_length(g[0][1]), tuple(g), whole=False) for g in groups)
-
-
-def causal_mask(length: int, window: int | None, dtype: torch.dtype) -> torch.Tensor:
-    """0 where position i may see position j, minus infinity elsewhere; `[length, length]`."""
-    position = torch.arange(length)
-    distance = position[:, None] - position[None, :]
-    seen = distance >= 0
-    if window is not None:
-        seen &= distance < window
-    return torch.zeros(length, length, dtype=dtype).masked_fill_(~seen, float("-inf"))
-
-
-class Masks:
-    """Masks by length and window, made once; `repeats` query heads share one key head."""
-
-    def __init__(self) -> None:
-        self._made: dict[tuple[int, int | None, torch.dtype, int], torch.Tensor] = {}
-
-    def get(
-        self, length: int, window: int | None, dtype: torch.dtype, repeats: int
-    ) -> torch.Tensor:
-        if window is not None and window >= length:
-            window = None
-        key = (length, window, dtype, repeats)
-        if key not in self._made:
-            self._made[key] = causal_mask(length, window, dtype).repeat(repeats, 1)
-        return self._made[key]
-
-
-class _FoldedAttention(torch.autograd.Function):
-    """softmax(scale q kᵀ + mask) v over `[B, R, D]` and `[B, L, D]`, probabilities kept."""
-
-    @staticmethod
-    def forward(
-        ctx: Any,
-        q_BRD: torch.Tensor,
-        k_BLD: torch.Tensor,
-        v_BLD: torch.Tensor,
-        mask_RL: torch.Tensor,
-        scale: float,
-    ) -> torch.Tensor:
-        scores = torch.baddbmm(
-            mask_RL.expand(q_BRD.shape[0], -1, -1), q_BRD, k_BLD.transpose(1, 2), alpha=scale
-        )
-        chances = torch.softmax(scores, -1)
-        ctx.save_for_backward(q_BRD, k_BLD, v_BLD, chances)
-        ctx.scale = scale
-        return torch.bmm(chances, v_BLD)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        q_BRD, k_BLD, v_BLD, chances = ctx.saved_tensors
-        (grad_BRD,) = grads
-        grad_v = torch.bmm(chances.transpose(1, 2), grad_BRD)
-        grad_chances = torch.bmm(grad_BRD, v_BLD.transpose(1, 2))
-        grad_scores = torch._softmax_backward_data(grad_chances, chances, -1, chances.dtype)
-        grad_scores.mul_(ctx.scale)
-        grad_q = torch.bmm(grad_scores, k_BLD)
-        grad_k = torch.bmm(grad_scores.transpose(1, 2), q_BRD)
-        return grad_q, grad_k, grad_v, None, None
+    scaling: float
+    window: int | None
+    softcap: float | None
 
 
 @dataclass
 class PackedContext:
-    """The `afina_ctx` of one bin."""
+    """The `afina_ctx` of one bin. The chats of all groups stand one behind another from place 0."""
 
     capacity: int
     groups: tuple[Group, ...]
@@ -139,98 +58,162 @@ class PackedContext:
         softcap: float | None,
     ) -> torch.Tensor:
         """See afina.model.attention.AttentionContext."""
-        how = (scaling, sliding_window, softcap)
-        if self.groups[0].whole:
-            return self._attend_group(q_1HTD, k_1GTD, v_1GTD, how).transpose(1, 2)
-        parts = []
-        for group in self.groups:
-            q, k, v = (
-                _Fold.apply(x[0], group)  # type: ignore[no-untyped-call]
-                for x in (q_1HTD, k_1GTD, v_1GTD)
-            )
-            parts.append(self._attend_group(q, k, v, how))
-        flat_THD: torch.Tensor = _Unfold.apply(  # type: ignore[no-untyped-call]
-            q_1HTD.shape[2], self.groups, *parts
+        how = _How(scaling, sliding_window, softcap)
+        out: torch.Tensor = _PackedAttention.apply(  # type: ignore[no-untyped-call]
+            q_1HTD, k_1GTD, v_1GTD, self, how
         )
-        return flat_THD.unsqueeze(0)
-
-    def _attend_group(
-        self,
-        q_CHLD: torch.Tensor,
-        k_CGLD: torch.Tensor,
-        v_CGLD: torch.Tensor,
-        how: tuple[float, int | None, float | None],
-    ) -> torch.Tensor:
-        scaling, window, softcap = how
-        length = q_CHLD.shape[2]
-        chats, heads, _, _ = q_CHLD.shape
-        groups = k_CGLD.shape[1]
-        repeats = heads // groups
-        if softcap is None and length >= _FUSED_FROM:
-            mask = None
-            if window is not None and window < length:
-                mask = self.masks.get(length, window, q_CHLD.dtype, 1)
-            return functional.scaled_dot_product_attention(
-                q_CHLD, k_CGLD, v_CGLD, mask, is_causal=mask is None, scale=scaling, enable_gqa=True
-            )
-        mask = self.masks.get(length, window, q_CHLD.dtype, repeats)
-        q = q_CHLD.reshape(chats * groups, repeats * length, -1)
-        k = k_CGLD.reshape(chats * groups, length, -1)
-        v = v_CGLD.reshape(chats * groups, length, -1)
-        if softcap is None:
-            out: torch.Tensor = _FoldedAttention.apply(  # type: ignore[no-untyped-call]
-                q, k, v, mask, scaling
-            )
-        else:
-            scores = torch.tanh(torch.bmm(q, k.transpose(1, 2)) * (scaling / softcap)) * softcap
-            out = torch.bmm(torch.softmax(scores + mask, -1), v)
-        return out.view(chats, heads, length, -1)
+        return out
 
 
-class _Fold(torch.autograd.Function):
-    """The chats of a group, of a flat `[H, T, D]`, as `[C, H, L, D]` with padding 0."""
-
-    @staticmethod
-    def forward(ctx: Any, x_HTD: torch.Tensor, group: Group) -> torch.Tensor:
-        ctx.group = group
-        ctx.tokens = x_HTD.shape[1]
-        return _folded(x_HTD, group)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        (grad,) = grads
-        flat_THD = grad.new_zeros(ctx.tokens, grad.shape[1], grad.shape[3])
-        _put_back(grad, ctx.group, flat_THD)
-        return flat_THD.transpose(0, 1), None
-
-
-class _Unfold(torch.autograd.Function):
-    """The flat `[T, H, D]` from the groups' `[C, H, L, D]`; padding stays 0."""
+class _PackedAttention(torch.autograd.Function):
+    """Attention of all groups of a bin, from flat tensors to a flat tensor."""
 
     @staticmethod
     def forward(
-        ctx: Any, tokens: int, groups: tuple[Group, ...], *parts: torch.Tensor
+        ctx: Any,
+        q_1HTD: torch.Tensor,
+        k_1GTD: torch.Tensor,
+        v_1GTD: torch.Tensor,
+        packed: PackedContext,
+        how: _How,
     ) -> torch.Tensor:
-        ctx.groups = groups
-        flat_THD = parts[0].new_zeros(tokens, parts[0].shape[1], parts[0].shape[3])
-        for group, part in zip(groups, parts, strict=True):
-            _put_back(part, group, flat_THD)
-        return flat_THD
+        wanted = any(ctx.needs_input_grad[:3])
+        ctx.packed, ctx.how, ctx.kept = packed, how, []
+        ctx.shapes = tuple((x.shape[2], x.shape[1], x.shape[3]) for x in (q_1HTD, k_1GTD, v_1GTD))
+        (tokens, heads, _), value_size = ctx.shapes[0], v_1GTD.shape[3]
+        flat_THD = flat_for(v_1GTD, (tokens, heads, value_size), packed.groups)
+        part: torch.Tensor
+        kept: _Kept | _FusedKept
+        for group in packed.groups:
+            q = folded(q_1HTD[0], group)
+            k, v = (folded_keys(x[0], group) for x in (k_1GTD, v_1GTD))
+            if group.key_length >= _FUSED_FROM and how.softcap is None:
+                mask = _long_mask(packed.masks, group, how, q.dtype)
+                part, kept = _fused(q, k, v, mask, how, wanted=wanted)
+            else:
+                mask = packed.masks.get(group, how.window, q.dtype, q.shape[1] // k.shape[1])
+                part, kept = _multiplied(q, k, v, mask, how)
+            put_back(part, group, flat_THD)
+            if wanted:
+                ctx.kept.append(kept)
+        return flat_THD.unsqueeze(0)
 
     @staticmethod
     def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        grad_HTD = grads[0].transpose(0, 1)
-        return None, None, *(_folded(grad_HTD, group) for group in ctx.groups)
+        grad_HTD = grads[0][0].transpose(0, 1)
+        groups = ctx.packed.groups
+        flats = [flat_for(grad_HTD, shape, groups) for shape in ctx.shapes]
+        shared: list[tuple[Span, list[torch.Tensor]]] = []
+        for group, kept in zip(groups, ctx.kept, strict=True):
+            grad_CHLD = folded(grad_HTD, group)
+            pull = _fused_back if isinstance(kept, _FusedKept) else _multiplied_back
+            of_q, *of_keys = pull(kept, grad_CHLD, ctx.how)
+            before = group.prefix[1]
+            put_back(of_q, group, flats[0])
+            for flat, part in zip(flats[1:], of_keys, strict=True):
+                put_back(part[:, :, before:], group, flat)
+            if before:
+                sums = [x[:, :, :before].sum(0, dtype=torch.float32) for x in of_keys]
+                shared.append((group.prefix, sums))
+        # after all of them are written: the prefix is a chat of some group too
+        for (start, tokens), sums in shared:
+            for flat, total_GPD in zip(flats[1:], sums, strict=True):
+                flat[start : start + tokens] += total_GPD.transpose(0, 1)
+        ctx.kept = []
+        return (*(flat.transpose(0, 1).unsqueeze(0) for flat in flats), None, None)
 
 
-def _folded(x_HTD: torch.Tensor, group: Group) -> torch.Tensor:
-    heads, _, size = x_HTD.shape
-    grid = x_HTD.new_zeros(group.count, heads, group.length, size)
-    for index, (start, tokens) in enumerate(group.spans):
-        grid[index, :, :tokens] = x_HTD[:, start : start + tokens]
-    return grid
+@dataclass
+class _Kept:
+    """What the backward pass of `_multiplied` needs."""
+
+    q: torch.Tensor
+    k: torch.Tensor
+    v: torch.Tensor
+    chances: torch.Tensor
+    capped: torch.Tensor | None
+    """tanh of the scores over the cap, where there is one."""
 
 
-def _put_back(part_CHLD: torch.Tensor, group: Group, flat_THD: torch.Tensor) -> None:
-    for index, (start, tokens) in enumerate(group.spans):
-        flat_THD[start : start + tokens] = part_CHLD[index, :, :tokens].transpose(0, 1)
+def _multiplied(
+    q_CHLD: torch.Tensor,
+    k_CGMD: torch.Tensor,
+    v_CGMD: torch.Tensor,
+    mask_RM: torch.Tensor,
+    how: _How,
+) -> tuple[torch.Tensor, _Kept]:
+    """softmax(scale q kᵀ + mask) v, as products of `[C * G, R, D]` with R = H / G * L rows."""
+    chats, heads, length, _ = q_CHLD.shape
+    batch, keys = chats * k_CGMD.shape[1], k_CGMD.shape[2]
+    q = q_CHLD.reshape(batch, mask_RM.shape[0], -1)
+    k, v = k_CGMD.reshape(batch, keys, -1), v_CGMD.reshape(batch, keys, -1)
+    capped = None
+    if how.softcap is None:
+        mask = mask_RM.expand(batch, -1, -1)
+        scores = torch.baddbmm(mask, q, k.transpose(1, 2), alpha=how.scaling)
+    else:
+        capped = torch.bmm(q, k.transpose(1, 2)).mul_(how.scaling / how.softcap).tanh_()
+        scores = torch.add(mask_RM, capped, alpha=how.softcap)
+    chances = torch.softmax(scores, -1)
+    out = torch.bmm(chances, v)
+    return out.view(chats, heads, length, -1), _Kept(q, k, v, chances, capped)
+
+
+def _multiplied_back(
+    kept: _Kept, grad_CHLD: torch.Tensor, how: _How
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    chats, heads, length, _ = grad_CHLD.shape
+    chances = kept.chances
+    batch, rows, keys = chances.shape
+    grad = grad_CHLD.reshape(batch, rows, -1)
+    of_v = torch.bmm(chances.transpose(1, 2), grad)
+    of_chances = torch.bmm(grad, kept.v.transpose(1, 2))
+    of_scores = torch._softmax_backward_data(of_chances, chances, -1, chances.dtype)
+    of_scores.mul_(how.scaling)
+    if kept.capped is not None:
+        of_scores.addcmul_(of_scores * kept.capped, kept.capped, value=-1)
+    of_q = torch.bmm(of_scores, kept.k)
+    of_k = torch.bmm(of_scores.transpose(1, 2), kept.q)
+    in_grid = (chats, batch // chats, keys, -1)
+    return of_q.view(chats, heads, length, -1), of_k.view(in_grid), of_v.view(in_grid)
+
+
+@dataclass
+class _FusedKept:
+    """What the backward pass of `_fused` needs: its inputs, and its output with torch's graph."""
+
+    inputs: tuple[torch.Tensor, torch.Tensor, torch.Tensor]
+    out: torch.Tensor
+
+
+def _long_mask(masks: Masks, group: Group, how: _How, dtype: torch.dtype) -> torch.Tensor | None:
+    """None where plain causality says it all."""
+    windowed = how.window is not None and how.window < group.key_length
+    return masks.get(group, how.window, dtype, 1) if windowed or group.prefix[1] else None
+
+
+def _fused(
+    q_CHLD: torch.Tensor,
+    k_CGMD: torch.Tensor,
+    v_CGMD: torch.Tensor,
+    mask_LM: torch.Tensor | None,
+    how: _How,
+    *,
+    wanted: bool,
+) -> tuple[torch.Tensor, _FusedKept]:
+    """The same by torch's own kernel, which keeps no probabilities."""
+    with torch.set_grad_enabled(wanted):
+        q, k, v = (x.detach().requires_grad_(wanted) for x in (q_CHLD, k_CGMD, v_CGMD))
+        out = functional.scaled_dot_product_attention(
+            q, k, v, mask_LM, is_causal=mask_LM is None, scale=how.scaling, enable_gqa=True
+        )
+    return out.detach(), _FusedKept((q, k, v), out)
+
+
+def _fused_back(
+    kept: _FusedKept,
+    grad_CHLD: torch.Tensor,
+    how: _How,  # noqa: ARG001
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    of_q, of_k, of_v = torch.autograd.grad(kept.out, kept.inputs, grad_CHLD)
+    return of_q, of_k, of_v

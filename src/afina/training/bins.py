@@ -14,8 +14,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from afina.model.folding import NOTHING, Group, Span
 from afina.model.packed import Masks, PackedContext, group_spans
-from afina.training.packing import Bin
+from afina.training.families import RowTokens, find_families, pack_families
+from afina.training.packing import Bin, Family
 
 
 class Rows(Protocol):
@@ -55,46 +57,93 @@ def learned_counts(rows: Rows) -> NDArray[np.int64]:
     return np.fromiter(counts, dtype=np.int64, count=len(rows))
 
 
+def needed_tokens(learned: NDArray[np.bool_]) -> tuple[int, int]:
+    """How many tokens of a row have to be computed, and the place of the first whose logits a loss
+    looks at. What follows the last such token changes nothing; 0 where nothing is learned."""
+    places = np.flatnonzero(learned[1:])
+    return (int(places[-1]) + 1, int(places[0])) if len(places) else (0, 0)
+
+
+def plan_bins(
+    rows: Rows, chosen: Sequence[int], capacities: Sequence[int], *, share: bool = True
+) -> tuple[Bin, ...]:
+    """Bins for the chosen rows, where `share` says so with their common beginnings once a bin.
+    Rows without a learned token are in none."""
+    lengths: dict[int, int] = {}
+    needed: list[RowTokens] = []
+    for number in chosen:
+        ids, learned = rows.row(number)
+        count, first = needed_tokens(learned)
+        if count:
+            lengths[number] = count
+            needed.append(RowTokens(number, ids[:count], first))
+    alone = Family(0, tuple(row.number for row in needed))
+    families = find_families(needed) if share else (alone,)
+    return pack_families(families, lengths, capacities)
+
+
 def make_bin(rows: Rows, packed: Bin, masks: Masks) -> BinTensors:
     """Tensors for the rows of one bin, in their order. The first token of a row has nothing before
-    it and is never learned."""
-    ids = np.zeros(packed.capacity, dtype=np.int64)
-    positions = np.zeros(packed.capacity, dtype=np.int64)
-    spans: list[tuple[int, int]] = []
-    keep: list[NDArray[np.int64]] = []
-    start = 0
-    for number in packed.rows:
-        row_ids, learned = rows.row(number)
-        end = start + len(row_ids)
-        ids[start:end] = row_ids
-        positions[start:end] = np.arange(len(row_ids))
-        keep.append(np.flatnonzero(learned[1:]).astype(np.int64) + start)
-        spans.append((start, len(row_ids)))
-        start = end
-    return _tensors(ids, positions, np.concatenate(keep), spans, masks)
+    it and is never learned; what stands behind its last learned token is left out."""
+    builder = _Builder(packed.capacity)
+    groups: list[Group] = []
+    families = packed.families or (Family(0, packed.rows),)
+    capacity = None if any(family.shared for family in families) else packed.capacity
+    alone: list[Span] = []
+    for family in families:
+        prefix = NOTHING
+        if family.shared:
+            prefix = builder.add(rows.row(family.rows[0])[0][: family.shared], 0)
+            alone.append(prefix)
+        spans = [builder.add_row(rows, row, family.shared) for row in family.rows]
+        if family.shared:
+            groups += group_spans(spans, None, prefix)
+        else:
+            alone += [span for span in spans if span[1]]
+    groups += group_spans(alone, capacity) if alone else ()
+    return builder.tensors(PackedContext(packed.capacity, tuple(groups), masks))
 
 
-def _tensors(
-    ids: NDArray[np.int64],
-    positions: NDArray[np.int64],
-    keep: NDArray[np.int64],
-    spans: Sequence[tuple[int, int]],
-    masks: Masks,
-) -> BinTensors:
-    capacity = len(ids)
-    count = padded_learned(len(keep), capacity)
-    kept = np.zeros(count, dtype=np.int64)
-    kept[: len(keep)] = keep
-    targets = np.zeros(count, dtype=np.int64)
-    targets[: len(keep)] = ids[keep + 1]
-    weights = np.zeros(count, dtype=np.float32)
-    weights[: len(keep)] = 1
-    return BinTensors(
-        ids_1T=torch.from_numpy(ids)[None],
-        positions_1T=torch.from_numpy(positions)[None],
-        keep_K=torch.from_numpy(kept),
-        targets_K=torch.from_numpy(targets),
-        weights_K=torch.from_numpy(weights),
-        learned=len(keep),
-        context=PackedContext(capacity, group_spans(spans, capacity), masks),
-    )
+class _Builder:
+    """Writes rows one behind another."""
+
+    def __init__(self, capacity: int) -> None:
+        self.ids = np.zeros(capacity, dtype=np.int64)
+        self.positions = np.zeros(capacity, dtype=np.int64)
+        self.keep: list[NDArray[np.int64]] = []
+        self.targets: list[NDArray[np.int32]] = []
+        self.used = 0
+
+    def add(self, ids: NDArray[np.int32], position: int) -> Span:
+        """Puts tokens down, the first one at `position` of its chat."""
+        start, end = self.used, self.used + len(ids)
+        self.ids[start:end] = ids
+        self.positions[start:end] = np.arange(position, position + len(ids))
+        self.used = end
+        return (start, len(ids))
+
+    def add_row(self, rows: Rows, number: int, shared: int) -> Span:
+        """Puts down what a row needs behind its first `shared` tokens."""
+        ids, learned = rows.row(number)
+        count, _ = needed_tokens(learned)
+        places = np.flatnonzero(learned[1:])
+        self.keep.append(places + (self.used - shared))
+        self.targets.append(ids[places + 1])
+        return self.add(ids[shared:count], shared)
+
+    def tensors(self, context: PackedContext) -> BinTensors:
+        """What the network and the loss are called with."""
+        keep, targets = np.concatenate(self.keep), np.concatenate(self.targets)
+        count = padded_learned(len(keep), context.capacity)
+        kept, targeted = np.zeros((2, count), dtype=np.int64)
+        weights = np.zeros(count, dtype=np.float32)
+        kept[: len(keep)], targeted[: len(keep)], weights[: len(keep)] = keep, targets, 1
+        return BinTensors(
+            ids_1T=torch.from_numpy(self.ids)[None],
+            positions_1T=torch.from_numpy(self.positions)[None],
+            keep_K=torch.from_numpy(kept),
+            targets_K=torch.from_numpy(targeted),
+            weights_K=torch.from_numpy(weights),
+            learned=len(keep),
+            context=context,
+        )

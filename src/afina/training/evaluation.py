@@ -8,9 +8,9 @@ from collections.abc import Sequence
 import torch
 
 from afina.model.packed import Masks
-from afina.training.bins import Rows, make_bin
+from afina.training.bins import Rows, make_bin, plan_bins
 from afina.training.network import TrainedNetwork
-from afina.training.packing import epoch_order, pack_rows
+from afina.training.packing import epoch_order
 
 _ORDER_KEY = 1 << 40
 
@@ -27,11 +27,10 @@ def evaluate(
 ) -> tuple[float, float]:
     """Mean loss and accuracy over the learned tokens of the chosen rows; 0 and 0 without any."""
     masks = Masks()
-    lengths = rows.lengths
     loss = right = 0.0
     learned = 0
     with torch.no_grad():
-        for packed in pack_rows(chosen, lengths, capacities):
+        for packed in plan_bins(rows, chosen, capacities):
             tensors = make_bin(rows, packed, masks)
             part_loss, part_right = network.loss(tensors, 1)
             loss += float(part_loss)

@@ -18,11 +18,21 @@ from afina.domain.mixing import mixed_key
 
 
 @dataclass(frozen=True)
+class Family:
+    """Rows whose first `shared` tokens are the same and are computed once; 0: none are."""
+
+    shared: int
+    rows: tuple[int, ...]
+
+
+@dataclass(frozen=True)
 class Bin:
     """Rows that go through the network together, in a tensor of `capacity` tokens."""
 
     rows: tuple[int, ...]
     capacity: int
+    families: tuple[Family, ...] = ()
+    """The same rows, by what they share (afina.training.families); empty: they share nothing."""
 
 
 def _mixed(values: NDArray[np.uint64]) -> NDArray[np.uint64]:

@@ -18,12 +18,11 @@ from afina.domain.mixing import mixed_key
 from afina.domain.runs import RunSpec
 from afina.errors import TrainingFailed
 from afina.model.packed import Masks
-from afina.training.bins import BinTensors, Rows, make_bin
+from afina.training.bins import BinTensors, Rows, make_bin, plan_bins
 from afina.training.network import TrainedNetwork
 from afina.training.optimizer import AdamW
 from afina.training.packing import (
     epoch_order,
-    pack_rows,
     rows_of_step,
     steps_in_epoch,
 )
@@ -70,7 +69,9 @@ class Stepper:
         """Takes step `step`. Raises TrainingFailed if a number is not finite, with the weights as
         they were before, and Interrupted if the callback says so between bins."""
         chosen = self._rows_of(step)
-        packed = pack_rows(chosen, self.lengths, self.spec.bin_capacities)
+        # dropout draws one mask for each token, so with it no token can stand for several chats
+        share = self.spec.lora.dropout == 0
+        packed = plan_bins(self.rows, chosen, self.spec.bin_capacities, share=share)
         bins = [make_bin(self.rows, one, self._masks) for one in packed]
         learned = sum(one.learned for one in bins)
         tokens = int(sum(self.lengths[row] for row in chosen))

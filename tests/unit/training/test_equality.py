@@ -20,7 +20,7 @@ from afina.domain.runs import LoraSpec
 from afina.model.base import LoadedBase, load_base
 from afina.model.lora import put_lora_layers
 from afina.model.packed import Masks
-from afina.training.bins import make_bin
+from afina.training.bins import make_bin, plan_bins
 from afina.training.network import TrainedNetwork
 from afina.training.packing import Bin, pack_rows
 
@@ -90,7 +90,7 @@ def assert_same(
     assert float((first[1] - second[1]).norm() / second[1].norm()) <= within
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(st.integers(2, 90), min_size=1, max_size=12), st.integers(0, 1000))
 def test_packed_and_unpacked_give_the_same_loss_and_gradient(lengths: list[int], seed: int) -> None:
     rows = random_rows(lengths, seed)
@@ -98,6 +98,66 @@ def test_packed_and_unpacked_give_the_same_loss_and_gradient(lengths: list[int],
     packed = pack_rows(range(len(rows)), rows.lengths, (128, 256, 384))
     alone = tuple(Bin((row,), 96) for row in range(len(rows)))
     assert_same(loss_and_gradient(made, rows, packed), loss_and_gradient(made, rows, alone))
+
+
+def chats_with_beginnings(families: list[tuple[int, list[int]]], seed: int) -> ListedRows:
+    """Rows of families: a common beginning of some length, and how long each goes on."""
+    source = np.random.default_rng(seed)
+    rows = []
+    for length, tails in families:
+        beginning = source.integers(3, 250, length)
+        for tail in tails:
+            ids = np.concatenate([beginning, source.integers(3, 250, tail)]).astype(np.int32)
+            learned = source.random(length + tail) < 0.5
+            learned[:length] &= source.random() < 0.1
+            learned[-1 - int(source.random() < 0.3)] = True
+            rows.append((ids, learned))
+    return ListedRows(rows)
+
+
+FAMILIES = st.lists(
+    st.tuples(st.integers(0, 70), st.lists(st.integers(2, 50), min_size=1, max_size=6)),
+    min_size=1,
+    max_size=4,
+)
+
+
+@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(FAMILIES, st.integers(0, 1000), st.sampled_from([(128, 256), (128, 256, 512, 1024)]))
+def test_a_shared_beginning_gives_the_same_loss_and_gradient_as_none(
+    families: list[tuple[int, list[int]]], seed: int, capacities: tuple[int, ...]
+) -> None:
+    rows = chats_with_beginnings(families, seed)
+    made = network("llama")
+    everything = range(len(rows))
+    shared = plan_bins(rows, everything, capacities)
+    apart = plan_bins(rows, everything, capacities, share=False)
+    alone = tuple(Bin((row,), 128) for row in everything)
+    ours = loss_and_gradient(made, rows, shared)
+    assert_same(ours, loss_and_gradient(made, rows, apart))
+    assert_same(ours, loss_and_gradient(made, rows, alone))
+
+
+@pytest.mark.parametrize("architecture", ["gemma2", "gemma3", "mistral", "qwen3"])
+def test_a_shared_beginning_longer_than_a_window_equals_separate_eager_passes(
+    architecture: str,
+) -> None:
+    rows = chats_with_beginnings([(40, [9, 31, 3, 14]), (0, [12]), (64, [20, 50])], seed=5)
+    made = network(architecture)
+    shared = plan_bins(rows, range(len(rows)), (128, 256, 512))
+    assert [family.shared > 32 for one in shared for family in one.families] == [True, True, False]
+    assert_same(loss_and_gradient(made, rows, shared), eager(made, rows), within=1.5e-6)
+
+
+def test_a_long_shared_beginning_through_the_fused_kernel_gives_the_same_gradient() -> None:
+    rows = chats_with_beginnings([(430, [60, 45]), (0, [20])], seed=6)
+    made = network("llama")
+    shared = plan_bins(rows, range(3), (1024,))
+    long = plan_bins(chats_with_beginnings([(20, [790, 800])], seed=7), range(2), (2048,))
+    assert shared[0].families[0].shared > 400
+    assert long[0].families[0].shared > 16
+    alone = tuple(Bin((row,), 512) for row in range(3))
+    assert_same(loss_and_gradient(made, rows, shared), loss_and_gradient(made, rows, alone))
 
 
 def test_any_size_of_micro_batch_gives_the_same_gradient() -> None:

@@ -9,7 +9,9 @@ from hypothesis import strategies as st
 
 from afina.domain.bins import bin_capacities
 from afina.domain.mixing import mixed_key, splitmix64
+from afina.training.families import RowTokens, find_families, pack_families
 from afina.training.packing import (
+    Family,
     _mixed,
     epoch_order,
     pack_rows,
@@ -66,3 +68,48 @@ def test_capacities_hold_the_longest_row() -> None:
     assert bin_capacities(10)[-1] == 2048
     assert bin_capacities(5000)[-1] >= 5000
     assert list(bin_capacities(5000)) == sorted(set(bin_capacities(5000)))
+
+
+def tokens_of(texts: list[str], first_learned: int = 30) -> list[RowTokens]:
+    rows = [np.frombuffer(text.encode(), np.uint8).astype(np.int32) for text in texts]
+    return [RowTokens(n, ids, min(first_learned, len(ids) - 1)) for n, ids in enumerate(rows)]
+
+
+def test_rows_share_what_saves_most() -> None:
+    system, other = "S" * 20, "T" * 24
+    texts = [system + "one", other + "1", system + "two", system + "two more", other + "2", "alone"]
+    assert find_families(tokens_of(texts)) == (
+        Family(20, (0, 2, 3)),
+        Family(24, (1, 4)),
+        Family(0, (5,)),
+    )
+
+
+def test_a_beginning_ends_where_a_loss_looks_first() -> None:
+    texts = ["S" * 40 + "one", "S" * 40 + "two"]
+    assert find_families(tokens_of(texts, first_learned=25)) == (Family(25, (0, 1)),)
+    assert find_families(tokens_of(texts, first_learned=5)) == (Family(0, (0, 1)),)
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from(["A" * 18, "B" * 33, ""]), st.text("xy", min_size=1))),
+    st.sampled_from([(128,), (64, 80), (64, 128, 4096)]),
+)
+def test_a_shared_beginning_is_in_a_bin_once_and_every_row_in_one_bin(
+    parts: list[tuple[str, str]], capacities: tuple[int, ...]
+) -> None:
+    rows = tokens_of([beginning + rest[:30] for beginning, rest in parts])
+    families = find_families(rows)
+    assert sorted(row for family in families for row in family.rows) == list(range(len(rows)))
+    lengths = {row.number: len(row.ids) for row in rows}
+    bins = pack_families(families, lengths, capacities)
+    assert sorted(row for one in bins for row in one.rows) == list(range(len(rows)))
+    for one in bins:
+        assert one.rows == tuple(row for family in one.families for row in family.rows)
+        used = 0
+        for family in one.families:
+            used += family.shared + sum(lengths[row] - family.shared for row in family.rows)
+            beginnings = {rows[row].ids[: family.shared].tobytes() for row in family.rows}
+            assert len(beginnings) == 1
+        assert used <= one.capacity
+        assert one.capacity == min(c for c in capacities if c >= used)
