@@ -41,6 +41,7 @@ WITHOUT_TORCH = [
     "afina.service",
     "afina.pipeline",
     "afina.api.app",
+    "afina.web.app",
     "afina.cli.main",
 ]
 MAX_LINES = 500

@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import signal
 import socket
-from typing import Final
+from collections.abc import Callable
+from typing import Any, Final
 
 import uvicorn
+from fastapi import FastAPI
+from starlette.types import ASGIApp
 
 from afina.api import logs
 from afina.api.app import create_app
@@ -21,14 +24,20 @@ DRAIN_S: Final = 20
 
 
 def run(
-    settings: Settings, parent_fd: int | None = None, listener: socket.socket | None = None
+    settings: Settings,
+    parent_fd: int | None = None,
+    listener: socket.socket | None = None,
+    compose: Callable[[FastAPI], ASGIApp] | None = None,
 ) -> None:
     """Serve until SIGTERM or SIGINT, then finish what is being answered. `listener` is a listening
-    socket; without it one is opened on the settings' host and port."""
+    socket; without it one is opened on the settings' host and port. `compose` may put something in
+    front of the API, such as the dashboard."""
     die_with_parent(parent_fd)
     logs.configure(settings.log_level)
+    app = create_app(settings)
+    whole: Any = app if compose is None else compose(app)
     config = uvicorn.Config(
-        create_app(settings),
+        whole,
         host=settings.host,
         port=settings.port,
         loop="uvloop",

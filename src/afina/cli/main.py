@@ -13,6 +13,7 @@ from afina import __version__
 from afina.cli import (
     chat,
     cost,
+    dashboard,
     data,
     doctor,
     export,
@@ -58,6 +59,7 @@ for _name, _command in (
     ("engine", processes.engine),
 ):
     app.command(_name, rich_help_panel="The platform")(_command)
+app.command("dashboard", rich_help_panel="The platform")(dashboard.dashboard)
 app.command("doctor", rich_help_panel="The platform")(doctor.doctor)
 app.command("export", rich_help_panel="The platform")(export.export)
 app.command("usage", rich_help_panel="The platform")(usage.usage)

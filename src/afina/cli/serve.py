@@ -28,14 +28,15 @@ def run_api(settings: Settings, parent_fd: int | None = None, socket_fd: int | N
     """Serve HTTP until SIGTERM or SIGINT; on `socket_fd`, if the supervisor listens already."""
     die_with_parent(parent_fd)
     from afina.api.server import run
+    from afina.cli.dashboard import with_pages
 
     if socket_fd is not None:
-        run(settings, listener=socket.socket(fileno=socket_fd))
+        run(settings, listener=socket.socket(fileno=socket_fd), compose=with_pages)
         return 0
     with listen(settings.host, settings.port) as listener:
         host, port = listener.getsockname()[:2]
         print(f"afina api listens on {host} port {port}", flush=True)
-        run(settings, listener=listener)
+        run(settings, listener=listener, compose=with_pages)
     return 0
 
 

@@ -25,6 +25,7 @@ from typing import IO, Final
 from afina.cli.children import Child, ChildSpec
 from afina.cli.serve import listen
 from afina.domain.clock import SYSTEM_CLOCK
+from afina.domain.ids import SYSTEM_IDS
 from afina.errors import AfinaError, BadSettings
 from afina.settings import OFFLINE, Settings
 
@@ -115,8 +116,14 @@ class Supervisor:
         return 0
 
     def _greet(self) -> None:
+        from afina.service.sessions import new_link
+
         data = self._settings.data
         self._say(f"afina answers at {self.url}/v1 (documentation: {self.url}/docs)")
+        if is_loopback(self._settings.host):
+            self._say(f"Dashboard: {self.url}{new_link(data, SYSTEM_CLOCK, SYSTEM_IDS)}")
+        else:
+            self._say(f"Dashboard: {self.url}/ (sign in with an API key)")
         self._say(f"Data directory: {data}")
         self._say(f"API key: in {data / 'api-key'}")
         if not any(self._settings.models.glob("*/afina.json")):

@@ -61,18 +61,30 @@ def authenticate(platform: Platform, secret: str) -> Caller:
     with platform.database.read() as tx:
         found = accounts.find_key(tx, digest)
         project = None if found is None else accounts.get_project(tx, found[0].project_id)
-    archived = project is not None and project.archived_at is not None
-    now = platform.now()
     if found is None or not hmac.compare_digest(found[1], digest):
         raise Unauthenticated(
             "Incorrect API key provided.", remedy="The first key is in DATA/api-key on the server."
         )
-    key = found[0]
+    return _caller_by(platform, found[0], project)
+
+
+def caller_of_key(platform: Platform, key_id: str, organization_id: str) -> Caller:
+    """Whose key this is, for who has shown its secret before. Raises Unauthenticated."""
+    with platform.database.read() as tx:
+        key = accounts.get_key(tx, key_id, organization_id)
+        project = None if key is None else accounts.get_project(tx, key.project_id)
+    if key is None:
+        raise Unauthenticated("This API key is gone.")
+    return _caller_by(platform, key, project)
+
+
+def _caller_by(platform: Platform, key: ApiKey, project: Project | None) -> Caller:
+    now = platform.now()
     if key.revoked_at is not None:
         raise Unauthenticated("This API key has been revoked.")
     if key.expires_at is not None and key.expires_at <= now:
         raise Unauthenticated("This API key has expired.")
-    if archived:
+    if project is not None and project.archived_at is not None:
         raise Unauthenticated("The project of this API key is archived.")
     if key.last_used_at is None or now - key.last_used_at >= _USE_NOTED_EVERY_S:
         _note_use(platform, key.id, now)

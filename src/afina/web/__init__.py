@@ -1,0 +1,1 @@
+"""The dashboard: pages for people who do not write code, over the functions of `service`."""

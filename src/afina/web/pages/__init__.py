@@ -1,0 +1,18 @@
+"""The pages, one module a noun, and the table of their routes."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+from starlette.responses import Response
+
+from afina.web.pages import home, sign_in
+from afina.web.visit import Visit
+
+Handler = Callable[[Visit], Response | Awaitable[Response]]
+
+ROUTES: Final[tuple[tuple[str, str, Handler], ...]] = (
+    *sign_in.ROUTES,
+    *home.ROUTES,
+)

@@ -1,0 +1,109 @@
+// What every page needs: form tokens, times in the reader's zone, copying, dialogs, and the word
+// that the server does not answer. Texts come from the page, in the reader's language.
+
+const body = document.body;
+export const texts = JSON.parse(body.dataset.texts || "{}");
+export const language = document.documentElement.lang;
+
+/** fetch with the session's form token; an error answer becomes an Error with its sentence. */
+export async function ask(url, options = {}) {
+  const headers = { accept: "application/json", "x-form-token": body.dataset.token, ...options.headers };
+  let answer;
+  try {
+    answer = await fetch(url, { ...options, headers, credentials: "same-origin" });
+  } catch (error) {
+    if (error.name !== "AbortError") offline(true);
+    throw error;
+  }
+  offline(false);
+  if (answer.ok) return answer;
+  let told = { message: answer.statusText };
+  try { told = (await answer.json()).error ?? told; } catch { /* not JSON: the status says it */ }
+  const error = new Error([told.message, told.remedy].filter(Boolean).join(" "));
+  error.status = answer.status;
+  error.code = told.code;
+  throw error;
+}
+
+/** Shows or hides the word that the server does not answer. */
+export function offline(is) {
+  const word = document.getElementById("offline");
+  if (word) word.hidden = !is;
+}
+
+/** Says something in the place for notices; `kind` is ok, warn or bad. */
+export function tell(message, kind = "bad") {
+  const place = document.getElementById("notices");
+  const box = document.createElement("div");
+  box.className = `notice ${kind}`;
+  const line = document.createElement("p");
+  line.textContent = message;
+  if (kind === "bad") line.lang = "en";
+  box.append(line);
+  place.replaceChildren(box);
+  box.scrollIntoView({ block: "nearest" });
+}
+
+/** `text` with {names} filled in; of "one|many" the form for `n`. */
+export function fill(text, values = {}) {
+  if (text.includes("|")) text = text.split("|")[Number(values.n) === 1 ? 0 : 1];
+  return text.replace(/\{(\w+)\}/g, (_, name) => values[name]);
+}
+
+export const number = (value, decimals = 0) =>
+  new Intl.NumberFormat(language, { minimumFractionDigits: decimals, maximumFractionDigits: decimals, useGrouping: "always" }).format(value);
+
+/** A span of time in its two largest units. */
+export function span(seconds) {
+  const units = [["d", 86400], ["h", 3600], ["min", 60], ["s", 1]];
+  let rest = Math.max(0, Math.round(seconds));
+  const parts = [];
+  for (const [unit, length] of units) {
+    const count = Math.floor(rest / length);
+    rest %= length;
+    if (count || parts.length || unit === "s") parts.push([count, unit]);
+    if (parts.length === 2) break;
+  }
+  return parts.filter(([count], i) => count || (i === 0)).map(([count, unit]) => `${count}\u202f${unit}`).join(" ");
+}
+
+/** Times in the reader's zone and language. */
+export function localTimes(root) {
+  for (const time of root.querySelectorAll("time[datetime]:not([data-local])")) {
+    const moment = new Date(time.dateTime);
+    const today = new Date().toDateString() === moment.toDateString();
+    const short = today ? { timeStyle: "medium" } : { dateStyle: "medium", timeStyle: "short" };
+    time.textContent = new Intl.DateTimeFormat(language, short).format(moment);
+    time.title = new Intl.DateTimeFormat(language, { dateStyle: "full", timeStyle: "long" }).format(moment);
+    time.dataset.local = "";
+  }
+}
+
+async function copy(button) {
+  const source = document.getElementById(button.dataset.copy);
+  await navigator.clipboard.writeText(source.value ?? source.textContent);
+  const before = button.textContent;
+  button.textContent = texts.copied;
+  setTimeout(() => { button.textContent = before; }, 1500);
+}
+
+document.addEventListener("htmx:configRequest", (event) => {
+  event.detail.headers["x-form-token"] = body.dataset.token;
+});
+document.addEventListener("htmx:sendError", () => offline(true));
+document.addEventListener("htmx:afterRequest", (event) => { if (event.detail.successful) offline(false); });
+document.addEventListener("htmx:load", (event) => localTimes(event.detail.elt));
+
+document.addEventListener("click", (event) => {
+  const target = event.target.closest("[data-copy], [data-open], [data-close]");
+  if (!target) return;
+  if (target.dataset.copy) copy(target);
+  else if (target.dataset.open) document.getElementById(target.dataset.open).showModal();
+  else target.closest("dialog").close();
+});
+document.addEventListener("change", (event) => {
+  if (event.target.matches("[data-submit]")) event.target.form.requestSubmit();
+});
+
+localTimes(document);
+document.documentElement.classList.add("with-script");
