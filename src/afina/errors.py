@@ -10,6 +10,7 @@ command line prints the message and the remedy on one line. Nothing here imports
     ├── Forbidden 403
     ├── NotFound 404            ── ModelNotFound
     ├── Conflict 409            ── IllegalTransition, StaleFence
+    ├── TooSlow 408
     ├── TooLarge 413
     ├── Overloaded 429
     ├── QuotaExceeded 429
@@ -127,6 +128,14 @@ class IllegalTransition(Conflict):
 
 class StaleFence(Conflict):
     """A worker wrote under a lease that it no longer holds."""
+
+
+class TooSlow(AfinaError):
+    """The request's body did not come in time."""
+
+    status = 408
+    kind = "invalid_request_error"
+    retry = True
 
 
 class TooLarge(AfinaError):

@@ -86,6 +86,16 @@ class TrainingSettings(BaseModel):
     """How often a checkpoint for resuming alone is written between those of the epochs."""
 
 
+class WebhookSettings(BaseModel):
+    """Where webhooks may be sent."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    allow_private: bool = False
+    """Whether receivers may be in your own network, and plain http."""
+    timeout_s: float = Field(default=10.0, gt=0, le=60)
+
+
 class Settings(BaseSettings):
     """All settings. `Settings.load` is how the platform gets them."""
 
@@ -112,6 +122,7 @@ class Settings(BaseSettings):
     engine: EngineSettings = Field(default_factory=EngineSettings)
     worker: WorkerSettings = Field(default_factory=WorkerSettings)
     training: TrainingSettings = Field(default_factory=TrainingSettings)
+    webhooks: WebhookSettings = Field(default_factory=WebhookSettings)
 
     @field_validator("data")
     @classmethod

@@ -156,6 +156,10 @@ OFFERED = {
     "/fine_tuning/jobs/x/events",
     "/models",
     "/models/x",
+    "/uploads",
+    "/uploads/x/cancel",
+    "/uploads/x/complete",
+    "/uploads/x/parts",
 }
 _CALL = re.compile(r'self\._(?:post|get|delete|get_api_list)\(\s*(?:path_template\()?f?"(/[^"?]*)')
 

@@ -23,7 +23,6 @@ _ABSENT: Final[tuple[tuple[str, str, str], ...]] = (
     (r"POST", r"/fine_tuning/jobs/[^/]+/pause", "Pausing of jobs is"),
     (r"POST", r"/fine_tuning/jobs/[^/]+/resume", "Resuming of jobs is"),
     (r".*", r"/fine_tuning/alpha/graders/.+", "Graders are"),
-    (r".*", r"/uploads(/.*)?", "Uploads in parts are"),
     (r".*", r"/batches(/.*)?", "Batches are"),
     (r".*", r"/embeddings", "Embeddings are"),
     (r".*", r"/moderations", "Moderations are"),

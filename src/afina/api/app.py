@@ -16,10 +16,10 @@ from pydantic import BaseModel
 from starlette.routing import Route
 
 from afina import __version__
-from afina.api import documents, errors, requests
+from afina.api import documents, errors, requests, upload_requests
 from afina.api.call import Keyring, Parts
 from afina.api.middleware import RequestMiddleware
-from afina.api.routes import chat, extension, files, health, jobs, models
+from afina.api.routes import chat, extension, files, health, jobs, models, uploads
 from afina.domain.clock import SYSTEM_CLOCK
 from afina.domain.ids import SYSTEM_IDS
 from afina.service.chat import ChatService
@@ -32,6 +32,7 @@ from afina.settings import Settings
 CHAT_PATH: Final = "/v1/chat/completions"
 ROUTERS: Final[tuple[APIRouter, ...]] = (
     files.router,
+    uploads.router,
     jobs.router,
     models.router,
     extension.router,
@@ -41,6 +42,9 @@ SHAPES: Final[tuple[type[BaseModel], ...]] = (
     ChatRequest,
     requests.JobCreate,
     requests.UploadForm,
+    upload_requests.UploadCreate,
+    upload_requests.PartForm,
+    upload_requests.UploadComplete,
     requests.FileListQuery,
     requests.JobListQuery,
     requests.EventListQuery,

@@ -7,18 +7,51 @@ counts, as everywhere.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
+from collections.abc import AsyncIterator
 from typing import Final
 
 import msgspec
 from starlette.requests import Request
 
-from afina.errors import InvalidRequest, TooLarge
+from afina.domain.clock import SYSTEM_CLOCK
+from afina.errors import InvalidRequest, TooLarge, TooSlow
 
 _DIAGNOSED_BYTES: Final = 1_000_000
 _SURROGATE: Final = re.compile(rb"\\u[dD][89a-fA-F][0-9a-fA-F]{2}")
 _CODE: Final = "invalid_json"
+
+
+IDLE_S: Final = 30.0
+"""A body of which nothing more comes for so long is given up."""
+LEAST_BYTES_PER_S: Final = 512
+"""A body that is under way for longer than `IDLE_S` must have come faster than this."""
+
+
+async def arriving(request: Request) -> AsyncIterator[bytes]:
+    """The body's pieces as they come. Raises TooSlow for one that trickles: it would hold its
+    connection and its file for ever."""
+    started, seen = SYSTEM_CLOCK.monotonic(), 0
+    pieces = request.stream()
+    while True:
+        try:
+            async with asyncio.timeout(IDLE_S):
+                piece = await anext(pieces, None)
+        except TimeoutError:
+            raise _too_slow() from None
+        if piece is None:
+            return
+        seen += len(piece)
+        spent = SYSTEM_CLOCK.monotonic() - started
+        if spent > IDLE_S and seen < spent * LEAST_BYTES_PER_S:
+            raise _too_slow()
+        yield piece
+
+
+def _too_slow() -> TooSlow:
+    return TooSlow("The request's body came too slowly and was given up.", code="request_timeout")
 
 
 async def read_body(request: Request, max_bytes: int) -> bytes:
@@ -27,7 +60,7 @@ async def read_body(request: Request, max_bytes: int) -> bytes:
     if declared.isdecimal() and int(declared) > max_bytes:
         raise too_large(max_bytes)
     pieces = bytearray()
-    async for piece in request.stream():
+    async for piece in arriving(request):
         pieces += piece
         if len(pieces) > max_bytes:
             raise too_large(max_bytes)

@@ -36,9 +36,9 @@ def documented(
     return {mark: shape.__name__ for mark, shape in shapes.items() if shape is not None}
 
 
-def multipart(body: type[BaseModel]) -> dict[str, Any]:
-    """As `documented`, for a form with a file."""
-    return {_FORM: body.__name__}
+def multipart(body: type[BaseModel], file: str = "file") -> dict[str, Any]:
+    """As `documented`, for a form with a file in the field `file`."""
+    return {_FORM: [body.__name__, file]}
 
 
 _BODY: Final = "x-afina-body"
@@ -77,10 +77,11 @@ def _write_in(operation: dict[str, Any], schemas: dict[str, Any]) -> None:
         operation["requestBody"] = {"required": True, "content": content}
     form = operation.pop(_FORM, None)
     if form is not None:
-        schema = dict(schemas[form])
+        shape, field = form
+        schema = dict(schemas[shape])
         file = {"type": "string", "contentMediaType": "application/octet-stream"}
-        schema["properties"] = {"file": file, **schema["properties"]}
-        schema["required"] = ["file", *schema.get("required", [])]
+        schema["properties"] = {field: file, **schema.get("properties", {})}
+        schema["required"] = [field, *schema.get("required", [])]
         operation["requestBody"] = {
             "required": True,
             "content": {"multipart/form-data": {"schema": schema}},

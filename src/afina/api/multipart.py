@@ -1,76 +1,76 @@
 """Multipart forms, read as they arrive: fields into memory, the one file onto the disk.
 
 Fields and file may come in any order. Everything is capped while it is read; what the form must
-not hold is refused by name. The spooled file has no name on the disk, so that a crash leaves none.
+not hold is refused by name. The file goes straight to where blobs are staged, hashed on its way;
+what a crash leaves there is swept.
 """
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import IO, Final
+from typing import Final
 
 from anyio import to_thread
 from python_multipart.exceptions import MultipartParseError
 from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.requests import Request
 
-from afina.api.body import too_large
+from afina.api.body import arriving, too_large
 from afina.errors import InvalidRequest, TooLarge
+from afina.store.blobs import BlobWriter, StagedBlob
 
 _FIELD_BYTES: Final = 4096
 _FIELDS: Final = 32
-_MEMORY_BYTES: Final = 1024 * 1024
-_WRITE_BYTES: Final = 256 * 1024
+_WRITE_BYTES: Final = 512 * 1024
 _SLACK_BYTES: Final = 256 * 1024
 """For boundaries, headers and fields beside the file."""
-_PIECE_BYTES: Final = 256 * 1024
 _CODE: Final = "invalid_multipart"
+
+
+@dataclass(frozen=True)
+class FileField:
+    """The one file that a form holds: its field, its limit, and what opens a place for it."""
+
+    name: str
+    max_bytes: int
+    open: Callable[[], BlobWriter]
 
 
 @dataclass
 class Form:
-    """What a form held. `close` it when the file has been read."""
+    """What a form held. `close` it when the file has been stored."""
 
     pairs: list[tuple[str, str]] = field(default_factory=list)
     filename: str | None = None
-    file: IO[bytes] | None = None
-
-    def pieces(self) -> Iterator[bytes]:
-        """The file from its beginning, in pieces."""
-        assert self.file is not None
-        self.file.seek(0)
-        while piece := self.file.read(_PIECE_BYTES):
-            yield piece
+    staged: StagedBlob | None = None
+    writer: BlobWriter | None = None
 
     def close(self) -> None:
-        """Lets the spooled file go."""
-        if self.file is not None:
-            self.file.close()
+        """Drops the staged bytes, unless they have got their name."""
+        if self.writer is not None:
+            self.writer.discard()
 
 
-async def read_form(request: Request, file_field: str, max_bytes: int, folder: Path) -> Form:
-    """The form of a request with one file called `file_field`, spooled below `folder`.
+async def read_form(request: Request, file: FileField) -> Form:
+    """The form of a request with one file.
 
-    Raises InvalidRequest naming what is wrong, TooLarge beyond `max_bytes`.
+    Raises InvalidRequest naming what is wrong, TooLarge beyond its limit, TooSlow.
     """
     declared = request.headers.get("content-length", "")
-    if declared.isdecimal() and int(declared) > max_bytes + _SLACK_BYTES:
-        raise too_large(max_bytes)
-    reader = _Reader(file_field, max_bytes, folder)
+    if declared.isdecimal() and int(declared) > file.max_bytes + _SLACK_BYTES:
+        raise too_large(file.max_bytes)
+    reader = _Reader(file)
     try:
         parser = MultipartParser(_boundary(request), reader.callbacks())  # type: ignore[arg-type]
         seen = 0
-        async for piece in request.stream():
+        async for piece in arriving(request):
             seen += len(piece)
-            if seen > max_bytes + _SLACK_BYTES:
-                raise too_large(max_bytes)
+            if seen > file.max_bytes + _SLACK_BYTES:
+                raise too_large(file.max_bytes)
             parser.write(piece)
             await reader.flush(_WRITE_BYTES)
-        reader.finish()
-        await reader.flush(0)
+        await reader.finish()
     except MultipartParseError:
         reader.form.close()
         raise _malformed("a part or its headers are malformed") from None
@@ -96,11 +96,10 @@ def _boundary(request: Request) -> bytes:
 class _Reader:
     """Takes the parser's callbacks."""
 
-    def __init__(self, file_field: str, max_bytes: int, folder: Path) -> None:
+    def __init__(self, file: FileField) -> None:
         self.form = Form()
-        self._file_field = file_field
-        self._max_bytes = max_bytes
-        self._folder = folder
+        self._file_field = file.name
+        self._file = file
         self._header = (bytearray(), bytearray())
         self._disposition = b""
         self._name: str | None = None
@@ -123,18 +122,21 @@ class _Reader:
             "on_end": self._end,
         }
 
-    def finish(self) -> None:
-        """Checks that the form is whole."""
+    async def finish(self) -> None:
+        """Checks that the form is whole, and syncs the file."""
         if not self._ended:
             raise _malformed("the body ends before its closing boundary")
+        if self.form.writer is not None:
+            await self.flush(0)
+            self.form.staged = await to_thread.run_sync(self.form.writer.finish)
 
     async def flush(self, beyond: int) -> None:
-        """Writes what is pending, in a thread once there is more than `beyond` of it."""
-        if self._pending and self._pending_bytes >= beyond and self.form.file is not None:
+        """Writes what is pending, in a thread, once there is more than `beyond` of it."""
+        if self._pending and self._pending_bytes >= beyond and self.form.writer is not None:
             data = b"".join(self._pending)
             self._pending.clear()
             self._pending_bytes = 0
-            await to_thread.run_sync(self.form.file.write, data)
+            await to_thread.run_sync(self.form.writer.write, data)
 
     def _begin_part(self) -> None:
         self._disposition = b""
@@ -166,7 +168,7 @@ class _Reader:
 
     def _begin_file(self, filename: bytes | None) -> None:
         param = self._file_field
-        if self.form.file is not None:
+        if self.form.writer is not None:
             raise InvalidRequest(
                 f"'{param}' is given more than once.", param=param, code="invalid_value"
             )
@@ -177,17 +179,14 @@ class _Reader:
                 code="invalid_type",
             )
         self.form.filename = _file_name(_text(filename, "the file's name"), param)
-        self._folder.mkdir(parents=True, exist_ok=True)
-        self.form.file = tempfile.SpooledTemporaryFile(  # noqa: SIM115 - the form closes it
-            max_size=_MEMORY_BYTES, dir=str(self._folder)
-        )
+        self.form.writer = self._file.open()
 
     def _take(self, data: bytes, start: int, end: int) -> None:
         if self._name == self._file_field:
             self._file_bytes += end - start
-            if self._file_bytes > self._max_bytes:
+            if self._file_bytes > self._file.max_bytes:
                 raise TooLarge(
-                    f"The file is larger than {self._max_bytes} bytes.",
+                    f"The file is larger than {self._file.max_bytes} bytes.",
                     param=self._file_field,
                     code="request_too_large",
                     remedy="Split it, or raise the setting max_upload_bytes.",

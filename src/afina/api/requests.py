@@ -246,11 +246,14 @@ class UploadForm(LaxWire):
     expires_after: ExpiresAfter | None = None
 
 
-def refuse_purpose(form: UploadForm) -> None:
+_OFFERED_PURPOSES = ("fine-tune", "user_data", "batch")
+
+
+def refuse_purpose(purpose: str) -> None:
     """Raises UnsupportedField for a purpose that the wire knows and afina does not offer."""
-    if form.purpose not in ("fine-tune", "user_data"):
+    if purpose not in _OFFERED_PURPOSES:
         raise UnsupportedField(
-            f"Files for '{form.purpose}' are not offered yet: use 'fine-tune' or 'user_data'.",
+            f"Files for '{purpose}' are not offered: use 'fine-tune', 'batch' or 'user_data'.",
             param="purpose",
             code="unsupported_value",
         )

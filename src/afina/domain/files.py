@@ -7,10 +7,12 @@ from dataclasses import dataclass
 
 
 class Purpose(enum.StrEnum):
-    """Why a file exists. Clients may upload the first two; results are ours."""
+    """Why a file exists. Clients may upload the first three; results are ours."""
 
     FINE_TUNE = "fine-tune"
     USER_DATA = "user_data"
+    BATCH = "batch"
+    BATCH_OUTPUT = "batch_output"
     FINE_TUNE_RESULTS = "fine-tune-results"
 
 

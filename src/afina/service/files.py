@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from typing import BinaryIO, Final
 
 from afina.data.uploads import upload_error
@@ -13,6 +15,7 @@ from afina.domain.jobs import Job
 from afina.domain.pages import Page
 from afina.errors import InvalidRequest, NotFound
 from afina.service import run_folders
+from afina.service.once import Idempotency, once
 from afina.service.platform import Platform
 from afina.store import files, jobs, references
 from afina.store.blobs import StagedBlob
@@ -22,12 +25,25 @@ from afina.store.references import Holder
 
 MAX_LIST: Final = 10_000
 EXPIRY_S: Final = range(3600, 2_592_001)
-_UPLOADABLE: Final = (Purpose.FINE_TUNE, Purpose.USER_DATA)
+_UPLOADABLE: Final = (Purpose.FINE_TUNE, Purpose.USER_DATA, Purpose.BATCH)
+_LINES: Final = (Purpose.FINE_TUNE, Purpose.BATCH)
+"""Purposes whose files are JSONL."""
+BATCH_KEPT_S: Final = 30 * 24 * 3600
+"""Batch files expire after so long unless their owner says otherwise, as the wire has it."""
 _MAX_NAME: Final = 512
 _CONVERT: Final = "Use `afina data convert` for CSV, Excel, JSON and Parquet files."
 
 
 _ALL: Final = FileQuery()
+
+
+@dataclass(frozen=True)
+class NewFile:
+    """What is said about bytes that become a file."""
+
+    filename: str
+    purpose: str
+    expires_after_s: int | None = None
 
 
 def upload_file(
@@ -39,36 +55,75 @@ def upload_file(
     expires_after_s: int | None = None,
 ) -> StoredFile:
     """Stores bytes as a file of the caller's project. Raises InvalidRequest, TooLarge."""
-    why = _purpose(purpose)
-    _check_name(filename)
-    if expires_after_s is not None and expires_after_s not in EXPIRY_S:
+    new = NewFile(filename, purpose, expires_after_s)
+    check_new_file(new)
+    staged = platform.blobs.stage(source, platform.settings.max_upload_bytes)
+    try:
+        return keep_file(platform, caller, staged, new)
+    finally:
+        platform.blobs.discard(staged)
+
+
+def check_new_file(new: NewFile) -> Purpose:
+    """Raises InvalidRequest for a purpose, name or expiry that cannot be."""
+    why = _purpose(new.purpose)
+    _check_name(new.filename)
+    if new.expires_after_s is not None and new.expires_after_s not in EXPIRY_S:
         raise InvalidRequest(
             f"expires_after.seconds must be from {EXPIRY_S.start} to {EXPIRY_S.stop - 1}.",
             param="expires_after.seconds",
             code="invalid_value",
         )
-    staged = platform.blobs.stage(source, platform.settings.max_upload_bytes)
-    try:
-        _check_first_bytes(staged, why)
-        if why is Purpose.FINE_TUNE:
-            _check_lines(staged)
-        now = platform.clock.now()
-        expires_at = None if expires_after_s is None else int(now) + expires_after_s
-        file = StoredFile(
-            id=platform.ids.new(ids.FILE),
-            project_id=caller.project_id,
-            filename=filename,
-            purpose=why,
-            bytes=staged.size_bytes,
-            sha256=staged.sha256,
-            created_at=int(now),
-            expires_at=expires_at,
-        )
-        with platform.database.write() as tx:
+    return why
+
+
+def keep_file(
+    platform: Platform,
+    caller: Caller,
+    staged: StagedBlob,
+    new: NewFile,
+    asked: Idempotency | None = None,
+) -> StoredFile:
+    """Makes staged bytes a file; a client that says it retries gets the file that the same bytes,
+    name and purpose made within ten minutes. Raises InvalidRequest."""
+    file = check_bytes(platform, caller, staged, new)
+    said = f"{new.filename}\0{new.purpose}\0{new.expires_after_s}\0{staged.sha256}"
+    body = hashlib.sha256(said.encode()).hexdigest()
+    idempotency = replace(asked or Idempotency(""), body_sha256=body, route="POST /v1/files")
+    with platform.database.write() as tx:
+
+        def create() -> StoredFile:
             add_file(platform, tx, caller, file, staged)
-    finally:
-        platform.blobs.discard(staged)
-    return file
+            return file
+
+        kept = once(tx, caller, idempotency, platform.now(), (StoredFile, create))
+        if files.get_file(tx, kept.id, caller.project_id) is None:
+            # It was deleted between the two attempts: the retry makes it anew.
+            return create()
+        return kept
+
+
+def check_bytes(platform: Platform, caller: Caller, staged: StagedBlob, new: NewFile) -> StoredFile:
+    """The file that the bytes would become. Raises InvalidRequest for bytes that do not fit the
+    purpose."""
+    why = check_new_file(new)
+    _check_first_bytes(staged, why)
+    if why in _LINES:
+        _check_lines(staged)
+    now = platform.now()
+    expires_after_s = new.expires_after_s
+    if why is Purpose.BATCH and expires_after_s is None:
+        expires_after_s = BATCH_KEPT_S
+    return StoredFile(
+        id=platform.ids.new(ids.FILE),
+        project_id=caller.project_id,
+        filename=new.filename,
+        purpose=why,
+        bytes=staged.size_bytes,
+        sha256=staged.sha256,
+        created_at=now,
+        expires_at=None if expires_after_s is None else now + expires_after_s,
+    )
 
 
 def add_file(
@@ -181,7 +236,7 @@ def _check_first_bytes(staged: StagedBlob, purpose: Purpose) -> None:
     """Refuses at once what is plainly no JSONL."""
     if staged.size_bytes == 0:
         raise InvalidRequest("The file is empty.", param="file", code="invalid_file_format")
-    if purpose is not Purpose.FINE_TUNE:
+    if purpose not in _LINES:
         return
     head = staged.head.removeprefix(b"\xef\xbb\xbf").lstrip(b" \t\r\n")
     if b"\x00" in staged.head or (head and not head.startswith(b"{")):

@@ -7,8 +7,9 @@ key, route and body had within ten minutes.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final, TypeVar
 
 from afina.domain.accounts import Caller
 from afina.domain.codec import decode, encode
@@ -49,6 +50,18 @@ def slot_of(caller: Caller, idempotency: Idempotency) -> Slot:
 def answered_before(tx: Tx, slot: Slot, idempotency: Idempotency, now: int) -> Job | None:
     """The job that this very request created before. Raises InvalidRequest for a key that was used
     with another body."""
+    answer = recalled(tx, slot, idempotency, now)
+    return None if answer is None else decode(Job, answer, "job")
+
+
+def keep_answer(tx: Tx, slot: Slot, idempotency: Idempotency, job: Job) -> None:
+    """Keeps the answer in the transaction that makes it true."""
+    keep(tx, slot, idempotency, encode(job), job.created_at)
+
+
+def recalled(tx: Tx, slot: Slot, idempotency: Idempotency, now: int) -> Mapping[str, Any] | None:
+    """What was answered to this very request before. Raises InvalidRequest for a key that was used
+    with another body."""
     if idempotency.key is None and not idempotency.retried:
         return None
     remembered = recall(tx, slot, now)
@@ -61,11 +74,34 @@ def answered_before(tx: Tx, slot: Slot, idempotency: Idempotency, now: int) -> J
             code="idempotency_key_in_use",
             remedy="Use a new key for a new request.",
         )
-    return decode(Job, remembered.answer, "job")
+    return remembered.answer
 
 
-def keep_answer(tx: Tx, slot: Slot, idempotency: Idempotency, job: Job) -> None:
-    """Keeps the answer in the transaction that makes it true."""
+def keep(tx: Tx, slot: Slot, idempotency: Idempotency, answer: Mapping[str, Any], now: int) -> None:
+    """Keeps any answer in the transaction that makes it true."""
     kept_s = BODY_KEPT_S if idempotency.key is None else KEY_KEPT_S
-    answer = Remembered(idempotency.body_sha256, encode(job))
-    remember(tx, slot, answer, job.created_at + kept_s)
+    remember(tx, slot, Remembered(idempotency.body_sha256, answer), now + kept_s)
+
+
+T = TypeVar("T")
+
+
+def once(
+    tx: Tx,
+    caller: Caller,
+    idempotency: Idempotency | None,
+    now: int,
+    verb: tuple[type[T], Callable[[], T]],
+) -> T:
+    """Carries out a create, or gives what the same request made before; `verb` is the kind of the
+    value that it makes, and what makes it in this transaction."""
+    kind, create = verb
+    if idempotency is None:
+        return create()
+    slot = slot_of(caller, idempotency)
+    answer = recalled(tx, slot, idempotency, now)
+    if answer is not None:
+        return decode(kind, answer, "answer")
+    made = create()
+    keep(tx, slot, idempotency, encode(made), now)
+    return made

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import io
 import os
 import tempfile
 from collections.abc import Iterable, Iterator
@@ -36,6 +37,48 @@ class StagedBlob:
     """The first bytes, for cheap checks."""
 
 
+class BlobWriter:
+    """Bytes on their way to the disk, hashed as they come."""
+
+    def __init__(self, file: io.RawIOBase, path: Path, max_bytes: int | None) -> None:
+        self._file = file
+        self._path = path
+        self._max_bytes = max_bytes
+        self._digest = hashlib.sha256()
+        self._head = b""
+        self.size_bytes = 0
+
+    def write(self, chunk: bytes) -> None:
+        """Appends. Raises TooLarge, and Unavailable where the disk is full."""
+        self.size_bytes += len(chunk)
+        if self._max_bytes is not None and self.size_bytes > self._max_bytes:
+            raise TooLarge(
+                f"The file is larger than {self._max_bytes} bytes.",
+                param="file",
+                code="request_too_large",
+                remedy="Split it, or raise AFINA_MAX_UPLOAD_BYTES on the server.",
+            )
+        if len(self._head) < _HEAD_BYTES:
+            self._head += chunk[: _HEAD_BYTES - len(self._head)]
+        self._digest.update(chunk)
+        rest = memoryview(chunk)
+        with _plain_words():
+            while rest:
+                rest = rest[self._file.write(rest) or 0 :]
+
+    def finish(self) -> StagedBlob:
+        """Syncs the bytes; they have no name yet."""
+        with _plain_words():
+            os.fsync(self._file.fileno())
+            self._file.close()
+        return StagedBlob(self._path, self._digest.hexdigest(), self.size_bytes, self._head)
+
+    def discard(self) -> None:
+        """Drops what was written."""
+        self._file.close()
+        self._path.unlink(missing_ok=True)
+
+
 class LocalBlobs:
     """The blob store below a folder (DATA/blobs)."""
 
@@ -44,16 +87,21 @@ class LocalBlobs:
 
     def stage(self, source: Iterable[bytes], max_bytes: int | None = None) -> StagedBlob:
         """Streams `source` to the disk. Raises TooLarge beyond `max_bytes`."""
+        writer = self.writer(max_bytes)
+        try:
+            for chunk in source:
+                writer.write(chunk)
+            return writer.finish()
+        except BaseException:
+            writer.discard()
+            raise
+
+    def writer(self, max_bytes: int | None = None) -> BlobWriter:
+        """`stage` for bytes that are pushed: write, then `finish` or `discard`."""
         with _plain_words():
             self._staging.mkdir(parents=True, exist_ok=True, mode=0o700)
             number, name = tempfile.mkstemp(dir=self._staging)
-        path = Path(name)
-        try:
-            with _plain_words(), os.fdopen(number, "wb") as file:
-                return _write(file, path, source, max_bytes)
-        except BaseException:
-            path.unlink(missing_ok=True)
-            raise
+        return BlobWriter(os.fdopen(number, "wb", buffering=0), Path(name), max_bytes)
 
     def stage_file(self, path: Path) -> StagedBlob:
         """Stages a copy of the file `path`."""
@@ -119,29 +167,6 @@ class LocalBlobs:
     @property
     def _staging(self) -> Path:
         return self.root / "staging"
-
-
-def _write(
-    file: BinaryIO, path: Path, source: Iterable[bytes], max_bytes: int | None
-) -> StagedBlob:
-    digest = hashlib.sha256()
-    size = 0
-    head = b""
-    for chunk in source:
-        size += len(chunk)
-        if max_bytes is not None and size > max_bytes:
-            raise TooLarge(
-                f"The file is larger than {max_bytes} bytes.",
-                param="file",
-                remedy="Split it, or raise AFINA_MAX_UPLOAD_BYTES on the server.",
-            )
-        if len(head) < _HEAD_BYTES:
-            head += chunk[: _HEAD_BYTES - len(head)]
-        digest.update(chunk)
-        file.write(chunk)
-    file.flush()
-    os.fsync(file.fileno())
-    return StagedBlob(path, digest.hexdigest(), size, head)
 
 
 def _sync_folder(folder: Path) -> None:

@@ -22,9 +22,10 @@ from afina.store.tables import BLOB_REFS, BLOBS
 
 @dataclass(frozen=True)
 class Holder:
-    """What refers to a blob: a file by id, a model by name, or a job before it has a model."""
+    """What refers to a blob: a file by id, a model by name, a job before it has a model, or an
+    upload that still takes parts."""
 
-    kind: Literal["file", "model", "job"]
+    kind: Literal["file", "model", "job", "upload"]
     id: str
 
 

@@ -10,8 +10,9 @@ import pytest
 from starlette.requests import Request
 from starlette.types import Message
 
-from afina.api.multipart import Form, read_form
+from afina.api.multipart import FileField, Form, read_form
 from afina.errors import InvalidRequest, TooLarge
+from afina.store.blobs import LocalBlobs
 
 BODY = (
     b'--cut\r\nContent-Disposition: form-data; name="purpose"\r\n\r\nfine-tune\r\n'
@@ -36,7 +37,14 @@ def read(body: bytes, cut: int, folder: Path, max_bytes: int = 10_000) -> Form:
 
     headers = [(b"content-type", b"multipart/form-data; boundary=cut")]
     request = Request({"type": "http", "method": "POST", "headers": headers}, receive)
-    return asyncio.run(read_form(request, "file", max_bytes, folder))
+    blobs = LocalBlobs(folder)
+    field = FileField("file", max_bytes, lambda: blobs.writer(max_bytes))
+    return asyncio.run(read_form(request, field))
+
+
+def content(form: Form) -> bytes:
+    assert form.staged is not None
+    return form.staged.path.read_bytes()
 
 
 @pytest.mark.parametrize("cut", [1, 2, 3, 7, 64, 10_000])
@@ -45,8 +53,7 @@ def test_a_form_means_the_same_however_it_is_cut(cut: int, tmp_path: Path) -> No
     try:
         assert form.pairs == [("purpose", "fine-tune")]
         assert form.filename == "a.jsonl"
-        assert b"".join(form.pieces()) == b'{"a": "--cut\\r\\n"}\n' * 20
-        assert b"".join(form.pieces()) == b'{"a": "--cut\\r\\n"}\n' * 20
+        assert content(form) == b'{"a": "--cut\\r\\n"}\n' * 20
     finally:
         form.close()
 
@@ -64,9 +71,11 @@ def test_a_file_may_be_as_large_as_the_limit_and_no_larger(tmp_path: Path) -> No
         read(BODY, 100, tmp_path, size - 1)
 
 
-def test_a_spooled_file_has_no_name_on_the_disk(tmp_path: Path) -> None:
+def test_a_form_that_is_closed_or_refused_leaves_no_bytes(tmp_path: Path) -> None:
     big = BODY.replace(b'{"a": "--cut\\r\\n"}\n' * 20, b"x" * 3_000_000)
     form = read(big, 100_000, tmp_path, 4_000_000)
-    assert sum(len(piece) for piece in form.pieces()) == 3_000_000
-    assert list(tmp_path.iterdir()) == []
+    assert len(content(form)) == 3_000_000
     form.close()
+    with pytest.raises(TooLarge):
+        read(big, 100_000, tmp_path, 2_000_000)
+    assert list((tmp_path / "staging").iterdir()) == []

@@ -68,7 +68,7 @@ def test_names_that_cannot_be_shown_are_refused(
     assert caught.value.param == "file"
 
 
-@pytest.mark.parametrize("purpose", ["batch", "fine-tune-results", "", "x" * 1000])
+@pytest.mark.parametrize("purpose", ["vision", "fine-tune-results", "", "x" * 1000])
 def test_only_purposes_that_are_served_are_taken(
     platform: Platform, caller: Caller, purpose: str
 ) -> None:

@@ -5,9 +5,14 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from tests.platforms import publish, run_to_running, start_job, upload
+import pytest
+from tests.platforms import clock_of, publish, run_to_running, start_job, upload
 
 from afina.domain.accounts import Caller
+from afina.domain.uploads import OPEN_S
+from afina.errors import InvalidRequest
+from afina.service import uploads
+from afina.service.files import NewFile
 from afina.service.platform import Platform
 from afina.service.sweep import sweep
 
@@ -60,3 +65,20 @@ def test_folders_of_unknown_jobs_and_bytes_are_swept(platform: Platform, caller:
     assert sweep(platform).folders == 2
     assert [folder.exists() for folder in folders] == [False, False, True, True]
     assert not any((platform.settings.data / "trash").iterdir())
+
+
+def test_an_upload_that_nobody_completes_expires_with_its_bytes(
+    platform: Platform, caller: Caller
+) -> None:
+    new = uploads.NewUpload(NewFile("a.jsonl", "fine-tune"), 10, "text/jsonl")
+    upload_ = uploads.create_upload(platform, caller, new)
+    staged = platform.blobs.stage([b"ten bytes."])
+    part = uploads.add_part(platform, caller, upload_.id, staged)
+    clock_of(platform).advance(OPEN_S)
+    with pytest.raises(InvalidRequest, match="is expired"):
+        uploads.complete_upload(platform, caller, upload_.id, [part.id])
+    sweep(platform)
+    assert list(platform.blobs.stored()) == []
+    assert list(platform.blobs.staged_files()) == []
+    with pytest.raises(InvalidRequest, match="is expired"):
+        uploads.cancel_upload(platform, caller, upload_.id)

@@ -21,9 +21,10 @@ from afina.api.answers import (
 )
 from afina.api.call import Caller_
 from afina.api.documents import ERRORS, documented, multipart
-from afina.api.multipart import read_form
+from afina.api.multipart import FileField, read_form
 from afina.api.query import nested, query
 from afina.api.requests import FileListQuery, NoQuery, UploadForm, refuse_purpose
+from afina.api.retries import idempotency_of
 from afina.domain.files import Purpose
 from afina.errors import InvalidRequest
 from afina.service import files
@@ -44,28 +45,25 @@ _PIECE_BYTES = 256 * 1024
 async def upload(call: Caller_) -> Response:
     """Multipart with `file`, `purpose` and, if it shall expire, `expires_after[anchor]` and
     `expires_after[seconds]`, in any order."""
-    settings = call.parts.settings
-    form = await read_form(
-        call.request, "file", settings.max_upload_bytes, settings.data / "uploads"
-    )
+    platform = call.platform
+    most = platform.settings.max_upload_bytes
+    field = FileField("file", most, lambda: platform.blobs.writer(most))
+    form = await read_form(call.request, field)
     try:
         asked = parse(UploadForm, nested(form.pairs))
-        refuse_purpose(asked)
-        if form.file is None or form.filename is None:
+        refuse_purpose(asked.purpose)
+        if form.staged is None or form.filename is None:
             raise InvalidRequest(
                 "Missing required parameter: 'file'.",
                 param="file",
                 code="missing_required_parameter",
             )
         expires = None if asked.expires_after is None else asked.expires_after.seconds
+        new = files.NewFile(form.filename, asked.purpose, expires)
+        # The form's own bytes differ from try to try (its boundary does): the file's hash counts.
+        asked_before = idempotency_of(call.request, b"", "POST /v1/files")
         stored = await to_thread.run_sync(
-            files.upload_file,
-            call.platform,
-            call.caller,
-            form.pieces(),
-            form.filename,
-            asked.purpose,
-            expires,
+            files.keep_file, platform, call.caller, form.staged, new, asked_before
         )
     finally:
         form.close()
