@@ -11,6 +11,7 @@ white space) is cut off from them, since the model can only be asked for what fo
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -23,10 +24,11 @@ from numpy.typing import NDArray
 
 from afina.errors import BaseRefused, InvalidRequest
 from afina.text import tools as tool_text
+from afina.text.calls import OWN, CallSyntax, learn_calls
 from afina.text.conversation import Conversation, Dialect, read_conversation
 from afina.text.encoding import Encoded, TemplateText, TextEncoder
 from afina.text.marks import mark_conversation
-from afina.text.template import ChatTemplate, read_template
+from afina.text.template import ChatTemplate, TemplateRefused, read_template
 from afina.text.tokenizer import ChatTokenizer
 from afina.text.turns import TurnText, find_turns, header_places, learn_template, turns_by_prefix
 
@@ -64,10 +66,14 @@ class Renderer:
         self.tokenizer: ChatTokenizer = tokenizer.with_control(facts.control_texts)
         self._encoder = TextEncoder(self.tokenizer)
         self._facts = facts
-        native = self._template.knows_tools
+        syntax = self._learn_calls()
+        self.calls: CallSyntax = OWN if syntax is None else syntax
+        """How the model writes calls of tools."""
+        native = syntax is not None
         self._dialect = Dialect(native, developer=self._template.mentions("developer"))
         self.tools_format: str = "native" if native else tool_text.FORMAT
-        """`native` where the template knows tools, else the id of our own format."""
+        """`native` where the template knows tools and writes calls that can be read back, else
+        the id of our own format."""
         self.end_tokens: tuple[int, ...] = _end_tokens(folder, self.tokenizer, facts.end_text)
         """Ids that end an assistant's turn."""
         self.context_tokens: int = _context_tokens(folder)
@@ -128,6 +134,35 @@ class Renderer:
                 else tuple(_row(r, t) for r, t in results if isinstance(r, Encoded))
             )
         return done
+
+    @functools.cached_property
+    def call_tokens(self) -> tuple[int, ...]:
+        """Control tokens that are part of the text of calls."""
+        syntax = self.calls
+        text = "\0".join((syntax.opening, syntax.middle, syntax.between, syntax.closing))
+        return tuple(piece.id for piece in self.tokenizer.control if piece.text in text)
+
+    def _learn_calls(self) -> CallSyntax | None:
+        """How the template writes calls; None where it knows none or they cannot be read back."""
+        if not self._template.knows_tools:
+            return None
+        user = {"role": "user", "content": "Afinare?"}
+        tool = {"name": "afina_probe", "description": "", "parameters": {"type": "object"}}
+        tools = [{"type": "function", "function": tool}]
+
+        def write(message: Mapping[str, Any]) -> str:
+            prompt = self._template.render([user], tools, generation=True)
+            whole = self._template.render([user, message], tools)
+            text = whole.removesuffix(self._facts.trailing)
+            ends = list(self.tokenizer.control_pattern.finditer(text))
+            if not whole.startswith(prompt) or not ends:
+                return ""
+            return text[len(prompt) : ends[-1].start()]
+
+        try:
+            return learn_calls(write, [piece.text for piece in self.tokenizer.control])
+        except TemplateRefused:
+            return None
 
     def _encode_all(self, texts: list[TemplateText]) -> list[Encoded | InvalidRequest]:
         try:

@@ -19,6 +19,10 @@ _INTRODUCTION: Final = (
 )
 
 
+OWN_CALL: Final = ('<tool_call>{"name": "', '", "arguments": ', "}</tool_call>")
+"""What stands before a call's name, between name and arguments, and after the arguments."""
+
+
 def definitions_text(tools: Sequence[Mapping[str, Any]]) -> str:
     """What the system message says of the tools."""
     lines = (_json(tool.get("function", tool)) for tool in tools)
@@ -27,10 +31,9 @@ def definitions_text(tools: Sequence[Mapping[str, Any]]) -> str:
 
 def calls_text(content: str, calls: Sequence[Mapping[str, Any]]) -> str:
     """An assistant's turn: what it says, then its calls."""
+    before, middle, after = OWN_CALL
     lines = [
-        "<tool_call>"
-        + _json({"name": call["name"], "arguments": call["arguments"]})
-        + "</tool_call>"
+        before + _json(call["name"])[1:-1] + middle + _json(call["arguments"]) + after
         for call in calls
     ]
     return "\n".join([content, *lines] if content else lines)
