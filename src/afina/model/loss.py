@@ -18,7 +18,7 @@ class _SummedLoss(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any, logits_KV: torch.Tensor, targets_K: torch.Tensor, weights_K: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         losses = torch.empty(len(targets_K), dtype=torch.float32)
         chosen = torch.empty_like(targets_K)
         grad = torch.empty_like(logits_KV) if ctx.needs_input_grad[0] else None
@@ -33,8 +33,8 @@ class _SummedLoss(torch.autograd.Function):
                 grad[rows] = logs.mul_(weights_K[rows, None])
         ctx.grad = grad
         right = (chosen == targets_K).to(weights_K.dtype).mul_(weights_K).sum()
-        ctx.mark_non_differentiable(right)
-        return (losses * weights_K).sum(), right
+        ctx.mark_non_differentiable(right, losses)
+        return (losses * weights_K).sum(), right, losses
 
     @staticmethod
     def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
@@ -45,12 +45,13 @@ class _SummedLoss(torch.autograd.Function):
 
 def summed_loss(
     logits_KV: torch.Tensor, targets_K: torch.Tensor, weights_K: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Σ weight · −log p(target), and Σ weight where the target is the first choice.
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Σ weight · −log p(target), Σ weight where the target is the first choice, and −log p(target)
+    of each position `[K]`, which carries no gradient.
 
     Weights are fp32, one over the step's learned tokens; a weight of 0 is padding.
     """
-    loss, right = _SummedLoss.apply(  # type: ignore[no-untyped-call]
+    loss, right, losses_K = _SummedLoss.apply(  # type: ignore[no-untyped-call]
         logits_KV, targets_K, weights_K
     )
-    return loss, right
+    return loss, right, losses_K

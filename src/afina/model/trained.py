@@ -108,6 +108,15 @@ class TrainedAdapter:
             self.views[name].a.copy_(weights[name][0])
             self.views[name].b.copy_(weights[name][1])
 
+    def start_from(self, weights: Mapping[str, tuple[torch.Tensor, torch.Tensor]]) -> None:
+        """Goes on from published weights. Raises ValueError if they are of other layers."""
+        if sorted(weights) != self.names:
+            raise ValueError("the weights to go on from are of other layers")
+        for name in self.names:
+            for master, side in zip(self.master_views(name), weights[name], strict=True):
+                master.copy_(side)
+        self.refresh()
+
     def delta(self, name: str, x: torch.Tensor) -> torch.Tensor:
         """The low-rank term alone, without gradients for the matrices."""
         view = self.views[name]

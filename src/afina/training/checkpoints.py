@@ -22,8 +22,7 @@ from safetensors.torch import load, save
 
 from afina.domain.codec import decode, encode
 from afina.domain.runs import RECORD, CheckpointRecord, RunPaths
-from afina.model.peft_files import CONFIG, WEIGHTS, AdapterConfig, adapter_bytes
-from afina.model.trained import TrainedAdapter
+from afina.training.network import Network
 from afina.training.optimizer import AdamW
 
 MASTERS: Final = "masters.safetensors"
@@ -67,8 +66,7 @@ class Snapshot:
 def write_checkpoint(
     paths: RunPaths,
     snapshot: Snapshot,
-    adapter: TrainedAdapter,
-    config: AdapterConfig,
+    network: Network,
     optimizer: AdamW,
 ) -> Path:
     """Writes a checkpoint, durably, and returns its folder."""
@@ -78,9 +76,8 @@ def write_checkpoint(
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     contents = {
-        WEIGHTS: adapter_bytes(adapter.publish()),
-        CONFIG: config.to_bytes(),
-        MASTERS: save({"masters": adapter.masters}),
+        **network.files(),
+        MASTERS: save({"masters": network.adapter.masters}),
         OPTIMIZER: save({"first": optimizer.first, "second": optimizer.second}),
         STATE: _json_bytes(snapshot.state),
     }
@@ -131,17 +128,17 @@ def read_checkpoint(folder: Path, *, deep: bool = True) -> Found | None:
     return Found(folder, record, state)
 
 
-def load_checkpoint(found: Found, adapter: TrainedAdapter, optimizer: AdamW) -> None:
+def load_checkpoint(found: Found, network: Network, optimizer: AdamW) -> None:
     """Puts weights and moments back."""
     masters = load((found.folder / MASTERS).read_bytes())["masters"]
     moments = load((found.folder / OPTIMIZER).read_bytes())
     for target, source in (
-        (adapter.masters, masters),
+        (network.adapter.masters, masters),
         (optimizer.first, moments["first"]),
         (optimizer.second, moments["second"]),
     ):
         target.copy_(source)
-    adapter.refresh()
+    network.adapter.refresh()
 
 
 def sweep_checkpoints(paths: RunPaths, keep_epochs: int) -> list[Found]:

@@ -14,14 +14,14 @@ import torch
 from afina.domain.runs import ParityPrompt, ParityRow
 from afina.model.packed import Masks, group_spans
 from afina.model.slots import AdvanceContext, PrefillContext, SlotCache
-from afina.training.network import TrainedNetwork
+from afina.training.network import Network
 from afina.training.packing import Bin, pack_rows
 
 TOP = 20
 
 
 def greedy_rows(
-    network: TrainedNetwork,
+    network: Network,
     prompts: Sequence[ParityPrompt],
     new_tokens: int,
     end_tokens: Sequence[int],
@@ -73,7 +73,7 @@ class _Row:
 
 
 def _prefill(
-    network: TrainedNetwork,
+    network: Network,
     prompts: Sequence[ParityPrompt],
     lengths: Sequence[int],
     capacities: Sequence[int],
@@ -88,7 +88,7 @@ def _prefill(
 
 
 def _prefill_bin(
-    network: TrainedNetwork, prompts: Sequence[ParityPrompt], packed: Bin, cache: SlotCache
+    network: Network, prompts: Sequence[ParityPrompt], packed: Bin, cache: SlotCache
 ) -> torch.Tensor:
     ids = torch.zeros(1, packed.capacity, dtype=torch.int64)
     positions = torch.zeros_like(ids)
@@ -114,7 +114,7 @@ def _prefill_bin(
 
 
 def _advance(
-    network: TrainedNetwork, ids: torch.Tensor, positions: torch.Tensor, cache: SlotCache
+    network: Network, ids: torch.Tensor, positions: torch.Tensor, cache: SlotCache
 ) -> torch.Tensor:
     out = network.model(
         input_ids=ids[None],

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import torch
 
 from afina.model.packed import Masks
-from afina.training.bins import Rows, make_bin, plan_bins
-from afina.training.network import TrainedNetwork
+from afina.training.bins import Rows, plan_bins
+from afina.training.network import Network
 from afina.training.packing import epoch_order
 
 _ORDER_KEY = 1 << 40
@@ -23,7 +23,7 @@ def batch_rows(rows: int, size: int, seed: int, number: int) -> tuple[int, ...]:
 
 
 def evaluate(
-    network: TrainedNetwork, rows: Rows, chosen: Sequence[int], capacities: Sequence[int]
+    network: Network, rows: Rows, chosen: Sequence[int], capacities: Sequence[int]
 ) -> tuple[float, float]:
     """Mean loss and accuracy over the learned tokens of the chosen rows; 0 and 0 without any."""
     masks = Masks()
@@ -31,8 +31,8 @@ def evaluate(
     learned = 0
     with torch.no_grad():
         for packed in plan_bins(rows, chosen, capacities):
-            tensors = make_bin(rows, packed, masks)
-            part_loss, part_right = network.loss(tensors, 1)
+            tensors = network.make_bin(rows, packed, masks)
+            part_loss, part_right, _ = network.loss(tensors, 1)
             loss += float(part_loss)
             right += float(part_right)
             learned += tensors.learned

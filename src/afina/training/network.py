@@ -1,6 +1,15 @@
-"""A base model with the run's adapter in it: the forward pass of a bin and its loss."""
+"""The network that a run trains: the forward pass of a bin, its loss, and what is published.
+
+What differs between kinds of tuning (adapters, or weights of one's own) is behind `Network`; loop,
+optimiser and checkpoints know masters and gradients in flat tensors, and files.
+"""
 
 from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 from torch import nn
@@ -9,35 +18,59 @@ from afina.domain.runs import LoraSpec
 from afina.model.base import LoadedBase
 from afina.model.lora import LoraLinear, put_lora_layers
 from afina.model.loss import summed_loss
+from afina.model.packed import Masks
+from afina.model.peft_files import CONFIG, WEIGHTS, AdapterConfig, adapter_bytes, read_adapter
 from afina.model.trained import TrainedAdapter
-from afina.training.bins import BinTensors
+from afina.training.bins import BinTensors, Rows, make_bin
+from afina.training.packing import Bin
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
-class _Unset:
-    """Stands for the adapter while the layers that it needs are being found."""
+class Trained(Protocol):
+    """What a run moves: fp32 masters and their gradients, flat."""
 
-    def delta(self, name: str, x: torch.Tensor) -> torch.Tensor | None:
-        raise RuntimeError(f"{name} was called before its adapter was set ({tuple(x.shape)})")
+    masters: torch.Tensor
+    grads: torch.Tensor
+    dropout_generator: torch.Generator | None
+
+    def refresh(self) -> None:
+        """Copies the masters into the precision that the network computes in."""
+        ...
 
 
-class TrainedNetwork:
-    """The network that a run tunes."""
+class Network(ABC):
+    """A base model and what a run trains in it."""
 
-    def __init__(self, base: LoadedBase, spec: LoraSpec, seed: int) -> None:
-        self.base = base
-        self.model = base.model
-        names = put_lora_layers(self.model, spec.target_modules, _Unset())
-        layers = {name: self._layer(name) for name in names}
-        dtype = next(self.model.parameters()).dtype
-        self.adapter = TrainedAdapter({n: m.base for n, m in layers.items()}, spec, dtype, seed)
-        for layer in layers.values():
-            layer.set_adapters(self.adapter)
+    base: LoadedBase
+    adapter: Trained
 
-    def _layer(self, name: str) -> LoraLinear:
-        module: nn.Module = self.model.get_submodule(name)
-        if not isinstance(module, LoraLinear):
-            raise TypeError(f"{name} is no LoRA layer")
-        return module
+    @property
+    def model(self) -> PreTrainedModel:
+        return self.base.model
+
+    @abstractmethod
+    def files(self) -> dict[str, bytes]:
+        """The files of the tune as they are published, made from the masters."""
+
+    @abstractmethod
+    def load_files(self, folder: Path, *, into_masters: bool) -> None:
+        """Computes with the published files in `folder` from now on; with `into_masters` the run
+        goes on from them."""
+
+    def prepare(
+        self,
+        rows: Rows,
+        folder: Path,  # noqa: ARG002
+        interrupted: Callable[[], bool],  # noqa: ARG002
+    ) -> Rows:
+        """What can be computed once for all epochs, kept in `folder`; the rows that know of it."""
+        return rows
+
+    def make_bin(self, rows: Rows, packed: Bin, masks: Masks) -> BinTensors:
+        """Tensors for the rows of one bin."""
+        return make_bin(rows, packed, masks)
 
     def logits(self, tensors: BinTensors) -> torch.Tensor:
         """Logits `[K, V]` at the kept positions."""
@@ -51,7 +84,50 @@ class TrainedNetwork:
         logits: torch.Tensor = out.logits[0]
         return logits
 
-    def loss(self, tensors: BinTensors, learned: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """The bin's part of the mean loss and of the token accuracy over `learned` tokens."""
+    def loss(
+        self, tensors: BinTensors, learned: int
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """The bin's part of the mean loss and of the token accuracy over `learned` tokens, and the
+        loss of each kept position `[K]`."""
         weights = tensors.weights_K / max(learned, 1)
         return summed_loss(self.logits(tensors), tensors.targets_K, weights)
+
+
+class _Unset:
+    """Stands for the adapter while the layers that it needs are being found."""
+
+    def delta(self, name: str, x: torch.Tensor) -> torch.Tensor | None:
+        raise RuntimeError(f"{name} was called before its adapter was set ({tuple(x.shape)})")
+
+
+class TrainedNetwork(Network):
+    """A frozen base with LoRA layers."""
+
+    def __init__(self, base: LoadedBase, spec: LoraSpec, seed: int, base_id: str = "") -> None:
+        self.base = base
+        self.config = AdapterConfig.of(spec, base_id)
+        names = put_lora_layers(self.model, spec.target_modules, _Unset())
+        layers = {name: self._layer(name) for name in names}
+        dtype = next(self.model.parameters()).dtype
+        linears = {n: m.base for n, m in layers.items()}
+        self.adapter: TrainedAdapter = TrainedAdapter(linears, spec, dtype, seed)
+        for layer in layers.values():
+            layer.set_adapters(self.adapter)
+
+    def _layer(self, name: str) -> LoraLinear:
+        module: nn.Module = self.model.get_submodule(name)
+        if not isinstance(module, LoraLinear):
+            raise TypeError(f"{name} is no LoRA layer")
+        return module
+
+    def files(self) -> dict[str, bytes]:
+        """PEFT's two files."""
+        return {WEIGHTS: adapter_bytes(self.adapter.publish()), CONFIG: self.config.to_bytes()}
+
+    def load_files(self, folder: Path, *, into_masters: bool) -> None:
+        """See Network."""
+        _, pairs = read_adapter(folder / CONFIG, folder / WEIGHTS)
+        if into_masters:
+            self.adapter.start_from(pairs)
+        else:
+            self.adapter.load_published(pairs)

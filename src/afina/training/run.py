@@ -25,7 +25,6 @@ from afina.domain.runs import ParityRow, RunCheckpoint, RunPaths, RunResult, Run
 from afina.errors import TrainingFailed
 from afina.model.base import load_base
 from afina.model.folder import read_record
-from afina.model.peft_files import CONFIG, WEIGHTS, AdapterConfig, read_adapter
 from afina.training.bins import Rows
 from afina.training.checkpoints import (
     RunState,
@@ -41,7 +40,7 @@ from afina.training.checkpoints import (
 from afina.training.decoding import greedy_rows
 from afina.training.evaluation import batch_rows, evaluate
 from afina.training.events import EventLog
-from afina.training.network import TrainedNetwork
+from afina.training.network import Network, TrainedNetwork
 from afina.training.optimizer import AdamW, learning_rate
 from afina.training.signals import Stop, read_wish
 from afina.training.steps import Interrupted, Stepper, StepResult
@@ -128,8 +127,7 @@ class _Run:
         )
         _check_base(spec)
         base = load_base(Path(spec.base.path), spec.precision)
-        self.network = TrainedNetwork(base, spec.lora, spec.seed)
-        self.config = AdapterConfig.of(spec.lora, spec.base.id)
+        self.network: Network = TrainedNetwork(base, spec.lora, spec.seed, spec.base.id)
         self.optimizer = AdamW(spec.optimizer, self.network.adapter.masters)
         self.stepper = Stepper(spec, self.network, self.optimizer, self.rows)
         self.total_steps = self.stepper.steps_per_epoch * spec.epochs
@@ -148,7 +146,7 @@ class _Run:
             events = EventLog(self.paths.events, clock=self.clock)
             events.append("started", self._facts())
             return events
-        load_checkpoint(found, self.network.adapter, self.optimizer)
+        load_checkpoint(found, self.network, self.optimizer)
         self.state = found.state
         events = EventLog(
             self.paths.events,
@@ -243,8 +241,7 @@ class _Run:
             next_sequence=self.events.next_sequence,
             environment=environment_of(self.spec.threads),
         )
-        adapter = self.network.adapter
-        folder = write_checkpoint(self.paths, snapshot, adapter, self.config, self.optimizer)
+        folder = write_checkpoint(self.paths, snapshot, self.network, self.optimizer)
         self._saved_at = self.clock.monotonic()
         self.saved_step = self.state.step
         self.hooks.at("saved", self.state.step)
@@ -306,8 +303,7 @@ class _Run:
         return result
 
     def _parity(self, folder: Path) -> tuple[ParityRow, ...]:
-        _, pairs = read_adapter(folder / CONFIG, folder / WEIGHTS)
-        self.network.adapter.load_published(pairs)
+        self.network.load_files(folder, into_masters=False)
         return greedy_rows(
             self.network,
             self.spec.parity_prompts,

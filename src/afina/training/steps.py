@@ -7,8 +7,8 @@ they lie in: each bin adds its sum divided by the step's count.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -18,10 +18,11 @@ from afina.domain.mixing import mixed_key
 from afina.domain.runs import RunSpec
 from afina.errors import TrainingFailed
 from afina.model.packed import Masks
-from afina.training.bins import BinTensors, Rows, make_bin, plan_bins
-from afina.training.network import TrainedNetwork
+from afina.training.bins import BinTensors, Rows, plan_bins
+from afina.training.network import Network
 from afina.training.optimizer import AdamW
 from afina.training.packing import (
+    Bin,
     epoch_order,
     rows_of_step,
     steps_in_epoch,
@@ -40,14 +41,14 @@ class StepResult:
     accuracy: float
     tokens: int
     learned: int
+    row_losses: Mapping[int, float] = field(default_factory=dict)
+    """The mean loss of each row that has learned tokens, as the step met it."""
 
 
 class Stepper:
     """Takes the steps of a run; what step N does depends on N, the spec and the weights alone."""
 
-    def __init__(
-        self, spec: RunSpec, network: TrainedNetwork, optimizer: AdamW, rows: Rows
-    ) -> None:
+    def __init__(self, spec: RunSpec, network: Network, optimizer: AdamW, rows: Rows) -> None:
         self.spec = spec
         self.network = network
         self.optimizer = optimizer
@@ -72,41 +73,43 @@ class Stepper:
         # dropout draws one mask for each token, so with it no token can stand for several chats
         share = self.spec.lora.dropout == 0
         packed = plan_bins(self.rows, chosen, self.spec.bin_capacities, share=share)
-        bins = [make_bin(self.rows, one, self._masks) for one in packed]
+        bins = [self.network.make_bin(self.rows, one, self._masks) for one in packed]
         learned = sum(one.learned for one in bins)
         tokens = int(sum(self.lengths[row] for row in chosen))
         if not learned:
             return StepResult(0.0, 0.0, tokens, 0)
         loss = accuracy = 0.0
+        of_rows: dict[int, float] = {}
         self.network.adapter.grads.zero_()
-        for number, tensors in enumerate(bins):
+        for number, (one, tensors) in enumerate(zip(packed, bins, strict=True)):
             if interrupted():
                 raise Interrupted
             part = self._backward(tensors, learned, step, number)
             loss += part[0]
             accuracy += part[1]
+            of_rows |= row_losses(self.rows, one, part[2])
         norm = self.optimizer.update(self.network.adapter.grads, step)
         if not (math.isfinite(loss) and math.isfinite(norm)):
             raise self._not_finite(step, loss)
         self.network.adapter.refresh()
-        return StepResult(loss, accuracy, tokens, learned)
+        return StepResult(loss, accuracy, tokens, learned, of_rows)
 
     def _backward(
         self, tensors: BinTensors, learned: int, step: int, number: int
-    ) -> tuple[float, float]:
+    ) -> tuple[float, float, torch.Tensor]:
         adapter = self.network.adapter
         if self.spec.lora.dropout > 0:
             key = mixed_key(self.spec.seed, 2, step, number)
             adapter.dropout_generator = torch.Generator().manual_seed(key)
         try:
-            loss, right = self.network.loss(tensors, learned)
+            loss, right, losses_K = self.network.loss(tensors, learned)
             value = float(loss.detach())
             if not math.isfinite(value):
                 raise self._not_finite(step, value)
             loss.backward()  # type: ignore[no-untyped-call]
         finally:
             adapter.dropout_generator = None
-        return value, float(right)
+        return value, float(right), losses_K
 
     def _rows_of(self, step: int) -> tuple[int, ...]:
         epoch = self.epoch_of(step)
@@ -123,3 +126,14 @@ class Stepper:
             remedy="Lower learning_rate_multiplier, and look at the rows for odd texts. "
             "The last checkpoint before that step is kept.",
         )
+
+
+def row_losses(rows: Rows, packed: Bin, losses_K: torch.Tensor) -> dict[int, float]:
+    """The mean of each row's own positions of a bin, whose rows stand in `losses_K` in order."""
+    found = {}
+    start = 0
+    for number in packed.rows:
+        count = int(rows.row(number)[1][1:].sum())
+        found[number] = float(losses_K[start : start + count].mean())
+        start += count
+    return found

@@ -77,7 +77,7 @@ def loss_and_gradient(
     made.adapter.grads.zero_()
     total = 0.0
     for one in bins:
-        loss, _ = made.loss(make_bin(rows, one, Masks()), rows.learned)
+        loss, _, _ = made.loss(make_bin(rows, one, Masks()), rows.learned)
         loss.backward()  # type: ignore[no-untyped-call]
         total += float(loss.detach())
     return total, made.adapter.grads.clone()

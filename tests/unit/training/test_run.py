@@ -228,8 +228,8 @@ def test_a_loss_that_is_no_number_fails_by_its_step_and_keeps_the_checkpoint(
     calls = {"step": 0}
 
     def loss(self: TrainedNetwork, tensors: object, learned: int) -> object:
-        value, right = real(self, tensors, learned)  # type: ignore[arg-type]
-        return (value * float("nan") if calls["step"] == 5 else value), right
+        value, right, losses = real(self, tensors, learned)  # type: ignore[arg-type]
+        return (value * float("nan") if calls["step"] == 5 else value), right, losses
 
     monkeypatch.setattr(TrainedNetwork, "loss", loss)
     hooks = Hooks(lambda point, step: calls.update(step=step) if point == "step" else None)
