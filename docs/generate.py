@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from afina.cli.reference import reference
-from afina.data.rules.registry import catalogue
+from afina.data.rules.pages import catalogue
 
 HERE = Path(__file__).parent
 

@@ -1,4 +1,4 @@
-"""Checks a chat JSONL file against the rules, in one streaming pass of flat memory.
+"""Checks a training file against the rules, in one streaming pass of flat memory.
 
 The same function gives the verdict for the command, the upload and the job. What it keeps of a
 file is a fixed number of findings, and a few bytes a row (hashes and numbers of lines).
@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from afina.data.inspection import Inspection
+from afina.data.kinds import RowKind
 from afina.data.limits import CheckLimits
 from afina.data.lines import LineReader
 from afina.domain.findings import Finding
@@ -29,6 +30,8 @@ class CheckReport:
 
     file: str
     limits: CheckLimits
+    kind: RowKind
+    """What the rows are."""
     bytes_total: int
     rows_total: int
     rows_usable: int
@@ -95,6 +98,7 @@ def check_file(
     return CheckReport(
         file=inspection.name,
         limits=limits,
+        kind=inspection.kind or RowKind.CHAT,
         bytes_total=reader.bytes_total,
         rows_total=inspection.rows_total,
         rows_usable=inspection.rows_total - len(inspection.bad_lines),

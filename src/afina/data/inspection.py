@@ -10,20 +10,25 @@ import hashlib
 from array import array
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import msgspec
 import numpy as np
 
+from afina.data.kinds import RowKind, kind_of_file
 from afina.data.limits import CheckLimits
 from afina.data.lines import SourceLine
-from afina.data.rows import chat_of, quick_value, slow_value
+from afina.data.pair_habits import PairHabits
+from afina.data.rendering import Written, forged_messages, write_rows, writes_names
+from afina.data.rows import quick_value, slow_value
 from afina.data.rules import registry
 from afina.data.rules.plain import is_plainly_good
-from afina.data.rules.rule import Fault, FileFacts, LineFacts, RenderedFacts, Rule
+from afina.data.rules.preference import messages_of_preference
+from afina.data.rules.rule import Fault, FileFacts, LineFacts, RenderedFacts, Rule, Unused
 from afina.domain.findings import Finding, Severity
 from afina.errors import InvalidRequest
-from afina.text.renderer import Renderer, TokenRow
+from afina.text.renderer import Renderer
 
 _BATCH_ROWS = 512
 _BATCH_BYTES = 4 << 20
@@ -46,6 +51,12 @@ class Inspection:
         self.learned_tokens = 0
         self.longest_row = 0
         self.training_rows = 0
+        self.kind: RowKind | None = None
+        """None until the first row was read."""
+        self._habits = PairHabits()
+        self._parallel = Unused()
+        self._names = Unused()
+        self._names_count = renderer is None or writes_names(renderer)
         self._first_blank: int | None = None
         self._last_line = 0
         self._findings: list[Finding] = []
@@ -83,10 +94,18 @@ class Inspection:
             last_line=self._last_line if self.is_hopeless else None,
             min_rows=self.limits.min_rows,
             duplicates=self._duplicates(),
+            max_rows=self.limits.max_rows if self.kind is RowKind.RFT else None,
+            parallel_flags=self._parallel,
+            names=self._names,
         )
         for rule in registry.FILE_RULES:
             for fault in rule.find(facts):
                 self._note(rule, fault, fault.line)
+        if self.kind is RowKind.PROMPT_COMPLETION:
+            habits = self._habits.facts()
+            for habit in registry.PAIR_FILE_RULES:
+                for fault in habit.find(habits):
+                    self._note(habit, fault, fault.line)
 
     @property
     def is_hopeless(self) -> bool:
@@ -108,10 +127,15 @@ class Inspection:
         if row is msgspec.UNSET:
             return False
         before = self.errors
-        if not is_plainly_good(row) and self._row_rules(row, line.number):
+        if self.kind is None:
+            self.kind = kind_of_file(row, self.limits.kinds)
+        plain = self.kind is RowKind.CHAT and is_plainly_good(row)
+        if not plain and self._row_rules(row, line.number):
             self._message_rules(row, line.number)
         if self.errors > before:
             return False
+        if not plain:
+            self._note_unused(row, line.number)
         digest = hashlib.blake2b(line.raw or b"", digest_size=8).digest()
         self._hashes.append(int.from_bytes(digest, "little"))
         self._lines.append(line.number)
@@ -146,7 +170,8 @@ class Inspection:
 
     def _row_rules(self, row: Any, line: int) -> bool:
         """Whether messages can be looked at."""
-        for rule in registry.ROW_RULES:
+        assert self.kind is not None, "the first row decides the kind"
+        for rule in registry.ROW_RULES_OF_KIND[self.kind]:
             faults = list(rule.find(row))
             if faults:
                 self._note_all(rule, faults, line)
@@ -155,15 +180,27 @@ class Inspection:
         return True
 
     def _message_rules(self, row: dict[str, Any], line: int) -> None:
-        for number, message in enumerate(row["messages"], 1):
-            if not isinstance(message, dict):
-                continue
+        for number, prefix, message in _messages(self.kind, row):
             for rule in registry.MESSAGE_RULES:
                 faults = list(rule.find(message))
                 for fault in faults:
-                    self._note(rule, fault, line, number)
+                    field = f"{prefix}{fault.field}" if fault.field else None
+                    self._note(rule, replace(fault, field=field), line, number)
                 if faults and rule.stops:
                     break
+
+    def _note_unused(self, row: dict[str, Any], line: int) -> None:
+        """Counts what is allowed in a row and may have no effect."""
+        if self.kind is RowKind.PROMPT_COMPLETION:
+            self._habits.add(line, row["prompt"], row["completion"])
+            return
+        chat = row["input"] if self.kind is RowKind.PREFERENCE else row
+        if "parallel_tool_calls" in chat:
+            self._parallel = _one_more(self._parallel, line)
+        if not self._names_count:
+            for _, _, message in _messages(self.kind, row):
+                if message.get("name") is not None and message.get("role") != "function":
+                    self._names = _one_more(self._names, line)
 
     def _render(self) -> None:
         """Renders the rows that wait, and runs the rules over what comes out."""
@@ -174,19 +211,21 @@ class Inspection:
             self.limits.max_row_tokens or self._renderer.context_tokens,
             self._renderer.context_tokens,
         )
-        results = self._renderer.training_rows(chat_of(row) for _, _, row in waiting)
+        assert self.kind is not None, "rows wait only after the first was read"
+        results = write_rows(self.kind, [row for _, _, row in waiting], self._renderer)
         for (line, example, row), result in zip(waiting, results, strict=True):
-            facts = _rendered_facts(row, result, limit, self._renderer)
+            forged = forged_messages(self.kind, row, self._renderer)
+            facts = _rendered_facts(self.kind, result, limit, forged)
             before = self.errors
             for rule in registry.RENDERED_RULES:
                 self._note_all(rule, rule.find(facts), line)
-            if self.errors > before:
+            if self.errors > before or isinstance(result, InvalidRequest):
                 self._bad(line, example)
                 continue
-            self.tokens += sum(facts.lengths)
-            self.learned_tokens += facts.learned_tokens
-            self.longest_row = max(self.longest_row, *facts.lengths)
-            self.training_rows += len(facts.lengths)
+            self.tokens += sum(result.lengths)
+            self.learned_tokens += sum(result.learned)
+            self.longest_row = max(self.longest_row, *result.lengths)
+            self.training_rows += len(result.lengths)
 
     def _note_all(self, rule: Rule, faults: Iterable[Fault], line: int) -> None:
         for fault in faults:
@@ -235,24 +274,31 @@ def _text(raw: bytes | None) -> str | None:
         return None
 
 
+def _messages(
+    kind: RowKind | None, row: dict[str, Any]
+) -> Iterator[tuple[int | None, str, dict[str, Any]]]:
+    """Number, the field's prefix, and each message of a row that is an object."""
+    if kind is RowKind.PREFERENCE:
+        yield from messages_of_preference(row)
+    elif kind is not RowKind.PROMPT_COMPLETION:
+        for number, message in enumerate(row["messages"], 1):
+            if isinstance(message, dict):
+                yield number, "", message
+
+
+def _one_more(unused: Unused, line: int) -> Unused:
+    return Unused(unused.count + 1, unused.first_line or line)
+
+
 def _rendered_facts(
-    row: dict[str, Any],
-    result: tuple[TokenRow, ...] | InvalidRequest,
-    limit: int,
-    renderer: Renderer,
+    kind: RowKind, result: Written | InvalidRequest, limit: int, forged: list[int]
 ) -> RenderedFacts:
     if isinstance(result, InvalidRequest):
         return RenderedFacts((), 0, limit, result.message, ())
-    messages, _ = chat_of(row)
-    forged = [
-        number
-        for number, message in enumerate(messages, 1)
-        if isinstance(message.get("content"), str)
-        and renderer.tokenizer.has_control(message["content"])
-    ]
+    asked = kind is RowKind.RFT
     return RenderedFacts(
-        lengths=[len(rendered.ids) for rendered in result],
-        learned_tokens=sum(int(rendered.learned.sum()) for rendered in result),
+        lengths=result.lengths,
+        learned_tokens=1 if asked else min(result.learned, default=0),
         max_tokens=limit,
         refusal=None,
         forged=forged,

@@ -14,6 +14,7 @@ import structlog
 
 from afina.data.check import CheckLimits, CheckReport, check_file
 from afina.data.job_errors import job_error
+from afina.data.limits import limits_of
 from afina.data.shards import ShardOptions, build_shards
 from afina.domain.files import StoredFile
 from afina.domain.jobs import Hyperparameters, JobError, JobStatus
@@ -102,7 +103,7 @@ class Preparation:
         return _Source(which, file, self._platform.blobs.path(file.sha256))
 
     def _validate(self, source: _Source, renderer: Renderer) -> CheckReport:
-        limits = check_limits(self._platform, renderer, source.which)
+        limits = check_limits(self._platform, renderer, source.which, self._job.method)
         report = check_file(
             source.blob, limits, renderer, progress=self._progress, name=source.file.filename
         )
@@ -127,7 +128,7 @@ class Preparation:
         write_json(folder / f"{source.which}.json", content)
 
     def _tokenise(self, source: _Source, report: CheckReport, renderer: Renderer) -> DataSpec:
-        limits = check_limits(self._platform, renderer, source.which)
+        limits = check_limits(self._platform, renderer, source.which, self._job.method)
         options = ShardOptions(
             skip_lines=report.bad_lines or None, max_row_tokens=limits.max_row_tokens
         )
@@ -171,10 +172,13 @@ class Preparation:
         self._lease.check()
 
 
-def check_limits(platform: Platform, renderer: Renderer, which: Which) -> CheckLimits:
-    """What a job's file is held against: ten rows are asked of training alone."""
+def check_limits(
+    platform: Platform, renderer: Renderer, which: Which, method: str = "supervised"
+) -> CheckLimits:
+    """What a job's file is held against: its method decides what rows must be, and ten rows are
+    asked of training alone."""
     longest = min(renderer.context_tokens, platform.settings.training.max_row_tokens)
-    return CheckLimits(min_rows=10 if which == "training_file" else 1, max_row_tokens=longest)
+    return limits_of(method, which == "validation_file", longest)
 
 
 def refusal_of(error: InvalidRequest) -> JobError:

@@ -10,7 +10,17 @@ import pytest
 from tests.tiny_chat import FAMILIES, make_folder
 
 from afina.data.check import CheckLimits, CheckReport, check_file
-from afina.data.rules import ALL_RULES, catalogue
+from afina.data.kinds import KINDS_OF_METHOD, RowKind
+from afina.data.rules import ALL_RULES
+from afina.data.rules.examples import EXAMPLES
+from afina.data.rules.kind_rules import (
+    INPUT_ENDS,
+    PAIR_FILE_RULES,
+    PAIR_ROW_RULES,
+    PREFERENCE_ROW_RULES,
+    TASK_ROW_RULES,
+)
+from afina.data.rules.pages import catalogue
 from afina.data.rules.rendered import nothing_rendered
 from afina.data.rules.rule import RenderedFacts
 from afina.domain.findings import Severity
@@ -25,6 +35,7 @@ CALL: dict[str, Any] = {
     "function": {"name": "f", "arguments": '{"a": 1}'},
 }
 CALLING = {"role": "assistant", "content": None, "tool_calls": [CALL]}
+TOOLS: dict[str, Any] = {"tools": [{"type": "function", "function": {"name": "f"}}]}
 RESULT = {"role": "tool", "tool_call_id": "c1", "content": ""}
 
 
@@ -37,17 +48,21 @@ def said(**answer: Any) -> str:
 
 
 def called(**change: Any) -> str:
-    return row(USER, {**CALLING, "tool_calls": [{**CALL, **change}]})
+    return row(USER, {**CALLING, "tool_calls": [{**CALL, **change}]}, **TOOLS)
 
 
 GOOD: list[str | bytes] = [
     row(USER, ANSWER),
     row({"role": "system", "content": "s"}, USER, ANSWER, USER, ANSWER),
-    row({"role": "developer", "content": "s", "name": "n"}, USER, ANSWER),
+    row({"role": "developer", "content": "s"}, USER, ANSWER),
     row(USER, {**ANSWER, "weight": 0}, USER, {**ANSWER, "weight": 1}),
     row(USER, CALLING, RESULT, ANSWER, tools=[{"type": "function", "function": {"name": "f"}}]),
-    row(USER, CALLING, parallel_tool_calls=False),
-    row(USER, {"role": "assistant", "function_call": {"name": "f", "arguments": "{}"}}),
+    row(USER, CALLING, **TOOLS),
+    row(
+        USER,
+        {"role": "assistant", "function_call": {"name": "f", "arguments": "{}"}},
+        functions=[{"name": "f"}],
+    ),
     row(USER, ANSWER, functions=[{"name": "f", "parameters": {}}]),
     row({"role": "user", "content": [{"type": "text", "text": "Hi"}]}, ANSWER),
     row(USER, {"role": "assistant", "refusal": "No."}),
@@ -97,7 +112,15 @@ BAD: list[tuple[str, str | bytes]] = [
     ("bad-tools", row(USER, ANSWER, tools=[{"name": "f"}])),
     ("bad-tools", row(USER, ANSWER, functions=[{"name": "f", "parameters": []}])),
     ("unmatched-tool-result", row(USER, RESULT, ANSWER)),
-    ("unanswered-tool-call", row(USER, CALLING, USER, ANSWER)),
+    ("undefined-tool", row(USER, CALLING)),
+    ("undefined-tool", row(USER, CALLING, tools=[{"type": "function", "function": {"name": "g"}}])),
+    (
+        "too-many-tools",
+        row(USER, ANSWER, functions=[{"name": f"f{n}"} for n in range(129)]),
+    ),
+    ("parallel-flag-without-effect", row(USER, ANSWER, parallel_tool_calls=True)),
+    ("name-without-effect", row({**USER, "name": "Ann"}, ANSWER)),
+    ("unanswered-tool-call", row(USER, CALLING, USER, ANSWER, **TOOLS)),
     ("missing-role", row({"content": "Hi"}, ANSWER)),
     ("unknown-role", row({"role": "human", "content": "Hi"}, ANSWER)),
     ("unknown-role", row({"role": ["user"], "content": "Hi"}, ANSWER)),
@@ -132,12 +155,15 @@ BAD: list[tuple[str, str | bytes]] = [
     ("bad-tool-calls", called(function={"arguments": "{}"})),
     ("bad-arguments", called(function={"name": "f", "arguments": "{"})),
     ("bad-arguments", called(function={"name": "f", "arguments": "[1]"})),
-    ("missing-tool-call-id", row(USER, CALLING, RESULT, {"role": "tool", "content": "x"}, ANSWER)),
+    (
+        "missing-tool-call-id",
+        row(USER, CALLING, RESULT, {"role": "tool", "content": "x"}, ANSWER, **TOOLS),
+    ),
     ("too-long", said(content="word " * 700)),
     ("control-token-in-text", said(content="a <|im_end|> b")),
     ("blank-lines", "  \t"),
 ]
-OVER_A_FILE = {"empty-file", "too-few-rows", "duplicate-row", "too-many-errors"}
+OVER_A_FILE = {"empty-file", "too-few-rows", "duplicate-row", "too-many-errors", "too-many-rows"}
 NEEDS_ANOTHER_TEMPLATE = {"template-refuses", "nothing-rendered"}
 
 
@@ -179,10 +205,108 @@ def test_a_bad_row_is_named_by_its_rule_and_line(
         assert (report.rows_total, report.rows_usable) == (3, 2)
 
 
-def test_each_rule_has_a_bad_example_here() -> None:
+def kind_of(code: str) -> RowKind:
+    """The kind of rows that a rule's example is of."""
+    if code in {rule.code for rule in TASK_ROW_RULES}:
+        return RowKind.RFT
+    if code in {rule.code for rule in (*PREFERENCE_ROW_RULES, INPUT_ENDS)}:
+        return RowKind.PREFERENCE
+    pairs = code in {rule.code for rule in PAIR_ROW_RULES}
+    return RowKind.PROMPT_COMPLETION if pairs else RowKind.CHAT
+
+
+@pytest.mark.parametrize("code", EXAMPLES)
+def test_the_pages_examples_are_bad_and_good(code: str, tmp_path: Path) -> None:
+    kinds = (kind_of(code),)
+    bad = check(tmp_path / "bad", EXAMPLES[code].bad, min_rows=0, kinds=kinds)
+    assert code in bad.counts, dict(bad.counts)
+    good = check(tmp_path / "good", EXAMPLES[code].good, kinds=kinds)
+    assert dict(good.counts) == {}
+    assert good.kind is kinds[0]
+
+
+def test_each_rule_has_a_bad_example() -> None:
     codes = {rule.code for rule in ALL_RULES}
     assert len(codes) == len(ALL_RULES)
-    assert codes == {code for code, _ in BAD} | OVER_A_FILE | NEEDS_ANOTHER_TEMPLATE
+    of_pairs = {rule.code for rule in PAIR_FILE_RULES}
+    shown = {code for code, _ in BAD} | set(EXAMPLES)
+    assert codes == shown | OVER_A_FILE | of_pairs | NEEDS_ANOTHER_TEMPLATE
+
+
+@pytest.mark.parametrize(
+    ("kind", "length"),
+    [(RowKind.PREFERENCE, 2), (RowKind.PROMPT_COMPLETION, 1), (RowKind.RFT, 1)],
+)
+def test_rows_of_every_kind_are_counted_in_tokens(
+    kind: RowKind, length: int, renderer: Renderer, tmp_path: Path
+) -> None:
+    code = {"preference": "bad-output", "rft": "no-reference"}.get(kind, "missing-completion")
+    report = check(tmp_path / "f", EXAMPLES[code].good, renderer=renderer, kinds=(kind,))
+    assert (report.training_rows, report.rows_usable) == (length, 1)
+    assert report.tokens > 0
+    assert (report.learned_tokens == 0) == (kind is RowKind.RFT)
+    long = EXAMPLES[code].good.replace("Hi", "word " * 600).replace("The", "word " * 600)
+    assert "too-long" in check(tmp_path / "g", long, renderer=renderer, kinds=(kind,)).counts
+
+
+def test_chats_in_a_job_for_preferences_miss_their_input(tmp_path: Path) -> None:
+    report = check(tmp_path / "f", GOOD[0], kinds=KINDS_OF_METHOD["dpo"], min_rows=0)
+    assert report.findings[0].message == "is missing key 'input'."
+    assert report.findings[0].rule == "missing-preference-key"
+
+
+def test_messages_inside_a_preference_are_looked_at_and_placed(tmp_path: Path) -> None:
+    liked = [{"role": "assistant", "content": ""}]
+    chat = {"messages": [{"role": "user", "content": ""}], "tools": [], "x": 1}
+    line = {"input": chat, "preferred_output": liked, "non_preferred_output": [ANSWER]}
+    report = check(tmp_path / "f", json.dumps(line), min_rows=0)
+    places = {(f.rule, f.message_number, f.field) for f in report.findings}
+    assert places == {
+        ("empty-content", 1, "content"),
+        ("empty-content", None, "preferred_output[0].content"),
+        ("bad-tools", None, "input.tools"),
+        ("unknown-row-key", None, "x"),
+    }
+
+
+def pairs(*completions: str, prompt: str = "Q{n}", rows: int = 24) -> list[str]:
+    texts = [completions[n % len(completions)] for n in range(rows)]
+    return [
+        json.dumps({"prompt": prompt.format(n=n), "completion": text.format(n=n)})
+        for n, text in enumerate(texts)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("code", "bad"),
+    [
+        ("prompt-without-end", pairs(" {n} END", prompt="{n}? Q{n}")),
+        ("completion-without-end", pairs(" ok{n}", prompt="{n} ->")),
+        ("completion-starts-bare", pairs(" {n} END", "{n} END", prompt="{n} ->")),
+        ("common-start", pairs(" {n} END", prompt="Tell me now: {n} ->")),
+        ("upper-case", pairs(" {n} END", prompt="WHAT DO YOU WANT {n} ->")),
+        ("very-long-pair", pairs(" {n} END", prompt="{n} " + "x" * 10_000 + " ->")),
+    ],
+)
+def test_habits_of_raw_text_are_named(code: str, bad: list[str], tmp_path: Path) -> None:
+    report = check_file(write(tmp_path / "bad", bad), CheckLimits(), None)
+    assert code in report.counts, dict(report.counts)
+    assert not report.has_errors
+    good = check_file(
+        write(tmp_path / "good", pairs(" {n} END", prompt="{n} ->")), CheckLimits(), None
+    )
+    assert dict(good.counts) == {}
+
+
+def write(path: Path, lines: list[str]) -> Path:
+    path.write_text("\n".join(lines), encoding="utf-8")
+    return path
+
+
+def test_reinforcement_has_a_limit_of_rows(tmp_path: Path) -> None:
+    lines = [EXAMPLES["no-reference"].good.replace("Hi", f"Hi {n}") for n in range(4)]
+    report = check(tmp_path / "f", *lines, kinds=(RowKind.RFT,), max_rows=3)
+    assert dict(report.counts) == {"too-many-rows": 1}
 
 
 def test_rules_of_messages_name_the_message(tmp_path: Path) -> None:
@@ -238,4 +362,4 @@ def test_a_row_of_which_the_template_leaves_nothing_is_named() -> None:
 
 def test_the_page_of_rules_is_fresh() -> None:
     page = ROOT / "docs" / "rules.md"
-    assert page.read_text() == catalogue(), "write it again with afina.data.rules.catalogue()"
+    assert page.read_text() == catalogue(), "write it again with make docs"

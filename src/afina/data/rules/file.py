@@ -33,3 +33,28 @@ def too_many_errors(file: FileFacts) -> Faults:
 def duplicate_rows(file: FileFacts) -> Faults:
     for line, earlier in file.duplicates:
         yield Fault(f"The row is the same as in line {earlier}.", line=line)
+
+
+def too_many_rows(file: FileFacts) -> Faults:
+    if file.max_rows is not None and file.rows > file.max_rows:
+        yield Fault(f"The file has {file.rows:,} rows; at most {file.max_rows:,} are allowed.")
+
+
+def parallel_flag_without_effect(file: FileFacts) -> Faults:
+    if file.parallel_flags.count:
+        yield Fault(
+            f'{file.parallel_flags.count:,} rows say "parallel_tool_calls", which changes nothing '
+            "in training.",
+            line=file.parallel_flags.first_line,
+            field="parallel_tool_calls",
+        )
+
+
+def name_without_effect(file: FileFacts) -> Faults:
+    if file.names.count:
+        yield Fault(
+            f'{file.names.count:,} messages have a "name", which the model\'s chat template does '
+            "not write.",
+            line=file.names.first_line,
+            field="name",
+        )

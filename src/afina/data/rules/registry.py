@@ -1,20 +1,22 @@
 """All rules of the check, in the order in which they run. This list is the documentation:
-`catalogue` writes docs/rules.md from it, and a test holds the two equal."""
+`afina.data.rules.pages` writes docs/rules.md from it, and a test holds the two equal."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Final
 
-from afina.data.rules import file, line, message, rendered, row, tools
-from afina.data.rules.rule import (
-    FileRule,
-    LineRule,
-    MessageRule,
-    RenderedRule,
-    RowRule,
-    Rule,
+from afina.data.rules import file, line, rendered
+from afina.data.rules.chat_rules import MESSAGE_RULES, ROW_RULES
+from afina.data.rules.kind_rules import (
+    INPUT_ENDS,
+    PAIR_FILE_RULES,
+    PAIR_ROW_RULES,
+    PREFERENCE_ROW_RULES,
+    ROW_RULES_OF_KIND,
+    TASK_ROW_RULES,
 )
+from afina.data.rules.rule import FileRule, LineRule, RenderedRule, Rule
 from afina.domain.findings import Severity
 
 _ERROR: Final = Severity.ERROR
@@ -69,200 +71,6 @@ LINE_RULES: Final[Sequence[LineRule]] = (
         "A string holds half of a surrogate pair: a character that was cut in two.",
         "Write the text again from its source, without cutting inside a character.",
         line.lone_surrogate,
-    ),
-)
-
-ROW_RULES: Final[Sequence[RowRule]] = (
-    RowRule(
-        "not-an-object",
-        _ERROR,
-        "A line is JSON but no object.",
-        'Write {"messages": [...]} on each line.',
-        row.not_an_object,
-        stops=True,
-    ),
-    RowRule(
-        "missing-messages",
-        _ERROR,
-        "A row has no messages.",
-        'Put the chat under "messages"; `afina data convert` makes chats of other formats.',
-        row.missing_messages,
-        stops=True,
-    ),
-    RowRule(
-        "unknown-row-key",
-        _ERROR,
-        "A row has a key that training rows do not have; it would have no effect.",
-        "Remove the key. A weight belongs into an assistant's message.",
-        row.unknown_row_key,
-    ),
-    RowRule(
-        "messages-not-a-list",
-        _ERROR,
-        "The messages of a row are no list.",
-        "Write a list of messages.",
-        row.messages_not_a_list,
-        stops=True,
-    ),
-    RowRule(
-        "no-messages",
-        _ERROR,
-        "The list of messages is empty.",
-        "Give at least a user's message and the assistant's answer.",
-        row.no_messages,
-        stops=True,
-    ),
-    RowRule(
-        "message-not-an-object",
-        _ERROR,
-        "A message is no object.",
-        'Write {"role": "...", "content": "..."} for each message.',
-        row.message_not_an_object,
-    ),
-    RowRule(
-        "no-assistant-message",
-        _ERROR,
-        "No message is the assistant's, so there is nothing to learn.",
-        "End the chat with the answer that you want.",
-        row.no_assistant_message,
-    ),
-    RowRule(
-        "last-not-assistant",
-        _ERROR,
-        "The chat goes on after the last answer; what follows would be read and not learned.",
-        "End the chat with the assistant's answer.",
-        row.last_not_assistant,
-    ),
-    RowRule(
-        "nothing-learned",
-        _ERROR,
-        "Every answer has weight 0, so the row would teach nothing.",
-        "Give at least one answer the weight 1, or leave the row out.",
-        row.nothing_learned,
-    ),
-    RowRule(
-        "bad-parallel-flag",
-        _ERROR,
-        "`parallel_tool_calls` is not a boolean.",
-        "Write true or false, or leave it out.",
-        row.bad_parallel_flag,
-    ),
-    RowRule(
-        "bad-tools",
-        _ERROR,
-        "The definitions of tools are not what a chat request would take.",
-        'Write {"type": "function", "function": {"name": ..., "parameters": {...}}} for each.',
-        tools.bad_tools,
-    ),
-    RowRule(
-        "unmatched-tool-result",
-        _ERROR,
-        "A tool's message answers a call that was never made.",
-        "Use the id of a call in an assistant's message before it.",
-        tools.unmatched_tool_result,
-    ),
-    RowRule(
-        "unanswered-tool-call",
-        _WARNING,
-        "A call is not answered before the chat goes on.",
-        "Put a tool's message with the call's id after it.",
-        tools.unanswered_tool_call,
-    ),
-)
-
-MESSAGE_RULES: Final[Sequence[MessageRule]] = (
-    MessageRule(
-        "missing-role",
-        _ERROR,
-        "A message does not say who speaks.",
-        "Add a role: system, developer, user, assistant or tool.",
-        message.missing_role,
-        stops=True,
-    ),
-    MessageRule(
-        "unknown-role",
-        _ERROR,
-        "A message has a role that chats do not have.",
-        "Use system, developer, user, assistant, tool or function.",
-        message.unknown_role,
-        stops=True,
-    ),
-    MessageRule(
-        "unknown-message-key",
-        _ERROR,
-        "A message has a key that messages of its role do not have; it would have no effect.",
-        "Remove the key.",
-        message.unknown_message_key,
-    ),
-    MessageRule(
-        "missing-content",
-        _ERROR,
-        "A message says nothing: its content is missing or null.",
-        "Give it a text. Only an answer with tool calls may have none.",
-        message.missing_content,
-    ),
-    MessageRule(
-        "wrong-content-type",
-        _ERROR,
-        "The content of a message is neither a string nor a list of parts.",
-        "Write a string.",
-        message.wrong_content_type,
-    ),
-    MessageRule(
-        "empty-content",
-        _ERROR,
-        "The content of a message is empty or white space.",
-        "Fill it in, or drop the row.",
-        message.empty_content,
-    ),
-    MessageRule(
-        "unsupported-part",
-        _ERROR,
-        "A message holds a picture, a sound or a file; afina tunes and serves text.",
-        "Leave the part out, or say in words what it shows.",
-        message.unsupported_part,
-    ),
-    MessageRule(
-        "bad-part",
-        _ERROR,
-        "A part of a message is not a text part.",
-        'Write {"type": "text", "text": "..."}.',
-        message.bad_part,
-    ),
-    MessageRule(
-        "bad-weight",
-        _ERROR,
-        "The weight of an answer is neither 0 (not learned) nor 1 (learned).",
-        "Write 0 or 1.",
-        message.bad_weight,
-    ),
-    MessageRule(
-        "bad-name",
-        _ERROR,
-        "The name or refusal of a message is not a string.",
-        "Write a string, or leave it out.",
-        message.bad_name,
-    ),
-    MessageRule(
-        "bad-tool-calls",
-        _ERROR,
-        "The tool calls of an answer are not what a chat answer would hold.",
-        'Write {"id": ..., "type": "function", "function": {"name": ..., "arguments": "{...}"}}.',
-        tools.bad_tool_calls,
-    ),
-    MessageRule(
-        "bad-arguments",
-        _ERROR,
-        "The arguments of a call are not a JSON object in a string.",
-        "Write the arguments as JSON, in a string.",
-        tools.bad_arguments,
-    ),
-    MessageRule(
-        "missing-tool-call-id",
-        _ERROR,
-        "A tool's message does not say which call it answers.",
-        "Add tool_call_id with the call's id.",
-        tools.missing_tool_call_id,
     ),
 )
 
@@ -322,6 +130,29 @@ FILE_RULES: Final[Sequence[FileRule]] = (
         file.too_many_errors,
     ),
     FileRule(
+        "too-many-rows",
+        _ERROR,
+        "The file has more rows than reinforcement takes: 50,000 for training, 1,000 for "
+        "validation.",
+        "Take a sample of it, with `afina data split` say.",
+        file.too_many_rows,
+    ),
+    FileRule(
+        "parallel-flag-without-effect",
+        _WARNING,
+        "Rows say whether tools may be called in parallel. Training learns the calls that are "
+        "there, so the flag changes nothing.",
+        "Leave it out, and say it when you ask the model.",
+        file.parallel_flag_without_effect,
+    ),
+    FileRule(
+        "name-without-effect",
+        _WARNING,
+        "Messages name who speaks, and the model's chat template does not write names.",
+        "Put the name into the text if it matters.",
+        file.name_without_effect,
+    ),
+    FileRule(
         "blank-lines",
         _WARNING,
         "The file has blank lines; they are counted and passed over.",
@@ -341,32 +172,34 @@ ALL_RULES: Final[Sequence[Rule]] = (
     *LINE_RULES,
     *ROW_RULES,
     *MESSAGE_RULES,
+    *PAIR_ROW_RULES,
+    *PREFERENCE_ROW_RULES,
+    INPUT_ENDS,
+    *TASK_ROW_RULES,
     *RENDERED_RULES,
     *FILE_RULES,
+    *PAIR_FILE_RULES,
 )
 
-_TITLES: Final = (
+TITLES: Final[Sequence[tuple[str, Sequence[Rule]]]] = (
     ("Lines", LINE_RULES),
-    ("Rows", ROW_RULES),
+    ("Chat rows", ROW_RULES),
     ("Messages", MESSAGE_RULES),
+    ("Prompt and completion", (*PAIR_ROW_RULES, *PAIR_FILE_RULES)),
+    ("Preferences", (*PREFERENCE_ROW_RULES, INPUT_ENDS)),
+    ("Reinforcement", TASK_ROW_RULES),
     ("What the model makes of a row", RENDERED_RULES),
     ("The file", FILE_RULES),
 )
 
-
-def catalogue() -> str:
-    """The page docs/rules.md."""
-    parts = [
-        "# The rules of `afina data check`",
-        "",
-        "The same rules run for the command, the API and a job. An error stops a job; a warning is",
-        "said and counted. Every finding names the file, the line, the message where there is one,",
-        "the rule and the remedy, and never repeats what people wrote: a key or a role is named",
-        "only where it looks like a name. This page is generated from",
-        "`afina.data.rules.registry`.",
-    ]
-    for title, rules in _TITLES:
-        parts += ["", f"## {title}", "", "| rule | severity | what is wrong | remedy |"]
-        parts.append("|---|---|---|---|")
-        parts += [f"| `{r.code}` | {r.severity} | {r.doc} | {r.remedy} |" for r in rules]
-    return "\n".join(parts) + "\n"
+__all__ = [
+    "ALL_RULES",
+    "FILE_RULES",
+    "LINE_RULES",
+    "MESSAGE_RULES",
+    "PAIR_FILE_RULES",
+    "RENDERED_RULES",
+    "ROW_RULES",
+    "ROW_RULES_OF_KIND",
+    "TITLES",
+]

@@ -56,6 +56,35 @@ class RenderedFacts:
 
 
 @dataclass(frozen=True)
+class PairFacts:
+    """Habits of the prompts and completions of a file. Lengths are in characters."""
+
+    rows: int = 0
+    prompts: int = 0
+    """Rows whose prompt is not empty."""
+    prompt_end: str = ""
+    """What all prompts end with, without letters and digits before it; empty where nothing is."""
+    completion_end: str = ""
+    prompt_start: int = 0
+    completion_start: int = 0
+    bare: int = 0
+    """Completions that do not begin with white space."""
+    first_bare: int | None = None
+    upper_case: int = 0
+    first_upper_case: int | None = None
+    very_long: int = 0
+    first_very_long: int | None = None
+
+
+@dataclass(frozen=True)
+class Unused:
+    """What is in rows and has no effect: how often, and where first."""
+
+    count: int = 0
+    first_line: int | None = None
+
+
+@dataclass(frozen=True)
 class FileFacts:
     """The whole file, after the last line."""
 
@@ -69,6 +98,11 @@ class FileFacts:
     min_rows: int
     duplicates: Iterable[tuple[int, int]]
     """(line, the earlier line that is the same)."""
+    max_rows: int | None = None
+    pairs: PairFacts = PairFacts()
+    parallel_flags: Unused = Unused()
+    names: Unused = Unused()
+    """Names of speakers that the model's template does not write."""
 
 
 @dataclass(frozen=True)
@@ -117,3 +151,10 @@ class FileRule(Rule):
     """Looks at the file as a whole."""
 
     find: Callable[[FileFacts], Faults]
+
+
+@dataclass(frozen=True)
+class PairRule(Rule):
+    """Looks at the habits of all prompts and completions of a file."""
+
+    find: Callable[[PairFacts], Faults]

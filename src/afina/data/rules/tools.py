@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Final
 
 from afina.data.rows import type_name
 from afina.data.rules.row import objects
 from afina.data.rules.rule import Fault, Faults, Message, Row
+
+MAX_TOOLS: Final = 128
 
 
 def bad_tools(row: Row) -> Faults:
@@ -22,6 +24,24 @@ def bad_tools(row: Row) -> Faults:
         for place, entry in enumerate(value):
             if problem := _definition_problem(entry, key):
                 yield Fault(f"{key}[{place}] {problem}", field=f"{key}[{place}]")
+
+
+def too_many_functions(row: Row) -> Faults:
+    for key in ("tools", "functions"):
+        value = row.get(key)
+        if isinstance(value, list) and len(value) > MAX_TOOLS:
+            yield Fault(f'"{key}" defines {len(value)}; {MAX_TOOLS} is the limit.', field=key)
+
+
+def undefined_tool(row: Row) -> Faults:
+    """A call of a function that the row does not define."""
+    defined = {name for key in ("tools", "functions") for name in _defined_names(row.get(key), key)}
+    for number, message in objects(row):
+        for field, function in _functions(message):
+            name = function.get("name")
+            if isinstance(name, str) and name not in defined:
+                what = "that the row does not define" if defined else "and the row defines none"
+                yield Fault(f"A call names a tool {what}.", message_number=number, field=field)
 
 
 def bad_tool_calls(message: Message) -> Faults:
@@ -108,6 +128,13 @@ def _functions(message: Message) -> Iterator[tuple[str, dict[str, Any]]]:
             yield f"tool_calls[{place}].function", function
     if isinstance(message.get("function_call"), dict):
         yield "function_call", message["function_call"]
+
+
+def _defined_names(definitions: Any, key: str) -> Iterator[str]:
+    for entry in definitions if isinstance(definitions, list) else []:
+        function = entry.get("function") if isinstance(entry, dict) and key == "tools" else entry
+        if isinstance(function, dict) and isinstance(function.get("name"), str):
+            yield function["name"]
 
 
 def _function_problem(function: Any) -> str | None:

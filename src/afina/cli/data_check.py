@@ -1,0 +1,157 @@
+"""`afina data check`: what is wrong in a training file, where, and what to do."""
+
+from __future__ import annotations
+
+import enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from afina.cli.file_bar import file_bar
+from afina.cli.options import DataOption, JsonOption, load_settings
+from afina.cli.terminal import in_bytes, in_count, print_facts, print_json, tell
+
+if TYPE_CHECKING:
+    from afina.data.check import CheckReport
+    from afina.domain.models import BaseModel
+    from afina.settings import Settings
+
+_SHOWN = 20
+
+
+class Method(enum.StrEnum):
+    """How a job would train on the file."""
+
+    SUPERVISED = "supervised"
+    DPO = "dpo"
+    REINFORCEMENT = "reinforcement"
+
+
+MethodOption = Annotated[
+    Method | None,
+    typer.Option("--method", help="The job's method, which decides what rows must be."),
+]
+ModelOption = Annotated[
+    str | None,
+    typer.Option(
+        "--model", metavar="BASE", help="The base model whose tokenizer and template count."
+    ),
+]
+
+
+def check(
+    path: Annotated[
+        Path, typer.Argument(exists=True, dir_okay=False, help="A training file, JSONL.")
+    ],
+    model: ModelOption = None,
+    method: MethodOption = None,
+    clean: Annotated[
+        Path | None, typer.Option("--clean", metavar="OUT", help="Write the usable rows here.")
+    ] = None,
+    fix: Annotated[
+        Path | None,
+        typer.Option("--fix", metavar="OUT", help="Write the file with all that can be mended."),
+    ] = None,
+    validation: Annotated[
+        bool, typer.Option("--validation", help="A validation file may have fewer rows.")
+    ] = False,
+    show_all: Annotated[bool, typer.Option("--all", help="Show every finding.")] = False,
+    data: DataOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Check a training file: what is wrong, where, and what to do. Exit code 1 if it has errors.
+
+    With --fix what a machine can mend is mended, into a new file, and that one is checked. With
+    --clean the usable rows are written, the others are counted by reason, and the exit code is 0
+    if any row is left.
+    """
+    from afina.data.check import write_clean
+    from afina.data.fixes import fix_file
+
+    settings = load_settings(data)
+    base = find_or_default(settings, model)
+    mended = fix_file(path, fix) if fix is not None else None
+    path = fix or path
+    report = checked(settings, path, base, validation, method)
+    cleaned = write_clean(path, report, clean) if clean is not None else None
+    if json:
+        from afina.domain.codec import encode
+
+        shown = encode(report) | {"bad_lines": list(report.bad_lines)}
+        shown["model"] = base.id if base else None
+        extra = {"clean": encode(cleaned)} if cleaned else {}
+        extra |= {"fix": encode(mended)} if mended else {}
+        print_json(shown | extra)
+    else:
+        if mended is not None:
+            changes = ", ".join(f"{count} {rule}" for rule, count in mended.changes.items())
+            print(f"{fix}: mended {changes or 'nothing'}; the rest is about the new file.\n")
+        _show_report(report, base, show_all)
+        if cleaned is not None:
+            print(
+                f"{clean}: {in_count(cleaned.rows_out)} rows written, "
+                f"{in_count(cleaned.rows_dropped)} of {in_count(cleaned.rows_in)} dropped "
+                f"for the reasons above."
+            )
+    usable = cleaned.rows_out > 0 if cleaned is not None else not report.has_errors
+    if not usable:
+        raise typer.Exit(1)
+
+
+def find_or_default(settings: Settings, name: str | None) -> BaseModel | None:
+    """The base that is named, else the only one there is."""
+    from afina.cli.bases import default_base, find_base
+
+    return find_base(settings, name) if name else default_base(settings)
+
+
+def checked(
+    settings: Settings,
+    path: Path,
+    base: BaseModel | None,
+    validation: bool = False,
+    method: str | None = None,
+) -> CheckReport:
+    """The report on a file as a job would give it, with a progress bar."""
+    from afina.data.check import check_file
+    from afina.data.limits import limits_of
+    from afina.text.renderer import Renderer
+
+    renderer = Renderer.load(Path(base.path)) if base else None
+    longest = settings.training.max_row_tokens
+    if base is not None and base.context_tokens:
+        longest = min(longest, base.context_tokens)
+    limits = limits_of(method, validation, longest)
+    with file_bar("Checking") as progress:
+        return check_file(path, limits, renderer, progress)
+
+
+def _show_report(report: CheckReport, base: BaseModel | None, show_all: bool) -> None:
+    shown = report.findings if show_all else report.findings[:_SHOWN]
+    for finding in shown:
+        print(f"{finding.severity}: {finding.one_line()}")
+    hidden = len(report.findings) - len(shown)
+    if hidden:
+        print(f"… and {in_count(hidden)} more; --all shows them.")
+    if report.findings_left_out:
+        print(f"… and {in_count(report.findings_left_out)} more that are only counted.")
+    if report.findings:
+        print()
+    facts = {
+        "file": f"{report.file}, {in_bytes(report.bytes_total)}",
+        "rows": f"{in_count(report.rows_total)} ({report.kind.replace('_', ' ')}), "
+        f"{in_count(report.rows_usable)} usable",
+    }
+    if report.blank_lines:
+        facts["blank lines"] = in_count(report.blank_lines)
+    if report.counts:
+        facts["findings"] = ", ".join(f"{count} {rule}" for rule, count in report.counts.items())
+    if base is not None:
+        facts["tokens"] = (
+            f"{in_count(report.tokens)}, {in_count(report.learned_tokens)} of them learned "
+            f"(as {base.id} counts)"
+        )
+    print_facts(facts)
+    if base is None:
+        tell("Lengths in tokens were not checked: name a base model with --model.")

@@ -1,0 +1,80 @@
+"""`afina data estimate`: what a job would take, before it starts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from afina.cli.data_check import ModelOption, checked, find_or_default
+from afina.cli.options import DataOption, JsonOption, load_settings
+from afina.cli.terminal import in_count, print_facts, print_json
+
+if TYPE_CHECKING:
+    from afina.domain.models import BaseModel
+
+
+def estimate(
+    path: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="A chat JSONL file.")],
+    model: ModelOption = None,
+    epochs: Annotated[
+        int | None, typer.Option(min=1, max=50, help="Epochs; by default auto.")
+    ] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(min=1, max=256, help="Rows a step; by default auto.")
+    ] = None,
+    data: DataOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Tokens, steps, time and money of a job with this file, before it starts."""
+    from afina.data.estimate import estimate as estimate_job
+    from afina.domain.codec import encode
+    from afina.domain.jobs import Hyperparameters
+    from afina.errors import ModelNotFound
+    from afina.service.pricing import prices_of
+    from afina.text.renderer import Renderer
+
+    settings = load_settings(data)
+    base = find_or_default(settings, model)
+    if base is None:
+        raise ModelNotFound(
+            "An estimate needs a base model, and none is named.", remedy="Name one with --model."
+        )
+    rate = base.capabilities.get("train_tokens_per_s")
+    result = estimate_job(
+        path,
+        Renderer.load(Path(base.path)),
+        report=checked(settings, path, base),
+        hyperparameters=Hyperparameters(epochs or "auto", batch_size or "auto"),
+        prices=prices_of(settings, base.id),
+        tokens_per_s=float(rate) if rate else None,
+    )
+    if json:
+        print_json(encode(result) | {"model": base.id})
+        return
+    print_facts(_estimate_facts(result, base))
+
+
+def _estimate_facts(result: Any, base: BaseModel) -> dict[str, str]:
+    from afina.cli.terminal import in_dollars, in_time
+    from afina.domain.prices import dollars
+
+    dropped = f", {in_count(result.rows_dropped)} not usable" if result.rows_dropped else ""
+    facts = {
+        "model": base.id,
+        "rows": f"{in_count(result.rows)}{dropped}",
+        "tokens": f"{in_count(result.tokens_per_epoch)} an epoch, "
+        f"{in_count(result.learned_tokens_per_epoch)} of them learned; "
+        f"longest row {in_count(result.longest_row)}",
+        "steps": f"{in_count(result.steps)}: {result.epochs} epochs, "
+        f"batches of {result.batch_size}",
+        "trained tokens": in_count(result.trained_tokens),
+    }
+    if result.seconds is None:
+        facts["time"] = "unknown: this machine's rate with the model was never measured"
+    else:
+        about = f"± {result.seconds_error:.0%} where nothing else runs"
+        facts["time"] = f"about {in_time(result.seconds)} ({about})"
+    facts["cost"] = in_dollars(dollars(result.cost_pico))
+    return facts
