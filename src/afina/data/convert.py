@@ -147,6 +147,12 @@ def convert_file(
     )
 
 
+def open_table(source: Path, options: ConvertOptions) -> Source:
+    """The columns of a file, and its records as they stand. Raises DataUnreadable for the file,
+    InvalidRequest for the options."""
+    return _open(source, _format(source, options), options)
+
+
 def convert_frame(frame: Any, options: ConvertOptions) -> list[dict[str, Any]]:
     """The rows of a DataFrame (anything with `columns` and `itertuples`) as chats."""
     columns = tuple(str(name) for name in frame.columns)

@@ -7,7 +7,7 @@ from typing import Final
 
 from starlette.responses import Response
 
-from afina.web.pages import home, sign_in
+from afina.web.pages import data, home, sign_in
 from afina.web.visit import Visit
 
 Handler = Callable[[Visit], Response | Awaitable[Response]]
@@ -15,4 +15,5 @@ Handler = Callable[[Visit], Response | Awaitable[Response]]
 ROUTES: Final[tuple[tuple[str, str, Handler], ...]] = (
     *sign_in.ROUTES,
     *home.ROUTES,
+    *data.ROUTES,
 )

@@ -1,0 +1,271 @@
+"""Drafts: files that somebody prepares in the browser, before they become training files.
+
+A draft is a folder DATA/drafts/<id> with the file as it came, the rows that the chosen columns
+make of it, and the edits on top. The file that came is never changed. `draft_rows` has the rows,
+their findings and the edits; `save_draft` there makes a file of the project.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import re
+import shutil
+from array import array
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from itertools import islice
+from pathlib import Path
+from typing import Final
+
+from afina.data.columns import map_columns
+from afina.data.convert import ConvertOptions, convert_file, open_table
+from afina.data.readers.records import Record
+from afina.domain.accounts import Caller
+from afina.domain.codec import decode, encode
+from afina.errors import InvalidRequest, NotFound, TooLarge
+from afina.service.platform import Platform
+
+PREFIX: Final = "draft-"
+KEPT_S: Final = 30 * 24 * 3600
+"""A draft that nobody touched for so long is removed."""
+_ID: Final = re.compile(r"draft-[A-Za-z0-9]{24}")
+_ENDING: Final = re.compile(r"\.[A-Za-z0-9]{1,8}")
+_PASSED: Final = frozenset({"messages", "preferred_output", "item"})
+"""A JSONL file with one of these is training rows already, of whatever kind."""
+_MAX_NAME: Final = 255
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Which columns are what; `system` is a text for every row."""
+
+    user: str | None = None
+    assistant: str | None = None
+    system_column: str | None = None
+    system: str | None = None
+
+
+@dataclass(frozen=True)
+class Draft:
+    """What is known of a draft. `is_table`: columns were chosen; else the rows are as they came."""
+
+    id: str
+    project_id: str
+    filename: str
+    created_at: int
+    bytes: int
+    source: str
+    """The name of the file as it came, in the draft's folder."""
+    columns: tuple[str, ...] = ()
+    chosen: Columns = field(default_factory=Columns)
+    is_table: bool = False
+    rows: int = 0
+    """Rows that the columns make; 0 as long as they are not chosen."""
+    dropped: Mapping[str, int] = field(default_factory=dict)
+    """Rows of the source that are none, by reason."""
+    encoding: str | None = None
+    encoding_reason: str | None = None
+    delimiter: str | None = None
+    sheet: str | None = None
+    notes: tuple[str, ...] = ()
+    base: str | None = None
+    """The base model by whose template the rows are checked."""
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether there are rows to look at."""
+        return self.rows > 0
+
+
+def start_draft(
+    platform: Platform, caller: Caller, source: Iterable[bytes], filename: str, base: str | None
+) -> Draft:
+    """Keeps the bytes and reads them as the name says; columns whose names say what they are, are
+    chosen. Raises DataUnreadable, InvalidRequest, TooLarge."""
+    if not 1 <= len(filename) <= _MAX_NAME or not filename.isprintable():
+        raise InvalidRequest("The file's name must be 1 to 255 printable characters.", param="name")
+    id_ = platform.ids.new(PREFIX)
+    folder = _root(platform) / id_
+    folder.mkdir(parents=True, mode=0o700)
+    ending = Path(filename).suffix
+    name = "source" + (ending.lower() if _ENDING.fullmatch(ending) else "")
+    try:
+        size = _keep(folder / name, source, platform.settings.max_upload_bytes)
+        draft = Draft(id_, caller.project_id, filename, platform.now(), size, name, base=base)
+        draft = _read(folder, draft)
+        _write(folder, draft)
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    return draft
+
+
+def get_draft(platform: Platform, caller: Caller, draft_id: str) -> Draft:
+    """Raises NotFound."""
+    path = folder_of(platform, draft_id) / "draft.json"
+    try:
+        draft = decode(Draft, json.loads(path.read_bytes()), "draft")
+    except FileNotFoundError:
+        raise _gone(draft_id) from None
+    if draft.project_id != caller.project_id:
+        raise _gone(draft_id)
+    return draft
+
+
+def list_drafts(platform: Platform, caller: Caller) -> list[Draft]:
+    """The project's drafts, newest first. Removes what nobody touched for `KEPT_S`."""
+    root = _root(platform)
+    found = []
+    for folder in root.iterdir() if root.is_dir() else ():
+        try:
+            if platform.clock.now() - (folder / "draft.json").stat().st_mtime > KEPT_S:
+                shutil.rmtree(folder, ignore_errors=True)
+                continue
+            found.append(get_draft(platform, caller, folder.name))
+        except (OSError, NotFound, ValueError):
+            continue  # half made, damaged or another project's
+    return sorted(found, key=lambda draft: (draft.created_at, draft.id), reverse=True)
+
+
+def choose_columns(platform: Platform, caller: Caller, draft_id: str, chosen: Columns) -> Draft:
+    """Makes the rows anew from other columns; the edits on the old rows go. Raises InvalidRequest
+    for columns that are not there."""
+    draft = get_draft(platform, caller, draft_id)
+    folder = folder_of(platform, draft_id)
+    with locked(folder):
+        draft = _convert(folder, replace(draft, chosen=chosen))
+        for name in ("edits.json", "findings.json", "current.jsonl"):
+            (folder / name).unlink(missing_ok=True)
+        _write(folder, draft)
+    return draft
+
+
+def choose_base(platform: Platform, caller: Caller, draft_id: str, base: str | None) -> Draft:
+    """Checks the rows by another model's template from now on."""
+    draft = replace(get_draft(platform, caller, draft_id), base=base)
+    folder = folder_of(platform, draft_id)
+    with locked(folder):
+        (folder / "findings.json").unlink(missing_ok=True)
+        _write(folder, draft)
+    return draft
+
+
+def delete_draft(platform: Platform, caller: Caller, draft_id: str) -> None:
+    """Removes the draft with all its bytes. Raises NotFound."""
+    get_draft(platform, caller, draft_id)
+    shutil.rmtree(folder_of(platform, draft_id), ignore_errors=True)
+
+
+def table_head(platform: Platform, draft: Draft, rows: int) -> list[Mapping[str, object]]:
+    """The first records of a draft's table, by column, before any column is chosen."""
+    path = folder_of(platform, draft.id) / draft.source
+    records = open_table(path, ConvertOptions()).records
+    return [found.values for found in islice(records, rows) if isinstance(found, Record)]
+
+
+def folder_of(platform: Platform, draft_id: str) -> Path:
+    """The draft's folder. Raises NotFound for what cannot be an id."""
+    if _ID.fullmatch(draft_id) is None:
+        raise _gone(draft_id)
+    return _root(platform) / draft_id
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """One writer at a time."""
+    with (folder / "lock").open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Writes a file so that a reader sees the old one or the new one."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_bytes(content)
+    temporary.replace(path)
+
+
+def _read(folder: Path, draft: Draft) -> Draft:
+    source = open_table(folder / draft.source, ConvertOptions())
+    draft = replace(
+        draft,
+        columns=source.columns,
+        encoding=source.encoding,
+        encoding_reason=source.encoding_reason,
+        delimiter=source.delimiter,
+        sheet=source.sheet,
+        notes=tuple(source.notes),
+    )
+    if _PASSED & set(source.columns):
+        return _convert(folder, draft)
+    try:
+        mapped = map_columns(source.columns, None, None, None)
+    except InvalidRequest:
+        return replace(draft, is_table=True)  # the reader says which columns
+    chosen = Columns(user=mapped.user, assistant=mapped.assistant)
+    return _convert(folder, replace(draft, is_table=True, chosen=chosen))
+
+
+def _convert(folder: Path, draft: Draft) -> Draft:
+    """Writes rows.jsonl and its index of lines."""
+    target = folder / "rows.jsonl"
+    if not draft.is_table and "messages" not in draft.columns:
+        _pass_on(folder / draft.source, target)
+        return replace(draft, rows=_index(target))
+    given = draft.chosen
+    options = ConvertOptions(
+        user=given.user or None,
+        assistant=given.assistant or None,
+        system_column=given.system_column or None,
+        system=given.system or None,
+    )
+    report = convert_file(folder / draft.source, target, options)
+    return replace(draft, rows=_index(target), dropped=dict(report.dropped))
+
+
+def _pass_on(source: Path, target: Path) -> None:
+    """Rows of another kind than chats, as they are; blank lines are none."""
+    with source.open("rb") as lines, target.open("wb") as out:
+        for line in lines:
+            if line.strip():
+                out.write(line.strip() + b"\n")
+
+
+def _index(path: Path) -> int:
+    """Writes where each line begins, for a quick look at any row; returns how many."""
+    offsets = array("q")
+    place = 0
+    with path.open("rb") as lines:
+        for line in lines:
+            offsets.append(place)
+            place += len(line)
+    write_whole(path.with_suffix(".index"), offsets.tobytes())
+    return len(offsets)
+
+
+def _keep(path: Path, source: Iterable[bytes], most: int) -> int:
+    size = 0
+    with path.open("wb") as out:
+        for piece in source:
+            size += len(piece)
+            if size > most:
+                raise TooLarge(f"The file is larger than {most:,} bytes.", param="file")
+            out.write(piece)
+    if size == 0:
+        raise InvalidRequest("The file is empty.", param="file")
+    return size
+
+
+def _write(folder: Path, draft: Draft) -> None:
+    write_whole(folder / "draft.json", json.dumps(encode(draft)).encode())
+
+
+def _root(platform: Platform) -> Path:
+    return platform.settings.data / "drafts"
+
+
+def _gone(draft_id: str) -> NotFound:
+    return NotFound(f"There is no draft {draft_id[:64]}.", param="id")

@@ -1,0 +1,326 @@
+"""Data: bring a file, choose its columns, see what the check says beside each row, mend, save."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any, Final
+
+from anyio import from_thread, to_thread
+from starlette.responses import JSONResponse, RedirectResponse, Response, StreamingResponse
+
+from afina.domain.findings import Finding
+from afina.errors import InvalidRequest
+from afina.service import bases, draft_rows, drafts, files
+from afina.service.draft_rows import DraftRow, Verdict
+from afina.service.drafts import Columns, Draft
+from afina.service.files import FileQuery
+from afina.web.render import page
+from afina.web.visit import Visit, check_token, form_of
+
+_PREVIEWED: Final = 3
+_LISTED: Final = 200
+_CELL: Final = 400
+"""Characters of a text that the table gets; the editor gets all."""
+_PIECE: Final = 256 * 1024
+_MAX_EDIT: Final = 4 * 1024 * 1024
+
+
+def show(visit: Visit) -> Response:
+    """Where files are brought, and what is here already."""
+    kept = files.list_files(visit.platform, visit.caller, FileQuery(limit=_LISTED)).data
+    found = drafts.list_drafts(visit.platform, visit.caller)
+    return page(visit, "data.html", {"drafts": found, "files": kept})
+
+
+async def bring(visit: Visit) -> Response:
+    """A file's bytes as the body, its name in the query; the answer says where its draft is."""
+    check_token(visit)
+    name = visit.request.query_params.get("name", "")
+    stream = visit.request.stream()
+
+    async def piece() -> bytes | None:
+        return await anext(stream, None)
+
+    def pieces() -> Iterator[bytes]:
+        while (found := from_thread.run(piece)) is not None:
+            yield found
+
+    def keep() -> Draft:
+        here = bases.list_bases(visit.platform)
+        base = here[0].id if here else None
+        return drafts.start_draft(visit.platform, visit.caller, pieces(), name, base)
+
+    draft = await to_thread.run_sync(keep)
+    return JSONResponse({"href": f"/data/{draft.id}"})
+
+
+def show_draft(visit: Visit) -> Response:
+    """One draft."""
+    draft = _draft(visit)
+    return page(visit, "draft.html", _shown(visit, draft))
+
+
+async def choose(visit: Visit) -> Response:
+    """Other columns, or another model to check by; answers the changed part of the page."""
+    form = await form_of(visit)
+    draft = await to_thread.run_sync(_draft, visit)
+    given = {name: str(form.get(name) or "") for name in ("user", "assistant", "system_column")}
+    chosen = Columns(
+        given["user"] or None,
+        given["assistant"] or None,
+        given["system_column"] or None,
+        str(form.get("system") or "").strip() or None,
+    )
+    base = str(form.get("base") or "") or None
+
+    def change() -> Draft:
+        found = draft
+        if base != found.base:
+            found = drafts.choose_base(visit.platform, visit.caller, draft.id, base)
+        if found.is_table and chosen != found.chosen and chosen.user and chosen.assistant:
+            found = drafts.choose_columns(visit.platform, visit.caller, draft.id, chosen)
+        return found
+
+    draft = await to_thread.run_sync(change)
+    if not visit.is_partial:
+        return RedirectResponse(f"/data/{draft.id}", 303)
+    shown = await to_thread.run_sync(_shown, visit, draft)
+    return page(visit, "parts/draft.html", shown)
+
+
+def rows(visit: Visit) -> Response:
+    """A window of rows as JSON, for the table."""
+    draft = _draft(visit)
+    asked = visit.request.query_params
+    which = asked.get("which", "all")
+    start, count = _whole(asked.get("start", "0")), _whole(asked.get("count", "100"))
+    numbers = draft_rows.numbers_of(visit.platform, draft, which)
+    window = numbers[start : start + min(count, draft_rows.MAX_WINDOW)]
+    beside: dict[int, list[Finding]] = {}
+    for finding in draft_rows.verdict_of(visit.platform, draft).findings:
+        if finding.line is not None:
+            beside.setdefault(finding.line, []).append(finding)
+    found = draft_rows.read_rows(visit.platform, draft, window)
+    whole = asked.get("whole") == "1"
+    return JSONResponse(
+        {
+            "total": len(numbers),
+            "rows": [_row(visit, row, beside.get(row.number, []), whole) for row in found],
+        }
+    )
+
+
+def summary(visit: Visit) -> Response:
+    """What the check says in all, anew after an edit."""
+    return page(visit, "parts/summary.html", _shown(visit, _draft(visit)))
+
+
+async def edit(visit: Visit) -> Response:
+    """Puts another row in the place of one."""
+    draft_id, number = visit.request.path_params["id"], visit.request.path_params["row"]
+    body = await _json(visit)
+    text = body.get("text")
+    if not isinstance(text, str):
+        raise InvalidRequest("The row's text is missing.", param="text")
+    return await _edited(visit, draft_rows.edit_row, draft_id, _whole(number), text)
+
+
+async def drop(visit: Visit) -> Response:
+    """Leaves one row out, or all that have an error."""
+    draft_id = visit.request.path_params["id"]
+    body = await _json(visit)
+    numbers = body.get("rows")
+    if numbers == "bad":
+        draft = await to_thread.run_sync(_draft, visit)
+        numbers = list(draft_rows.numbers_of(visit.platform, draft, "bad"))
+    if not isinstance(numbers, list) or not all(isinstance(number, int) for number in numbers):
+        raise InvalidRequest("Which rows is not said.", param="rows")
+    return await _edited(visit, draft_rows.drop_rows, draft_id, numbers)
+
+
+async def undo(visit: Visit) -> Response:
+    """Takes the last edit back."""
+    check_token(visit)
+    return await _edited(visit, draft_rows.undo, visit.request.path_params["id"])
+
+
+async def redo(visit: Visit) -> Response:
+    """Does it again."""
+    check_token(visit)
+
+    def again(*given: Any) -> Verdict:
+        return draft_rows.undo(*given, again=True)
+
+    return await _edited(visit, again, visit.request.path_params["id"])
+
+
+async def save(visit: Visit) -> Response:
+    """Makes a training file of the draft and goes on to tune with it."""
+    form = await form_of(visit)
+    name = str(form.get("name") or "training.jsonl").strip()
+    draft_id = visit.request.path_params["id"]
+    file = await to_thread.run_sync(
+        draft_rows.save_draft, visit.platform, visit.caller, draft_id, name
+    )
+    return RedirectResponse(f"/tune?file={file.id}", 303)
+
+
+async def remove(visit: Visit) -> Response:
+    """Deletes a draft."""
+    await form_of(visit)
+    draft_id = visit.request.path_params["id"]
+    await to_thread.run_sync(drafts.delete_draft, visit.platform, visit.caller, draft_id)
+    return RedirectResponse("/data", 303)
+
+
+async def remove_file(visit: Visit) -> Response:
+    """Deletes a file."""
+    await form_of(visit)
+    file_id = visit.request.path_params["id"]
+    await to_thread.run_sync(files.delete_file, visit.platform, visit.caller, file_id)
+    return RedirectResponse("/data", 303)
+
+
+async def open_file(visit: Visit) -> Response:
+    """Begins a draft with the bytes of a file, which stays as it is."""
+    await form_of(visit)
+
+    def begin() -> Draft:
+        platform, caller = visit.platform, visit.caller
+        file, handle = files.open_file(platform, caller, visit.request.path_params["id"])
+        here = bases.list_bases(platform)
+        name = file.filename if "." in file.filename else f"{file.filename}.jsonl"
+        with handle:
+            pieces = iter(lambda: handle.read(_PIECE), b"")
+            base = here[0].id if here else None
+            return drafts.start_draft(platform, caller, pieces, name, base)
+
+    draft = await to_thread.run_sync(begin)
+    return RedirectResponse(f"/data/{draft.id}", 303)
+
+
+def download(visit: Visit) -> Response:
+    """The bytes of a file, never shown as a page."""
+    file, handle = files.open_file(visit.platform, visit.caller, visit.request.path_params["id"])
+
+    def pieces() -> Iterator[bytes]:
+        with handle:
+            while found := handle.read(_PIECE):
+                yield found
+
+    name = "".join(c if c.isascii() and (c.isalnum() or c in "._-") else "_" for c in file.filename)
+    headers = {
+        "content-disposition": f'attachment; filename="{name}"',
+        "content-length": str(file.bytes),
+    }
+    return StreamingResponse(pieces(), media_type="application/octet-stream", headers=headers)
+
+
+async def _edited(visit: Visit, change: Any, *given: Any) -> Response:
+    verdict = await to_thread.run_sync(change, visit.platform, visit.caller, *given)
+    return JSONResponse({"bad": verdict.rows_bad, "usable": verdict.rows_usable})
+
+
+async def _json(visit: Visit) -> dict[str, Any]:
+    check_token(visit)
+    body = bytearray()
+    async for piece in visit.request.stream():
+        body += piece
+        if len(body) > _MAX_EDIT:
+            raise InvalidRequest("This edit is larger than 4 MiB.")
+    try:
+        found = json.loads(body)
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):
+        raise InvalidRequest("The body is not a JSON object.")
+    return found
+
+
+def _draft(visit: Visit) -> Draft:
+    return drafts.get_draft(visit.platform, visit.caller, visit.request.path_params["id"])
+
+
+def _whole(text: str) -> int:
+    if not text.isdecimal() or len(text) > 9:
+        raise InvalidRequest("This is not a whole number.")
+    return int(text)
+
+
+def _shown(visit: Visit, draft: Draft) -> dict[str, Any]:
+    platform = visit.platform
+    verdict = draft_rows.verdict_of(platform, draft) if draft.is_ready else None
+    first = draft_rows.read_rows(platform, draft, range(1, _PREVIEWED + 1))
+    head = [] if draft.is_ready or not draft.is_table else drafts.table_head(platform, draft, 3)
+    severities = {f.rule: f.severity.value for f in verdict.findings} if verdict else {}
+    return {
+        "draft": draft,
+        "verdict": verdict,
+        "severities": severities,
+        "about_file": [f for f in verdict.findings if f.line is None] if verdict else [],
+        "preview": [row.value for row in first if row.value and _messages(row.value)],
+        "head": [{name: str(value)[:80] for name, value in row.items()} for row in head],
+        "bases": bases.list_bases(platform),
+        "name": draft.filename.rpartition(".")[0] or draft.filename,
+    }
+
+
+def _row(visit: Visit, row: DraftRow, beside: list[Finding], whole: bool) -> dict[str, Any]:
+    messages = _messages(row.value) if row.value else None
+    shown: dict[str, Any] = {
+        "n": row.number,
+        "dropped": row.is_dropped,
+        "edited": row.is_edited,
+        "findings": [] if row.is_dropped else [_finding(visit, finding) for finding in beside],
+    }
+    if messages is None:
+        return shown | {"text": row.text if whole else row.text[:_CELL]}
+    if whole:
+        return shown | {"text": row.text, "messages": messages}
+    return shown | {
+        "messages": [{"role": m["role"], "content": m["content"][:_CELL]} for m in messages]
+    }
+
+
+def _messages(value: Any) -> list[dict[str, str]] | None:
+    """The messages of a plain chat; None for anything that is more than roles and texts."""
+    found = value.get("messages")
+    if not isinstance(found, list) or set(value) != {"messages"} or not found:
+        return None
+    for message in found:
+        if not isinstance(message, dict) or set(message) != {"role", "content"}:
+            return None
+        if not all(isinstance(text, str) for text in message.values()):
+            return None
+    return found
+
+
+def _finding(visit: Visit, finding: Finding) -> dict[str, Any]:
+    key = f"rule.{finding.rule.replace('-', '_')}"
+    known = visit.texts.has(key)
+    return {
+        "rule": finding.rule,
+        "severity": finding.severity.value,
+        "text": visit.texts(key) if known else f"{finding.message} {finding.remedy}",
+        "lang": visit.texts.language if known else "en",
+    }
+
+
+ROUTES: Final = (
+    ("GET", "/data", show),
+    ("POST", "/data", bring),
+    ("GET", "/data/files/{id}/download", download),
+    ("POST", "/data/files/{id}/delete", remove_file),
+    ("POST", "/data/files/{id}/open", open_file),
+    ("GET", "/data/{id}", show_draft),
+    ("POST", "/data/{id}/columns", choose),
+    ("GET", "/data/{id}/rows", rows),
+    ("GET", "/data/{id}/summary", summary),
+    ("POST", "/data/{id}/rows/{row}", edit),
+    ("POST", "/data/{id}/drop", drop),
+    ("POST", "/data/{id}/undo", undo),
+    ("POST", "/data/{id}/redo", redo),
+    ("POST", "/data/{id}/save", save),
+    ("POST", "/data/{id}/delete", remove),
+)

@@ -1,0 +1,193 @@
+// The table of a draft's rows. Only the rows in sight are in the page: the server gives windows of
+// them. Texts are put in as text, never as markup.
+import { ask, fill, number, tell } from "./app.js";
+
+const HEIGHT = 88, WINDOW = 100, BEYOND = 8;
+const editor = document.getElementById("editor");
+const form = document.getElementById("editor-form");
+let table, space, t, draft, which, total, windows, shown, editing;
+
+function begin() {
+  table = document.getElementById("rows");
+  if (!table || table.dataset.begun) return;
+  table.dataset.begun = "1";
+  space = table.firstElementChild;
+  t = JSON.parse(table.dataset.texts);
+  draft = table.dataset.draft;
+  which = document.getElementById("which");
+  which.addEventListener("change", again);
+  table.addEventListener("scroll", () => requestAnimationFrame(draw), { passive: true });
+  table.addEventListener("click", onClick);
+  table.addEventListener("keydown", onKey);
+  new ResizeObserver(draw).observe(table);
+  total = Number(table.getAttribute("aria-rowcount"));
+  again();
+}
+
+function again() {
+  windows = new Map();
+  shown = new Map();
+  space.replaceChildren();
+  load(0);
+}
+
+async function load(start) {
+  if (windows.has(start)) return;
+  const mine = windows;
+  windows.set(start, null);
+  try {
+    const answer = await ask(`/data/${draft}/rows?which=${which.value}&start=${start}&count=${WINDOW}`);
+    const told = await answer.json();
+    if (mine !== windows) return;
+    windows.set(start, told.rows);
+    total = told.total;
+    table.setAttribute("aria-rowcount", total);
+    draw();
+  } catch (error) {
+    windows.delete(start);
+    tell(error.message);
+  }
+}
+
+function draw() {
+  if (!windows) return;
+  space.style.height = `${Math.max(total, 1) * HEIGHT}px`;
+  if (total === 0) { space.replaceChildren(line("p", "muted rows-none", t.no_rows)); return; }
+  const first = Math.max(0, Math.floor(table.scrollTop / HEIGHT) - BEYOND);
+  const last = Math.min(total, Math.ceil((table.scrollTop + table.clientHeight) / HEIGHT) + BEYOND);
+  for (const [place, element] of shown) {
+    if (place < first || place >= last) { element.remove(); shown.delete(place); }
+  }
+  for (let place = first; place < last; place++) {
+    if (shown.has(place)) continue;
+    const start = Math.floor(place / WINDOW) * WINDOW;
+    const rows = windows.get(start);
+    if (!rows) { load(start); continue; }
+    const row = rows[place - start];
+    if (row) { const element = make(row, place); shown.set(place, element); space.append(element); }
+  }
+}
+
+function line(tag, name, text) {
+  const element = document.createElement(tag);
+  element.className = name;
+  element.textContent = text;
+  return element;
+}
+
+function make(row, place) {
+  const element = line("div", "row", "");
+  element.setAttribute("role", "row");
+  element.setAttribute("aria-rowindex", place + 1);
+  element.style.transform = `translateY(${place * HEIGHT}px)`;
+  const worst = row.findings.some((f) => f.severity === "error") ? "bad" : row.findings.length ? "warn" : "";
+  element.classList.add(...[row.dropped && "dropped", worst].filter(Boolean));
+  const parts = split(row);
+  const count = cell("n", number(row.n));
+  if (row.edited) count.append(line("span", "tag", t.edited));
+  if (row.dropped) count.append(line("span", "tag", t.is_dropped));
+  const beside = cell("beside", "");
+  for (const finding of row.findings) {
+    const word = line("p", `say ${finding.severity}`, finding.text);
+    word.lang = finding.lang;
+    beside.append(word);
+  }
+  const act = line("div", "row-act", "");
+  const edit = line("button", worst ? "mend" : "plain mend", worst === "bad" ? t.mend : t.edit);
+  const drop = line("button", "plain drop-row", t.drop_row);
+  for (const button of [edit, drop]) {
+    button.type = "button";
+    button.dataset.row = row.n;
+    button.setAttribute("aria-label", `${button.textContent}: ${fill(t.edit_row, { n: row.n })}`);
+  }
+  if (!row.dropped) act.append(edit, drop);
+  beside.append(act);
+  element.append(count, cell("said", parts[0]), cell("answered", parts[1]), beside);
+  return element;
+}
+
+function cell(name, text) {
+  const element = line("div", `cell ${name}`, "");
+  element.setAttribute("role", "cell");
+  const inner = line("p", text === "" && name !== "beside" ? "clip hole" : "clip", text === "" && name !== "beside" ? t.empty_cell : text);
+  if (name !== "beside") element.append(inner);
+  return element;
+}
+
+/** What stands in the two columns: all that is said before the last answer, and that answer. */
+function split(row) {
+  if (!row.messages) return [row.text, " "];
+  const last = row.messages.at(-1);
+  const before = row.messages.slice(0, -1).filter((m) => m.role !== "system" || row.messages.length < 3);
+  return [before.map((m) => m.content).join(" / "), last.content];
+}
+
+async function onClick(event) {
+  const button = event.target.closest("button");
+  if (!button) return;
+  if (button.classList.contains("mend")) await open(Number(button.dataset.row));
+  else await change("drop", { rows: [Number(button.dataset.row)] });
+}
+
+function onKey(event) {
+  const step = { ArrowDown: HEIGHT, ArrowUp: -HEIGHT, PageDown: table.clientHeight, PageUp: -table.clientHeight }[event.key];
+  if (step && event.target === table) { event.preventDefault(); table.scrollBy({ top: step }); }
+}
+
+async function open(n) {
+  const rows = await (await ask(`/data/${draft}/rows?which=all&start=${n - 1}&count=1&whole=1`)).json();
+  const row = rows.rows[0];
+  editing = { n, row };
+  document.getElementById("editor-title").textContent = fill(t.edit_row, { n: number(n) });
+  document.getElementById("editor-error").hidden = true;
+  const fields = document.getElementById("editor-fields");
+  const parts = row.messages ?? [{ role: null, content: row.text }];
+  fields.replaceChildren(...parts.map((message, i) => {
+    const field = line("div", "field", "");
+    const label = line("label", "", message.role ? (t[`role_${message.role}`] ?? message.role) : t.as_json);
+    const box = document.createElement("textarea");
+    box.id = label.htmlFor = `part-${i}`;
+    box.value = message.content;
+    box.rows = Math.min(12, Math.max(2, Math.ceil(message.content.length / 70)));
+    field.append(label, box);
+    return field;
+  }));
+  editor.showModal();
+  const boxes = [...fields.querySelectorAll("textarea")];
+  (boxes.find((box) => box.value.trim() === "") ?? boxes.at(-1)).focus();
+}
+
+form.addEventListener("submit", async (event) => {
+  event.preventDefault();
+  const boxes = [...form.querySelectorAll("textarea")].map((box) => box.value);
+  const messages = editing.row.messages?.map((message, i) => ({ ...message, content: boxes[i] }));
+  const text = messages ? JSON.stringify({ messages }) : boxes[0];
+  try {
+    await send(`rows/${editing.n}`, { text });
+    editor.close();
+  } catch (error) {
+    const word = document.getElementById("editor-error");
+    word.textContent = error.message;
+    word.hidden = false;
+  }
+});
+
+async function send(what, body) {
+  await ask(`/data/${draft}/${what}`, { method: "POST", body: JSON.stringify(body), headers: { "content-type": "application/json" } });
+  window.htmx.trigger("#summary", "refresh");
+  const place = table.scrollTop;
+  again();
+  table.scrollTop = place;
+}
+
+async function change(what, body = {}) {
+  try { await send(what, body); } catch (error) { tell(error.message); }
+}
+
+document.addEventListener("click", (event) => {
+  const act = event.target.closest("[data-act]")?.dataset.act;
+  if (act === "drop-bad") change("drop", { rows: "bad" });
+  else if (act === "undo" || act === "redo") change(act);
+});
+document.addEventListener("htmx:afterSettle", begin);
+begin();
