@@ -24,6 +24,7 @@ from sqlalchemy import (
 )
 
 from afina.store import account_tables as account_tables
+from afina.store import answer_tables as answer_tables
 from afina.store import wire_tables as wire_tables
 from afina.store.schema import METADATA as METADATA
 from afina.store.schema import document, owners
@@ -211,6 +212,7 @@ MODELS: Final = Table(
     Column("state", String(16), nullable=False),
     document("parity"),
     Column("template_sha256", String(64)),
+    Column("rendered_at", BigInteger),
     Index(None, "order_key"),
     Index(None, "project_id", "order_key"),
     Index(None, "manifest"),
