@@ -14,7 +14,10 @@ from typing import Final
 
 import torch
 
-_SHARE_OF_LONGEST: Final = 0.7
+_COST_OF_GROUP: Final = 32_768
+"""What one more group costs, in scores: a score and a group's operations were measured."""
+_WIDEST: Final = 64
+"""Chats of a group at most, so that the search for the best groups takes no time."""
 _COUNTS: Final = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
 NOTHING: Final = (0, 0)
 
@@ -54,25 +57,40 @@ class Group:
     def key_length(self) -> int:
         """The keys that a query may see at most: the prefix and the chat itself."""
         before = self.prefix[1]
-        return padded_length(before + self.length) if before else self.length
+        return -(-(before + self.length) // 32) * 32 if before else self.length
 
 
 def group_spans(
     spans: Sequence[Span], capacity: int | None, prefix: Span = NOTHING
 ) -> tuple[Group, ...]:
-    """Groups of chats of similar length, so that little padding is multiplied. `capacity` is the
+    """Groups of chats of similar length: few of them, and little padding in them. `capacity` is the
     bin's where it holds nothing but `spans`."""
     if capacity is not None and len(spans) == 1:
         return (Group(capacity, tuple(spans), whole=True),)
-    groups: list[list[Span]] = []
-    for span in sorted(spans, key=lambda s: (-s[1], s[0])):
-        if groups and padded_length(span[1]) >= _SHARE_OF_LONGEST * padded_length(groups[-1][0][1]):
-            groups[-1].append(span)
-        else:
-            groups.append([span])
-    return tuple(
-        Group(padded_length(g[0][1]), tuple(g), whole=False, prefix=prefix) for g in groups
-    )
+    ordered = sorted(spans, key=lambda span: (-span[1], span[0]))
+    best: list[tuple[int, int]] = [
+        (0, 0)
+    ]  # of the first n chats: cost, where the last group begins
+    for end in range(1, len(ordered) + 1):
+        options = range(max(0, end - _WIDEST), end)
+        best.append(min((best[at][0] + _cost(ordered, at, end, prefix), at) for at in options))
+    groups: list[Group] = []
+    end = len(ordered)
+    while end:
+        at = best[end][1]
+        groups.append(_group(ordered, at, end, prefix))
+        end = at
+    return tuple(reversed(groups))
+
+
+def _group(ordered: Sequence[Span], at: int, end: int, prefix: Span) -> Group:
+    return Group(padded_length(ordered[at][1]), tuple(ordered[at:end]), whole=False, prefix=prefix)
+
+
+def _cost(ordered: Sequence[Span], at: int, end: int, prefix: Span) -> int:
+    """What a group of the chats from `at` to `end` costs, in scores."""
+    group = _group(ordered, at, end, prefix)
+    return group.count * group.length * group.key_length + _COST_OF_GROUP
 
 
 def causal_mask(

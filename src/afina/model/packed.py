@@ -148,11 +148,11 @@ def _multiplied(
     q = q_CHLD.reshape(batch, mask_RM.shape[0], -1)
     k, v = k_CGMD.reshape(batch, keys, -1), v_CGMD.reshape(batch, keys, -1)
     capped = None
+    scores = torch.bmm(q, k.transpose(1, 2))
     if how.softcap is None:
-        mask = mask_RM.expand(batch, -1, -1)
-        scores = torch.baddbmm(mask, q, k.transpose(1, 2), alpha=how.scaling)
+        torch.add(mask_RM, scores, alpha=how.scaling, out=scores)
     else:
-        capped = torch.bmm(q, k.transpose(1, 2)).mul_(how.scaling / how.softcap).tanh_()
+        capped = scores.mul_(how.scaling / how.softcap).tanh_()
         scores = torch.add(mask_RM, capped, alpha=how.softcap)
     chances = torch.softmax(scores, -1)
     out = torch.bmm(chances, v)

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -19,16 +18,7 @@ from torch.nn import functional
 
 from afina.domain.mixing import mixed_key
 from afina.domain.runs import LoraSpec
-
-
-@dataclass(frozen=True)
-class LoraViews:
-    """One layer's matrices: A `[rank, in]` and B `[out, rank]`, and where their gradients go."""
-
-    a: torch.Tensor
-    b: torch.Tensor
-    grad_a: torch.Tensor
-    grad_b: torch.Tensor
+from afina.model.products import JointProduct, LoraViews, layers_together
 
 
 class TrainedAdapter:
@@ -45,29 +35,54 @@ class TrainedAdapter:
         self.masters = torch.zeros(size)
         self.grads = torch.zeros(size)
         self.compute = torch.zeros(size, dtype=dtype)
-        self.views = self._make_views()
+        self._together = layers_together(layers)
+        self._places = self._make_places()
+        self.views = {name: self._view(name) for name in self.names}
+        self._products: dict[str, tuple[JointProduct, int]] = {}
+        for group in self._together:
+            product = self._join(group, layers)
+            self._products |= {name: (product, place) for place, name in enumerate(group)}
         self.dropout_generator: torch.Generator | None = None
         """Set while a bin is trained with dropout; None in evaluation."""
         # makes autograd call the layers' backward although no input of theirs needs a gradient
         self.anchor = torch.zeros(1, dtype=dtype, requires_grad=True)
         self._initialise(seed)
 
-    def _make_views(self) -> dict[str, LoraViews]:
-        views = {}
+    def _make_places(self) -> dict[str, tuple[int, int]]:
+        """Where each layer's A and B begin: the A of one product in a row, then its B."""
+        places: dict[str, tuple[int, int]] = {}
         start = 0
-        for name in self.names:
-            fan_in, fan_out = self.shapes[name]
-            rank = self.spec.rank
-            middle = start + rank * fan_in
-            end = middle + rank * fan_out
-            views[name] = LoraViews(
-                a=self.compute[start:middle].view(rank, fan_in),
-                b=self.compute[middle:end].view(fan_out, rank),
-                grad_a=self.grads[start:middle].view(rank, fan_in),
-                grad_b=self.grads[middle:end].view(fan_out, rank),
-            )
-            start = end
-        return views
+        for group in self._together:
+            after = start + sum(self._sizes(name)[0] for name in group)
+            for name in group:
+                size_a, size_b = self._sizes(name)
+                places[name] = (start, after)
+                start, after = start + size_a, after + size_b
+            start = after
+        return places
+
+    def _sizes(self, name: str) -> tuple[int, int]:
+        fan_in, fan_out = self.shapes[name]
+        return self.spec.rank * fan_in, self.spec.rank * fan_out
+
+    def pair_in(self, flat: torch.Tensor, name: str) -> tuple[torch.Tensor, torch.Tensor]:
+        """A layer's A and B in a flat tensor."""
+        (at_a, at_b), (size_a, size_b) = self._places[name], self._sizes(name)
+        rank = self.spec.rank
+        return flat[at_a : at_a + size_a].view(rank, -1), flat[at_b : at_b + size_b].view(-1, rank)
+
+    def _view(self, name: str) -> LoraViews:
+        return LoraViews(*self.pair_in(self.compute, name), *self.pair_in(self.grads, name))
+
+    def _join(self, group: tuple[str, ...], layers: Mapping[str, nn.Linear]) -> JointProduct:
+        start = self._places[group[0]][0]
+        end = start + sum(self._sizes(name)[0] for name in group)
+        fan_in = self.shapes[group[0]][0]
+        joint_a = tuple(flat[start:end].view(-1, fan_in) for flat in (self.compute, self.grads))
+        views = [self.views[name] for name in group]
+        return JointProduct(
+            [layers[name] for name in group], views, (joint_a[0], joint_a[1]), self.scaling
+        )
 
     def _initialise(self, seed: int) -> None:
         """A as PEFT does (Kaiming uniform with slope √5), B zero."""
@@ -81,18 +96,17 @@ class TrainedAdapter:
 
     def master_views(self, name: str) -> tuple[torch.Tensor, torch.Tensor]:
         """The fp32 A and B of a layer; writing to them changes the masters."""
-        offset = self.views[name].a.storage_offset()
-        fan_in, fan_out = self.shapes[name]
-        rank = self.spec.rank
-        middle = offset + rank * fan_in
-        return (
-            self.masters[offset:middle].view(rank, fan_in),
-            self.masters[middle : middle + rank * fan_out].view(fan_out, rank),
-        )
+        return self.pair_in(self.masters, name)
 
     def refresh(self) -> None:
         """Copies the masters into the precision that the network computes in."""
         self.compute.copy_(self.masters)
+        self._refresh_products()
+
+    def _refresh_products(self) -> None:
+        for product, place in self._products.values():
+            if place == 0:
+                product.refresh()
 
     def publish(self) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
         """A and B of each layer in bf16, as they are published."""
@@ -107,6 +121,7 @@ class TrainedAdapter:
         for name in self.names:
             self.views[name].a.copy_(weights[name][0])
             self.views[name].b.copy_(weights[name][1])
+        self._refresh_products()
 
     def start_from(self, weights: Mapping[str, tuple[torch.Tensor, torch.Tensor]]) -> None:
         """Goes on from published weights. Raises ValueError if they are of other layers."""
@@ -124,11 +139,12 @@ class TrainedAdapter:
 
     def linear(self, base: nn.Linear, name: str, x: torch.Tensor) -> torch.Tensor:
         """The whole layer: base product and low-rank term."""
-        mask = None
-        if self.dropout_generator is not None and self.spec.dropout > 0:
-            keep = 1 - self.spec.dropout
-            mask = torch.empty_like(x).bernoulli_(keep, generator=self.dropout_generator)
-            mask.div_(keep)
+        if self.dropout_generator is None or self.spec.dropout == 0:
+            product, place = self._products[name]
+            return product.output(place, x, self.anchor)
+        keep = 1 - self.spec.dropout
+        mask = torch.empty_like(x).bernoulli_(keep, generator=self.dropout_generator)
+        mask.div_(keep)
         out: torch.Tensor = _LoraProduct.apply(  # type: ignore[no-untyped-call]
             x, self.anchor, base, self.views[name], self, mask
         )
@@ -136,7 +152,8 @@ class TrainedAdapter:
 
 
 class _LoraProduct(torch.autograd.Function):
-    """x Wᵀ + bias + scaling (mask ∘ x) Aᵀ Bᵀ, gradients of A and B added to their places."""
+    """x Wᵀ + bias + scaling (mask ∘ x) Aᵀ Bᵀ, gradients of A and B added to their places: a layer
+    with dropout, which draws a mask of its own."""
 
     @staticmethod
     def forward(  # noqa: PLR0913

@@ -23,6 +23,9 @@ from afina.settings import OFFLINE, child_environment
 
 LOCK = "trainer.lock"
 NICE = 19
+_MEMORY = "glibc.malloc.hugetlb=1:glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=68719476736"
+"""Huge pages, and what a step frees stays for the next one: without this a tenth to a third of a
+step goes into the kernel's handing out of pages (docs/diary.md). Other C libraries ignore it."""
 
 
 class RunBusy(Exception):
@@ -115,6 +118,7 @@ def _spawn(
         OMP_WAIT_POLICY="PASSIVE",
         GOMP_SPINCOUNT="0",
         PYTHONUNBUFFERED="1",
+        GLIBC_TUNABLES=_MEMORY,
         **OFFLINE,
     )
     process = subprocess.Popen(

@@ -16,6 +16,7 @@ from torch import nn
 
 from afina.domain.runs import LoraSpec
 from afina.model.base import LoadedBase
+from afina.model.fused import fuse_frozen
 from afina.model.lora import LoraLinear, put_lora_layers
 from afina.model.loss import summed_loss
 from afina.model.packed import Masks
@@ -113,6 +114,7 @@ class TrainedNetwork(Network):
         self.adapter: TrainedAdapter = TrainedAdapter(linears, spec, dtype, seed)
         for layer in layers.values():
             layer.set_adapters(self.adapter)
+        fuse_frozen(self.model)
 
     def _layer(self, name: str) -> LoraLinear:
         module: nn.Module = self.model.get_submodule(name)

@@ -214,8 +214,23 @@ def eager(made: TrainedNetwork, rows: ListedRows) -> tuple[float, torch.Tensor]:
         part = (losses * torch.from_numpy(learned[1:])).sum() / rows.learned
         part.backward()  # type: ignore[no-untyped-call]
         total += float(part.detach())
-    grads = [side.grad.flatten() for n in made.adapter.names for side in pairs[n]]  # type: ignore[union-attr]
-    return total, torch.cat(grads)
+    gradient = torch.zeros_like(made.adapter.grads)
+    for name, sides in pairs.items():
+        for place, side in zip(made.adapter.pair_in(gradient, name), sides, strict=True):
+            assert side.grad is not None
+            place.copy_(side.grad)
+    return total, gradient
+
+
+def test_what_is_fused_gives_the_same_bits_and_other_norms_keep_their_own_code() -> None:
+    assert fused_modules("llama") == 3 * 3 + 1
+    assert fused_modules("qwen3") == 3 * 5 + 1
+    assert fused_modules("gemma3") == 0
+
+
+def fused_modules(architecture: str) -> int:
+    modules = network(architecture).model.modules()
+    return sum("forward" in vars(module) for module in modules)
 
 
 def test_dropout_drops_inputs_of_the_low_rank_term_alone_and_repeats_with_its_key() -> None:

@@ -1,0 +1,121 @@
+"""Norms and gates of a frozen network in fewer operations, forward and backward by hand.
+
+Autograd keeps an fp32 copy for every operation inside a norm; by hand only the input and one number
+a token stay. A module is replaced only where, tried out, it gives the same bits as before, so a
+network that norms or gates in another way keeps its own code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Final
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+_TRIED_TOKENS: Final = 5
+
+
+def fuse_frozen(model: nn.Module) -> int:
+    """Replaces the forward pass of what can be replaced; returns how many modules that were."""
+    count = 0
+    for module in model.modules():
+        made = _fused_norm(module) or _fused_gate(module)
+        if made is not None and _same(module, *made):
+            module.forward = made[0]
+            count += 1
+    return count
+
+
+def _same(module: nn.Module, made: Callable[[torch.Tensor], torch.Tensor], width: int) -> bool:
+    """Whether the module itself and `made` give the same bits."""
+    like = next(module.parameters())
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(1, _TRIED_TOKENS, width, generator=generator).to(like.dtype)
+    with torch.no_grad():
+        theirs = module(x)
+        return isinstance(theirs, torch.Tensor) and torch.equal(theirs, made(x))
+
+
+def _fused_norm(
+    module: nn.Module,
+) -> tuple[Callable[[torch.Tensor], torch.Tensor], int] | None:
+    weight = getattr(module, "weight", None)
+    epsilon = getattr(module, "variance_epsilon", getattr(module, "eps", None))
+    if not (
+        type(module).__name__.endswith("RMSNorm")
+        and isinstance(weight, torch.Tensor)
+        and weight.dim() == 1
+        and isinstance(epsilon, float)
+    ):
+        return None
+    return partial(_norm, module, epsilon), len(weight)
+
+
+def _norm(module: nn.Module, epsilon: float, x: torch.Tensor) -> torch.Tensor:
+    out: torch.Tensor = _Norm.apply(  # type: ignore[no-untyped-call]
+        x, module.weight, epsilon
+    )
+    return out
+
+
+class _Norm(torch.autograd.Function):
+    """weight * x / sqrt(mean(x²) + epsilon), the root and the quotient in fp32; the weight is
+    frozen. https://arxiv.org/abs/1910.07467"""
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor, weight: torch.Tensor, epsilon: float) -> torch.Tensor:
+        wide = x.to(torch.float32, copy=True)
+        inverse = wide.pow(2).mean(-1, keepdim=True).add_(epsilon).rsqrt_()
+        ctx.save_for_backward(x, weight, inverse)
+        return wide.mul_(inverse).to(x.dtype).mul_(weight)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        x, weight, inverse = ctx.saved_tensors
+        grad = (grads[0] * weight).to(torch.float32)
+        normed = x.to(torch.float32, copy=True).mul_(inverse)
+        along = (grad * normed).mean(-1, keepdim=True)
+        return grad.addcmul_(normed, along, value=-1).mul_(inverse).to(x.dtype), None, None
+
+
+def _fused_gate(
+    module: nn.Module,
+) -> tuple[Callable[[torch.Tensor], torch.Tensor], int] | None:
+    layers = [getattr(module, name, None) for name in ("gate_proj", "up_proj", "down_proj")]
+    activation = getattr(module, "act_fn", None)
+    if not (
+        all(isinstance(layer, nn.Module) for layer in layers)
+        and isinstance(activation, nn.Module)
+        and type(activation).__name__ in ("SiLU", "SiLUActivation")
+    ):
+        return None
+    return partial(_gated, module), int(layers[0].in_features)  # type: ignore[union-attr]
+
+
+def _gated(module: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    gate, up = module.gate_proj(x), module.up_proj(x)  # type: ignore[operator]
+    inner = _Gate.apply(gate, up)  # type: ignore[no-untyped-call]
+    out: torch.Tensor = module.down_proj(inner)  # type: ignore[operator]
+    return out
+
+
+class _Gate(torch.autograd.Function):
+    """silu(gate) * up, computed again in the backward pass. https://arxiv.org/abs/2002.05202"""
+
+    @staticmethod
+    def forward(ctx: Any, gate: torch.Tensor, up: torch.Tensor) -> torch.Tensor:
+        ctx.save_for_backward(gate, up)
+        return functional.silu(gate).mul_(up)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        gate, up = ctx.saved_tensors
+        # side by side, as the layers that made gate and up want their gradients
+        both = gate.new_empty(*gate.shape[:-1], 2, gate.shape[-1])
+        of_gate, of_up = both[..., 0, :], both[..., 1, :]
+        torch.mul(grads[0], functional.silu(gate), out=of_up)
+        torch.ops.aten.silu_backward.grad_input(grads[0] * up, gate, grad_input=of_gate)
+        return of_gate, of_up
