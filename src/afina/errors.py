@@ -12,7 +12,7 @@ command line prints the message and the remedy on one line. Nothing here imports
     ├── Conflict 409            ── IllegalTransition, StaleFence
     ├── TooSlow 408
     ├── TooLarge 413
-    ├── Overloaded 429
+    ├── Overloaded 429          ── RequestsLimited, TokensLimited
     ├── QuotaExceeded 429
     ├── Internal 500            ── EngineFailed
     ├── Unavailable 503
@@ -152,6 +152,18 @@ class Overloaded(AfinaError):
     kind = "rate_limit_error"
     default_code = "rate_limit_exceeded"
     retry = True
+
+
+class RequestsLimited(Overloaded):
+    """The project asks more often than it may."""
+
+    kind = "requests"
+
+
+class TokensLimited(Overloaded):
+    """The project asks for more tokens than it may."""
+
+    kind = "tokens"
 
 
 class QuotaExceeded(AfinaError):

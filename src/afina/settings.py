@@ -10,6 +10,7 @@ import hashlib
 import os
 import tempfile
 import tomllib
+from datetime import date
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, Literal
@@ -96,6 +97,81 @@ class WebhookSettings(BaseModel):
     timeout_s: float = Field(default=10.0, gt=0, le=60)
 
 
+class LimitSettings(BaseModel):
+    """What every project may ask for of every base and the models tuned from it; None is no limit.
+    An admin can change them by project and model."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    requests_per_minute: int | None = Field(default=None, ge=0)
+    tokens_per_minute: int | None = Field(default=None, ge=0)
+    requests_per_day: int | None = Field(default=None, ge=0)
+
+
+class FreeTraining(BaseModel):
+    """Training tokens that cost nothing, by day (UTC) and organization, before the day `until`."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    tokens_per_day: int = Field(default=0, ge=0)
+    until: date | None = None
+
+
+class ModerationSettings(BaseModel):
+    """What happens to rows, questions and answers that moderation flags."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    backend: Literal["local", "endpoint", "off"] = "local"
+    """`local`: the model that comes with afina. `endpoint`: a chat model behind an OpenAI-shaped
+    API, asked with a policy and answering by schema."""
+    endpoint_url: str | None = None
+    """As clients write it: `http://127.0.0.1:8000/v1`."""
+    endpoint_model: str | None = None
+    endpoint_key: str | None = None
+    policy: Literal["warn", "quarantine", "block"] = "warn"
+    """For flagged rows of a job's files: named in the report, left out too, or counted against
+    `max_flagged_share`, above which the job fails. Quarantined rows are counted too."""
+    categories: dict[str, Literal["warn", "quarantine", "block"]] = Field(default_factory=dict)
+    """The policy of single categories."""
+    thresholds: dict[str, float] = Field(default_factory=dict)
+    """Scores from which single categories are flagged; 0.5 where none is given."""
+    max_flagged_share: float = Field(default=0.05, ge=0, le=1)
+    watch: Literal["off", "tally", "block"] = "off"
+    """Questions and answers of served models: a tally by model and key, without any text; `block`
+    refuses a key's requests to a model for an hour after `watch_limit` flagged ones."""
+    watch_limit: int = Field(default=20, ge=1)
+
+    @model_validator(mode="after")
+    def _whole(self) -> ModerationSettings:
+        if self.backend == "endpoint" and not (self.endpoint_url and self.endpoint_model):
+            raise ValueError(
+                "moderation.backend is endpoint: it needs endpoint_url and endpoint_model too"
+            )
+        wrong = [v for v in self.thresholds.values() if not 0 < v <= 1]
+        if wrong:
+            raise ValueError(f"a threshold is above 0 and at most 1, not {wrong[0]}")
+        return self
+
+
+class GateSettings(BaseModel):
+    """When the gate holds a model back. Each limit is on a difference that is sure: the lower end
+    of its 95 % interval counts."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    max_loss_rise: float = Field(default=0.10, ge=0)
+    """Of the validation loss over the base's, in nats a token."""
+    max_ability_loss: float = Field(default=0.25, ge=0, le=1)
+    """Share of the regression suite that the base answers and the tuned model does not."""
+    max_harm_rise: float = Field(default=0.05, ge=0, le=1)
+    """Rise of the share of harmful answers over the base's."""
+    max_refusal_rise: float = Field(default=0.25, ge=0, le=1)
+    """Rise of the share of refused harmless questions over the base's."""
+    max_memorised: float = Field(default=1.0, ge=0, le=1)
+    """Share of training answers that come back word for word; 1 only reports it."""
+
+
 class Settings(BaseSettings):
     """All settings. `Settings.load` is how the platform gets them."""
 
@@ -117,11 +193,15 @@ class Settings(BaseSettings):
     model_aliases: dict[str, str] = Field(default_factory=dict)
     """Names that existing scripts use, and the local base that answers for each."""
     prices: dict[str, Price] = Field(default_factory=dict)
+    free_training: FreeTraining = Field(default_factory=FreeTraining)
+    limits: LimitSettings = Field(default_factory=LimitSettings)
     max_upload_bytes: int = Field(default=512 * 1024 * 1024, ge=1024)
     max_body_bytes: int = Field(default=32 * 1024 * 1024, ge=1024)
     engine: EngineSettings = Field(default_factory=EngineSettings)
     worker: WorkerSettings = Field(default_factory=WorkerSettings)
     training: TrainingSettings = Field(default_factory=TrainingSettings)
+    moderation: ModerationSettings = Field(default_factory=ModerationSettings)
+    gate: GateSettings = Field(default_factory=GateSettings)
     webhooks: WebhookSettings = Field(default_factory=WebhookSettings)
 
     @field_validator("data")
@@ -191,6 +271,11 @@ class Settings(BaseSettings):
     @property
     def models(self) -> Path:
         return self.data / "models"
+
+    @property
+    def encoders(self) -> Path:
+        """The networks that are no base models: the encoder of moderation and embeddings."""
+        return self.data / "encoders"
 
     @property
     def runs(self) -> Path:

@@ -16,15 +16,27 @@ from pydantic import BaseModel
 from starlette.routing import Route
 
 from afina import __version__
-from afina.api import documents, errors, requests, upload_requests
+from afina.api import documents, errors, requests, upload_requests, webhook_requests
 from afina.api.call import Keyring, Parts
 from afina.api.middleware import RequestMiddleware
-from afina.api.routes import chat, extension, files, health, jobs, models, uploads
+from afina.api.routes import (
+    chat,
+    extension,
+    files,
+    health,
+    jobs,
+    models,
+    organization,
+    uploads,
+    webhooks,
+)
 from afina.domain.clock import SYSTEM_CLOCK
 from afina.domain.ids import SYSTEM_IDS
 from afina.service.chat import ChatService
 from afina.service.chat_request import ChatRequest
+from afina.service.guard import GuardedEngine
 from afina.service.keys import ensure_first_key
+from afina.service.limits import RateLimiter
 from afina.service.platform import Platform
 from afina.serving.client import EngineClient
 from afina.settings import Settings
@@ -33,9 +45,11 @@ CHAT_PATH: Final = "/v1/chat/completions"
 ROUTERS: Final[tuple[APIRouter, ...]] = (
     files.router,
     uploads.router,
+    webhooks.router,
     jobs.router,
     models.router,
     extension.router,
+    *organization.ROUTERS,
     health.router,
 )
 SHAPES: Final[tuple[type[BaseModel], ...]] = (
@@ -45,6 +59,12 @@ SHAPES: Final[tuple[type[BaseModel], ...]] = (
     upload_requests.UploadCreate,
     upload_requests.PartForm,
     upload_requests.UploadComplete,
+    webhook_requests.WebhookCreate,
+    webhook_requests.WebhookUpdate,
+    webhook_requests.WebhookRotate,
+    webhook_requests.WebhookTest,
+    webhook_requests.WebhookListQuery,
+    webhook_requests.DeliveryListQuery,
     requests.FileListQuery,
     requests.JobListQuery,
     requests.EventListQuery,
@@ -53,6 +73,7 @@ SHAPES: Final[tuple[type[BaseModel], ...]] = (
     extension.UsageListQuery,
     extension.LedgerQuery,
     extension.FileOfQuery,
+    *organization.SHAPES,
 )
 """What the routes read, for the OpenAPI document."""
 _DESCRIPTION: Final = (
@@ -88,12 +109,15 @@ def _lifespan(settings: Settings) -> Any:
         platform = await to_thread.run_sync(_open, settings)
         try:
             engine = EngineClient(settings.engine_socket)
+            limiter = RateLimiter(platform)
+            guarded = GuardedEngine(platform, engine, limiter)
             app.state.parts = Parts(
                 settings=settings,
                 platform=platform,
                 engine=engine,
-                chat=ChatService(platform, engine),
+                chat=ChatService(platform, guarded),
                 keyring=Keyring(platform),
+                limiter=limiter,
             )
             yield
         finally:

@@ -20,6 +20,7 @@ from afina.domain.scopes import allowed, needed_scope
 from afina.errors import Forbidden, Unauthenticated
 from afina.service.chat import ChatService
 from afina.service.keys import authenticate
+from afina.service.limits import RateLimiter
 from afina.service.platform import Platform
 from afina.serving.client import EngineClient
 from afina.settings import Settings
@@ -38,6 +39,7 @@ class Parts:
     engine: EngineClient
     chat: ChatService
     keyring: Keyring
+    limiter: RateLimiter
 
 
 class Keyring:
@@ -71,6 +73,10 @@ class Keyring:
         for secret, (_, caller) in list(self._known.items()):
             if caller.key_id == key_id:
                 self._known.pop(secret, None)
+
+    def forget_all(self) -> None:
+        """From now on every key is looked up again."""
+        self._known.clear()
 
 
 @dataclass(frozen=True)

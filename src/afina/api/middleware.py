@@ -114,7 +114,14 @@ class _Answer:
         if caller is not None:
             found.append((b"openai-organization", caller.organization_id.encode()))
             found.append((b"openai-project", caller.project_id.encode()))
+            found += self._limits()
         return found
+
+    def _limits(self) -> list[tuple[bytes, bytes]]:
+        standing = self._scope["app"].state.parts.limiter.standing_of(self.request_id)
+        if standing is None:
+            return []
+        return [(name.encode(), value.encode()) for name, value in standing.headers()]
 
 
 def _unfit(scope: Scope) -> AfinaError | None:

@@ -1,5 +1,5 @@
-"""Query strings and form fields: text in brackets (`metadata[k]=v`) becomes nested, names that
-repeat or that nobody knows are refused."""
+"""Query strings and form fields: text in brackets (`metadata[k]=v`) becomes nested, empty brackets
+(`group_by[]=a`) a list; other names that repeat or that nobody knows are refused."""
 
 from __future__ import annotations
 
@@ -27,11 +27,16 @@ def query(model: type[M]) -> Callable[[Request], Awaitable[M]]:
 
 
 def nested(pairs: Iterable[tuple[str, str]]) -> dict[str, Any]:
-    """`metadata[k]=v` as `{"metadata": {"k": "v"}}`. Raises InvalidRequest for a name given twice
-    or with and without brackets."""
+    """`metadata[k]=v` as `{"metadata": {"k": "v"}}`, `a[]=1&a[]=2` as `{"a": ["1", "2"]}`. Raises
+    InvalidRequest for a name given twice or with and without brackets."""
     found: dict[str, Any] = {}
     for name, value in pairs:
         inside = _BRACKETS.fullmatch(name)
+        if inside is not None and not inside.group(2):
+            items = found.setdefault(inside.group(1), [])
+            if isinstance(items, list):
+                items.append(value)
+                continue
         target, key = found, name
         if inside is not None:
             target = found.setdefault(inside.group(1), {})

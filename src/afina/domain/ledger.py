@@ -7,10 +7,12 @@ from dataclasses import dataclass
 
 
 class EntryKind(enum.StrEnum):
-    """What was used. `training` is unique by job id, `inference` by request id."""
+    """What was used. `training` is unique by job id, the others by request id."""
 
     TRAINING = "training"
     INFERENCE = "inference"
+    EMBEDDING = "embedding"
+    MODERATION = "moderation"
 
 
 @dataclass(frozen=True)

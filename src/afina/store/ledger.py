@@ -14,6 +14,7 @@ from typing import Any, Final, Literal
 from sqlalchemy import ColumnElement, Integer, Row, cast, func, select
 
 from afina.domain.codec import encode
+from afina.domain.ids import PROJECT
 from afina.domain.ledger import EntryKind, LedgerEntry, UsageSum
 from afina.domain.pages import Page
 from afina.store.database import Tx
@@ -66,6 +67,17 @@ def sum_entries(tx: Tx, project_id: str, span: Span, groups: Sequence[Grouping])
     if keys:
         query = query.group_by(*keys).order_by(*keys)
     return [_sum(row, groups) for row in tx.execute(query) if row.entries]
+
+
+def spent(tx: Tx, holder_id: str, since: int) -> int:
+    """Picodollars that a project or an organization has spent from `since` on."""
+    query = select(
+        func.coalesce(func.sum(LEDGER.c.amount_micro), 0).label("micro"),
+        func.coalesce(func.sum(LEDGER.c.amount_rest_pico), 0).label("rest"),
+    )
+    column = LEDGER.c.project_id if holder_id.startswith(PROJECT) else LEDGER.c.organization_id
+    row = tx.execute(query.where(column == holder_id, LEDGER.c.time >= since)).one()
+    return _pico(row.micro, row.rest)
 
 
 _GROUPS: Final[dict[Grouping, ColumnElement[Any]]] = {

@@ -13,6 +13,11 @@ def test_brackets_become_objects() -> None:
     assert nested(pairs) == {"limit": "2", "metadata": {"a": "1", "b c": "2"}}
 
 
+def test_empty_brackets_become_lists() -> None:
+    pairs = [("group_by[]", "model"), ("group_by[]", "batch"), ("limit", "2")]
+    assert nested(pairs) == {"group_by": ["model", "batch"], "limit": "2"}
+
+
 @pytest.mark.parametrize(
     "pairs",
     [
@@ -20,6 +25,8 @@ def test_brackets_become_objects() -> None:
         [("m[a]", "1"), ("m[a]", "2")],
         [("m", "1"), ("m[a]", "2")],
         [("m[a]", "1"), ("m", "2")],
+        [("m[]", "1"), ("m", "2")],
+        [("m", "1"), ("m[]", "2")],
     ],
 )
 def test_a_name_given_twice_is_refused(pairs: list[tuple[str, str]]) -> None:

@@ -1,0 +1,66 @@
+"""The engine behind its guard: rate limits and budgets, for whatever asks it for an answer.
+
+Every request carries in its tag who asks; so one guard serves chats, completions, responses and
+whatever comes later.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterator
+from typing import Protocol
+
+from anyio import to_thread
+
+from afina.domain.accounts import Caller
+from afina.service.budgets import check_budget
+from afina.service.limits import RateLimiter, reserve
+from afina.service.platform import Platform
+from afina.serving.protocol import Delta, Final, Generate
+
+_BUDGET_KNOWN_S = 1.0
+
+
+class Generator(Protocol):
+    """What is guarded."""
+
+    def generate(self, request: Generate) -> AsyncIterator[Delta | Final]: ...
+
+
+class GuardedEngine:
+    """Lets a request through to the engine when its project may ask and can pay."""
+
+    def __init__(self, platform: Platform, engine: Generator, limiter: RateLimiter) -> None:
+        self._platform = platform
+        self._engine = engine
+        self._limiter = limiter
+        self._paid: dict[tuple[str, str], float] = {}
+
+    async def generate(self, request: Generate) -> AsyncGenerator[Delta | Final, None]:
+        """As the engine's. Raises QuotaExceeded, RequestsLimited and TokensLimited before the
+        engine has seen anything."""
+        project = request.tag.get("project", request.namespace)
+        await self._check_budget(project, request.tag.get("organization", ""))
+        reserved = reserve(len(request.prompt), request.max_tokens * request.n)
+        self._limiter.admit(project, request.base, reserved, request.request_id)
+        used = reserved
+        lines = self._engine.generate(request)
+        try:
+            async for line in lines:
+                if isinstance(line, Final):
+                    used = line.prompt_tokens + line.completion_tokens
+                yield line
+        finally:
+            self._limiter.settle(project, request.base, reserved, used)
+            if isinstance(lines, AsyncGenerator):
+                await lines.aclose()
+
+    async def _check_budget(self, project: str, organization: str) -> None:
+        now = self._platform.clock.monotonic()
+        key = (project, organization)
+        if now - self._paid.get(key, -_BUDGET_KNOWN_S) < _BUDGET_KNOWN_S:
+            return
+        caller = Caller(project, "", organization)
+        await to_thread.run_sync(check_budget, self._platform, caller)
+        if len(self._paid) > 1024:
+            self._paid.clear()
+        self._paid[key] = now
