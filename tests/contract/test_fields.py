@@ -115,15 +115,15 @@ def test_a_neutral_value_is_no_reason_to_refuse(name: str) -> None:
 
 
 def test_a_refusal_of_a_field_names_the_field() -> None:
-    for name in ("audio", "prediction", "web_search_options", "tools"):
-        asked = {**HELLO, name: [{}] if name == "tools" else {}}
+    for name in ("audio", "prediction", "web_search_options", "moderation"):
+        asked = {**HELLO, name: {}}
         with pytest.raises(InvalidRequest) as refused:
             refuse_unsupported(parse(ChatRequest, asked))
         assert refused.value.param == name
         assert not isinstance(refused.value, UnknownField)
 
 
-def test_history_with_tools_is_rendered_though_tools_are_not_offered() -> None:
+def test_history_with_tools_needs_no_definitions() -> None:
     said: list[dict[str, Any]] = [
         {"role": "developer", "content": "Be brief."},
         {"role": "user", "content": [{"type": "text", "text": "Weather?"}]},
@@ -160,6 +160,11 @@ OFFERED = {
     "/uploads/x/cancel",
     "/uploads/x/complete",
     "/uploads/x/parts",
+    "/webhook_endpoints",
+    "/webhook_endpoints/x",
+    "/webhook_endpoints/x/rotate_secret",
+    "/webhook_endpoints/x/test",
+    "/webhook_event_types",
 }
 _CALL = re.compile(r'self\._(?:post|get|delete|get_api_list)\(\s*(?:path_template\()?f?"(/[^"?]*)')
 

@@ -31,30 +31,7 @@ EVENT_TYPES: Final = (
     "fine_tuning.job.failed",
     "fine_tuning.job.cancelled",
 )
-"""What happens here."""
-OTHER_EVENT_TYPES: Final = (
-    "response.completed",
-    "response.failed",
-    "response.cancelled",
-    "response.incomplete",
-    "eval.run.succeeded",
-    "eval.run.failed",
-    "eval.run.canceled",
-    "realtime.call.incoming",
-    "video.completed",
-    "video.failed",
-    "agent.environment.ready",
-    "agent.environment.failed",
-    "agent.environment.suspended",
-    "agent.environment.expired",
-    "agent.session.created",
-    "agent.session.action_required",
-    "agent.session.in_progress",
-    "agent.session.idle",
-    "agent.session.failed",
-    "safety.alert.created",
-)
-"""What the wire API names and never happens here: refused by name."""
+"""What happens here; the wire API names more, which are refused."""
 
 
 class DeliveryState(enum.StrEnum):

@@ -18,6 +18,8 @@ import structlog
 
 from afina.domain.jobs import JobStatus
 from afina.errors import AfinaError
+from afina.pipeline.deliveries import EVERY_S as DELIVERIES_EVERY_S
+from afina.pipeline.deliveries import DeliveryLane
 from afina.pipeline.faults import fault_of
 from afina.pipeline.held import LeaseKeeper
 from afina.pipeline.identity import WorkerIdentity
@@ -49,6 +51,7 @@ class Worker:
         self._lanes = [
             Lane("prepare", prepare.work, platform.settings.worker.poll_s),
             Lane("chores", chores.work, CHORES_EVERY_S),
+            Lane("deliveries", DeliveryLane(platform).work, DELIVERIES_EVERY_S),
         ]
         self._looked = float("-inf")
 

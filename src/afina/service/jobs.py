@@ -12,7 +12,7 @@ from afina.domain.jobs import Job, JobCheckpoint, JobStatus, Wish
 from afina.domain.models import is_tuned_name
 from afina.domain.pages import Page
 from afina.errors import Conflict, InvalidRequest, NotFound
-from afina.service import bases, run_folders
+from afina.service import bases, run_folders, webhooks
 from afina.service.files import check_limit, drop_file, find_file, remove_traces
 from afina.service.job_request import JobRequest, check_metadata, check_request
 from afina.service.once import Idempotency, answered_before, keep_answer, slot_of
@@ -103,6 +103,7 @@ def cancel_job(platform: Platform, caller: Caller, job_id: str) -> Job:
             return jobs.wish_for(tx, job_id, Wish.CANCEL)
         events.add_events(tx, job_id, [event(platform, job_id, CANCELLED_TEXT)])
         held = references.drop_references(tx, Holder("job", job_id))
+        webhooks.emit(platform, tx, job.project_id, "fine_tuning.job.cancelled", job_id)
     references.remove_blobs(platform.database, platform.blobs, held)
     return cancelled
 

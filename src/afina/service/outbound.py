@@ -76,7 +76,10 @@ def post(url: str, headers: Mapping[str, str], body: bytes, reach: Reach) -> int
     try:
         target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
         connection.request("POST", target, body, dict(headers))
-        return connection.getresponse().status
+        status = connection.getresponse().status
+        if connection.was_cut:
+            raise TimeoutError
+        return status
     except (OSError, http.client.HTTPException, ValueError) as error:
         raise Unreachable(
             f"{host} could not be asked: {_reason(error)}.", code="webhook_unreachable"
@@ -119,6 +122,7 @@ class _Pinned(http.client.HTTPConnection):
         self._address = address
         self._tls = tls
         self.default_port = 443 if tls else 80
+        self.was_cut = False
 
     def connect(self) -> None:
         self.sock = socket.create_connection((self._address, self.port), self.timeout)
@@ -128,6 +132,7 @@ class _Pinned(http.client.HTTPConnection):
 
     def cut(self) -> None:
         """Ends the exchange from another thread."""
+        self.was_cut = True
         sock = self.sock
         if sock is not None:
             try:

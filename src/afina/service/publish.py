@@ -21,7 +21,7 @@ from afina.domain.jobs import Job, JobCheckpoint, JobError, JobStatus
 from afina.domain.manifests import Manifest
 from afina.domain.models import TunedModel, tuned_name
 from afina.errors import IllegalTransition, Internal
-from afina.service import usage
+from afina.service import usage, webhooks
 from afina.service.files import add_file
 from afina.service.jobs import CANCELLED_TEXT, event
 from afina.service.platform import Platform
@@ -117,6 +117,7 @@ def fail_job(platform: Platform, job: Job, error: JobError) -> Job:
             tx, job.id, job.fence, JobStatus.FAILED, error=error, finished_at=platform.now()
         )
         held = references.drop_references(tx, Holder("job", job.id))
+        webhooks.emit(platform, tx, job.project_id, "fine_tuning.job.failed", job.id)
     references.remove_blobs(platform.database, platform.blobs, held)
     return failed
 
@@ -137,6 +138,7 @@ def end_cancelled(platform: Platform, job: Job, trained_tokens: int = 0) -> Job:
         if trained_tokens:
             usage.record_training(platform, tx, job, job.model, trained_tokens)
         held = references.drop_references(tx, Holder("job", job.id))
+        webhooks.emit(platform, tx, job.project_id, "fine_tuning.job.cancelled", job.id)
     references.remove_blobs(platform.database, platform.blobs, held)
     return cancelled
 
@@ -174,6 +176,8 @@ class _Publishing:
         usage.record_training(self.platform, self.tx, self.job, name, tokens)
         events.append_events(self.tx, self.job.id, self.job.fence, said)
         references.drop_references(self.tx, Holder("job", self.job.id))
+        told = "fine_tuning.job.succeeded"
+        webhooks.emit(self.platform, self.tx, self.job.project_id, told, self.job.id)
         return jobs.move_job(
             self.tx,
             self.job.id,

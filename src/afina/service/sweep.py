@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from afina.domain.ids import JOB
-from afina.service import run_folders, uploads
+from afina.service import run_folders, uploads, webhooks
 from afina.service.files import drop_file, remove_traces
 from afina.service.platform import Platform
 from afina.store import files, idempotency, jobs, outbox, references
@@ -35,6 +35,7 @@ def sweep(platform: Platform, older_than_s: float = 900.0) -> SweepReport:
     before = platform.clock.now() - older_than_s
     expired, freed = _sweep_expired(platform)
     uploads.sweep_uploads(platform)
+    webhooks.sweep_deliveries(platform)
     _drop_holds_of_ended_jobs(platform)
     blobs, blob_bytes = _sweep_blobs(platform, before)
     staged, staged_bytes = _sweep_staged(platform, before)

@@ -155,7 +155,7 @@ def rotate_secret(
 def send_test(platform: Platform, caller: Caller, id: str, event_type: str) -> int:
     """Sends a sample event now, once; the receiver's status. Raises NotFound, InvalidRequest where
     the receiver cannot be asked."""
-    check_types([event_type])
+    check_types([event_type], "event_type")
     endpoint = get_endpoint(platform, caller, id)
     data_id = platform.ids.new("batch_" if event_type.startswith("batch.") else JOB)
     body = _body(platform, platform.ids.new(WEBHOOK_EVENT), event_type, data_id)
@@ -269,14 +269,14 @@ def sweep_deliveries(platform: Platform) -> int:
         return webhooks.drop_old(tx, now - _DELIVERED_KEPT_S, now - _DEAD_KEPT_S)
 
 
-def check_types(event_types: Sequence[str]) -> None:
+def check_types(event_types: Sequence[str], param: str = "event_types") -> None:
     """Raises InvalidRequest for an event that does not happen here."""
-    for number, name in enumerate(event_types):
+    for name in event_types:
         if name not in EVENT_TYPES:
             raise InvalidRequest(
                 f"The event type {name[:64]!r} does not happen here. "
                 f"Those that do: {', '.join(EVENT_TYPES)}.",
-                param=f"event_types[{number}]",
+                param=param,
                 code="unsupported_value",
             )
 
