@@ -11,6 +11,7 @@ import pytest
 import torch
 from tests.engine_rig import (
     ALL_LAYERS,
+    LIMITS,
     Asked,
     ask_all,
     load_adapter,
@@ -65,6 +66,22 @@ def test_engine_equals_transformers_for_each_architecture(
     ask_all(lane, asked)
     for one in asked:
         assert_same(one, reference_logits(reference(folder), one.ids, one.tokens))
+
+
+@pytest.mark.parametrize("architecture", ["llama", "qwen2", "qwen3", "mistral", "gemma2"])
+def test_the_short_forward_pass_gives_the_bits_of_transformers_own(
+    tmp_path: Path, architecture: str
+) -> None:
+    settings, record = make_data(tmp_path, architecture=architecture)
+    folder = settings.models / record.id
+    ours, theirs = make_lane(folder, "bf16"), make_lane(folder, "bf16")
+    assert ours.runner.is_flat == (architecture != "gemma2")
+    theirs.runner._forward = theirs.runner._through_transformers
+    asked = [[Asked(prompt(length), new_tokens=5) for length in (1, 40, 130)] for _ in range(2)]
+    for lane, group in zip((ours, theirs), asked, strict=True):
+        ask_all(lane, group)
+    for one, other in zip(*asked, strict=True):
+        assert torch.equal(torch.stack(one.logits), torch.stack(other.logits))
 
 
 @pytest.mark.parametrize("chunk", [7, 16, 64, 512])
@@ -143,6 +160,30 @@ def test_many_adapters_in_one_batch_equal_peft_one_by_one(tmp_path: Path) -> Non
     for one in asked:
         if one.adapter is None:
             assert_same(one, reference_logits(reference(folder), one.ids, one.tokens))
+
+
+def test_in_bf16_kept_prefixes_change_no_bit(tmp_path: Path) -> None:
+    settings, record = make_data(tmp_path, hidden_size=128, intermediate_size=256, head_dim=32)
+    folder = settings.models / record.id
+    without = Limits(32, 64, 32, keep_prefixes=False)
+    found = []
+    for limits in (LIMITS, without):
+        lane = make_lane(folder, "bf16", limits)
+        sha256 = put_adapter(settings, record, 1, rank=16)
+        load_adapter(settings, lane, sha256)
+        asked = []
+        for adapter in (None, sha256):
+            shared = prompt(100)
+            for tail in (5, 40, 40, 1):
+                one = Asked(shared + prompt(tail, seed=tail), 12, adapter)
+                ask_all(lane, [one])
+                # What was answered is part of the next prompt, as in a chat.
+                shared = one.ids + one.tokens if tail == 40 else shared
+                asked.append(one)
+        found.append(asked)
+        assert (lane.scheduler.prefixes.tokens_found > 500) == limits.keep_prefixes
+    for one, other in zip(*found, strict=True):
+        assert torch.equal(torch.stack(one.logits), torch.stack(other.logits))
 
 
 def company(settings: Any, record: Any, lane: Lane) -> list[Asked]:

@@ -54,10 +54,17 @@ class SchedulerMachine(RuleBasedStateMachine):
         answers=st.lists(st.integers(1, 9), min_size=1, max_size=5),
         adapter=st.sampled_from([None, "a", "b", "c"]),
         space=st.sampled_from(["x", "y"]),
+        differs_at=st.integers(0, 40),
     )
-    def submit(self, size: int, answers: list[int], adapter: str | None, space: str) -> None:
+    def submit(
+        self, size: int, answers: list[int], adapter: str | None, space: str, differs_at: int
+    ) -> None:
         self.count += 1
         prompt = request(f"r{self.count}", size, answers, adapter, space)
+        # Prompts of one adapter and namespace begin alike up to somewhere; others never do.
+        own = 1000 * (1 + ["a", "b", "c", None].index(adapter) + 4 * (space == "x"))
+        shift = [0] * differs_at + [500] * size
+        prompt.ids = [own + id + more for id, more in zip(prompt.ids, shift, strict=False)]
         before = self.allocator.free
         try:
             self.scheduler.submit(prompt)
@@ -72,6 +79,10 @@ class SchedulerMachine(RuleBasedStateMachine):
         name = data.draw(st.sampled_from(sorted(self.alive)))
         self.scheduler.cancel(name)
         del self.alive[name]
+
+    @rule(adapter=st.sampled_from([None, "a", "b"]))
+    def forget(self, adapter: str | None) -> None:
+        self.scheduler.prefixes.forget(adapter)
 
     @rule(stop_early=st.booleans())
     def step(self, stop_early: bool) -> None:
@@ -112,7 +123,7 @@ class SchedulerMachine(RuleBasedStateMachine):
                 sampling.append(chunk.sequence)
         assert len({id(s) for s in sampling}) == len(sampling)
         for sequence in sampling:
-            self.scheduler.sampled(sequence, 1000 + len(sequence.tokens))
+            self.scheduler.sampled(sequence, 90_000 + len(sequence.tokens))
             full = len(sequence.tokens) >= sequence.max_tokens
             early = stop_early and sequence.choice == 0
             if (full or early) and self.scheduler.finish(sequence):
@@ -121,7 +132,7 @@ class SchedulerMachine(RuleBasedStateMachine):
 
     @invariant()
     def blocks_are_counted_exactly(self) -> None:
-        expected: Counter[int] = Counter()
+        expected: Counter[int] = Counter(self.scheduler.prefixes)
         for prompt in self.alive.values():
             expected.update(prompt.held)
             for sequence in prompt.sequences:
@@ -142,6 +153,7 @@ class SchedulerMachine(RuleBasedStateMachine):
             self.carry_out(self.scheduler.plan())
         assert not self.alive, "somebody starves"
         assert self.scheduler.is_idle
+        self.scheduler.prefixes.let_go(BLOCKS)
         assert self.allocator.free == BLOCKS
 
 

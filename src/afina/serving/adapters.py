@@ -1,32 +1,42 @@
-"""The adapters in memory beside one base, as they were read.
+"""The adapters in memory beside one base: which ones, and for how long.
 
 The bank holds up to a number of them and lets go of the idle and the least recently used, never of
-one that a request refers to. How a batch computes with them is `afina.serving.seats`.
+one that a request refers to or is about to. Their weights lie in `afina.serving.pages`.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
-import torch
+from afina.serving.pages import Pages, Written
 
 
-@dataclass(frozen=True)
+@dataclass
 class Adapter:
-    """An adapter in memory: by layer name A `[rank, in]` and B `[out, rank]`, scaling folded in."""
+    """An adapter on its way into memory, or in it. `written` is empty once its pages hold it."""
 
     sha256: str
     rank: int
-    pairs: Mapping[str, tuple[torch.Tensor, torch.Tensor]]
+    written: Mapping[str, Written] = field(default_factory=dict)
+
+
+def nobody(sha256: str) -> bool:  # noqa: ARG001
+    """Wants no adapter."""
+    return False
 
 
 class AdapterBank:
     """The adapters in memory, least recently used first."""
 
-    def __init__(self, capacity: int) -> None:
+    def __init__(self, capacity: int, is_wanted: Callable[[str], bool] = nobody) -> None:
         self.capacity = capacity
+        self.pages: Pages | None = None
+        self.loads = 0
+        """How many adapters were brought into memory, again or for the first time."""
+        self._is_wanted = is_wanted
+        """Whether a request that is alive wants it, though it may not refer to it yet."""
         self._adapters: dict[str, Adapter] = {}
         self._used_at: dict[str, float] = {}
         self._references: Counter[str] = Counter()
@@ -36,9 +46,6 @@ class AdapterBank:
     def resident(self) -> list[str]:
         """Manifest hashes in memory."""
         return list(self._adapters)
-
-    def get(self, sha256: str) -> Adapter:
-        return self._adapters[sha256]
 
     def find(self, sha256: str) -> Adapter | None:
         """The adapter, unless it is not in memory or about to go. Safe from any thread."""
@@ -62,34 +69,51 @@ class AdapterBank:
 
     def add(self, adapter: Adapter, now: float) -> None:
         """Takes an adapter in; the least recently used without a request makes room."""
-        self._adapters[adapter.sha256] = adapter
+        if adapter.sha256 not in self._adapters:
+            if self.pages is not None:
+                if not adapter.written:
+                    raise RuntimeError("an adapter left memory while a request wanted it")
+                self.pages.put(adapter.sha256, adapter.rank, adapter.written)
+            adapter.written = {}
+            self.loads += 1
+            self._adapters[adapter.sha256] = adapter
         self._doomed.discard(adapter.sha256)
         self._touch(adapter.sha256, now)
         for sha256 in list(self._used_at):
             if len(self._adapters) <= self.capacity:
                 break
-            if not self._references[sha256] and sha256 != adapter.sha256:
+            if not self._is_used(sha256) and sha256 != adapter.sha256:
                 self._drop(sha256)
 
     def drop_idle(self, before: float) -> list[str]:
         """Lets go of adapters that nobody has used since `before`."""
-        idle = [s for s, at in self._used_at.items() if at < before and not self._references[s]]
+        idle = [
+            sha256
+            for sha256, at in self._used_at.items()
+            if (at < before or sha256 in self._doomed) and not self._is_used(sha256)
+        ]
         for sha256 in idle:
             self._drop(sha256)
         return idle
 
     def forget(self, sha256: str) -> None:
         """Lets go of an adapter now, or as soon as the requests that refer to it have ended."""
-        if self._references[sha256]:
+        if sha256 not in self._adapters:
+            return
+        if self._is_used(sha256):
             self._doomed.add(sha256)
-        elif sha256 in self._adapters:
+        else:
             self._drop(sha256)
+
+    def _is_used(self, sha256: str) -> bool:
+        return self._references[sha256] > 0 or self._is_wanted(sha256)
 
     def _touch(self, sha256: str, now: float) -> None:
         self._used_at.pop(sha256, None)
         self._used_at[sha256] = now
 
     def _drop(self, sha256: str) -> None:
-        self._adapters.pop(sha256, None)
+        if self._adapters.pop(sha256, None) is not None and self.pages is not None:
+            self.pages.discard(sha256)
         self._used_at.pop(sha256, None)
         self._doomed.discard(sha256)

@@ -11,10 +11,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 
 from afina.serving.layout import Group, Layout
+from afina.serving.memory import untouched
 from afina.serving.mirror import KeptRows, Mirror
 
 
@@ -30,7 +30,7 @@ class KvCache:
         self._values: list[torch.Tensor | None] = [None] * layers
 
     def layer(self, layer: int, k: torch.Tensor, v: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """Keys and values of a layer, `[G, blocks, block_tokens, D]`, shaped by the first use."""
+        """Keys and values of a layer, `[blocks, block_tokens, G, D]`, shaped by the first use."""
         keys, values = self._keys[layer], self._values[layer]
         if keys is None or values is None:
             keys = self._keys[layer] = self._fresh(k)
@@ -43,14 +43,22 @@ class KvCache:
             if tensor is None:
                 continue
             for source, target in pairs:
-                tensor[:, target] = tensor[:, source]
+                tensor[target] = tensor[source]
 
-    def _fresh(self, like: torch.Tensor) -> torch.Tensor:
-        # numpy's zeros come from the system untouched; values must be finite where masked.
-        heads, size = like.shape[1], like.shape[-1]
-        count = heads * self._blocks * self.block_tokens * size
-        raw = torch.from_numpy(np.zeros(count * like.element_size(), dtype=np.uint8))
-        return raw.view(like.dtype).view(heads, self._blocks, self.block_tokens, size)
+    def _fresh(self, like_TGD: torch.Tensor) -> torch.Tensor:
+        # Zeros: values must be finite where masked.
+        _, heads, size = like_TGD.shape
+        return untouched(like_TGD.dtype, self._blocks, self.block_tokens, heads, size)
+
+
+@dataclass(frozen=True)
+class Attending:
+    """What a layer asks of its attention."""
+
+    layer: int
+    scaling: float
+    window: int | None = None
+    softcap: float | None = None
 
 
 class StepContext:
@@ -60,8 +68,13 @@ class StepContext:
         self._cache = cache
         self._tokens = layout.tokens
         kept = mirror.prepare(layout)
-        self._groups = [
-            _GroupContext(group, cache, dtype, kept.get(group.offset)) for group in layout.groups
+        self._decoding = [
+            _DecodingGroup(group, cache, dtype, kept.get(group.kind))
+            for group in layout.groups
+            if group.kind is not None
+        ]
+        self._chunks = [
+            _ChunkGroup(group, cache, dtype) for group in layout.groups if group.kind is None
         ]
         ids, positions, slots = _places(layout, cache)
         self.ids = torch.tensor([ids])
@@ -80,93 +93,44 @@ class StepContext:
         softcap: float | None,
     ) -> torch.Tensor:
         """Writes the step's keys and values, then attends within each sequence's own context."""
-        keys, values = self._cache.layer(layer, k_1GTD, v_1GTD)
-        keys.flatten(1, 2).index_copy_(1, self._slots, k_1GTD[0])
-        values.flatten(1, 2).index_copy_(1, self._slots, v_1GTD[0])
-        heads, kv_heads = q_1HTD.shape[1], k_1GTD.shape[1]
-        q_GRTD = q_1HTD.view(kv_heads, heads // kv_heads, self._tokens, -1)
-        shape = _Shape(layer, scaling, sliding_window, softcap)
-        if len(self._groups) == 1 and self._groups[0].positions == self._tokens:
-            k, v = self._groups[0].gather(layer, (keys, k_1GTD[0]), (values, v_1GTD[0]))
-            return self._groups[0].attend(q_GRTD, k, v, shape).unsqueeze(0)
-        out_THD = q_1HTD.new_zeros(self._tokens, heads, v_1GTD.shape[-1])
-        for group in self._groups:
-            part = slice(group.offset, group.offset + group.positions)
-            k, v = group.gather(layer, (keys, k_1GTD[0][:, part]), (values, v_1GTD[0][:, part]))
-            out_THD[part] = group.attend(q_GRTD[:, :, part], k, v, shape)
-        return out_THD.unsqueeze(0)
+        q, k, v = (tensor[0].transpose(0, 1) for tensor in (q_1HTD, k_1GTD, v_1GTD))
+        asked = Attending(layer, scaling, sliding_window, softcap)
+        return self.attend_rows(q, k, v, asked).unsqueeze(0)
 
-
-@dataclass(frozen=True)
-class _Shape:
-    """What a layer asks of its attention."""
-
-    layer: int
-    scaling: float
-    window: int | None
-    softcap: float | None
-
-
-class _GroupContext:
-    """Tables and masks of one group, the same for all layers."""
-
-    def __init__(
-        self, group: Group, cache: KvCache, dtype: torch.dtype, kept: KeptRows | None
-    ) -> None:
-        self._kept = kept
-        self.offset = group.offset
-        self.positions = group.positions
-        self._rows, self._width, self._context = group.rows, group.width, group.context
-        self._dtype = dtype
-        self._table = torch.tensor(_table(group, cache))
-        blocks = group.context // cache.block_tokens
-        if kept is not None and kept.stale_rows:
-            table = self._table.view(group.rows, blocks)
-            self._stale_table = table[torch.tensor(kept.stale_rows)].flatten()
-        self._queries = torch.tensor(_query_positions(group)).view(group.rows, group.width)
-        self._masks: dict[tuple[int | None, int, int], torch.Tensor] = {}
-
-    def gather(
-        self,
-        layer: int,
-        keys: tuple[torch.Tensor, torch.Tensor],
-        values: tuple[torch.Tensor, torch.Tensor],
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """The rows' keys and values, `[G * rows, context, D]`, given a layer's blocks (already
-        written) and the step's new ones."""
-        shape = keys[0].shape[0] * self._rows, self._context, -1
-        if self._kept is None or self._kept.is_new(layer):
-            k, v = (blocks.index_select(1, self._table) for blocks, _ in (keys, values))
-            if self._kept is not None:
-                self._kept.keep(layer, k.view(shape), v.view(shape))
-            return k.view(shape), v.view(shape)
-        if self._kept.stale_rows:
-            k, v = (blocks.index_select(1, self._stale_table) for blocks, _ in (keys, values))
-            self._kept.renew(layer, k, v)
-        return self._kept.extend(layer, keys[1], values[1])
-
-    def attend(
-        self, q_GRTD: torch.Tensor, k: torch.Tensor, v: torch.Tensor, shape: _Shape
+    def attend_rows(
+        self, q_THD: torch.Tensor, k_TGD: torch.Tensor, v_TGD: torch.Tensor, asked: Attending
     ) -> torch.Tensor:
-        """`[rows * width, H, D]`."""
-        kv_heads, ratio = q_GRTD.shape[:2]
-        n, w = self._rows, self._width
-        q = q_GRTD.reshape(kv_heads, ratio, n, w, -1).permute(0, 2, 3, 1, 4)
-        q = q.reshape(kv_heads * n, w * ratio, -1)
-        k = k.transpose(1, 2)
-        mask = self._mask(shape.window, kv_heads, ratio)
-        if shape.softcap is None:
-            scores = torch.baddbmm(mask, q, k, alpha=shape.scaling)
-        else:
-            scores = torch.bmm(q, k).mul_(shape.scaling / shape.softcap).tanh_()
-            scores = scores.mul_(shape.softcap).add_(mask)
-        out = torch.bmm(torch.softmax(scores, -1), v)
-        out = out.view(kv_heads, n, w, ratio, -1).permute(1, 2, 0, 3, 4)
-        return out.reshape(n * w, kv_heads * ratio, -1)
+        """The same for heads side by side in each position; `[T, H, D]`."""
+        keys, values = self._cache.layer(asked.layer, k_TGD, v_TGD)
+        keys.flatten(0, 1).index_copy_(0, self._slots, k_TGD)
+        values.flatten(0, 1).index_copy_(0, self._slots, v_TGD)
+        only = self._decoding[0] if len(self._decoding) == 1 and not self._chunks else None
+        if only is not None and only.rows == self._tokens:
+            return only.attend(q_THD, (keys, k_TGD), (values, v_TGD), asked)
+        out_THD = q_THD.new_zeros(self._tokens, q_THD.shape[1], v_TGD.shape[-1])
+        for group in self._decoding:
+            part = slice(group.offset, group.offset + group.rows)
+            out_THD[part] = group.attend(
+                q_THD[part], (keys, k_TGD[part]), (values, v_TGD[part]), asked
+            )
+        for chunks in self._chunks:
+            chunks.attend(q_THD, keys, values, asked, out_THD)
+        return out_THD
 
-    def _mask(self, window: int | None, kv_heads: int, ratio: int) -> torch.Tensor:
+
+class _Masks:
+    """What each query of a group may see, by the window of the layer."""
+
+    def __init__(self, queries_NW: torch.Tensor, context: int, dtype: torch.dtype) -> None:
+        self._queries = queries_NW
+        self._context = context
+        self._dtype = dtype
+        self._found: dict[tuple[int | None, int, int], torch.Tensor] = {}
+
+    def of(self, window: int | None, kv_heads: int, ratio: int) -> torch.Tensor:
+        """`[N * G, W * ratio, context]`: zero or minus infinity."""
         key = (window, kv_heads, ratio)
-        found = self._masks.get(key)
+        found = self._found.get(key)
         if found is not None:
             return found
         places = torch.arange(self._context)
@@ -175,10 +139,120 @@ class _GroupContext:
         if window is not None:
             allowed &= places > queries - window
         mask = torch.zeros(allowed.shape, dtype=self._dtype).masked_fill_(~allowed, -torch.inf)
-        mask = mask[None, :, :, None, :].expand(kv_heads, -1, -1, ratio, -1)
-        found = mask.reshape(kv_heads * self._rows, self._width * ratio, self._context)
-        self._masks[key] = found
+        rows, width = self._queries.shape
+        mask = mask[:, None, :, None, :].expand(-1, kv_heads, -1, ratio, -1)
+        found = mask.reshape(rows * kv_heads, width * ratio, self._context)
+        self._found[key] = found
         return found
+
+
+def _attended(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor, asked: Attending
+) -> torch.Tensor:
+    """Two batched products over `[N * G, …]`."""
+    k = k.transpose(1, 2)
+    if asked.softcap is None:
+        scores = torch.baddbmm(mask, q, k, alpha=asked.scaling)
+    else:
+        scores = torch.bmm(q, k).mul_(asked.scaling / asked.softcap).tanh_()
+        scores = scores.mul_(asked.softcap).add_(mask)
+    return torch.bmm(torch.softmax(scores, -1), v)
+
+
+def _gathered(blocks: torch.Tensor, table: torch.Tensor, rows: int) -> torch.Tensor:
+    """`[rows * G, context, D]` from a layer's blocks."""
+    _, _, heads, size = blocks.shape
+    found = blocks.index_select(0, table).view(rows, -1, heads, size)
+    return found.transpose(1, 2).contiguous().view(rows * heads, -1, size)
+
+
+class _DecodingGroup:
+    """Rows that decode: one position each, side by side in the step."""
+
+    def __init__(
+        self, group: Group, cache: KvCache, dtype: torch.dtype, kept: KeptRows | None
+    ) -> None:
+        self._kept = kept
+        self.offset = group.offset
+        self.rows = group.rows
+        self._table = torch.tensor(_table(group, cache))
+        if kept is not None and kept.stale_rows:
+            table = self._table.view(group.rows, -1)
+            self._stale_table = table[torch.tensor(kept.stale_rows)].flatten()
+        self._masks = _Masks(_query_positions(group), group.context, dtype)
+
+    def attend(
+        self,
+        q_NHD: torch.Tensor,
+        keys: tuple[torch.Tensor, torch.Tensor],
+        values: tuple[torch.Tensor, torch.Tensor],
+        asked: Attending,
+    ) -> torch.Tensor:
+        """`[N, H, D]`, given a layer's blocks (already written) and the step's new positions."""
+        rows, heads, size = q_NHD.shape
+        kv_heads = keys[1].shape[1]
+        k, v = self._gather(asked.layer, keys, values)
+        mask = self._masks.of(asked.window, kv_heads, heads // kv_heads)
+        q = q_NHD.reshape(rows * kv_heads, heads // kv_heads, size)
+        return _attended(q, k, v, mask, asked).view(rows, heads, -1)
+
+    def _gather(
+        self,
+        layer: int,
+        keys: tuple[torch.Tensor, torch.Tensor],
+        values: tuple[torch.Tensor, torch.Tensor],
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        kept = self._kept
+        if kept is None or kept.is_new(layer):
+            k, v = (_gathered(b, self._table, self.rows) for b, _ in (keys, values))
+            if kept is not None:
+                kept.keep(layer, k, v)
+            return k, v
+        if kept.stale_rows:
+            stale = len(kept.stale_rows)
+            k, v = (_gathered(b, self._stale_table, stale) for b, _ in (keys, values))
+            kept.renew(layer, k, v)
+        return kept.extend(layer, keys[1], values[1])
+
+
+class _ChunkGroup:
+    """Chunks of prompts: padded to one width here, without padding in the step."""
+
+    def __init__(self, group: Group, cache: KvCache, dtype: torch.dtype) -> None:
+        self._rows, self._width = group.rows, group.width
+        self._table = torch.tensor(_table(group, cache))
+        self._masks = _Masks(_query_positions(group), group.context, dtype)
+        taken: list[int] = []
+        ours: list[int] = []
+        theirs: list[int] = []
+        for index, row in enumerate(group.members):
+            at, length = (0, 1) if row is None else (row.at, row.length)
+            taken += [at + min(place, length - 1) for place in range(group.width)]
+            if row is not None:
+                ours += range(index * group.width, index * group.width + length)
+                theirs += range(at, at + length)
+        self._taken, self._ours, self._theirs = map(torch.tensor, (taken, ours, theirs))
+
+    def attend(
+        self,
+        q_THD: torch.Tensor,
+        keys: torch.Tensor,
+        values: torch.Tensor,
+        asked: Attending,
+        out_THD: torch.Tensor,
+    ) -> None:
+        """Writes the group's part of `out_THD`."""
+        n, w = self._rows, self._width
+        heads, size = q_THD.shape[1:]
+        kv_heads = keys.shape[2]
+        ratio = heads // kv_heads
+        q = q_THD.index_select(0, self._taken).view(n, w, kv_heads, ratio, size)
+        q = q.transpose(1, 2).reshape(n * kv_heads, w * ratio, size)
+        k, v = _gathered(keys, self._table, n), _gathered(values, self._table, n)
+        mask = self._masks.of(asked.window, kv_heads, ratio)
+        out = _attended(q, k, v, mask, asked)
+        out = out.view(n, kv_heads, w, ratio, -1).transpose(1, 2).reshape(n * w, heads, -1)
+        out_THD.index_copy_(0, self._theirs, out.index_select(0, self._ours))
 
 
 def _table(group: Group, cache: KvCache) -> list[int]:
@@ -190,7 +264,8 @@ def _table(group: Group, cache: KvCache) -> list[int]:
     return table
 
 
-def _query_positions(group: Group) -> list[int]:
+def _query_positions(group: Group) -> torch.Tensor:
+    """`[rows, width]`: the position of each query; padding repeats one that sees something."""
     positions: list[int] = []
     for row in group.members:
         if row is None:
@@ -198,23 +273,18 @@ def _query_positions(group: Group) -> list[int]:
         else:
             positions += range(row.start, row.stop)
             positions += [row.stop - 1] * (group.width - row.length)
-    return positions
+    return torch.tensor(positions).view(group.rows, group.width)
 
 
 def _places(layout: Layout, cache: KvCache) -> tuple[list[int], list[int], list[int]]:
     """Ids, positions and cache places of a step's positions, padding included."""
-    ids, positions, slots = [], [], []
     size = cache.block_tokens
-    nowhere = cache.padding * size
-    for group in layout.groups:
-        positions += _query_positions(group)
-        for row in group.members:
-            length = 0 if row is None else row.length
-            if row is not None:
-                blocks = row.sequence.blocks
-                ids += row.sequence.ids(row.start, row.stop)
-                slots += [blocks[p // size] * size + p % size for p in range(row.start, row.stop)]
-            ids += [0] * (group.width - length)
-            slots += [nowhere] * (group.width - length)
-    rest = layout.tokens - len(ids)
-    return ids + [0] * rest, positions + [0] * rest, slots + [nowhere] * rest
+    ids, positions = [0] * layout.tokens, [0] * layout.tokens
+    slots = [cache.padding * size] * layout.tokens
+    for row in layout.rows():
+        blocks = row.sequence.blocks
+        part = slice(row.at, row.at + row.length)
+        ids[part] = row.sequence.ids(row.start, row.stop)
+        positions[part] = range(row.start, row.stop)
+        slots[part] = [blocks[p // size] * size + p % size for p in range(row.start, row.stop)]
+    return ids, positions, slots

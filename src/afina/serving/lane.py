@@ -170,13 +170,13 @@ class Lane:
 
     def tidy(self, idle_s: float) -> None:
         """Lets go of adapters that nobody has used for `idle_s`."""
-        for sha256 in self.runner.bank.drop_idle(self._clock.monotonic() - idle_s):
-            self.runner.discard(sha256)
+        self.runner.bank.drop_idle(self._clock.monotonic() - idle_s)
 
     def forget(self, sha256: str) -> None:
-        """Lets go of an adapter, once the requests that use it have ended."""
+        """Lets go of an adapter, once the requests that use it have ended, and of the prompts that
+        were computed with it."""
         self.runner.bank.forget(sha256)
-        self._discard_if_gone(sha256)
+        self.scheduler.prefixes.forget(sha256)
 
     def _deliver(
         self, deliveries: dict[str, Delivery], ticket: Ticket, sequence: Sequence, delta: Delta
@@ -186,7 +186,7 @@ class Lane:
             given.lines.append(delta)
         if delta.finish is not None and self.scheduler.finish(sequence):
             self._close(ticket, "finished")
-            lines = [*given.lines, ticket.answer.final()]
+            lines = [*given.lines, _final(ticket)]
             deliveries[ticket.request_id] = Delivery(ticket.request_id, lines, ended=True)
 
     def _fail(self, deliveries: dict[str, Delivery], ticket: Ticket, fault: str | None) -> None:
@@ -213,7 +213,6 @@ class Lane:
         del self._tickets[ticket.request_id]
         if ticket.adapter is not None:
             self.runner.bank.release(ticket.adapter.sha256, self._clock.monotonic())
-            self._discard_if_gone(ticket.adapter.sha256)
         if ticket.tag is None:
             return
         self._meter(
@@ -223,21 +222,24 @@ class Lane:
                 base=self.base_id,
                 adapter=ticket.prompt.adapter,
                 prompt_tokens=len(ticket.prompt.ids) if ticket.prompt.started else 0,
-                cached_tokens=0,
+                cached_tokens=ticket.prompt.cached,
                 completion_tokens=ticket.answer.completion_tokens,
                 outcome=outcome,
                 tag=ticket.tag,
             )
         )
 
-    def _discard_if_gone(self, sha256: str) -> None:
-        if sha256 not in self.runner.bank.resident:
-            self.runner.discard(sha256)
-
     def _watch_for_stall(self, plan: Plan) -> None:
         self._stalled = self._stalled + 1 if plan.is_empty else 0
         if self._stalled > _STALLED_STEPS:
             raise RuntimeError("the scheduler plans nothing though requests wait")
+
+
+def _final(ticket: Ticket) -> Final | Scored:
+    final = ticket.answer.final()
+    if isinstance(final, Final):
+        final.cached_tokens = ticket.prompt.cached
+    return final
 
 
 def _kept_logits(out: StepOutput, sequence: Sequence) -> torch.Tensor | None:

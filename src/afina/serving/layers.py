@@ -3,7 +3,7 @@
 Every linear layer of a base stands in a LoraLinear that asks `ServedLayers` for its whole output.
 Layers that read the same input (query, key and value; gate and up) are one product: the first call
 computes all, the others return their part. Weights are reordered once for the processor, the bits
-of the results stay the same. The low-rank terms of the batch's adapters are added by the bank.
+of the results stay the same. The low-rank terms of the batch's adapters are added from their pages.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from afina.model.lora import LoraLinear
-from afina.serving.seats import Seats
+from afina.serving.pages import Pages
 
 _TOGETHER = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
 
@@ -32,6 +32,12 @@ class Product:
     last_input: torch.Tensor | None = None
     last_output: tuple[torch.Tensor, ...] = ()
 
+    @property
+    def layers(self) -> dict[str, tuple[int, int]]:
+        """In and out features by layer."""
+        pairs = zip(self.names, self.sizes, strict=True)
+        return {name: (self.in_features, size) for name, size in pairs}
+
     def compute(self, x: torch.Tensor) -> torch.Tensor:
         """The base's part for input `x` `[..., in]`."""
         if self.packed is None:
@@ -46,7 +52,7 @@ class Product:
 class ServedLayers:
     """What all LoraLinear layers of one served base refer to."""
 
-    adapters: Seats
+    adapters: Pages
     products: dict[str, Product] = field(default_factory=dict)
     places: dict[str, int] = field(default_factory=dict)
 
@@ -58,13 +64,18 @@ class ServedLayers:
         """The whole output of layer `name`."""
         product = self.products[name]
         if product.last_input is not x:
-            out = product.compute(x)
-            self.adapters.add_to(out, product.names[0], x)
+            out = self.product(product, x)
             if len(product.sizes) == 1:
                 return out
             product.last_output = torch.split(out, product.sizes, dim=-1)
             product.last_input = x
         return product.last_output[self.places[name]]
+
+    def product(self, product: Product, x: torch.Tensor) -> torch.Tensor:
+        """The whole output of a product: the base's part and its adapters'."""
+        out = product.compute(x)
+        self.adapters.add_to(out, product.names[0], x)
+        return out
 
     def forget_step(self) -> None:
         """Lets go of the last step's tensors."""
@@ -73,7 +84,7 @@ class ServedLayers:
             product.last_output = ()
 
 
-def serve_layers(model: nn.Module, adapters: Seats) -> ServedLayers:
+def serve_layers(model: nn.Module, adapters: Pages) -> ServedLayers:
     """Puts the engine's layers in the place of all linear ones of `model`."""
     served = ServedLayers(adapters)
     linears = {n: m for n, m in model.named_modules() if isinstance(m, nn.Linear)}

@@ -1,10 +1,11 @@
-"""How a step lies in memory: groups of rows that are computed alike, one after the other.
+"""How a step lies in memory: decoding rows first, then the chunks of prompts, one after the other.
 
-A group is `rows` sequences with `width` new positions each (1 for decoding, a chunk's length
-otherwise) over `context` cached positions. Rows, widths, contexts and the step as a whole are
-rounded up to few sizes, because oneDNN builds a kernel for each new shape. What is added is
-padding: it writes to a block that nobody reads. Decoding rows keep their places from step to step,
-so that what was gathered for them can be kept too. Plain Python; the runner makes tensors of it.
+A step is one flat row of positions, so that no product computes padding but for a few positions at
+its end. Attention works in groups: rows of like width (1 for decoding, a chunk's length otherwise)
+over like contexts, padded there alone. Rows, widths, contexts and the step as a whole are rounded
+up to few sizes, because oneDNN builds a kernel for each new shape. Decoding rows keep their places
+from step to step, so that what was gathered for them can be kept too. Plain Python; the runner
+makes tensors of it.
 """
 
 from __future__ import annotations
@@ -12,10 +13,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
-from afina.serving.sequences import Chunk, Plan, Sequence
+from afina.serving.sequences import Plan, Sequence
 
 _ROWS = (1, 2, 4, 8, 12, 16, 24, 32, 48, 64, 96, 128)
 _WIDTH_STEP = 16
+SPAN_STEP = 16
+"""Prompts multiply with their adapter in spans of so many positions, rounded up."""
 
 
 def rounded_rows(rows: int) -> int:
@@ -44,21 +47,28 @@ def rounded_context(positions: int, block_tokens: int) -> int:
 
 @dataclass
 class Row:
-    """A sequence's part in a step: positions `start` to `start + length`."""
+    """A sequence's part in a step: its positions `start` to `start + length`, which are the step's
+    from `at` on."""
 
     sequence: Sequence
     start: int
     length: int
+    at: int = 0
 
     @property
     def stop(self) -> int:
         return self.start + self.length
 
+    @property
+    def prompted(self) -> int:
+        """How many of its positions are the prompt's; the others were sampled."""
+        return max(0, min(self.length, len(self.sequence.prompt.ids) - self.start))
+
 
 @dataclass
 class Group:
-    """Rows of one width and one context, with padding (None) among them; they begin at position
-    `offset` of the step."""
+    """Rows that attention computes together, with padding (None) among them. Decoding rows lie at
+    `offset` with their padding; those of chunks lie where each says."""
 
     members: list[Row | None]
     width: int
@@ -71,21 +81,55 @@ class Group:
     def rows(self) -> int:
         return len(self.members)
 
-    @property
-    def positions(self) -> int:
-        return self.rows * self.width
-
     def real(self) -> Iterator[tuple[int, Row]]:
         """The members that are not padding, with their places."""
         return ((i, row) for i, row in enumerate(self.members) if row is not None)
 
 
+@dataclass(frozen=True)
+class Span:
+    """Positions of prompts that share an adapter, one behind the other."""
+
+    start: int
+    stop: int
+    adapter: str
+
+
 @dataclass
 class Layout:
-    """A step: its groups and its whole length, padding included."""
+    """A step: its groups, and its whole length, padding included."""
 
     groups: list[Group] = field(default_factory=list)
     tokens: int = 0
+    decodes: int = 0
+    """Positions of decoding rows, padding included; they come first."""
+
+    def rows(self) -> Iterator[Row]:
+        """All rows that are not padding, group by group."""
+        return (row for group in self.groups for _, row in group.real())
+
+    def sampled_adapters(self) -> list[str | None]:
+        """For each position up to the last that was sampled, not prompted: its adapter, or None for
+        the base, a prompt or padding."""
+        found: list[str | None] = []
+        for row in sorted(self.rows(), key=lambda row: row.at):
+            if row.prompted < row.length:
+                found += [None] * (row.at + row.prompted - len(found))
+                found += [row.sequence.prompt.adapter] * (row.length - row.prompted)
+        return found
+
+    def prompt_spans(self) -> list[Span]:
+        """Where prompts with adapters lie."""
+        found: list[Span] = []
+        for row in sorted(self.rows(), key=lambda row: row.at):
+            adapter = row.sequence.prompt.adapter
+            if adapter is None or not row.prompted:
+                continue
+            start, stop = row.at, row.at + row.prompted
+            if found and (found[-1].stop, found[-1].adapter) == (start, adapter):
+                start = found.pop().start
+            found.append(Span(start, stop, adapter))
+        return found
 
 
 class DecodeRows:
@@ -121,22 +165,37 @@ def lay_out(plan: Plan, block_tokens: int, decode_rows: DecodeRows, smallest: in
     """The layout of a plan's decoding rows and chunks. `smallest` pads tiny steps."""
     layout = Layout()
     for kind, sequences in decode_rows.place(plan.decodes).items():
-        rows = [None if s is None else Row(s, s.computed, 1) for s in sequences]
-        layout.groups.append(_group(rows, 1, block_tokens, kind))
-    for alike in _alike(plan.chunks):
-        layout.groups.append(_group([*alike], _width(max(r.length for r in alike)), block_tokens))
-    for group in layout.groups:
-        group.offset = layout.tokens
-        layout.tokens += group.positions
-    layout.tokens = max(rounded_tokens(layout.tokens), smallest)
+        offset = layout.decodes
+        rows = [
+            None if s is None else Row(s, s.computed, 1, offset + i)
+            for i, s in enumerate(sequences)
+        ]
+        layout.groups.append(_group(rows, 1, block_tokens, kind, offset))
+        layout.decodes += len(rows)
+    tokens = room = layout.decodes
+    chunks = [Row(c.sequence, c.start, c.length) for c in plan.chunks]
+    # What was sampled comes first (see sampled_adapters), prompts of one adapter together.
+    for row in sorted(chunks, key=_place_in_step):
+        row.at = tokens
+        tokens += row.length
+        if row.sequence.prompt.adapter is not None:
+            room = tokens + SPAN_STEP - 1
+    for alike in _alike(chunks):
+        width = _width(max(row.length for row in alike))
+        padding = [None] * (rounded_rows(len(alike)) - len(alike))
+        layout.groups.append(_group([*alike, *padding], width, block_tokens))
+    layout.tokens = max(rounded_tokens(max(tokens, room)), smallest)
     return layout
 
 
-def _alike(chunks: Iterable[Chunk]) -> list[list[Row]]:
+def _place_in_step(row: Row) -> tuple[bool, str]:
+    return row.prompted == row.length, row.sequence.prompt.adapter or ""
+
+
+def _alike(rows: Iterable[Row]) -> list[list[Row]]:
     """Chunks in groups of like cost: contexts within a factor of two, widths within a step."""
     groups: dict[tuple[int, int], list[Row]] = {}
-    for chunk in chunks:
-        row = Row(chunk.sequence, chunk.start, chunk.length)
+    for row in rows:
         key = _width(row.length), _context_class(row.stop - 1)
         groups.setdefault(key, []).append(row)
     return [groups[key] for key in sorted(groups)]
@@ -151,7 +210,11 @@ def _width(length: int) -> int:
 
 
 def _group(
-    members: list[Row | None], width: int, block_tokens: int, kind: int | None = None
+    members: list[Row | None],
+    width: int,
+    block_tokens: int,
+    kind: int | None = None,
+    offset: int = 0,
 ) -> Group:
     longest = max(row.stop for row in members if row is not None)
-    return Group(members, width, rounded_context(longest, block_tokens), kind)
+    return Group(members, width, rounded_context(longest, block_tokens), kind, offset)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
@@ -20,7 +21,7 @@ from afina.domain.models import BASE_ID, BaseModel
 from afina.errors import BaseRefused, Internal, InvalidRequest, ModelNotFound
 from afina.model.base import load_base
 from afina.model.peft_files import CONFIG, WEIGHTS, read_adapter
-from afina.serving.adapters import Adapter, AdapterBank
+from afina.serving.adapters import Adapter, AdapterBank, nobody
 from afina.serving.blocks import BlockAllocator
 from afina.serving.cache import KvCache
 from afina.serving.journal import Journal
@@ -73,8 +74,8 @@ class Library:
             raise BaseRefused(f"The base model {base_id!r} cannot be served: {record.refusal}.")
         return record
 
-    def load_lane(self, base_id: str) -> Lane:
-        """A base in memory, ready to answer. Takes seconds."""
+    def load_lane(self, base_id: str, is_wanted: Callable[[str], bool] = nobody) -> Lane:
+        """A base in memory, ready to answer; adapters stay that are wanted. Takes seconds."""
         self.record(base_id)
         folder = self._settings.models / base_id
         engine = self._settings.engine
@@ -91,7 +92,7 @@ class Library:
             Runner(
                 base,
                 KvCache(base.layers, blocks, BLOCK_TOKENS),
-                AdapterBank(engine.adapters_resident),
+                AdapterBank(engine.adapters_resident, is_wanted),
             ),
             Scheduler(BlockAllocator(blocks, BLOCK_TOKENS), limits),
             tokenizer,
@@ -112,16 +113,12 @@ class Library:
             )
         paths = [self._verified(manifest.files[name]) for name in (CONFIG, WEIGHTS)]
         config, pairs = read_adapter(*paths)
-        lane.runner.check_adapter(pairs)
         dtype = lane.runner.dtype
-        return Adapter(
-            sha256=sha256,
-            rank=config.rank,
-            pairs={
-                name: (a.to(dtype), (b.float() * config.scaling).to(dtype))
-                for name, (a, b) in pairs.items()
-            },
-        )
+        scaled = {
+            name: (a.to(dtype), (b.float() * config.scaling).to(dtype))
+            for name, (a, b) in pairs.items()
+        }
+        return lane.runner.read_adapter(sha256, config.rank, scaled)
 
     def _manifest(self, sha256: str) -> Manifest:
         try:

@@ -15,7 +15,7 @@ from afina.serving.sequences import Sequence
 
 
 class KeptRows:
-    """The kept keys and values of one group, layer by layer, `[G * rows, context, D]`."""
+    """The kept keys and values of one group, layer by layer, `[rows * G, context, D]`."""
 
     def __init__(self, rows: int, context: int) -> None:
         self.rows = rows
@@ -24,19 +24,19 @@ class KeptRows:
         """Rows to gather again in this step."""
         self._owners: list[tuple[Sequence, int] | None] = [None] * rows
         self._layers: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
-        self._places = torch.empty(0, dtype=torch.long)
+        self._starts = torch.empty(0, dtype=torch.long)
         self._stale = torch.empty(0, dtype=torch.long)
+        self._places: dict[int, torch.Tensor] = {}
 
     def begin(self, group: Group) -> None:
         """Tells of a step: who is in which row, and where the new positions go."""
-        starts = [0 if row is None else row.start for row in group.members]
         self.stale_rows = [
             i for i, row in group.real() if self._owners[i] != (row.sequence, row.start)
         ]
         self._owners = [None if row is None else (row.sequence, row.stop) for row in group.members]
-        places = [i * self.context + start for i, start in enumerate(starts)]
-        self._places = torch.tensor(places)
+        self._starts = torch.tensor([0 if row is None else row.start for row in group.members])
         self._stale = torch.tensor(self.stale_rows, dtype=torch.long)
+        self._places = {}
 
     def is_new(self, layer: int) -> bool:
         """Whether nothing is kept for the layer yet."""
@@ -49,19 +49,22 @@ class KeptRows:
     def renew(self, layer: int, k: torch.Tensor, v: torch.Tensor) -> None:
         """Puts what was gathered for the stale rows in their places."""
         for kept, new in zip(self._layers[layer], (k, v), strict=True):
-            heads = kept.shape[0] // self.rows
-            rows = kept.view(heads, self.rows, self.context, -1)
-            rows.index_copy_(
-                1, self._stale, new.view(heads, len(self.stale_rows), self.context, -1)
-            )
+            kept.view(self.rows, -1).index_copy_(0, self._stale, new.view(len(self._stale), -1))
 
     def extend(
-        self, layer: int, k_GTD: torch.Tensor, v_GTD: torch.Tensor
+        self, layer: int, k_NGD: torch.Tensor, v_NGD: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Adds the step's position to each row; all that is kept."""
-        for kept, new in zip(self._layers[layer], (k_GTD, v_GTD), strict=True):
-            kept.view(new.shape[0], self.rows * self.context, -1).index_copy_(1, self._places, new)
-        return self._layers[layer]
+        heads = k_NGD.shape[1]
+        places = self._places.get(heads)
+        if places is None:
+            rows = torch.arange(self.rows * heads).view(self.rows, heads)
+            places = (rows * self.context + self._starts[:, None]).flatten()
+            self._places[heads] = places
+        kept_k, kept_v = self._layers[layer]
+        kept_k.view(-1, kept_k.shape[-1]).index_copy_(0, places, k_NGD.flatten(0, 1))
+        kept_v.view(-1, kept_v.shape[-1]).index_copy_(0, places, v_NGD.flatten(0, 1))
+        return kept_k, kept_v
 
 
 class Mirror:
@@ -72,9 +75,8 @@ class Mirror:
         self._kinds: dict[int, KeptRows] = {}
 
     def prepare(self, layout: Layout) -> dict[int, KeptRows]:
-        """What is kept for each decoding group of a step, by the group's offset."""
+        """What is kept for each decoding group of a step, by the class of its contexts."""
         before, self._kinds = self._kinds, {}
-        found: dict[int, KeptRows] = {}
         room = self._limit
         for group in layout.groups:
             room -= group.rows * group.context
@@ -84,5 +86,5 @@ class Mirror:
             if kept is None or (kept.rows, kept.context) != (group.rows, group.context):
                 kept = KeptRows(group.rows, group.context)
             kept.begin(group)
-            self._kinds[group.kind] = found[group.offset] = kept
-        return found
+            self._kinds[group.kind] = kept
+        return self._kinds

@@ -36,6 +36,10 @@ class Residency:
             self._admit()
             raise
 
+    def is_alive(self, adapter: str) -> bool:
+        """Whether a request that entered with the adapter has not left. Safe from any thread."""
+        return adapter in self._alive
+
     def leave(self, adapter: str) -> None:
         """A request that entered has ended."""
         self._alive[adapter] -= 1

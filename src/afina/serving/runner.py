@@ -2,29 +2,38 @@
 
 The network is transformers' own; linear layers are replaced by faster ones that compute the
 same (afina.serving.layers), attention is the step's context, low-rank terms come from the
-adapter bank. It knows sequences and blocks, nothing of requests, text or sockets.
+adapters' pages. Plain decoders run through `afina.serving.decoder`. The runner knows sequences and
+blocks, nothing of requests, text or sockets.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+import structlog
 import torch
 
-from afina.errors import InvalidRequest
 from afina.model.base import LoadedBase
-from afina.serving.adapters import AdapterBank
+from afina.serving.adapters import Adapter, AdapterBank
 from afina.serving.cache import KvCache, StepContext
+from afina.serving.decoder import Decoder
 from afina.serving.layers import serve_layers
 from afina.serving.layout import DecodeRows, Layout, lay_out, rounded_rows
 from afina.serving.mirror import Mirror
-from afina.serving.seats import Seats
-from afina.serving.sequences import Plan, Sequence
+from afina.serving.pages import Pages, check_fit
+from afina.serving.sequences import Chunk, Plan, Prompt, Sequence
 
 SMALLEST_ROWS = 4
 """Products of fewer rows sum in another order (in bf16 below two, in fp32 below four): a row's
 bits would depend on its company. Four rows cost no more than one."""
+_LARGEST_DIVERGENCE = {torch.float32: 1e-6, torch.bfloat16: 5e-3}
+"""Mean KL divergence between a decoder and the network it stands for; what publishing allows. The
+same processor and libraries give the same bits."""
+_LOG = structlog.get_logger(__name__)
+
+Forward = Callable[[StepContext, torch.Tensor], torch.Tensor]
+"""From a step and some of its positions to their logits."""
 
 
 @dataclass(frozen=True)
@@ -45,26 +54,23 @@ class Runner:
         self._rows = DecodeRows()
         self._mirror = Mirror(cache.tokens // 4)
         self.dtype = next(base.model.parameters()).dtype
-        self._adapters = Seats(bank, self.dtype)
-        self._layers = serve_layers(base.model, self._adapters)
+        self._pages = bank.pages = Pages(self.dtype, 2 * bank.capacity + 8)
+        self._layers = serve_layers(base.model, self._pages)
+        self._forward: Forward = self._decoder() or self._through_transformers
 
-    def check_adapter(self, pairs: Mapping[str, tuple[torch.Tensor, torch.Tensor]]) -> None:
-        """Raises InvalidRequest unless every layer of an adapter is one of this base's."""
-        for name, (a, b) in pairs.items():
-            product = self._layers.products.get(name)
-            sizes = None
-            if product is not None:
-                sizes = product.in_features, product.sizes[self._layers.places[name]]
-            if sizes != (a.shape[1], b.shape[0]):
-                raise InvalidRequest(
-                    f"The tune does not fit its base: layer {name} is not there in that shape.",
-                    param="model",
-                )
+    @property
+    def is_flat(self) -> bool:
+        """Whether steps run through afina's own decoder."""
+        return isinstance(self._forward, Decoder)
 
-    @torch.inference_mode()
-    def discard(self, sha256: str) -> None:
-        """Wipes an adapter's weights from the batch's set."""
-        self._adapters.discard(sha256)
+    def read_adapter(
+        self, sha256: str, rank: int, pairs: Mapping[str, tuple[torch.Tensor, torch.Tensor]]
+    ) -> Adapter:
+        """An adapter ready for its pages. Raises InvalidRequest unless every layer of it is one of
+        this base's. Any thread may call it."""
+        layers = {n: s for p in self._layers.products.values() for n, s in p.layers.items()}
+        check_fit(pairs, layers)
+        return Adapter(sha256, rank, self._pages.write(pairs, rank))
 
     @torch.inference_mode()
     def run(self, plan: Plan) -> StepOutput:
@@ -76,27 +82,52 @@ class Runner:
             return _with_forks([], None, plan.forks)
         sequences, rows = _sampling_rows(layout)
         context = StepContext(self._cache, layout, self._mirror, self.dtype)
-        self._adapters.choose(layout)
+        self._pages.choose(layout.sampled_adapters(), layout.prompt_spans())
         kept = rows + [0] * (max(rounded_rows(len(rows)), SMALLEST_ROWS) - len(rows))
-        logits = self.base.model(
+        logits = self._forward(context, torch.tensor(kept))
+        return _with_forks(sequences, logits[: len(rows)], plan.forks)
+
+    def _through_transformers(self, context: StepContext, kept: torch.Tensor) -> torch.Tensor:
+        logits: torch.Tensor = self.base.model(
             input_ids=context.ids,
             position_ids=context.positions,
             use_cache=False,
-            logits_to_keep=torch.tensor(kept),
+            logits_to_keep=kept,
             afina_ctx=context,
         ).logits[0]
         self._layers.forget_step()
-        return _with_forks(sequences, logits[: len(rows)], plan.forks)
+        return logits
+
+    @torch.inference_mode()
+    def _decoder(self) -> Decoder | None:
+        """Afina's own forward pass, if there is one for this network and it gives its logits."""
+        try:
+            decoder = Decoder(self.base.model, self._layers)
+        except (LookupError, AttributeError):
+            return None
+        ours, theirs = self._tried(decoder), self._tried(self._through_transformers)
+        divergence = float((theirs.exp() * (theirs - ours)).sum(-1).mean())
+        if not divergence < _LARGEST_DIVERGENCE[self.dtype]:
+            _LOG.warning("engine.decoder_differs", divergence=divergence)
+            return None
+        return decoder
+
+    def _tried(self, forward: Forward) -> torch.Tensor:
+        count = 24
+        prompt = Prompt("trial", [(7919 * i + 13) % self.base.vocab_size for i in range(count)])
+        sequence = Sequence(prompt, 0, 1, blocks=[0, 1])
+        layout = lay_out(Plan(chunks=[Chunk(sequence, 0, count)]), 16, DecodeRows(), SMALLEST_ROWS)
+        cache = KvCache(self.base.layers, 2, 16)
+        context = StepContext(cache, layout, Mirror(0), self.dtype)
+        return forward(context, torch.arange(count)).float().log_softmax(-1)
 
 
 def _sampling_rows(layout: Layout) -> tuple[list[Sequence], list[int]]:
     sequences, rows = [], []
-    for group in layout.groups:
-        for index, row in group.real():
-            sequence = row.sequence
-            if row.stop == len(sequence.prompt.ids) + len(sequence.tokens):
-                sequences.append(sequence)
-                rows.append(group.offset + index * group.width + row.length - 1)
+    for row in layout.rows():
+        if row.stop == len(row.sequence.prompt.ids) + len(row.sequence.tokens):
+            sequences.append(row.sequence)
+            rows.append(row.at + row.length - 1)
     return sequences, rows
 
 

@@ -1,20 +1,27 @@
 """Who computes in the next step. Plain Python over plain state: no tensors, no clock, no threads.
 
 Every running answer decodes one token a step; beside them prompts are computed in chunks, within a
-budget, in turns, so that neither a long prompt nor a full batch makes anyone wait for long.
-Requests are admitted in the order of their arrival, in turns among namespaces. When blocks run
-out, kept prompts are let go first and then the youngest sequence goes back to the queue: its
-tokens stay, its cache is computed again. The oldest never gives way, so everybody ends.
+budget, in turns, so that neither a long prompt nor a full batch makes anyone wait for long. Turns
+go round among namespaces and then among models (afina.serving.turns), in the queue and among
+prompts. What others computed of the same prefix is not computed again (afina.serving.prefixes).
+When blocks run out, kept prefixes are let go first and then the youngest sequence goes back to the
+queue: its tokens stay, its cache is computed again. The oldest never gives way, so everybody ends.
 """
 
 from __future__ import annotations
 
-from collections import OrderedDict, deque
 from dataclasses import dataclass
 
 from afina.errors import ContextTooLong, Overloaded
 from afina.serving.blocks import BlockAllocator
+from afina.serving.prefixes import Branch, PrefixIndex
 from afina.serving.sequences import Chunk, Plan, Prompt, Sequence, State
+from afina.serving.turns import Turns
+
+_WORTH_WAITING = 4
+"""Blocks in common with a prompt that is being computed, from which on another waits for them."""
+_LET_GO_TOGETHER = 16
+"""Blocks of kept prefixes that are freed at once."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +35,8 @@ class Limits:
     prefill_tokens: int = 256
     """Prompt positions a step, beside the decoding rows."""
     chunk_tokens: int = 64
-    """Prompt positions of one sequence in one turn."""
+    """Prompt positions of one sequence in one turn; a step may have several turns."""
+    keep_prefixes: bool = True
 
 
 class Scheduler:
@@ -38,9 +46,10 @@ class Scheduler:
         self._blocks = allocator
         self._limits = limits
         self._prompts: dict[str, Prompt] = {}
-        self._waiting: OrderedDict[str, deque[Sequence]] = OrderedDict()
+        self.prefixes = PrefixIndex(allocator)
+        self._waiting = Turns()
         self._running: list[Sequence] = []
-        self._turns: deque[Sequence] = deque()
+        self._prefilling = Turns()
         self._arrivals = 0
 
     @property
@@ -106,6 +115,7 @@ class Scheduler:
         if sequence.state is not State.RUNNING:
             return
         sequence.computed = chunk.start + chunk.length
+        self._keep_prefix(sequence)
         if chunk.ends_prompt and len(sequence.prompt.sequences) > 1:
             self._keep_for_siblings(sequence, first)
 
@@ -113,6 +123,8 @@ class Scheduler:
         """The next token of a running sequence."""
         if sequence.tokens:
             sequence.computed += 1
+            if sequence.computed % self._blocks.block_tokens == 0:
+                self._keep_prefix(sequence)
         sequence.tokens.append(token)
 
     def finish(self, sequence: Sequence) -> bool:
@@ -143,52 +155,135 @@ class Scheduler:
 
     def _plan_chunks(self, plan: Plan) -> None:
         budget = self._limits.prefill_tokens
-        for _ in range(len(self._turns)):
-            if budget <= 0:
-                return
-            sequence = self._turns.popleft()
-            length = min(self._limits.chunk_tokens, sequence.target - sequence.computed, budget)
-            plan.chunks.append(Chunk(sequence, sequence.computed, length))
+        given: dict[Sequence, int] = {}
+        put_off: list[Sequence] = []
+        while budget > 0 and (sequence := self._prefilling.next()) is not None:
+            if sequence not in given:
+                self._take_over(sequence)
+                if any(self._is_worth_waiting(sequence, other) for other in given):
+                    self._prefilling.remove(sequence)
+                    put_off.append(sequence)
+                    continue
+            missing = sequence.target - sequence.computed - given.get(sequence, 0)
+            length = min(self._limits.chunk_tokens, missing, budget)
+            given[sequence] = given.get(sequence, 0) + length
             budget -= length
-            if sequence.computed + length < sequence.target:
-                self._turns.append(sequence)
+            if length == missing:
+                self._prefilling.remove(sequence)
+            else:
+                self._prefilling.served(sequence)
+        for sequence in reversed(put_off):
+            self._prefilling.add(sequence, front=True)
+        plan.chunks.extend(Chunk(s, s.computed, n) for s, n in given.items() if n)
 
     def _admit(self, plan: Plan) -> None:
         while len(self._running) < self._limits.max_batch:
-            sequence = self._next_waiting()
+            sequence = self._waiting.next()
             if sequence is None or not self._adapter_fits(sequence):
                 return
-            needed = self._blocks.blocks_for(sequence.target + 1)
-            shared = self._shareable(sequence)
-            spare = len(self._running) if self._running else 0
-            if self._blocks.free < needed - len(shared) + spare and (
-                self._running or not self._drop_kept(needed)
-            ):
+            if not self._start(sequence, plan):
                 return
-            self._start(sequence, plan)
 
-    def _start(self, sequence: Sequence, plan: Plan) -> None:
-        self._dequeue(sequence)
+    def _start(self, sequence: Sequence, plan: Plan) -> bool:
+        """Brings a sequence into the batch; False if it must wait for blocks."""
         prompt = sequence.prompt
-        # Shareable blocks may have been let go to make room since they were counted.
-        shared = self._shareable(sequence)
-        self._blocks.share(shared)
+        found = self._kept_places(sequence)
+        shared = [branch.block for branch in found] or self._shareable(sequence)
+        self._blocks.share(shared)  # so that making room cannot take them
         missing = self._blocks.blocks_for(sequence.target + 1) - len(shared)
+        is_fork = bool(prompt.held) and not sequence.tokens and sequence.choice > 0
+        if not self._free_up(missing + len(self._running)) or (is_fork and not prompt.held):
+            self._blocks.release(shared)
+            return False
+        self._waiting.remove(sequence)
         sequence.blocks = shared + self._blocks.take(missing)
         sequence.state = State.RUNNING
-        prompt.started = True
         self._arrivals += 1
         sequence.arrival = sequence.arrival or self._arrivals
         self._running.append(sequence)
         self._running.sort(key=lambda s: s.arrival)
+        sequence.computed = len(shared) * self._blocks.block_tokens
         if prompt.held and not sequence.tokens and sequence.choice > 0:
             if len(shared) < len(prompt.held):
                 plan.copies.append((prompt.held[-1], sequence.blocks[len(shared)]))
             sequence.computed = len(prompt.ids)
             plan.forks.append(sequence)
         else:
-            sequence.computed = 0
-            self._turns.append(sequence)
+            self._begin_prefill(sequence, found)
+        prompt.started = True
+        return True
+
+    def _begin_prefill(self, sequence: Sequence, found: list[Branch]) -> None:
+        prompt = sequence.prompt
+        if self._limits.keep_prefixes and sequence.choice == 0:
+            root = self.prefixes.root((prompt.namespace, prompt.adapter))
+            sequence.branch = found[-1] if found else root
+            sequence.kept = len(found)
+        if not prompt.started:
+            prompt.cached = sequence.computed
+            self.prefixes.tokens_asked += len(prompt.ids)
+            self.prefixes.tokens_found += sequence.computed
+        if sequence.computed < sequence.target:
+            self._prefilling.add(sequence)
+
+    # -- kept prefixes -----------------------------------------------------------------------
+
+    def _kept_places(self, sequence: Sequence) -> list[Branch]:
+        """What is kept of a sequence's positions, but for the last of a prompt: its logits are
+        needed."""
+        prompt = sequence.prompt
+        if not self._limits.keep_prefixes or sequence.choice > 0:
+            return []
+        root = self.prefixes.root((prompt.namespace, prompt.adapter))
+        return self.prefixes.follow(root, sequence.ids(0, sequence.target), self._most(sequence))
+
+    def _most(self, sequence: Sequence) -> int:
+        """How many whole blocks of a sequence may be taken from others."""
+        wanted = sequence.target if sequence.tokens else sequence.target - 1
+        return wanted // self._blocks.block_tokens
+
+    def _take_over(self, sequence: Sequence) -> None:
+        """Takes what others computed of a sequence's prefix since it began."""
+        branch = sequence.branch
+        size = self._blocks.block_tokens
+        if branch is None or sequence.computed != sequence.kept * size:
+            return
+        ids = sequence.ids(sequence.computed, sequence.target)
+        found = self.prefixes.follow(branch, ids, self._most(sequence) - sequence.kept)
+        for place in found:
+            self._blocks.share([place.block])
+            self._blocks.release([sequence.blocks[sequence.kept]])
+            sequence.blocks[sequence.kept] = place.block
+            sequence.branch = place
+            sequence.kept += 1
+        sequence.computed += len(found) * size
+        if not sequence.tokens:
+            sequence.prompt.cached += len(found) * size
+            self.prefixes.tokens_found += len(found) * size
+
+    def _is_worth_waiting(self, sequence: Sequence, other: Sequence) -> bool:
+        """Whether `other`, in this step, computes much of what `sequence` would compute."""
+        branch = sequence.branch
+        if branch is None or branch is not other.branch or sequence.computed != other.computed:
+            return False
+        wanted = _WORTH_WAITING * self._blocks.block_tokens
+        start, stop = sequence.computed, sequence.computed + wanted
+        if min(sequence.target, other.target) <= stop:
+            return False
+        return sequence.ids(start, stop) == other.ids(start, stop)
+
+    def _keep_prefix(self, sequence: Sequence) -> None:
+        size = self._blocks.block_tokens
+        computed = sequence.computed
+        if sequence.prompt.adapter is not None:
+            # What an adapter sampled has its terms from other sums than what it is prompted with
+            # (afina.serving.pages): kept, it would change the bits of the next prompt's answer.
+            computed = min(computed, len(sequence.prompt.ids))
+        while sequence.branch is not None and (sequence.kept + 1) * size <= computed:
+            ids = sequence.ids(sequence.kept * size, (sequence.kept + 1) * size)
+            block = sequence.blocks[sequence.kept]
+            sequence.branch = self.prefixes.keep(sequence.branch, tuple(ids), block)
+            sequence.kept += 1
 
     # -- siblings ----------------------------------------------------------------------------
 
@@ -227,22 +322,30 @@ class Scheduler:
 
     def _make_room(self, blocks: int, wanted_by: Sequence) -> bool:
         """Frees blocks; False if the one who wants them had to give way itself."""
-        while self._blocks.free < blocks:
-            if self._drop_kept(blocks):
-                return True
+        while not self._free_up(blocks):
+            if self._drop_held():
+                continue
             youngest = self._running[-1]
             self._send_back(youngest)
             if youngest is wanted_by:
                 return False
         return True
 
-    def _drop_kept(self, blocks: int) -> bool:
+    def _free_up(self, blocks: int) -> bool:
+        """Lets go of what is only kept, until `blocks` are free; False if there is too little.
+        While nothing runs, prompts that are held for siblings count as only kept."""
+        while self._blocks.free < blocks:
+            wanted = max(blocks - self._blocks.free, _LET_GO_TOGETHER)
+            if not self.prefixes.let_go(wanted) and (self._running or not self._drop_held()):
+                return False
+        return True
+
+    def _drop_held(self) -> bool:
         for prompt in self._prompts.values():
-            if self._blocks.free >= blocks:
-                break
             if prompt.held:
                 self._let_go(prompt)
-        return self._blocks.free >= blocks
+                return True
+        return False
 
     def _send_back(self, sequence: Sequence) -> None:
         self._leave_batch(sequence)
@@ -253,25 +356,7 @@ class Scheduler:
 
     def _enqueue(self, sequence: Sequence, *, front: bool) -> None:
         sequence.state = State.WAITING
-        queue = self._waiting.setdefault(sequence.prompt.namespace, deque())
-        if front:
-            queue.appendleft(sequence)
-        else:
-            queue.append(sequence)
-
-    def _next_waiting(self) -> Sequence | None:
-        for queue in self._waiting.values():
-            return queue[0]
-        return None
-
-    def _dequeue(self, sequence: Sequence) -> None:
-        namespace = sequence.prompt.namespace
-        queue = self._waiting[namespace]
-        queue.remove(sequence)
-        if queue:
-            self._waiting.move_to_end(namespace)
-        else:
-            del self._waiting[namespace]
+        self._waiting.add(sequence, front=front)
 
     def _adapter_fits(self, sequence: Sequence) -> bool:
         adapters = {s.prompt.adapter for s in self._running} | {sequence.prompt.adapter}
@@ -281,12 +366,14 @@ class Scheduler:
         if sequence.state is State.RUNNING:
             self._leave_batch(sequence)
         elif sequence.state is State.WAITING:
-            self._dequeue(sequence)
+            self._waiting.remove(sequence)
         sequence.state = State.DONE
 
     def _leave_batch(self, sequence: Sequence) -> None:
         self._running.remove(sequence)
-        if sequence in self._turns:
-            self._turns.remove(sequence)
+        if not sequence.is_decoding and sequence in self._prefilling:
+            self._prefilling.remove(sequence)
         self._blocks.release(sequence.blocks)
         sequence.blocks = []
+        sequence.branch = None
+        sequence.kept = 0

@@ -9,6 +9,8 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass, field
 
+from afina.serving.prefixes import Branch
+
 
 class State(enum.Enum):
     """Where a sequence stands. Only RUNNING ones hold a place in the batch."""
@@ -34,6 +36,8 @@ class Prompt:
     first: object | None = None
     """What the runner computed for the prompt's last position; opaque here."""
     started: bool = False
+    cached: int = 0
+    """Positions that were found computed when the first answer began."""
 
     @property
     def is_done(self) -> bool:
@@ -53,6 +57,10 @@ class Sequence:
     state: State = State.WAITING
     arrival: int = 0
     """Order of first admission; the youngest makes room first."""
+    branch: Branch | None = None
+    """Where its prefix stands among the kept ones; None: what follows is not kept."""
+    kept: int = 0
+    """Blocks up to `branch`."""
 
     @property
     def target(self) -> int:

@@ -42,7 +42,7 @@ def test_a_forgotten_adapter_goes_when_its_requests_have_ended() -> None:
     bank.add(adapter("a"), 0.0)
     bank.forget("a")
     assert bank.find("a") is None
-    assert bank.get("a").sha256 == "a"
+    assert bank.resident == ["a"]
     bank.release("a", 1.0)
     assert bank.resident == []
 

@@ -1,0 +1,310 @@
+"""The adapters in memory as the products read them: pages of sixteen ranks in one table a layer.
+
+A's columns and B's rows lie in tables over all pages. A position that was sampled finds its own
+adapter's rows there by index, as words find their embeddings: `x A` is the sum of A's rows weighted
+by x, and what follows the sum of B's rows weighted by that. So a step reads what its rows need and
+nothing else, in the order of one row whatever its company, and packs nothing anew. Prompts are many
+positions of one adapter: they multiply with their pages as matrices. Which way a position takes
+depends on whether it was prompted or sampled alone, so that its bits never change.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from math import gcd
+
+import torch
+
+from afina.errors import InvalidRequest
+from afina.serving.layout import SPAN_STEP, Span
+from afina.serving.memory import untouched
+
+RANKS = 16
+"""Ranks a page; an adapter of more takes several."""
+_WIDEST = 256
+"""Columns of B that are summed at once: fewer, and the sums stay in registers."""
+
+Pairs = Mapping[str, tuple[torch.Tensor, torch.Tensor]]
+"""By layer A `[rank, in]` and B `[out, rank]`, scaling folded in."""
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A product's shape: what it reads, and the columns that each of its layers writes."""
+
+    in_features: int
+    sizes: tuple[int, ...]
+
+    @functools.cached_property
+    def block(self) -> int:
+        """Columns a block; every layer has a whole number of blocks."""
+        common = gcd(*self.sizes)
+        return max(n for n in range(1, min(common, _WIDEST) + 1) if common % n == 0)
+
+    @functools.cached_property
+    def layer_of_block(self) -> list[int]:
+        """For each block of the product's columns the layer it belongs to."""
+        return [i for i, size in enumerate(self.sizes) for _ in range(size // self.block)]
+
+
+@dataclass(frozen=True)
+class Written:
+    """An adapter's part of one product, ready to be copied into its pages."""
+
+    a: torch.Tensor
+    """`[pages, in, layers * RANKS]`"""
+    b: torch.Tensor
+    """`[pages, blocks, RANKS, block]`"""
+
+
+@dataclass(eq=False)
+class _Site:
+    """A product and its tables."""
+
+    names: list[str]
+    shape: Shape
+    a: torch.Tensor
+    b: torch.Tensor
+    users: set[str] = field(default_factory=set)
+    """Adapters in memory that touch the product."""
+    soiled: set[int] = field(default_factory=set)
+    """Pages that are not zero."""
+
+
+@dataclass(frozen=True)
+class _Lookups:
+    """Where a step's sampled positions find their rows in products of one shape."""
+
+    a_rows: torch.Tensor
+    a_starts: torch.Tensor
+    b_rows: torch.Tensor
+    b_starts: torch.Tensor
+    weights: torch.Tensor | None
+    """Which sums of A weigh B's rows, block by block; None: all in order."""
+
+
+@dataclass
+class _Step:
+    """What a step's products need."""
+
+    owners: tuple[str | None, ...]
+    """The adapter of each sampled position, from the first."""
+    adapters: set[str]
+    bags: torch.Tensor | None
+    """The position of each sum over A; None: one each, in order."""
+    lookups: dict[Shape, _Lookups]
+    spans: list[tuple[int, int, list[int], str]]
+    """Start, stop, pages and adapter of each span of prompts."""
+
+
+class Pages:
+    """Tables for all products of one base."""
+
+    def __init__(self, dtype: torch.dtype, pages: int) -> None:
+        self._dtype = dtype
+        self._total = pages
+        self._free = list(range(pages - 1, -1, -1))
+        self._sites: dict[str, _Site] = {}
+        self._pages: dict[str, list[int]] = {}
+        self._step: _Step | None = None
+        self._seen: tuple[tuple[str | None, ...], _Step] | None = None
+
+    def know(self, names: list[str], in_features: int, sizes: list[int]) -> None:
+        """Tells of a product and its layers; once, before any adapter."""
+        shape = Shape(in_features, tuple(sizes))
+        a, b = self._tables(shape, self._total)
+        self._sites[names[0]] = _Site(names, shape, a, b)
+
+    def write(self, pairs: Pairs, rank: int) -> dict[str, Written]:
+        """An adapter as pages hold it, by product. Reads nothing that changes: any thread may."""
+        found = {}
+        for first, site in self._sites.items():
+            if any(name in pairs for name in site.names):
+                found[first] = _written(pairs, rank, site.names, site.shape, self._dtype)
+        return found
+
+    def put(self, sha256: str, rank: int, written: Mapping[str, Written]) -> None:
+        """Copies an adapter into pages of its own."""
+        if sha256 in self._pages:
+            return
+        count = -(-rank // RANKS)
+        if count > len(self._free):
+            self._grow(count)
+        pages = self._pages[sha256] = [self._free.pop() for _ in range(count)]
+        for first, site in self._sites.items():
+            part = written.get(first)
+            for index, page in enumerate(pages):
+                if part is not None:
+                    site.a[page] = part.a[index]
+                    site.b[page] = part.b[index]
+                    site.soiled.add(page)
+                elif page in site.soiled:
+                    site.a[page].zero_()
+                    site.b[page].zero_()
+                    site.soiled.discard(page)
+            if part is not None:
+                site.users.add(sha256)
+
+    def discard(self, sha256: str) -> None:
+        """Frees an adapter's pages; no row may use it any more."""
+        self._free += self._pages.pop(sha256, [])
+        self._seen = None
+        for site in self._sites.values():
+            site.users.discard(sha256)
+
+    def choose(self, sampled: Sequence[str | None], spans: Sequence[Span]) -> None:
+        """Makes ready for a step: the adapter of each sampled position, and prompts' spans."""
+        key = tuple(sampled)
+        if self._seen is None or self._seen[0] != key:
+            self._seen = key, self._looked_up(key)
+        step = self._seen[1]
+        step.spans = [(s.start, s.stop, self._pages[s.adapter], s.adapter) for s in spans]
+        self._step = step if step.adapters or spans else None
+
+    def add_to(self, out: torch.Tensor, first: str, x: torch.Tensor) -> None:
+        """Adds the low-rank terms for input `x` to the output of the product whose first layer
+        is `first`, in place."""
+        step = self._step
+        if step is None:
+            return
+        site = self._sites[first]
+        if not site.users:
+            return
+        x_TI = x.view(-1, site.shape.in_features)
+        out_TO = out.view(-1, sum(site.shape.sizes))
+        if not step.adapters.isdisjoint(site.users):
+            self._add_to_sampled(site, step, x_TI, out_TO)
+        for start, stop, pages, adapter in step.spans:
+            if adapter in site.users:
+                for page in pages:
+                    _add_to_span(site, page, x_TI[start:], out_TO[start:stop])
+
+    def _add_to_sampled(
+        self, site: _Site, step: _Step, x_TI: torch.Tensor, out_TO: torch.Tensor
+    ) -> None:
+        shape = site.shape
+        found = step.lookups.get(shape)
+        if found is None:
+            found = step.lookups[shape] = self._lookups(shape, step)
+        n = len(step.owners)
+        x = x_TI[:n] if step.bags is None else x_TI.index_select(0, step.bags)
+        a = site.a.view(-1, len(shape.sizes) * RANKS)
+        low = _weighted_sums(a, found.a_rows, found.a_starts, x.reshape(-1))
+        if found.weights is not None:
+            low = low.view(-1, RANKS).index_select(0, found.weights)
+        b = site.b.view(-1, shape.block)
+        out_TO[:n] += _weighted_sums(b, found.b_rows, found.b_starts, low.view(-1)).view(n, -1)
+
+    # -- lookups -------------------------------------------------------------------------------
+
+    def _looked_up(self, sampled: tuple[str | None, ...]) -> _Step:
+        bags = [p for p, name in enumerate(sampled) if name for _ in self._pages[name]]
+        in_order = bags == list(range(len(sampled)))
+        names = {name for name in sampled if name is not None}
+        return _Step(sampled, names, None if in_order else torch.tensor(bags), {}, [])
+
+    def _lookups(self, shape: Shape, step: _Step) -> _Lookups:
+        owned = [[] if name is None else self._pages[name] for name in step.owners]
+        pages = [page for own in owned for page in own]
+        blocks, layers = len(shape.layer_of_block), len(shape.sizes)
+        tables: list[int] = []
+        weights: list[int] = []
+        starts: list[int] = []
+        bag = 0
+        for own in owned:
+            for block, layer in enumerate(shape.layer_of_block):
+                starts.append(len(tables) * RANKS)
+                tables += [page * blocks + block for page in own]
+                weights += [(bag + k) * layers + layer for k in range(len(own))]
+            bag += len(own)
+        columns = torch.arange(shape.in_features, dtype=torch.int32)
+        ranks = torch.arange(RANKS, dtype=torch.int32)
+        a_rows = torch.tensor(pages, dtype=torch.int32)[:, None] * shape.in_features + columns
+        b_rows = torch.tensor(tables, dtype=torch.int32)[:, None] * RANKS + ranks
+        in_order = weights == list(range(len(pages) * layers))
+        return _Lookups(
+            a_rows=a_rows.flatten(),
+            a_starts=torch.arange(len(pages), dtype=torch.int32) * shape.in_features,
+            b_rows=b_rows.flatten(),
+            b_starts=torch.tensor(starts, dtype=torch.int32),
+            weights=None if in_order else torch.tensor(weights),
+        )
+
+    # -- tables --------------------------------------------------------------------------------
+
+    def _tables(self, shape: Shape, pages: int) -> tuple[torch.Tensor, torch.Tensor]:
+        columns = len(shape.sizes) * RANKS
+        a = untouched(self._dtype, pages, shape.in_features, columns)
+        b = untouched(self._dtype, pages, len(shape.layer_of_block), RANKS, shape.block)
+        return a, b
+
+    def _grow(self, at_least: int) -> None:
+        before = self._total
+        self._total = max(before * 2, before + at_least)
+        self._free = [*range(self._total - 1, before - 1, -1), *self._free]
+        for site in self._sites.values():
+            a, b = self._tables(site.shape, self._total)
+            for page in site.soiled:
+                a[page] = site.a[page]
+                b[page] = site.b[page]
+            site.a, site.b = a, b
+
+
+def check_fit(pairs: Pairs, layers: Mapping[str, tuple[int, int]]) -> None:
+    """Raises InvalidRequest unless every layer of an adapter is one of `layers`, by name its in
+    and out features."""
+    for name, (a, b) in pairs.items():
+        if layers.get(name) != (a.shape[1], b.shape[0]):
+            raise InvalidRequest(
+                f"The tune does not fit its base: layer {name} is not there in that shape.",
+                param="model",
+            )
+
+
+def _written(
+    pairs: Pairs, rank: int, names: list[str], shape: Shape, dtype: torch.dtype
+) -> Written:
+    pages, block = -(-rank // RANKS), shape.block
+    a = torch.zeros(pages, shape.in_features, len(names), RANKS, dtype=dtype)
+    b = torch.zeros(pages, len(shape.layer_of_block), RANKS, block, dtype=dtype)
+    start = 0
+    for place, (name, size) in enumerate(zip(names, shape.sizes, strict=True)):
+        count = size // block
+        if name in pairs:
+            own_a, own_b = pairs[name]
+            for page in range(pages):
+                ranks = slice(page * RANKS, min(rank, (page + 1) * RANKS))
+                used = ranks.stop - ranks.start
+                a[page, :, place, :used] = own_a[ranks].t()
+                part = own_b[:, ranks].reshape(count, block, used)
+                b[page, start : start + count, :used] = part.transpose(1, 2)
+        start += count
+    return Written(a.flatten(2), b)
+
+
+def _weighted_sums(
+    table: torch.Tensor, rows: torch.Tensor, starts: torch.Tensor, weights: torch.Tensor
+) -> torch.Tensor:
+    """For each start the sum of the table's rows from there to the next start, weighted."""
+    found: torch.Tensor = torch.ops.aten._embedding_bag_forward_only(
+        table, rows, starts, False, 0, False, weights, False, -1
+    )[0]
+    return found
+
+
+def _add_to_span(site: _Site, page: int, x_TI: torch.Tensor, out_MO: torch.Tensor) -> None:
+    """One adapter's terms for the first positions of `x_TI`. Rows beyond the span are computed
+    and left: kernels are kept by shape."""
+    shape, used = site.shape, out_MO.shape[0]
+    rows = -(-used // SPAN_STEP) * SPAN_STEP
+    low = torch.mm(x_TI[:rows], site.a[page]).view(rows, len(shape.sizes), RANKS).transpose(0, 1)
+    start = 0
+    for layer, size in enumerate(shape.sizes):
+        count = size // shape.block
+        b = site.b[page, start : start + count]
+        high = torch.bmm(low[layer].expand(count, rows, RANKS), b)[:, :used]
+        place = slice(start * shape.block, start * shape.block + size)
+        out_MO[:, place].view(used, count, shape.block).add_(high.transpose(0, 1))
+        start += count
