@@ -8,7 +8,7 @@ Masks go by difference of positions.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -126,42 +126,73 @@ class Masks:
         return self._made[key]
 
 
-def folded(x_HTD: torch.Tensor, group: Group) -> torch.Tensor:
-    """The chats of a group, of a flat `[H, T, D]`, as `[C, H, L, D]` with padding 0."""
-    if group.whole:
-        return x_HTD.unsqueeze(0)
-    heads, _, size = x_HTD.shape
-    grid = x_HTD.new_zeros(group.count, heads, group.length, size)
-    _fill(grid, x_HTD, group.spans)
-    return grid
+class Places:
+    """Where the tokens of a bin go in the grids of its groups, and back: made once a bin, so that
+    a layer moves each tensor in one operation a group."""
+
+    def __init__(self, groups: Sequence[Group], tokens: int) -> None:
+        self._whole = any(group.whole for group in groups)
+        self._keys = [_indices(group, with_prefix=True) for group in groups]
+        self._rows = [_indices(group, with_prefix=False) for group in groups]
+        self._empty = [torch.nonzero(rows < 0)[:, 0] for rows in self._rows]
+        self._back = _inverse(self._rows, tokens)
+        for index in (*self._keys, *self._rows):
+            index.clamp_(min=0)
+
+    def rows(self, x_HTD: torch.Tensor, number: int, group: Group) -> torch.Tensor:
+        """The chats of a group, of a flat `[H, T, D]`, as `[C, H, L, D]`; what stands in padding
+        is some other token's, and nothing that counts sees it."""
+        if group.whole:
+            return x_HTD.unsqueeze(0)
+        return _grid(x_HTD, self._rows[number], group.count)
+
+    def keys(self, x_GTD: torch.Tensor, number: int, group: Group) -> torch.Tensor:
+        """The same of keys or values, with those of the prefix in front."""
+        if group.whole:
+            return x_GTD.unsqueeze(0)
+        return _grid(x_GTD, self._keys[number], group.count)
+
+    def grads(self, x_HTD: torch.Tensor, number: int, group: Group) -> torch.Tensor:
+        """The gradients of a group's chats, `[C, H, L, D]`, with padding 0."""
+        if group.whole:
+            return x_HTD.unsqueeze(0)
+        picked_THD = x_HTD.transpose(0, 1).index_select(0, self._rows[number])
+        picked_THD.index_fill_(0, self._empty[number], 0)
+        return _turned(picked_THD, group.count)
+
+    def flat(self, parts: Sequence[torch.Tensor]) -> torch.Tensor:
+        """The flat `[T, H, D]` of all groups' `[C, H, L, D]`; 0 behind the last chat."""
+        if self._whole:
+            return parts[0][0].transpose(0, 1)
+        joined = [part.transpose(1, 2).reshape(-1, part.shape[1], part.shape[3]) for part in parts]
+        nothing = joined[0].new_zeros(1, *joined[0].shape[1:])
+        return torch.cat([*joined, nothing]).index_select(0, self._back)
 
 
-def folded_keys(x_GTD: torch.Tensor, group: Group) -> torch.Tensor:
-    """The same of keys or values, with those of the prefix in front."""
-    start, before = group.prefix
-    if not before:
-        return folded(x_GTD, group)
-    heads, _, size = x_GTD.shape
-    grid = x_GTD.new_zeros(group.count, heads, group.key_length, size)
-    grid[:, :, :before] = x_GTD[:, start : start + before]
-    _fill(grid[:, :, before:], x_GTD, group.spans)
-    return grid
+def _grid(x_HTD: torch.Tensor, index: torch.Tensor, count: int) -> torch.Tensor:
+    return _turned(x_HTD.transpose(0, 1).index_select(0, index), count)
 
 
-def _fill(grid_CHLD: torch.Tensor, x_HTD: torch.Tensor, spans: Iterable[Span]) -> None:
-    for index, (start, tokens) in enumerate(spans):
-        grid_CHLD[index, :, :tokens] = x_HTD[:, start : start + tokens]
+def _turned(picked_THD: torch.Tensor, count: int) -> torch.Tensor:
+    return picked_THD.view(count, -1, *picked_THD.shape[1:]).transpose(1, 2)
 
 
-def put_back(part_CHLD: torch.Tensor, group: Group, flat_THD: torch.Tensor) -> None:
-    """Writes a group's chats to their places in a flat `[T, H, D]`."""
-    for index, (start, tokens) in enumerate(group.spans):
-        flat_THD[start : start + tokens] = part_CHLD[index, :, :tokens].transpose(0, 1)
+def _indices(group: Group, *, with_prefix: bool) -> torch.Tensor:
+    """The token of the bin at each place of a group's grid; -1 in padding."""
+    start, before = group.prefix if with_prefix else NOTHING
+    width = group.key_length if with_prefix else group.length
+    grid = torch.full((group.count, width), -1)
+    for row, (first, tokens) in zip(grid, group.spans, strict=False):
+        row[:before] = torch.arange(start, start + before)
+        row[before : before + tokens] = torch.arange(first, first + tokens)
+    return grid.view(-1)
 
 
-def flat_for(like: torch.Tensor, shape: Sequence[int], groups: Iterable[Group]) -> torch.Tensor:
-    """A flat tensor of `shape` `[T, H, D]`, zero behind the last chat of `groups`."""
-    flat_THD = like.new_empty(tuple(shape))
-    used = max((start + tokens for group in groups for start, tokens in group.spans), default=0)
-    flat_THD[used:] = 0
-    return flat_THD
+def _inverse(rows: Sequence[torch.Tensor], tokens: int) -> torch.Tensor:
+    """For each token of the bin its place in all groups' grids, one behind another; the place
+    behind them all for tokens that no chat has."""
+    places = torch.cat([torch.zeros(0, dtype=torch.int64), *rows])
+    back = torch.full((tokens,), len(places))
+    real = torch.nonzero(places >= 0)[:, 0]
+    back[places[real]] = real
+    return back

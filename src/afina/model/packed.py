@@ -8,21 +8,13 @@ kernel instead. The gradient through a shared prefix is the sum over the chats t
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Final
 
 import torch
 from torch.nn import functional
 
-from afina.model.folding import (
-    Group,
-    Masks,
-    Span,
-    flat_for,
-    folded,
-    folded_keys,
-    group_spans,
-    put_back,
-)
+from afina.model.folding import Group, Masks, Places, Span, group_spans
 
 __all__ = ["Masks", "PackedContext", "group_spans"]
 
@@ -45,6 +37,11 @@ class PackedContext:
     capacity: int
     groups: tuple[Group, ...]
     masks: Masks = field(repr=False)
+
+    @cached_property
+    def places(self) -> Places:
+        """Where tokens go inside a layer."""
+        return Places(self.groups, self.capacity)
 
     def attend(  # noqa: PLR0913
         self,
@@ -79,47 +76,49 @@ class _PackedAttention(torch.autograd.Function):
     ) -> torch.Tensor:
         wanted = any(ctx.needs_input_grad[:3])
         ctx.packed, ctx.how, ctx.kept = packed, how, []
-        ctx.shapes = tuple((x.shape[2], x.shape[1], x.shape[3]) for x in (q_1HTD, k_1GTD, v_1GTD))
-        (tokens, heads, _), value_size = ctx.shapes[0], v_1GTD.shape[3]
-        flat_THD = flat_for(v_1GTD, (tokens, heads, value_size), packed.groups)
-        part: torch.Tensor
+        places = packed.places
+        parts = []
         kept: _Kept | _FusedKept
-        for group in packed.groups:
-            q = folded(q_1HTD[0], group)
-            k, v = (folded_keys(x[0], group) for x in (k_1GTD, v_1GTD))
+        for number, group in enumerate(packed.groups):
+            q = places.rows(q_1HTD[0], number, group)
+            k, v = (places.keys(x[0], number, group) for x in (k_1GTD, v_1GTD))
             if group.key_length >= _FUSED_FROM and how.softcap is None:
                 mask = _long_mask(packed.masks, group, how, q.dtype)
                 part, kept = _fused(q, k, v, mask, how, wanted=wanted)
             else:
                 mask = packed.masks.get(group, how.window, q.dtype, q.shape[1] // k.shape[1])
                 part, kept = _multiplied(q, k, v, mask, how)
-            put_back(part, group, flat_THD)
+            parts.append(part)
             if wanted:
                 ctx.kept.append(kept)
-        return flat_THD.unsqueeze(0)
+        if not parts:
+            return q_1HTD.new_zeros(*q_1HTD.shape[:3], v_1GTD.shape[3]).transpose(1, 2)
+        return places.flat(parts).unsqueeze(0)
 
     @staticmethod
     def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         grad_HTD = grads[0][0].transpose(0, 1)
-        groups = ctx.packed.groups
-        flats = [flat_for(grad_HTD, shape, groups) for shape in ctx.shapes]
+        packed: PackedContext = ctx.packed
+        of_queries: list[torch.Tensor] = []
+        of_keys: tuple[list[torch.Tensor], list[torch.Tensor]] = ([], [])
         shared: list[tuple[Span, list[torch.Tensor]]] = []
-        for group, kept in zip(groups, ctx.kept, strict=True):
-            grad_CHLD = folded(grad_HTD, group)
+        for number, (group, kept) in enumerate(zip(packed.groups, ctx.kept, strict=True)):
+            grad_CHLD = packed.places.grads(grad_HTD, number, group)
             pull = _fused_back if isinstance(kept, _FusedKept) else _multiplied_back
-            of_q, *of_keys = pull(kept, grad_CHLD, ctx.how)
+            of_q, *parts = pull(kept, grad_CHLD, ctx.how)
             before = group.prefix[1]
-            put_back(of_q, group, flats[0])
-            for flat, part in zip(flats[1:], of_keys, strict=True):
-                put_back(part[:, :, before:], group, flat)
+            of_queries.append(of_q)
+            for found, part in zip(of_keys, parts, strict=True):
+                found.append(part[:, :, before : before + group.length])
             if before:
-                sums = [x[:, :, :before].sum(0, dtype=torch.float32) for x in of_keys]
+                sums = [part[:, :, :before].sum(0, dtype=torch.float32) for part in parts]
                 shared.append((group.prefix, sums))
-        # after all of them are written: the prefix is a chat of some group too
+        ctx.kept = []
+        flats = [packed.places.flat(parts) for parts in (of_queries, *of_keys)]
+        # after all of them: the prefix is a chat of some group too
         for (start, tokens), sums in shared:
             for flat, total_GPD in zip(flats[1:], sums, strict=True):
                 flat[start : start + tokens] += total_GPD.transpose(0, 1)
-        ctx.kept = []
         return (*(flat.transpose(0, 1).unsqueeze(0) for flat in flats), None, None)
 
 

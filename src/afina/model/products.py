@@ -68,6 +68,7 @@ class JointProduct:
         self.b = views[0].b
         if len(views) > 1:
             self.b = self.a.new_zeros(sum(self.sizes), self.a.shape[0])
+        self._packed: torch.Tensor | None = None
         self._input: torch.Tensor | None = None
         self._outputs: tuple[torch.Tensor, ...] = ()
 
@@ -86,6 +87,18 @@ class JointProduct:
             found.append((slice(row, row + size), slice(column, column + rank)))
             row, column = row + size, column + rank
         return found
+
+    def frozen(self, x: torch.Tensor) -> torch.Tensor:
+        """The base's part, x Wᵀ + bias. In bf16 the weight is laid out for the processor once; the
+        bits stay the same."""
+        if x.dtype != torch.bfloat16 or not x.is_cpu or not torch._C._has_mkldnn:
+            return functional.linear(x, self.weight, self.bias)
+        if self._packed is None:
+            self._packed = torch.ops.mkldnn._reorder_linear_weight(self.weight)
+        out: torch.Tensor = torch.ops.mkldnn._linear_pointwise(
+            x, self._packed, self.bias, "none", [], ""
+        )
+        return out
 
     def output(self, place: int, x: torch.Tensor, anchor: torch.Tensor) -> torch.Tensor:
         """What layer number `place` returns for `x`."""
@@ -131,7 +144,7 @@ class _Joint(torch.autograd.Function):
     ) -> tuple[torch.Tensor, ...]:
         flat = x.reshape(-1, x.shape[-1])
         low = torch.mm(flat, product.a.t())
-        out = functional.linear(flat, product.weight, product.bias)
+        out = product.frozen(flat)
         out.addmm_(low, product.b.t(), alpha=product.scaling)
         ctx.save_for_backward(flat, low)
         ctx.product = product
