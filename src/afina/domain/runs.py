@@ -5,6 +5,7 @@
                events.jsonl         RunEvent a line, appended by the trainer
                checkpoints/step-N/  CheckpointRecord in `record.json`, written last
                attempt-N/log.txt    what the trainer printed
+               row_losses.csv       the loss of each row in the first and the last epoch
                result.json          RunResult, written last of all
 
 The trainer is `python -m afina.training runs/<job>`. It reads nothing else than this directory and
@@ -18,10 +19,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal
 
+from afina.domain.manifests import TuneKind
+from afina.domain.methods import EarlyStopping
+
 SPEC: Final = "spec.json"
 CONTROL: Final = "control.json"
 EVENTS: Final = "events.jsonl"
 RESULT: Final = "result.json"
+ROW_LOSSES: Final = "row_losses.csv"
 CHECKPOINTS: Final = "checkpoints"
 RECORD: Final = "record.json"
 
@@ -60,6 +65,27 @@ class LoraSpec:
     def scaling(self) -> float:
         """What the low-rank term is multiplied by."""
         return self.alpha / (self.rank**0.5 if self.rank_stabilised else self.rank)
+
+
+@dataclass(frozen=True)
+class TuneSpec:
+    """What the run tunes. `layers` and what follows are of kind `blocks`."""
+
+    kind: TuneKind = "lora"
+    layers: int = 0
+    """How many blocks from the top."""
+    norm_and_head: bool = False
+    keep_frozen_output: bool = True
+    """Compute what the frozen blocks say about each row once, and keep it on disk."""
+
+
+@dataclass(frozen=True)
+class ParentSpec:
+    """The tune that the run goes on from: a folder with its files, and their hashes."""
+
+    manifest: str
+    path: str
+    files: Mapping[str, str]
 
 
 @dataclass(frozen=True)
@@ -124,8 +150,19 @@ class RunSpec:
     """How often a checkpoint for resuming alone is written between those of the epochs."""
     parity_prompts: tuple[ParityPrompt, ...] = ()
     parity_new_tokens: int = 32
+    tune: TuneSpec = field(default_factory=TuneSpec)
+    method: Literal["supervised", "dpo"] = "supervised"
+    """With dpo a shard's rows are pairs: the preferred answer, then the other one."""
+    beta: float = 0.0
+    parent: ParentSpec | None = None
+    early_stopping: EarlyStopping | None = None
+    best_checkpoint: bool = False
     settings: Mapping[str, str] = field(default_factory=dict)
     """Copied into the manifests of the tunes that come out."""
+
+    def units(self, rows: int) -> int:
+        """What an epoch through so many rows of shards counts: rows, or pairs of them."""
+        return rows // 2 if self.method == "dpo" else rows
 
 
 @dataclass(frozen=True)
@@ -196,9 +233,11 @@ class RunResult:
     tokens_per_second: float
     peak_rss_bytes: int
     checkpoints: tuple[RunCheckpoint, ...]
-    """Kept epoch checkpoints, oldest first; the last one is the tuned model."""
+    """Kept epoch checkpoints, oldest first; the last one is the tuned model, and with
+    `best_checkpoint` the best one stands last. Of a paused run the state it was paused in."""
     parity: tuple[ParityRow, ...]
     precision: Precision
+    stopped_early: bool = False
 
 
 @dataclass(frozen=True)
@@ -222,6 +261,10 @@ class RunPaths:
     @property
     def result(self) -> Path:
         return self.root / RESULT
+
+    @property
+    def row_losses(self) -> Path:
+        return self.root / ROW_LOSSES
 
     @property
     def checkpoints(self) -> Path:

@@ -13,7 +13,7 @@ import os
 import re
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -40,6 +40,11 @@ class RunState:
     learned_tokens: int
     train_seconds: float
     metrics: Mapping[str, float]
+    best_loss: float | None = None
+    """The lowest validation loss at the end of an epoch."""
+    best_step: int = 0
+    stale_epochs: int = 0
+    """Epochs since the loss fell by what early stopping asks for."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +66,8 @@ class Snapshot:
     events_bytes: int
     next_sequence: int
     environment: Mapping[str, str]
+    more: Mapping[str, bytes] = field(default_factory=dict)
+    """Other files of the state."""
 
 
 def write_checkpoint(
@@ -80,6 +87,7 @@ def write_checkpoint(
         MASTERS: save({"masters": network.adapter.masters}),
         OPTIMIZER: save({"first": optimizer.first, "second": optimizer.second}),
         STATE: _json_bytes(snapshot.state),
+        **snapshot.more,
     }
     for name, content in contents.items():
         _write(partial / name, content)
@@ -141,9 +149,10 @@ def load_checkpoint(found: Found, network: Network, optimizer: AdamW) -> None:
     network.adapter.refresh()
 
 
-def sweep_checkpoints(paths: RunPaths, keep_epochs: int) -> list[Found]:
-    """Removes half-written folders, epoch checkpoints beyond the newest `keep_epochs` and resume
-    checkpoints older than the newest of all; returns the kept epoch checkpoints, oldest first."""
+def sweep_checkpoints(paths: RunPaths, keep_epochs: int, best_step: int = 0) -> list[Found]:
+    """Removes half-written folders, epoch checkpoints beyond the newest `keep_epochs` (never that
+    of `best_step`) and resume checkpoints older than the newest of all; returns the kept epoch
+    checkpoints, oldest first."""
     if not paths.checkpoints.exists():
         return []
     for path in paths.checkpoints.glob(".step-*.part"):
@@ -151,7 +160,8 @@ def sweep_checkpoints(paths: RunPaths, keep_epochs: int) -> list[Found]:
     folders = _folders(paths)
     found = [one for one in (read_checkpoint(f, deep=False) for f in folders) if one is not None]
     epochs = [one for one in found if one.record.kind == "epoch"]
-    kept = epochs[-keep_epochs:] if keep_epochs > 0 else []
+    newest = epochs[-keep_epochs:] if keep_epochs > 0 else []
+    kept = [one for one in epochs if one in newest or one.record.step == best_step]
     for one in found[:-1]:
         if one not in kept:
             _remove(one.folder)
@@ -197,8 +207,13 @@ def _json_bytes(value: object) -> bytes:
 
 def write_json(path: Path, value: Any) -> None:
     """Writes `value` as JSON, whole or not at all, and durably."""
+    write_file(path, _json_bytes(value))
+
+
+def write_file(path: Path, content: bytes) -> None:
+    """Writes a file, whole or not at all, and durably."""
     partial = path.with_name(f".{path.name}.part")
-    _write(partial, _json_bytes(value))
+    _write(partial, content)
     partial.replace(path)
     _sync_folder(path.parent)
 

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import json
 import resource
+import shutil
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -21,12 +22,13 @@ from afina.data.shards import Shards
 from afina.domain.clock import SYSTEM_CLOCK, Clock
 from afina.domain.codec import decode
 from afina.domain.jobs import Wish
+from afina.domain.methods import EarlyStopping
 from afina.domain.runs import ParityRow, RunCheckpoint, RunPaths, RunResult, RunSpec
 from afina.errors import TrainingFailed
-from afina.model.base import load_base
 from afina.model.folder import read_record
 from afina.training.bins import Rows
 from afina.training.checkpoints import (
+    Found,
     RunState,
     Snapshot,
     environment_of,
@@ -35,18 +37,26 @@ from afina.training.checkpoints import (
     remove_beyond,
     sweep_checkpoints,
     write_checkpoint,
+    write_file,
     write_json,
 )
 from afina.training.decoding import greedy_rows
-from afina.training.evaluation import batch_rows, evaluate
+from afina.training.evaluation import batch_rows
 from afina.training.events import EventLog
-from afina.training.network import Network, TrainedNetwork
+from afina.training.frozen import NoRoom
+from afina.training.methods import build_network, build_stepper
 from afina.training.optimizer import AdamW, learning_rate
-from afina.training.signals import Stop, read_wish
-from afina.training.steps import Interrupted, Stepper, StepResult
+from afina.training.packing import steps_in_epoch
+from afina.training.preferences import REFERENCE, keep_reference, kept_reference, reference_logs
+from afina.training.row_losses import FILE as ROW_LOSSES
+from afina.training.row_losses import RowLosses
+from afina.training.signals import Interrupted, Stop, read_wish
+from afina.training.steps import Stepper, StepResult
 
 Outcome = Literal["succeeded", "cancelled", "paused"]
 NOTHING_YET = RunState(0, 0, 0, 0.0, {})
+FROZEN = "frozen"
+"""Folders of what frozen layers compute; gone when the run is over."""
 
 
 @dataclass
@@ -121,17 +131,21 @@ class _Run:
         self.stop = stop
         self.clock = clock
         self.hooks = hooks
-        self.rows: Rows = Shards.open(Path(spec.training.path))
+        self.shards = Shards.open(Path(spec.training.path))
+        self.rows: Rows = self.shards
         self.validation: Rows | None = (
             Shards.open(Path(spec.validation.path)) if spec.validation else None
         )
         _check_base(spec)
-        base = load_base(Path(spec.base.path), spec.precision)
-        self.network: Network = TrainedNetwork(base, spec.lora, spec.seed, spec.base.id)
+        self.network = build_network(spec)
+        if spec.parent is not None:
+            self.network.load_files(Path(spec.parent.path), into_masters=True)
         self.optimizer = AdamW(spec.optimizer, self.network.adapter.masters)
-        self.stepper = Stepper(spec, self.network, self.optimizer, self.rows)
-        self.total_steps = self.stepper.steps_per_epoch * spec.epochs
+        self.units = spec.units(len(self.shards))
+        self.row_losses = RowLosses(self.units)
+        self.total_steps = steps_in_epoch(self.units, spec.batch_size) * spec.epochs
         self.state = NOTHING_YET
+        self.stepper: Stepper
         self.events = self._take_up()
         self._began = clock.monotonic()
         self._saved_at = self._began
@@ -140,14 +154,15 @@ class _Run:
     def _take_up(self) -> EventLog:
         """Goes back to the newest checkpoint, or to the beginning."""
         found = newest_checkpoint(self.paths)
+        self._found: Found | None = None
         remove_beyond(self.paths, found.record.step if found else 0)
         self.saved_step = found.record.step if found else 0
         if found is None:
             events = EventLog(self.paths.events, clock=self.clock)
             events.append("started", self._facts())
             return events
-        load_checkpoint(found, self.network, self.optimizer)
         self.state = found.state
+        self._found = found
         events = EventLog(
             self.paths.events,
             length=found.record.events_bytes,
@@ -157,7 +172,58 @@ class _Run:
         if found.record.kind == "epoch":
             # the event follows the checkpoint; a kill may have fallen between the two
             self._tell_checkpoint(events, found.folder)
+        self._warn_of_change(events, found)
         return events
+
+    def _warn_of_change(self, events: EventLog, found: Found) -> None:
+        """A run that goes on elsewhere may end with other bytes; it says why."""
+        here, there = environment_of(self.spec.threads), found.record.environment
+        changed = [f"{name} {there.get(name)} then, {here[name]} now" for name in here]
+        changed = [text for text, name in zip(changed, here, strict=True)
+                   if there.get(name) != here[name]]  # fmt: skip
+        if changed:
+            said = f"Resumed at step {found.record.step} where results may differ: "
+            events.append(
+                "warning", {"code": "environment_changed", "message": said + "; ".join(changed)}
+            )
+
+    def _prepare(self) -> None:
+        """What is computed once, from the weights of step 0; then back to the checkpoint. Raises
+        Interrupted."""
+        room = self.paths.root
+        try:
+            self.rows = self.network.prepare(self.shards, room / FROZEN, self._interrupted)
+            if self.validation is not None:
+                folder = room / f"{FROZEN}-valid"
+                self.validation = self.network.prepare(self.validation, folder, self._interrupted)
+        except NoRoom:
+            message = (
+                "The disk has too little room to keep what the frozen layers compute; every epoch "
+                "computes it again."
+            )
+            self.events.append("warning", {"code": "no_room_for_outputs", "message": message})
+            self.rows = self.shards
+        self.stepper = build_stepper(
+            self.spec, self.network, self.optimizer, (self.rows, self.validation), self._reference
+        )
+        if self._found is not None:
+            load_checkpoint(self._found, self.network, self.optimizer)
+            self.row_losses.load((self._found.folder / ROW_LOSSES).read_bytes())
+            self._found = None
+
+    def _reference(self, rows: Rows, name: str) -> torch.Tensor:
+        """The reference of a run on pairs, computed or as an earlier attempt kept it."""
+        path = self.paths.root / f"{name}.{REFERENCE}"
+        kept = kept_reference(path)
+        if kept is not None and len(kept[name]) == len(rows):
+            return kept[name]
+        capacities = self.spec.bin_capacities
+        found = reference_logs(self.network, rows, capacities, self._interrupted)
+        keep_reference(path, {name: found})
+        return found
+
+    def _interrupted(self) -> bool:
+        return self.stop.asked or read_wish(self.paths.control) is not None
 
     def _facts(self) -> dict[str, object]:
         return {
@@ -170,7 +236,8 @@ class _Run:
 
     def go(self) -> RunResult | None:
         """Steps until the end, a wish or SIGTERM."""
-        while self.state.step < self.total_steps:
+        prepared = False
+        while not self._is_done():
             wish = read_wish(self.paths.control)
             if wish is not None:
                 return self._stopped(wish)
@@ -178,17 +245,28 @@ class _Run:
                 self._leave()
                 return None
             try:
+                if not prepared:
+                    self._prepare()
+                    prepared = True
                 self._step(self.state.step + 1)
             except Interrupted:
-                self._leave()
-                return None
+                continue
+        if not prepared:
+            self._prepare()
         return self._finish("succeeded")
+
+    def _is_done(self) -> bool:
+        stopping = self.spec.early_stopping
+        early = stopping is not None and self.state.stale_epochs >= stopping.patience
+        return early or self.state.step >= self.total_steps
 
     def _step(self, step: int) -> None:
         self.hooks.at("step", step)
         result = self.stepper.take(step, lambda: self.stop.asked)
         metrics = self._metrics(step, result)
-        self.state = RunState(
+        self.row_losses.note(self.stepper.epoch_of(step), result.row_losses)
+        self.state = replace(
+            self._judged(step, metrics),
             step=step,
             trained_tokens=self.state.trained_tokens + result.tokens,
             learned_tokens=self.state.learned_tokens + result.learned,
@@ -209,25 +287,37 @@ class _Run:
         if self.stepper.ends_epoch(step):
             folder = self._save("epoch")
             self._tell_checkpoint(self.events, folder)
-            sweep_checkpoints(self.paths, self.spec.checkpoints_kept)
+            self._sweep()
         elif self.clock.monotonic() - self._saved_at >= self.spec.resume_interval_s:
             self._save("resume")
-            sweep_checkpoints(self.paths, self.spec.checkpoints_kept)
+            self._sweep()
+
+    def _judged(self, step: int, metrics: Mapping[str, float]) -> RunState:
+        """The state with what an epoch's validation says about stopping and the best epoch."""
+        loss, lowest = metrics.get("full_valid_loss"), self.state.best_loss
+        if loss is None:
+            return self.state
+        stopping = self.spec.early_stopping or EarlyStopping()
+        fell = lowest is None or loss < lowest - stopping.min_delta
+        state = replace(self.state, stale_epochs=0 if fell else self.state.stale_epochs + 1)
+        if lowest is None or loss < lowest:
+            state = replace(state, best_loss=loss, best_step=step)
+        return state
 
     def _metrics(self, step: int, result: StepResult) -> dict[str, float]:
-        metrics = {"train_loss": result.loss, "train_mean_token_accuracy": result.accuracy}
+        metrics = {f"train_{name}": value for name, value in result.metrics().items()}
         if self.validation is None:
             return metrics
+        count = self.stepper.count(self.validation)
         interval = self.spec.validation_interval_steps
         size = self.spec.validation_batch_rows
         if step % interval == 0 or step == 1 or self.stepper.ends_epoch(step):
-            chosen = batch_rows(len(self.validation), size, self.spec.seed, step // interval)
-            found = evaluate(self.network, self.validation, chosen, self.spec.bin_capacities)
-            metrics["valid_loss"], metrics["valid_mean_token_accuracy"] = found
+            chosen = batch_rows(count, size, self.spec.seed, step // interval)
+            found = self.stepper.evaluate(self.validation, chosen)
+            metrics |= {f"valid_{name}": value for name, value in found.items()}
         if self.stepper.ends_epoch(step):
-            everything = range(len(self.validation))
-            found = evaluate(self.network, self.validation, everything, self.spec.bin_capacities)
-            metrics["full_valid_loss"], metrics["full_valid_mean_token_accuracy"] = found
+            found = self.stepper.evaluate(self.validation, range(count))
+            metrics |= {f"full_valid_{name}": value for name, value in found.items()}
         return metrics
 
     def _save(self, kind: Literal["epoch", "resume"]) -> Path:
@@ -240,6 +330,7 @@ class _Run:
             events_bytes=self.events.length,
             next_sequence=self.events.next_sequence,
             environment=environment_of(self.spec.threads),
+            more={ROW_LOSSES: self.row_losses.to_bytes()},
         )
         folder = write_checkpoint(self.paths, snapshot, self.network, self.optimizer)
         self._saved_at = self.clock.monotonic()
@@ -259,7 +350,11 @@ class _Run:
         """SIGTERM: what was done is kept; nothing is said, so that event numbers stay."""
         if self.state.step > self.saved_step:
             self._save("resume")
-            sweep_checkpoints(self.paths, self.spec.checkpoints_kept)
+            self._sweep()
+
+    def _sweep(self) -> list[Found]:
+        best = self.state.best_step if self.spec.best_checkpoint else 0
+        return sweep_checkpoints(self.paths, self.spec.checkpoints_kept, best)
 
     def _stopped(self, wish: Wish) -> RunResult:
         if self.state.step > self.saved_step:
@@ -273,9 +368,12 @@ class _Run:
     def _finish(self, outcome: Outcome) -> RunResult:
         self.hooks.at("finishing", self.state.step)
         train_seconds = self._seconds()
-        kept = sweep_checkpoints(self.paths, self.spec.checkpoints_kept)
-        parity = self._parity(kept[-1].folder) if outcome == "succeeded" and kept else ()
+        kept = self._kept(outcome)
+        parity = self._parity(kept[-1].folder) if outcome != "cancelled" and kept else ()
         if outcome == "succeeded":
+            tokens = self.shards.lengths.reshape(self.units, -1).sum(1)
+            lines = self.shards.lines.reshape(self.units, -1)[:, 0]
+            write_file(self.paths.row_losses, self.row_losses.csv(lines, tokens))
             self.events.append("finished", {"step": self.state.step})
         self.events.sync()
         result = RunResult(
@@ -287,20 +385,31 @@ class _Run:
             train_seconds=train_seconds,
             tokens_per_second=self.state.trained_tokens / max(train_seconds, 1e-9),
             peak_rss_bytes=peak_rss_bytes(),
-            checkpoints=tuple(
-                RunCheckpoint(
-                    one.record.step,
-                    one.folder.relative_to(self.paths.root).as_posix(),
-                    one.record.metrics,
-                )
-                for one in kept
-            ),
+            checkpoints=tuple(self._told(one) for one in kept),
             parity=parity,
             precision=self.spec.precision,
+            stopped_early=outcome == "succeeded" and self.state.step < self.total_steps,
         )
         self.hooks.at("result", self.state.step)
         write_json(self.paths.result, result)
+        if outcome != "paused":
+            for folder in self.paths.root.glob(f"{FROZEN}*"):
+                shutil.rmtree(folder, ignore_errors=True)
         return result
+
+    def _kept(self, outcome: Outcome) -> list[Found]:
+        """The checkpoints of the result; the last one is the model."""
+        kept = self._sweep()
+        if outcome == "paused":
+            found = newest_checkpoint(self.paths)
+            return [] if found is None else [found]
+        if self.spec.best_checkpoint:
+            kept.sort(key=lambda one: one.record.step == self.state.best_step)
+        return kept
+
+    def _told(self, one: Found) -> RunCheckpoint:
+        where = one.folder.relative_to(self.paths.root).as_posix()
+        return RunCheckpoint(one.record.step, where, one.record.metrics)
 
     def _parity(self, folder: Path) -> tuple[ParityRow, ...]:
         self.network.load_files(folder, into_masters=False)

@@ -17,6 +17,10 @@ from afina.domain.jobs import Wish
 EXIT_RESUMABLE = 75
 
 
+class Interrupted(Exception):
+    """SIGTERM or a wish came within a step, or before the first one."""
+
+
 class Stop:
     """Whether SIGTERM has come."""
 

@@ -7,7 +7,7 @@ they lie in: each bin adds its sum divided by the step's count.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -19,6 +19,7 @@ from afina.domain.runs import RunSpec
 from afina.errors import TrainingFailed
 from afina.model.packed import Masks
 from afina.training.bins import BinTensors, Rows, plan_bins
+from afina.training.evaluation import evaluate
 from afina.training.network import Network
 from afina.training.optimizer import AdamW
 from afina.training.packing import (
@@ -27,10 +28,7 @@ from afina.training.packing import (
     rows_of_step,
     steps_in_epoch,
 )
-
-
-class Interrupted(Exception):
-    """SIGTERM came within a step."""
+from afina.training.signals import Interrupted
 
 
 @dataclass(frozen=True)
@@ -42,19 +40,37 @@ class StepResult:
     tokens: int
     learned: int
     row_losses: Mapping[int, float] = field(default_factory=dict)
-    """The mean loss of each row that has learned tokens, as the step met it."""
+    """The mean loss of each row that has learned tokens, as the step met it; of pairs, by pair."""
+    measured: Mapping[str, float] | None = None
+    """What the step's event says, where that is not the loss and the accuracy of tokens."""
+
+    def metrics(self) -> dict[str, float]:
+        """What the step measured, by name."""
+        if self.measured is not None:
+            return dict(self.measured)
+        return {"loss": self.loss, "mean_token_accuracy": self.accuracy}
 
 
 class Stepper:
     """Takes the steps of a run; what step N does depends on N, the spec and the weights alone."""
 
-    def __init__(self, spec: RunSpec, network: Network, optimizer: AdamW, rows: Rows) -> None:
+    def __init__(
+        self,
+        spec: RunSpec,
+        network: Network,
+        optimizer: AdamW,
+        rows: Rows,
+        *,
+        units: int | None = None,
+    ) -> None:
+        """`units`: what an epoch counts, where that is not rows."""
         self.spec = spec
         self.network = network
         self.optimizer = optimizer
         self.rows = rows
         self.lengths = rows.lengths
-        self.steps_per_epoch = steps_in_epoch(len(rows), spec.batch_size)
+        self.units = len(rows) if units is None else units
+        self.steps_per_epoch = steps_in_epoch(self.units, spec.batch_size)
         self._masks = Masks()
         self._order: tuple[int, NDArray[np.int64]] | None = None
 
@@ -65,6 +81,15 @@ class Stepper:
     def ends_epoch(self, step: int) -> bool:
         """Whether `step` is the last of its epoch."""
         return step % self.steps_per_epoch == 0
+
+    def evaluate(self, rows: Rows, chosen: Sequence[int]) -> dict[str, float]:
+        """What validation measures on the chosen rows, by name."""
+        loss, accuracy = evaluate(self.network, rows, chosen, self.spec.bin_capacities)
+        return {"loss": loss, "mean_token_accuracy": accuracy}
+
+    def count(self, rows: Rows) -> int:
+        """What an epoch through `rows` counts."""
+        return len(rows)
 
     def take(self, step: int, interrupted: Callable[[], bool] = lambda: False) -> StepResult:
         """Takes step `step`. Raises TrainingFailed if a number is not finite, with the weights as
@@ -114,7 +139,7 @@ class Stepper:
     def _rows_of(self, step: int) -> tuple[int, ...]:
         epoch = self.epoch_of(step)
         if self._order is None or self._order[0] != epoch:
-            self._order = (epoch, epoch_order(len(self.rows), self.spec.seed, epoch))
+            self._order = (epoch, epoch_order(self.units, self.spec.seed, epoch))
         within = (step - 1) % self.steps_per_epoch
         return rows_of_step(self._order[1], self.spec.batch_size, within)
 

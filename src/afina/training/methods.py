@@ -1,0 +1,45 @@
+"""From a spec to what carries it out: the network of its tuning, the stepper of its method."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from afina.domain.runs import RunSpec
+from afina.model.base import load_base
+from afina.training.bins import Rows
+from afina.training.network import Network, TrainedNetwork
+from afina.training.optimizer import AdamW
+from afina.training.own_network import FullNetwork, TopNetwork
+from afina.training.preferences import PreferenceStepper
+from afina.training.steps import Stepper
+
+
+def build_network(spec: RunSpec) -> Network:
+    """The network of a run, with its base loaded. Raises BaseRefused."""
+    base = load_base(Path(spec.base.path), spec.precision)
+    if spec.tune.kind == "full":
+        return FullNetwork(base)
+    if spec.tune.kind == "blocks":
+        return TopNetwork(base, spec)
+    return TrainedNetwork(base, spec.lora, spec.seed, spec.base.id)
+
+
+def build_stepper(
+    spec: RunSpec,
+    network: Network,
+    optimizer: AdamW,
+    rows: tuple[Rows, Rows | None],
+    reference: Callable[[Rows, str], torch.Tensor],
+) -> Stepper:
+    """The stepper of a run on training and validation rows. `reference` is asked where the method
+    compares with the model of step 0."""
+    training, validation = rows
+    if spec.method == "supervised":
+        return Stepper(spec, network, optimizer, training)
+    valid = None if validation is None else reference(validation, "validation")
+    return PreferenceStepper(
+        spec, network, optimizer, training, reference(training, "training"), valid
+    )
