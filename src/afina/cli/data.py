@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from afina.cli import data_check, data_estimate
+from afina.cli import data_check, data_estimate, data_redact
 from afina.cli.file_bar import file_bar
 from afina.cli.options import JsonOption
 from afina.cli.terminal import in_count, print_facts, print_json, tell
@@ -76,6 +76,8 @@ def convert(
 
 app.command()(data_check.check)
 app.command()(data_estimate.estimate)
+app.command()(data_redact.redact)
+app.command()(data_redact.restore)
 
 
 def _show_conversion(report: ConvertReport, to: Path) -> None:

@@ -1,0 +1,91 @@
+"""`afina data redact` and `restore`: personal data out of a file, and back with a key."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from afina.cli.file_bar import file_bar
+from afina.cli.options import JsonOption
+from afina.cli.terminal import in_count, print_facts, print_json, tell
+
+InputFile = Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="A JSONL file.")]
+
+
+def redact(
+    path: InputFile,
+    to: Annotated[Path, typer.Option("--to", metavar="JSONL", help="The file to write.")],
+    audit: Annotated[
+        Path | None,
+        typer.Option(
+            "--audit",
+            metavar="JSONL",
+            help="Write what was taken out: line, field, kind, rule, placeholder; never the value.",
+        ),
+    ] = None,
+    kind: Annotated[
+        list[str] | None,
+        typer.Option("--kind", help="Only this kind; may be given many times. Default: all."),
+    ] = None,
+    key: Annotated[
+        Path | None,
+        typer.Option(
+            "--key",
+            metavar="FILE",
+            help="Make it reversible: the values go into a vault beside the new file, locked with "
+            "the key in FILE, which is made where there is none. Keep it.",
+        ),
+    ] = None,
+    json: JsonOption = False,
+) -> None:
+    """Replace personal data and secrets with placeholders such as <EMAIL_3>.
+
+    The same value gets the same placeholder in all of the file, so that a tuned model learns the
+    place and not the person.
+    """
+    from afina.data.personal.detect import kinds_named
+    from afina.data.personal.redaction import redact_file
+    from afina.data.personal.vault import lock, make_key
+    from afina.domain.codec import encode
+
+    kinds = kinds_named(kind)
+    secret = make_key(key) if key is not None else None
+    with file_bar("Redacting") as progress:
+        report, placeholders = redact_file(
+            path, to, kinds=kinds, audit=audit, keep_values=key is not None, progress=progress
+        )
+    vault = to.with_name(to.name + ".vault")
+    if secret is not None:
+        vault.write_bytes(lock(placeholders.values, secret))
+    if json:
+        print_json(encode(report) | ({"vault": str(vault)} if secret else {}))
+        return
+    facts = {"rows": f"{in_count(report.rows)}, {in_count(report.rows_changed)} changed"}
+    for name, places in sorted(report.places.items()):
+        values = in_count(report.values.get(name, 0))
+        facts[name.replace("_", " ")] = f"{in_count(places)} places, {values} different"
+    facts["written"] = str(to)
+    if secret is not None:
+        facts["vault"] = f"{vault}, opens only with {key}"
+    print_facts(facts)
+    tell("Names and addresses of people are not found: no model ships with afina that knows them.")
+
+
+def restore(
+    path: InputFile,
+    to: Annotated[Path, typer.Option("--to", metavar="FILE", help="The file to write.")],
+    key: Annotated[
+        Path, typer.Option("--key", exists=True, dir_okay=False, help="The key's file.")
+    ],
+    vault: Annotated[
+        Path, typer.Option("--vault", exists=True, dir_okay=False, help="The vault's file.")
+    ],
+) -> None:
+    """Put the values back where a file, or an answer in a file, has placeholders."""
+    from afina.data.personal.redaction import restore_file
+    from afina.data.personal.vault import read_key, unlock
+
+    count = restore_file(path, to, unlock(vault.read_bytes(), read_key(key)))
+    print_facts({"restored": f"{in_count(count)} lines", "written": str(to)})

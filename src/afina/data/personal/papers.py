@@ -1,0 +1,118 @@
+"""Numbers with a checksum or with ranges: cards, accounts, papers of people and companies."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from typing import Final
+
+from stdnum import iban, luhn
+from stdnum.br import cnpj, cpf
+from stdnum.es import cif, dni, nie
+from stdnum.gb import nhs
+from stdnum.iso7064 import mod_97_10
+from stdnum.mx import curp
+
+from afina.data.personal.spans import PersonalKind, Span
+
+_CARD: Final = re.compile(r"(?<![\w.+-])(?:\d[ -]?){11,18}\d(?![\w-]|\.\d)")
+_CARD_PREFIX: Final = re.compile(
+    r"^(?:0604|4|5[0-8]|2(?:2[2-9]|[3-6]|7[01]|720|131)|3[0-9]|6(?:011|4[4-9]|5|2|3|7|04)|1800)"
+)
+_CARD_LENGTHS: Final = frozenset({12, 13, 14, 15, 16, 19})
+_IBAN: Final = re.compile(r"(?<![\w])[A-Z]{2}\d{2}(?:[ -]?[A-Z0-9]{1,4}){3,8}(?![\w])")
+_NIF: Final = re.compile(r"(?<![\w-])\d{1,2}\.?\d{3}\.?\d{3}[ -]?[A-HJ-NP-TV-Z](?![\w])")
+_NIE: Final = re.compile(r"(?<![\w-])[XYZ][ -]?\d{7}[ -]?[A-HJ-NP-TV-Z](?![\w])")
+_CIF: Final = re.compile(r"(?<![\w-])[A-HJNP-SUVW][ -]?\d{7}[ -]?[0-9A-J](?![\w])")
+_CURP: Final = re.compile(r"(?<!\w)[A-Z]{4}\d{6}[HMX][A-Z]{5}[A-Z0-9]\d(?!\w)")
+_CPF: Final = re.compile(
+    r"(?<![\w.-])(?:\d{3}\.\d{3}\.\d{3}-\d{2}|\d{11}|\d{9}-\d{2})(?![\w-]|\.\d)"
+)
+_CNPJ: Final = re.compile(
+    r"(?<![\w.-])[0-9A-Z]{2}\.?[0-9A-Z]{3}\.?[0-9A-Z]{3}/?[0-9A-Z]{4}-?\d{2}(?![\w-])"
+)
+_NHS: Final = re.compile(r"(?<![\w.+-])\d{3}[ -]?\d{3}[ -]?\d{4}(?![\w-]|\.\d)")
+_NHS_WORDS: Final = re.compile(r"(?i)\bNHS\b")
+_SSN: Final = re.compile(r"(?<![\w.-])(?!000|666|9)\d{3}([- ])(?!00)\d{2}\1(?!0000)\d{4}(?![\w-])")
+_SSN_BARE: Final = re.compile(
+    r"(?<![\w.+-])(?!000|666|9)\d{3}(?!00)\d{2}(?!0000)\d{4}(?![\w-]|\.\d)"
+)
+_SSN_WORDS: Final = re.compile(r"(?i)\b(?:ssn|social security)\b")
+_BEFORE: Final = 48
+"""Characters in front of a number in which its name may stand."""
+
+
+def find_papers(text: str) -> Iterator[Span]:
+    """Numbers of cards, accounts, people and companies in `text`."""
+    yield from _checked(text, _CARD, PersonalKind.CARD, _is_card)
+    yield from _ibans(text)
+    yield from _checked(text, _CNPJ, PersonalKind.CNPJ, cnpj.is_valid)
+    yield from _checked(text, _CPF, PersonalKind.CPF, cpf.is_valid)
+    yield from _checked(text, _NIE, PersonalKind.NIE, nie.is_valid)
+    yield from _checked(text, _NIF, PersonalKind.NIF, _is_nif)
+    yield from _checked(text, _CIF, PersonalKind.CIF, cif.is_valid)
+    yield from _checked(text, _CURP, PersonalKind.CURP, curp.is_valid)
+    for span in _checked(text, _NHS, PersonalKind.NHS, nhs.is_valid):
+        if _named(text, span.start, _NHS_WORDS):
+            yield span
+    yield from _social_security(text)
+
+
+def _checked(
+    text: str, pattern: re.Pattern[str], kind: PersonalKind, valid: Callable[[str], bool]
+) -> Iterator[Span]:
+    for match in pattern.finditer(text):
+        if valid(match.group()):
+            yield Span(match.start(), match.end(), kind, "checksum")
+
+
+def _is_card(written: str) -> bool:
+    digits = re.sub(r"[ -]", "", written)
+    if len(digits) not in _CARD_LENGTHS or not _CARD_PREFIX.match(digits):
+        return False
+    groups = re.split(r"[ -]", written)
+    if len(groups) > 1 and (len(groups) > 6 or min(map(len, groups[:-1])) < 3):
+        return False
+    return len(set(digits)) > 1 and bool(luhn.is_valid(digits))
+
+
+def _is_nif(written: str) -> bool:
+    digits = re.sub(r"\D", "", written)
+    return len(digits) in (7, 8) and bool(dni.is_valid(digits.zfill(8) + written[-1]))
+
+
+def _ibans(text: str) -> Iterator[Span]:
+    for match in _IBAN.finditer(text):
+        words = re.split(r"([ -])", match.group())
+        # A word in capitals may follow an account's number.
+        tries = ["".join(words[:end]) for end in range(len(words), 0, -2)]
+        found = next((w for w in tries if _is_iban(w)), None)
+        if found is None and _sums_up(match.group()):
+            found = match.group()
+        if found is not None:
+            end = match.start() + len(found)
+            yield Span(match.start(), end, PersonalKind.IBAN, "checksum")
+
+
+def _is_iban(written: str) -> bool:
+    """Of the length and form that its country has; the country's own check digits apart."""
+    return bool(iban.is_valid(re.sub(r"[ -]", "", written), check_country=False))
+
+
+def _sums_up(written: str) -> bool:
+    compact = re.sub(r"[ -]", "", written)
+    whole = 15 <= len(compact) <= 34
+    return whole and bool(mod_97_10.is_valid(compact[4:] + compact[:4]))
+
+
+def _social_security(text: str) -> Iterator[Span]:
+    for match in _SSN.finditer(text):
+        yield Span(match.start(), match.end(), PersonalKind.SSN, "ranges")
+    if _SSN_WORDS.search(text):
+        for match in _SSN_BARE.finditer(text):
+            if _named(text, match.start(), _SSN_WORDS):
+                yield Span(match.start(), match.end(), PersonalKind.SSN, "context")
+
+
+def _named(text: str, start: int, words: re.Pattern[str]) -> bool:
+    return words.search(text[max(0, start - _BEFORE) : start]) is not None

@@ -1,0 +1,170 @@
+"""Personal data: found by pattern and checksum, replaced, recorded, and put back with a key."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from afina.data.personal.detect import find_personal, kinds_named
+from afina.data.personal.redaction import (
+    Placeholders,
+    redact_file,
+    redact_text,
+    restore_file,
+    restore_text,
+)
+from afina.data.personal.spans import PersonalKind
+from afina.data.personal.vault import lock, make_key, read_key, unlock
+from afina.errors import DataUnreadable, InvalidRequest
+
+FOUND = [
+    ("email", "Write to ana.perez+x@correo.example.com.", "ana.perez+x@correo.example.com"),
+    ("phone", "Call +34 612 345 678 today", "+34 612 345 678"),
+    ("phone", "Call (212) 555-0187 x12 now", "(212) 555-0187 x12"),
+    ("phone", "Meu celular: 11 91234-5678", "11 91234-5678"),
+    ("card", "card 4111 1111 1111 1111.", "4111 1111 1111 1111"),
+    ("iban", "IBAN ES91 2100 0418 4502 0005 1332 GRACIAS", "ES91 2100 0418 4502 0005 1332"),
+    ("ip", "from 192.0.2.17.", "192.0.2.17"),
+    ("ip", "at 2001:db8::8a2e:370:7334", "2001:db8::8a2e:370:7334"),
+    ("url_secret", "see https://a.example/x?id=1&token=abc123def", "https://a.example/x?id=1&token=abc123def"),
+    ("url_secret", "db postgres://bob:hunter2@db/x", "postgres://bob:hunter2@db/x"),
+    ("api_key", "key AKIAIOSFODNN7EXAMPLE!", "AKIAIOSFODNN7EXAMPLE"),
+    ("api_key", 'api_key = "9f8a7b6c5d4e3f2a1b0c"', "9f8a7b6c5d4e3f2a1b0c"),
+    ("password", "La contraseña es Tr3s$Gatos.", "Tr3s$Gatos"),
+    ("nif", "NIF 12345678Z.", "12345678Z"),
+    ("nie", "NIE X1234567L.", "X1234567L"),
+    ("cif", "CIF A58818501.", "A58818501"),
+    ("curp", "CURP BOXW310820HNERXN09", "BOXW310820HNERXN09"),
+    ("cpf", "CPF 529.982.247-25.", "529.982.247-25"),
+    ("cnpj", "CNPJ 11.444.777/0001-61", "11.444.777/0001-61"),
+    ("nhs", "NHS number 943 476 5919.", "943 476 5919"),
+    ("ssn", "SSN 536-90-4399.", "536-90-4399"),
+]  # fmt: skip
+CLEAN = [
+    "In 2024-05-17 we sold 1,234,567 units at 12.50 each, 3 to 4 a day from 09:30 to 17:45.",
+    "Version 1.2.3.4 of the firmware; section 10.20.30.40 explains.",
+    "ISBN 978-3-16-148410-0, DOI 10.1000/182, order number 20231105123.",
+    "The years 1914-1918 and 1939 - 1945; pages 120-135 and 200.300.",
+    "Your password is required, and the password is wrong. La contraseña es incorrecta.",
+    "password: <your password>, password=os.getenv('X'), token: str, secret: $SECRET",
+    "NIF 12345678A is not one, nor is CPF 529.982.247-26, nor IBAN ES91 2100 0418 4502 0005 1333.",
+    "SSN 000-12-3456 and 666-12-3456 and 912-12-3456 were never given out.",
+    "https://example.com/page?id=12345&lang=es and @nobody and a@b",
+    "0.9999628 or 1365519115.0 or 1895.22/1013 or 12:30:45 or 2+2=4",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("kind", "text", "value"), FOUND)
+def test_a_value_is_found_exactly_and_as_its_kind(kind: str, text: str, value: str) -> None:
+    assert [(s.kind.value, text[s.start : s.end]) for s in find_personal(text)] == [(kind, value)]
+
+
+def test_each_kind_has_an_example() -> None:
+    assert {kind for kind, _, _ in FOUND} == set(PersonalKind)
+
+
+@pytest.mark.parametrize("text", CLEAN)
+def test_prose_with_numbers_raises_no_alarm(text: str) -> None:
+    assert [(s.kind, text[s.start : s.end]) for s in find_personal(text)] == []
+
+
+def test_the_same_value_gets_the_same_placeholder() -> None:
+    known = Placeholders()
+    text, found = redact_text("a@b.example, c@d.example and A@B.example", known)
+    assert text == "<EMAIL_1>, <EMAIL_2> and <EMAIL_1>"
+    assert len(found) == 3
+    assert redact_text("again c@d.example", known)[0] == "again <EMAIL_2>"
+    assert known.counts() == {"email": 2}
+
+
+def chat(*texts: str, **more: Any) -> str:
+    return json.dumps({"messages": [{"role": "user", "content": text} for text in texts], **more})
+
+
+def test_a_file_keeps_its_lines_and_the_audit_never_says_a_value(tmp_path: Path) -> None:
+    call = {
+        "function": {"name": "f", "arguments": '{"phone": 2125550187, "n": 3, "to": "a@b.example"}'}
+    }
+    parts = [{"type": "text", "text": "NIF 12345678Z"}]
+    lines = [
+        chat("plain"),
+        "",
+        "{not json a@b.example",
+        chat("write to a@b.example", "I am c@d.example"),
+        json.dumps({"messages": [{"role": "user", "content": parts}, {"tool_calls": [call]}]}),
+    ]
+    path, target, audit = tmp_path / "f", tmp_path / "out", tmp_path / "audit"
+    path.write_text("\n".join(lines), encoding="utf-8")
+    report, _ = redact_file(path, target, audit=audit)
+    written = target.read_text(encoding="utf-8").split("\n")
+    assert written[:3] == lines[:3]
+    assert [m["content"] for m in json.loads(written[3])["messages"]] == [
+        "write to <EMAIL_1>",
+        "I am <EMAIL_2>",
+    ]
+    last = json.loads(written[4])["messages"]
+    assert last[0]["content"][0]["text"] == "NIF <NIF_1>"
+    arguments = json.loads(last[1]["tool_calls"][0]["function"]["arguments"])
+    assert arguments == {"phone": 2125550187, "n": 3, "to": "<EMAIL_1>"}
+    records = [json.loads(line) for line in audit.read_text().splitlines()]
+    assert records[0] == {
+        "line": 4, "field": "messages[0].content", "kind": "email", "rule": "address",
+        "placeholder": "<EMAIL_1>",
+    }  # fmt: skip
+    assert len(records) == sum(report.places.values()) == 4
+    for value in ("example", "12345678"):
+        assert value not in audit.read_text()
+    assert (report.rows, report.rows_changed) == (4, 2)
+    assert dict(report.values) == {"email": 2, "nif": 1}
+
+
+def test_placeholders_that_a_file_has_already_are_not_given_out_again(tmp_path: Path) -> None:
+    path, target = tmp_path / "f", tmp_path / "out"
+    path.write_text(chat("ask <EMAIL_7> or a@b.example"))
+    redact_file(path, target)
+    assert "<EMAIL_8>" in target.read_text()
+
+
+def test_only_the_kinds_that_are_asked_for_are_taken_out(tmp_path: Path) -> None:
+    path, target = tmp_path / "f", tmp_path / "out"
+    path.write_text(chat("a@b.example, 12345678Z"))
+    redact_file(path, target, kinds=kinds_named(["nif"]))
+    assert "a@b.example, <NIF_1>" in target.read_text()
+    with pytest.raises(InvalidRequest, match="no kind"):
+        kinds_named(["names"])
+
+
+def test_a_file_is_restored_with_its_key_and_with_no_other(tmp_path: Path) -> None:
+    path, target, back = tmp_path / "f", tmp_path / "out", tmp_path / "back"
+    path.write_text(chat('my password is "s3cr3t!x"', "a@b.example") + "\n")
+    _, known = redact_file(path, target, keep_values=True)
+    key = make_key(tmp_path / "key")
+    assert (tmp_path / "key").stat().st_mode & 0o777 == 0o600
+    assert make_key(tmp_path / "key") == key == read_key(tmp_path / "key")
+    box = lock(known.values, key)
+    assert b"s3cr3t" not in box
+    assert restore_file(target, back, unlock(box, key)) == 1
+    assert json.loads(back.read_text()) == json.loads(path.read_text())
+    assert restore_text("<EMAIL_99>", unlock(box, key)) == "<EMAIL_99>"
+    for wrong in (lock({}, bytes(32)), box[:-1] + bytes([box[-1] ^ 1]), b""):
+        with pytest.raises(DataUnreadable, match="does not open"):
+            unlock(wrong, key)
+    (tmp_path / "bad").write_text("zz")
+    with pytest.raises(DataUnreadable, match="no key"):
+        read_key(tmp_path / "bad")
+
+
+@settings(max_examples=150, deadline=None)
+@given(text=st.text(st.sampled_from("ab @.:/-+()=é0123456789<>_EMAIL"), max_size=60))
+def test_spans_are_in_order_and_apart_whatever_the_text(text: str) -> None:
+    spans = find_personal(text)
+    assert all(a.end <= b.start for a, b in itertools.pairwise(spans))
+    assert all(0 <= s.start < s.end <= len(text) for s in spans)
+    again, _ = redact_text(text, Placeholders())
+    assert isinstance(again, str)
