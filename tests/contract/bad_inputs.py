@@ -107,6 +107,8 @@ def cases() -> list[Case]:
         _bodies,
         _chat_fields,
         _chat_not_offered,
+        _chat_tools,
+        _chat_formats,
         _messages,
         _job_fields,
         _hyperparameters,
@@ -209,13 +211,6 @@ def _chat_ranges() -> Iterator[Case]:
 
 def _chat_not_offered() -> Iterator[Case]:
     for name, value in {
-        "frequency_penalty": 0.5,
-        "presence_penalty": -1,
-        "logit_bias": {"50256": -100},
-        "tools": [{"type": "function", "function": {"name": "f"}}],
-        "tool_choice": "required",
-        "functions": [{"name": "f"}],
-        "function_call": {"name": "f"},
         "modalities": ["text", "audio"],
         "audio": {"voice": "alloy", "format": "wav"},
         "prediction": {"type": "content", "content": "x"},
@@ -223,18 +218,95 @@ def _chat_not_offered() -> Iterator[Case]:
         "verbosity": "low",
         "web_search_options": {},
         "moderation": {"model": "omni-moderation-latest"},
-        "store": True,
-        "metadata": {"a": "b"},
         "prompt_cache_key": "k",
         "prompt_cache_options": {"mode": "explicit"},
         "prompt_cache_retention": "24h",
         "service_tier": "priority",
     }.items():
         yield chat(f"{name} not offered", "unsupported_parameter", name, name, **{name: value})
-    for kind in ("json_object", "json_schema"):
-        form_ = {"type": kind} | ({"json_schema": {"name": "x"}} if kind == "json_schema" else {})
-        param = "response_format"
-        yield chat(kind, "unsupported_parameter", param, "response_format", response_format=form_)
+    for name, value, other in (
+        ("tool_choice", "required", "tools"),
+        ("function_call", {"name": "f"}, "functions"),
+        ("metadata", {"a": "b"}, "store"),
+    ):
+        yield chat(f"{name} alone", "invalid_value", name, other, **{name: value})
+
+
+_SCHEMA = "response_format.json_schema"
+
+
+def _chat_tools() -> Iterator[Case]:
+    tool = {"type": "function", "function": {"name": "f"}}
+    name = "tools[0].function.name"
+    for odd in ("", "a b", "é", "x" * 65):
+        yield chat(
+            f"tool named {odd[:4]!r}",
+            "invalid_value",
+            name,
+            "not allowed",
+            tools=[{"type": "function", "function": {"name": odd}}],
+        )
+    yield chat("tools a string", "invalid_type", "tools", "array", tools="f")
+    yield chat("a tool a string", "invalid_type", "tools[0]", "object", tools=["f"])
+    yield chat("129 tools", "array_above_max_length", "tools", "128", tools=[tool] * 129)
+    yield chat("a tool twice", "invalid_value", "tools[1].function.name", "same", tools=[tool] * 2)
+    custom = {"type": "custom", "custom": {"name": "x"}}
+    yield chat("custom", "unsupported_parameter", "tools[0].type", "functions", tools=[custom])
+    both = {"tools": [tool], "functions": [{"name": "f"}]}
+    yield chat("tools and functions", "invalid_value", "functions", "tools", **both)
+    for choice in ("always", 7, {"type": "function", "function": {"name": "other"}}):
+        odd_choice = {"tools": [tool], "tool_choice": choice}
+        yield chat(f"choice {choice}", "invalid_value", "tool_choice", "ool", **odd_choice)
+    function = {"name": "f", "parameters": {"type": "wizard"}}
+    yield chat(
+        "parameters of no type",
+        "invalid_json_schema",
+        "tools[0].function.parameters",
+        "wizard",
+        tools=[{"type": "function", "function": function}],
+    )
+    for key in ("x", "-1", "1.5"):
+        yield chat(f"bias {key}", "invalid_value", "logit_bias", "ids", logit_bias={key: 1})
+    high = {"logit_bias": {"5": 101}}
+    yield chat("bias 101", "decimal_above_max_value", "logit_bias.5", "100", **high)
+
+
+def _chat_formats() -> Iterator[Case]:
+    for given, code, param, needle in (
+        ({"type": "json_schema"}, "missing_required_parameter", _SCHEMA, "schema"),
+        (
+            {"type": "json_schema", "json_schema": {"name": "x"}},
+            "missing_required_parameter",
+            f"{_SCHEMA}.schema",
+            "schema",
+        ),
+        (
+            {"type": "json_object", "json_schema": {"name": "x"}},
+            "invalid_value",
+            _SCHEMA,
+            "json_schema",
+        ),
+        (
+            {
+                "type": "json_schema",
+                "json_schema": {
+                    "name": "x",
+                    "strict": True,
+                    "schema": {"type": "array", "uniqueItems": True},
+                },
+            },
+            "invalid_json_schema",
+            f"{_SCHEMA}.schema",
+            "uniqueItems",
+        ),
+        (
+            {"type": "json_schema", "json_schema": {"name": "x", "schema": {}, "description": "d"}},
+            "unsupported_parameter",
+            f"{_SCHEMA}.description",
+            "message",
+        ),
+    ):
+        yield chat(f"format {param} {code}", code, param, needle, response_format=given)
     yield chat(
         "odd format",
         "invalid_value",
@@ -768,13 +840,9 @@ def _urls() -> Iterator[Case]:
     ):
         yield Case(f"{method} {path}", method, path, 405, "method_not_allowed", None, method)
     for method, path, word in (
-        ("POST", "/v1/embeddings", "Embeddings"),
         ("POST", "/v1/completions", "completions"),
-        ("POST", "/v1/moderations", "Moderations"),
         ("POST", "/v1/responses", "Responses"),
         ("GET", "/v1/responses/resp_1/input_items", "Responses"),
-        ("GET", "/v1/batches", "Batches"),
-        ("POST", "/v1/batches/b/cancel", "Batches"),
         ("GET", CHAT, "Stored completions"),
         ("DELETE", f"{CHAT}/c", "Stored completions"),
         ("POST", f"{JOBS}/j/pause", "Pausing"),

@@ -145,6 +145,9 @@ def test_history_with_tools_needs_no_definitions() -> None:
 
 
 OFFERED = {
+    "/batches",
+    "/batches/x",
+    "/batches/x/cancel",
     "/chat/completions",
     "/files",
     "/files/x",

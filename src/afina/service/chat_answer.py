@@ -8,13 +8,15 @@ where the request asks for it.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 
-from afina.domain.ids import Ids
+from afina.domain.ids import SYSTEM_IDS, Ids
+from afina.service.told import CallBegun, ChoiceReader, Event, Said, WholeChoice
 from afina.serving.protocol import Delta, Final, TokenLogprob
+from afina.text.calls import CallSyntax
 
 _ENCODER = msgspec.json.Encoder()
 DONE = b"data: [DONE]\n\n"
@@ -30,13 +32,31 @@ class AnswerHead:
     fingerprint: str
     n: int = 1
     logprobs: bool = False
+    syntax: CallSyntax | None = None
+    """How calls are written; None where none may be made."""
+    functions: bool = False
+    """Whether calls are told in the older way, as one `function_call`."""
+    metadata: dict[str, str] | None = None
+    source: Ids = SYSTEM_IDS
+    """Of the ids of calls."""
 
 
-@dataclass
 class _Choice:
-    texts: list[str] = field(default_factory=list)
-    logprobs: list[dict[str, Any]] = field(default_factory=list)
-    finish: str = "stop"
+    def __init__(self, head: AnswerHead) -> None:
+        self.reader = ChoiceReader(head.syntax)
+        self.told = WholeChoice(head.source)
+        self.logprobs: list[dict[str, Any]] = []
+        self.finish = "stop"
+
+    def take(self, delta: Delta) -> list[Event]:
+        """Keeps what a piece tells, and tells it."""
+        events = self.reader.take(delta)
+        for event in events:
+            self.told.add(event)
+        self.logprobs.extend(_logprobs(delta.logprobs))
+        if delta.finish is not None:
+            self.finish = self.reader.reason(delta.finish)
+        return events
 
 
 class WholeAnswer:
@@ -44,52 +64,75 @@ class WholeAnswer:
 
     def __init__(self, head: AnswerHead) -> None:
         self._head = head
-        self._choices = [_Choice() for _ in range(head.n)]
+        self.choices = [_Choice(head) for _ in range(head.n)]
 
     def add(self, delta: Delta) -> None:
         """Takes one more piece."""
-        choice = self._choices[delta.choice]
-        if delta.text:
-            choice.texts.append(delta.text)
-        choice.logprobs.extend(_logprobs(delta.logprobs))
-        if delta.finish is not None:
-            choice.finish = delta.finish
+        self.choices[delta.choice].take(delta)
 
     def finish(self, final: Final) -> bytes:
         """The answer as JSON."""
-        return _ENCODER.encode(
-            {
-                "id": self._head.id,
-                "object": "chat.completion",
-                "created": self._head.created,
-                "model": self._head.model,
-                "choices": [self._choice(i, c) for i, c in enumerate(self._choices)],
-                "usage": usage(final),
-                "service_tier": "default",
-                "system_fingerprint": self._head.fingerprint,
-            }
-        )
+        return _ENCODER.encode(self.document(final))
+
+    def document(self, final: Final) -> dict[str, Any]:
+        """The answer as plain values."""
+        answer: dict[str, Any] = {
+            "id": self._head.id,
+            "object": "chat.completion",
+            "created": self._head.created,
+            "model": self._head.model,
+            "choices": [self._choice(i, c) for i, c in enumerate(self.choices)],
+            "usage": usage(final),
+            "service_tier": "default",
+            "system_fingerprint": self._head.fingerprint,
+        }
+        if self._head.metadata is not None:
+            answer["metadata"] = self._head.metadata
+        return answer
 
     def _choice(self, index: int, choice: _Choice) -> dict[str, Any]:
         told = {"content": choice.logprobs, "refusal": None} if self._head.logprobs else None
+        message: dict[str, Any] = {
+            "role": "assistant",
+            "content": choice.told.text if choice.told.text or not choice.told.calls else None,
+            "refusal": None,
+            "annotations": [],
+        }
+        calls = [
+            {
+                "id": call.id,
+                "type": "function",
+                "function": {"name": call.name, "arguments": call.arguments},
+            }
+            for call in choice.told.calls
+        ]
+        if calls and self._head.functions:
+            message["function_call"] = calls[0]["function"]
+        elif calls:
+            message["tool_calls"] = calls
         return {
             "index": index,
-            "message": {
-                "role": "assistant",
-                "content": "".join(choice.texts),
-                "refusal": None,
-                "annotations": [],
-            },
+            "message": message,
             "logprobs": told,
-            "finish_reason": choice.finish,
+            "finish_reason": _reason(self._head, choice.finish),
         }
 
 
 class Chunks:
     """Writes the chunks of one stream as server-sent events."""
 
-    def __init__(self, head: AnswerHead, include_usage: bool, padding: Ids | None = None) -> None:
+    def __init__(
+        self,
+        head: AnswerHead,
+        include_usage: bool,
+        padding: Ids | None = None,
+        *,
+        kept: bool = False,
+    ) -> None:
         self._head = head
+        self.whole = WholeAnswer(head)
+        """What the chunks tell, together; kept only where calls or a copy need it."""
+        self._plain = head.syntax is None and not kept
         self._padding = padding
         self._usage = b',"usage":null' if include_usage else b""
         self._open = (
@@ -112,18 +155,45 @@ class Chunks:
 
     def delta(self, delta: Delta) -> bytes:
         """One more piece of an answer, and its end where it has come; empty if nothing is new."""
+        told = b"null"
+        if self._head.logprobs and delta.logprobs:
+            told = b'{"content":%s,"refusal":null}' % _ENCODER.encode(
+                list(_logprobs(delta.logprobs))
+            )
         written = b""
-        if delta.text or delta.logprobs:
-            content = b'{"content":%s}' % _ENCODER.encode(delta.text)
+        for content in self._contents(delta):
+            written += self._chunk(delta.choice, content, told, b"null")
             told = b"null"
-            if self._head.logprobs:
-                pieces = list(_logprobs(delta.logprobs))
-                told = b'{"content":%s,"refusal":null}' % _ENCODER.encode(pieces)
-            written = self._chunk(delta.choice, content, told, b"null")
         if delta.finish is not None:
-            reason = _ENCODER.encode(delta.finish)
+            finish = delta.finish if self._plain else self.whole.choices[delta.choice].finish
+            reason = _ENCODER.encode(_reason(self._head, finish))
             written += self._chunk(delta.choice, b"{}", b"null", reason)
         return written
+
+    def _contents(self, delta: Delta) -> list[bytes]:
+        """The deltas that one piece makes."""
+        if self._plain:
+            events: list[Event] = [Said(delta.text)] if delta.text or delta.logprobs else []
+        else:
+            events = self.whole.choices[delta.choice].take(delta)
+            if not events and self._head.logprobs and delta.logprobs:
+                events = [Said("")]
+        return [self._content(delta.choice, event) for event in events]
+
+    def _content(self, choice: int, event: Event) -> bytes:
+        if isinstance(event, Said):
+            return b'{"content":%s}' % _ENCODER.encode(event.text)
+        if isinstance(event, CallBegun):
+            function = {"name": event.name, "arguments": ""}
+        else:
+            function = {"arguments": event.text}
+        if self._head.functions:
+            return _ENCODER.encode({"function_call": function})
+        call: dict[str, Any] = {"index": event.index}
+        if isinstance(event, CallBegun):
+            call |= {"id": self.whole.choices[choice].told.calls[event.index].id}
+            call |= {"type": "function"}
+        return _ENCODER.encode({"tool_calls": [call | {"function": function}]})
 
     def totals(self, final: Final) -> bytes:
         """The last events: the totals, where they were asked for, and `[DONE]`."""
@@ -158,6 +228,10 @@ class Chunks:
             return b""
         length = 1 + self._padding.seed() % 16
         return b',"obfuscation":"%s"' % self._padding.new("", length).encode()
+
+
+def _reason(head: AnswerHead, finish: str) -> str:
+    return "function_call" if head.functions and finish == "tool_calls" else finish
 
 
 def error_event(envelope: dict[str, Any]) -> bytes:

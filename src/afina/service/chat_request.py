@@ -1,163 +1,47 @@
 """The request of a chat completion: every field of the wire, each honoured or refused by name.
 
 `ChatRequest` checks types and ranges; `refuse_unsupported` then names what afina does not offer
-yet wherever it is set to more than its neutral value. Nothing is accepted and ignored.
+wherever it is set to more than its neutral value. Nothing is accepted and ignored.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
-from pydantic import BeforeValidator, Discriminator, Field, Tag
+from pydantic import Discriminator, Field, Tag
 
-from afina.errors import InvalidRequest, UnsupportedField
-from afina.service.refusals import Wire, fault, named
-
-Json = Any
-"""A value of a field that is refused whatever it says."""
-
-
-class TextPart(Wire):
-    """A content part with text."""
-
-    type: Literal["text"]
-    text: str
-    prompt_cache_breakpoint: Json = None
-
-
-class ImageUrl(Wire):
-    """Where an image is."""
-
-    url: str
-    detail: Literal["auto", "low", "high"] = "auto"
-
-
-class ImagePart(Wire):
-    """A content part with an image; refused until vision comes."""
-
-    type: Literal["image_url"]
-    image_url: ImageUrl
-    prompt_cache_breakpoint: Json = None
-
-
-class AudioPart(Wire):
-    """A content part with sound; refused."""
-
-    type: Literal["input_audio"]
-    input_audio: Json
-    prompt_cache_breakpoint: Json = None
-
-
-class FilePart(Wire):
-    """A content part with a file; refused."""
-
-    type: Literal["file"]
-    file: Json
-    prompt_cache_breakpoint: Json = None
-
-
-class RefusalPart(Wire):
-    """A content part that says why the model did not answer before."""
-
-    type: Literal["refusal"]
-    refusal: str
-
-
-Part = Annotated[
-    TextPart | ImagePart | AudioPart | FilePart | RefusalPart, Field(discriminator="type")
-]
-
-
-def _branch(value: object) -> str:
-    return "parts" if isinstance(value, list) else "text"
-
-
-def _text_or(others: str) -> BeforeValidator:
-    """Refuses what is neither a string nor an array, in one sentence for both."""
-
-    def check(value: object) -> object:
-        if isinstance(value, str | list):
-            return value
-        raise fault(
-            "invalid_type", f"expected a string or {others}, but got {named(value)} instead"
-        )
-
-    return BeforeValidator(check)
-
-
-Content = Annotated[
-    Annotated[str, Tag("text")]
-    | Annotated[list[Part], Field(min_length=1, max_length=4096), Tag("parts")],
-    Discriminator(_branch),
-    _text_or("an array of content parts"),
-]
-
-
-class SystemMessage(Wire):
-    """What the model is told before the conversation."""
-
-    role: Literal["system", "developer"]
-    content: Content
-    name: str | None = None
-
-
-class UserMessage(Wire):
-    """What a person says."""
-
-    role: Literal["user"]
-    content: Content
-    name: str | None = None
-
-
-class CalledFunction(Wire):
-    """A call's function and its arguments as a string of JSON."""
-
-    name: str
-    arguments: str
-
-
-class ToolCall(Wire):
-    """A call that the model made before; custom tools are refused."""
-
-    id: str
-    type: Literal["function", "custom"] = "function"
-    function: CalledFunction | None = None
-    custom: Json = None
-
-
-class AssistantMessage(Wire):
-    """What the model said before."""
-
-    role: Literal["assistant"]
-    content: Content | None = None
-    name: str | None = None
-    refusal: str | None = None
-    audio: Json = None
-    tool_calls: list[ToolCall] | None = None
-    function_call: CalledFunction | None = None
-
-
-class ToolMessage(Wire):
-    """What a tool answered before."""
-
-    role: Literal["tool"]
-    content: Content
-    tool_call_id: str
-
-
-class FunctionMessage(Wire):
-    """The older form of a tool's answer."""
-
-    role: Literal["function"]
-    content: str
-    name: str
-
-
-Message = Annotated[
-    SystemMessage | UserMessage | AssistantMessage | ToolMessage | FunctionMessage,
-    Field(discriminator="role"),
-]
+from afina.errors import InvalidRequest
+from afina.service.asking import Question, Sampling, SchemaAsked
+from afina.service.messages import AssistantMessage as AssistantMessage
+from afina.service.messages import AudioPart as AudioPart
+from afina.service.messages import FilePart as FilePart
+from afina.service.messages import FunctionMessage as FunctionMessage
+from afina.service.messages import ImagePart as ImagePart
+from afina.service.messages import (
+    Json,
+    Message,
+    branch,
+    refuse_in_messages,
+    text_or,
+    unsupported,
+)
+from afina.service.messages import SystemMessage as SystemMessage
+from afina.service.messages import TextPart as TextPart
+from afina.service.messages import ToolMessage as ToolMessage
+from afina.service.messages import UserMessage as UserMessage
+from afina.service.refusals import Wire
+from afina.service.tool_request import (
+    MOST_TOOLS,
+    Choice,
+    FunctionDefinition,
+    NamedFunction,
+    Tool,
+    ToolUse,
+    call_rules,
+    tool_use,
+)
 
 
 class StreamOptions(Wire):
@@ -172,11 +56,38 @@ StopText = Annotated[str, Field(min_length=1, max_length=1000)]
 Stop = Annotated[
     Annotated[StopText, Tag("text")]
     | Annotated[list[StopText], Field(min_length=1, max_length=4), Tag("parts")],
-    Discriminator(_branch),
-    _text_or("an array of 1 to 4 strings"),
+    Discriminator(branch),
+    text_or("an array of 1 to 4 strings"),
 ]
-Metadata = Annotated[dict[str, str], Field(max_length=16)]
+_NO_NUL: Final = r"^[^\x00]*$"
+Metadata = Annotated[
+    dict[
+        Annotated[str, Field(min_length=1, max_length=64, pattern=_NO_NUL)],
+        Annotated[str, Field(max_length=512, pattern=_NO_NUL)],
+    ],
+    Field(max_length=16),
+]
 TokenLimit = Annotated[int, Field(ge=1, le=2**31 - 1)]
+Penalty = Annotated[float, Field(ge=-2.0, le=2.0)]
+BiasValue = Annotated[float, Field(ge=-100.0, le=100.0)]
+LogitBias = Annotated[dict[str, BiasValue], Field(max_length=2048)]
+
+
+class SchemaFormat(Wire):
+    """A schema that an answer must follow. With `strict` a keyword that cannot be held is refused;
+    without it, such a keyword is no rule."""
+
+    name: Annotated[str, Field(pattern=r"^[a-zA-Z0-9_-]{1,64}$")]
+    schema_: Annotated[dict[str, Any] | None, Field(alias="schema")] = None
+    strict: bool | None = None
+    description: str | None = None
+
+
+class ResponseFormat(Wire):
+    """What an answer must look like."""
+
+    type: Literal["text", "json_object", "json_schema"]
+    json_schema: SchemaFormat | None = None
 
 
 class ChatRequest(Wire):
@@ -201,14 +112,16 @@ class ChatRequest(Wire):
     prompt_cache_key: str | None = None
     prompt_cache_retention: Literal["in_memory", "24h"] | None = None
     prompt_cache_options: Json = None
-    frequency_penalty: Annotated[float, Field(ge=-2.0, le=2.0)] | None = None
-    presence_penalty: Annotated[float, Field(ge=-2.0, le=2.0)] | None = None
-    logit_bias: dict[str, int] | None = None
+    frequency_penalty: Penalty | None = None
+    presence_penalty: Penalty | None = None
+    logit_bias: LogitBias | None = None
     response_format: ResponseFormat | None = None
-    tools: list[Json] | None = None
+    tools: Annotated[list[Tool], Field(max_length=MOST_TOOLS)] | None = None
     tool_choice: Json = None
     parallel_tool_calls: bool | None = None
-    functions: list[Json] | None = None
+    functions: (
+        Annotated[list[FunctionDefinition], Field(min_length=1, max_length=MOST_TOOLS)] | None
+    ) = None
     function_call: Json = None
     modalities: list[Literal["text", "audio"]] | None = None
     audio: Json = None
@@ -232,29 +145,10 @@ class ChatRequest(Wire):
     @property
     def stops(self) -> list[str]:
         """The stop strings."""
-        if self.stop is None:
-            return []
-        return [self.stop] if isinstance(self.stop, str) else list(self.stop)
-
-
-class ResponseFormat(Wire):
-    """What an answer must look like; only `text` for now."""
-
-    type: Literal["text", "json_object", "json_schema"]
-    json_schema: Json = None
-
-
-ChatRequest.model_rebuild()
+        return stop_strings(self.stop)
 
 
 _NOT_OFFERED: Mapping[str, tuple[tuple[object, ...], str]] = {
-    "frequency_penalty": ((0.0,), "penalties are not offered yet: leave it out"),
-    "presence_penalty": ((0.0,), "penalties are not offered yet: leave it out"),
-    "logit_bias": (({},), "biases are not offered yet: leave it out"),
-    "tools": (([],), "tools are not offered yet: leave them out"),
-    "tool_choice": (("none", "auto"), "tools are not offered yet: leave it out"),
-    "functions": ((), "functions are not offered yet: leave them out"),
-    "function_call": (("none", "auto"), "functions are not offered yet: leave it out"),
     "modalities": ((["text"],), "models answer with text alone: leave it out"),
     "audio": ((), "models answer with text alone: leave it out"),
     "prediction": ((), "predicted outputs are not offered: leave it out"),
@@ -262,19 +156,12 @@ _NOT_OFFERED: Mapping[str, tuple[tuple[object, ...], str]] = {
     "verbosity": (("medium",), "tell the model in a message how long to answer"),
     "web_search_options": ((), "nothing leaves this machine: leave it out"),
     "moderation": ((), "moderation of answers is not offered yet: leave it out"),
-    "store": ((False,), "stored completions are not offered yet: leave it out"),
-    "metadata": (({},), "it needs 'store', which is not offered yet: leave it out"),
     "prompt_cache_key": ((), "a project's prompts share one cache without a key: leave it out"),
     "prompt_cache_options": ((), "the prompt cache has no options: leave it out"),
     "prompt_cache_retention": (("in_memory",), "the prompt cache is in memory: leave it out"),
     "service_tier": (("auto", "default"), "there is one tier: leave it out"),
 }
-_PARTS_NOT_OFFERED = {
-    "image_url": "images are not offered yet: send text",
-    "input_audio": "sound is not offered: send text",
-    "file": "files in messages are not offered: send their text",
-}
-_NO_NAME = "the models' templates have no place for names: put the name into the content"
+_BIAS_KEY: Final = re.compile(r"[0-9]{1,9}")
 
 
 def refuse_unsupported(request: ChatRequest) -> None:
@@ -282,57 +169,40 @@ def refuse_unsupported(request: ChatRequest) -> None:
     for name, (neutral, why) in _NOT_OFFERED.items():
         value = getattr(request, name)
         if value is not None and value not in neutral:
-            raise _unsupported(name, why)
+            raise unsupported(name, why)
     form = request.response_format
-    if form is not None and (form.type != "text" or form.json_schema is not None):
-        raise _unsupported("response_format", "constrained answers are not offered yet")
+    if form is not None:
+        _refuse_in_format(form)
     if request.max_tokens is not None and request.max_completion_tokens is not None:
-        raise InvalidRequest(
-            "'max_tokens' and 'max_completion_tokens' cannot both be given: "
-            "leave 'max_tokens' out.",
-            param="max_tokens",
-            code="invalid_value",
-        )
+        raise _not_both("max_tokens", "max_completion_tokens")
+    if request.functions is not None and request.tools is not None:
+        raise _not_both("functions", "tools")
+    if request.function_call not in (None, "none", "auto") and not request.functions:
+        raise _needs("function_call", "functions")
     if request.top_logprobs is not None and not request.logprobs:
         raise _needs("top_logprobs", "logprobs")
     if request.stream_options is not None and not request.stream:
         raise _needs("stream_options", "stream")
-    for number, message in enumerate(request.messages):
-        _refuse_in_message(message, f"messages[{number}]")
+    if request.metadata and not request.store:
+        raise _needs("metadata", "store")
+    refuse_in_messages(request.messages)
 
 
-def _refuse_in_message(message: Message, where: str) -> None:
-    if isinstance(message, SystemMessage | UserMessage | AssistantMessage) and message.name:
-        raise _unsupported(f"{where}.name", _NO_NAME)
-    if isinstance(message, AssistantMessage):
-        _refuse_in_answer(message, where)
-    if isinstance(message.content, list):
-        for number, part in enumerate(message.content):
-            _refuse_part(part, f"{where}.content[{number}]")
-
-
-def _refuse_in_answer(message: AssistantMessage, where: str) -> None:
-    if message.audio is not None:
-        raise _unsupported(f"{where}.audio", "earlier answers are text alone")
-    for number, call in enumerate(message.tool_calls or ()):
-        if call.type != "function" or call.function is None:
-            raise _unsupported(f"{where}.tool_calls[{number}].type", "only functions can be called")
-    said = (message.content, message.refusal, message.tool_calls, message.function_call)
-    if all(value is None or value == [] for value in said):
+def _refuse_in_format(form: ResponseFormat) -> None:
+    where = "response_format.json_schema"
+    if form.type != "json_schema":
+        if form.json_schema is not None:
+            raise _needs(where, "response_format.type' is 'json_schema", "only allowed where")
+        return
+    if form.json_schema is None or form.json_schema.schema_ is None:
+        where += "" if form.json_schema is None else ".schema"
         raise InvalidRequest(
-            f"Missing required parameter: '{where}.content'.",
-            param=f"{where}.content",
+            f"Missing required parameter: '{where}'.",
+            param=where,
             code="missing_required_parameter",
         )
-
-
-def _refuse_part(part: Part, where: str) -> None:
-    if isinstance(part, RefusalPart):
-        return
-    if not isinstance(part, TextPart):
-        raise _unsupported(f"{where}.type", _PARTS_NOT_OFFERED[part.type])
-    if part.prompt_cache_breakpoint is not None:
-        raise _unsupported(f"{where}.prompt_cache_breakpoint", "caching needs no marks here")
+    if form.json_schema.description is not None:
+        raise unsupported(f"{where}.description", "say it in a message, where the model sees it")
 
 
 def plain_messages(request: ChatRequest) -> list[dict[str, Any]]:
@@ -340,11 +210,96 @@ def plain_messages(request: ChatRequest) -> list[dict[str, Any]]:
     return [m.model_dump(exclude_none=True) for m in request.messages]
 
 
-def _unsupported(param: str, why: str) -> UnsupportedField:
-    return UnsupportedField(f"'{param}' is not supported: {why}.", param=param)
+def question(request: ChatRequest) -> Question:
+    """What is asked, in plain values. Raises InvalidRequest, UnsupportedField."""
+    refuse_unsupported(request)
+    labels = {"user": request.user, "safety_identifier": request.safety_identifier}
+    return Question(
+        model=request.model,
+        messages=plain_messages(request),
+        sampling=Sampling(
+            max_tokens=request.token_limit,
+            temperature=1.0 if request.temperature is None else request.temperature,
+            top_p=1.0 if request.top_p is None else request.top_p,
+            presence_penalty=request.presence_penalty or 0.0,
+            frequency_penalty=request.frequency_penalty or 0.0,
+            logit_bias=bias_by_id(request.logit_bias),
+            seed=request.seed,
+            stop=request.stops,
+            n=request.n or 1,
+            logprobs=(request.top_logprobs or 0) if request.logprobs else None,
+        ),
+        use=_functions(request)
+        or tool_use(request.tools or (), request.tool_choice, request.parallel_tool_calls),
+        schema=_schema(request.response_format),
+        labels={name: value for name, value in labels.items() if value is not None},
+    )
 
 
-def _needs(param: str, other: str) -> InvalidRequest:
+def stop_strings(stop: str | list[str] | None) -> list[str]:
+    """Stop strings, however many were given."""
+    if stop is None:
+        return []
+    return [stop] if isinstance(stop, str) else list(stop)
+
+
+def bias_by_id(bias: Mapping[str, float] | None) -> dict[int, float]:
+    """Biases by token id. Raises InvalidRequest for a key that is none."""
+    for key in bias or ():
+        if _BIAS_KEY.fullmatch(key) is None:
+            raise InvalidRequest(
+                "Invalid key in 'logit_bias': expected ids of tokens, such as \"1234\".",
+                param="logit_bias",
+                code="invalid_value",
+            )
+    return {int(key): value for key, value in (bias or {}).items()}
+
+
+def _functions(request: ChatRequest) -> ToolUse | None:
+    """The older way of asking for calls: one at a time."""
+    functions, asked = request.functions, request.function_call
+    if not functions or asked == "none":
+        return None
+    choice = Choice(single=True)
+    if isinstance(asked, dict):
+        named = NamedFunction.model_validate(asked) if set(asked) == {"name"} else None
+        if named is not None:
+            choice = Choice((named.name,), required=True, single=True)
+    if asked not in (None, "auto") and not choice.required:
+        raise InvalidRequest(
+            "Invalid value for 'function_call': supported values are 'none', 'auto' and "
+            '{"name": "…"}.',
+            param="function_call",
+            code="invalid_value",
+        )
+    written = [f.model_dump(exclude_unset=True) for f in functions]
+    definitions = [{"type": "function", "function": function} for function in written]
+    return ToolUse(definitions, call_rules(functions, choice, parallel=False))
+
+
+def _schema(form: ResponseFormat | None) -> SchemaAsked | None:
+    if form is None or form.type == "text":
+        return None
+    if form.json_schema is None or form.json_schema.schema_ is None:
+        return SchemaAsked({"type": "object"}, strict=True, param="response_format")
+    asked = form.json_schema
+    return SchemaAsked(
+        asked.schema_ or {}, bool(asked.strict), "response_format.json_schema.schema"
+    )
+
+
+def _not_both(name: str, other: str) -> InvalidRequest:
     return InvalidRequest(
-        f"'{param}' is only allowed when '{other}' is true.", param=param, code="invalid_value"
+        f"'{name}' and '{other}' cannot both be given: leave '{name}' out.",
+        param=name,
+        code="invalid_value",
+    )
+
+
+def _needs(param: str, other: str, words: str = "only allowed when") -> InvalidRequest:
+    end = "" if " is " in other else " is true"
+    if other == "functions":
+        end = " are specified"
+    return InvalidRequest(
+        f"'{param}' is {words} '{other}'{end}.", param=param, code="invalid_value"
     )
