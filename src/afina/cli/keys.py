@@ -12,6 +12,7 @@ from afina.cli.terminal import agreed, at, print_json, print_table, tell
 app = typer.Typer(help="Make, list and revoke API keys.", no_args_is_help=True)
 
 _KEYS = "/v1/afina/keys"
+_ADMIN_KEYS = "/v1/organization/admin_api_keys"
 _DAY_S = 86_400
 
 
@@ -21,20 +22,31 @@ def create(
     days: Annotated[
         int | None, typer.Option(min=1, help="Days until it expires; never where not given.")
     ] = None,
+    scope: Annotated[
+        list[str] | None,
+        typer.Option(help="What it may do, such as api.all.read or api.model.request; repeatable."),
+    ] = None,
+    admin: Annotated[
+        bool, typer.Option("--admin", help="A key that manages the organization instead.")
+    ] = False,
     server: ServerOption = None,
     data: DataOption = None,
     json: JsonOption = False,
 ) -> None:
     """Make a key and print its secret, which is never shown again."""
+    if admin and scope:
+        raise typer.BadParameter("an admin key has no scopes: leave out --scope or --admin")
     body: dict[str, object] = {"name": name}
     if days is not None:
-        body["expires_after_s"] = days * _DAY_S
+        body["expires_in_seconds" if admin else "expires_after_s"] = days * _DAY_S
+    if scope:
+        body["scopes"] = scope
     with open_client(data, server) as client:
-        key = client.post(_KEYS, body)
+        key = client.post(_ADMIN_KEYS if admin else _KEYS, body)
     if json:
         print_json(key)
         return
-    print(key["secret"])
+    print(key["value" if admin else "secret"])
     tell(f"{key['id']} ({name}). Keep the secret: it is not shown again.")
 
 

@@ -22,6 +22,7 @@ from afina.cli import (
     keys,
     models,
     processes,
+    projects,
     usage,
 )
 from afina.cli.group import AfinaGroup
@@ -71,6 +72,7 @@ for _name, _group in (
     ("jobs", jobs.app),
     ("models", models.app),
     ("keys", keys.app),
+    ("projects", projects.app),
 ):
     app.add_typer(_group, name=_name, rich_help_panel="The work")
 

@@ -6,6 +6,7 @@ a job that a dead worker left here is simply prepared again.
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -15,18 +16,22 @@ import structlog
 from afina.data.check import CheckLimits, CheckReport, check_file
 from afina.data.job_errors import job_error
 from afina.data.limits import limits_of
+from afina.data.personal.detect import kinds_named
+from afina.data.personal.stage import scrub
 from afina.data.shards import ShardOptions, build_shards
 from afina.domain.files import StoredFile
 from afina.domain.jobs import Hyperparameters, JobError, JobStatus
 from afina.domain.models import BaseModel
 from afina.domain.runs import DataSpec, RunPaths
-from afina.errors import InvalidRequest
+from afina.errors import InvalidRequest, QuotaExceeded
 from afina.pipeline.held import HeldLease
 from afina.pipeline.resolve import Resolution, resolve_run
 from afina.pipeline.run_files import write_json, write_spec
 from afina.pipeline.wire_events import EventWriter
 from afina.service import bases
+from afina.service.budgets import check_training_budget
 from afina.service.platform import Platform
+from afina.service.usage import training_price
 from afina.store import events, files, jobs
 from afina.text.renderer import Renderer
 
@@ -66,6 +71,10 @@ class Preparation:
         sources = self._sources()
         self._stage("validating")
         reports = [self._validate(source, renderer) for source in sources]
+        if self._platform.settings.redact.enabled:
+            self._stage("redacting")
+            sources = [self._scrub(source) for source in sources]
+            reports = [self._validate(source, renderer) for source in sources]
         self._stage("tokenising")
         data = [
             self._tokenise(source, report, renderer)
@@ -127,6 +136,25 @@ class Preparation:
         }
         write_json(folder / f"{source.which}.json", content)
 
+    def _scrub(self, source: _Source) -> _Source:
+        """The same file without personal data; what was taken out is said, and recorded beside the
+        findings by line, field and kind."""
+        settings = self._platform.settings
+        kinds = kinds_named(settings.redact.kinds)
+        folder = settings.shards / source.file.sha256
+        done = scrub(source.blob, source.file.sha256, folder, kinds, self._progress)
+        shutil.copyfile(
+            done.audit, self._paths.root / "findings" / f"{source.which}.redacted.jsonl"
+        )
+        counts = ", ".join(f"{count} {kind}" for kind, count in sorted(done.report.places.items()))
+        said = self._writer.message(
+            f"Redacted {counts or 'nothing'} in {done.report.rows_changed} of {done.report.rows} "
+            f"rows of the {source.which.replace('_', ' ')}"
+        )
+        with self._platform.database.write() as tx:
+            events.append_events(tx, self._job.id, self._job.fence, [said])
+        return replace(source, blob=done.rows)
+
     def _tokenise(self, source: _Source, report: CheckReport, renderer: Renderer) -> DataSpec:
         limits = check_limits(self._platform, renderer, source.which, self._job.method)
         options = ShardOptions(
@@ -150,9 +178,22 @@ class Preparation:
         settings = self._platform.settings
         training = settings.training.model_copy(update={"precision": settings.precision})
         spec, hyperparameters = resolve_run(resolution, training)
+        self._check_budget(data[0].tokens * spec.epochs)
         self._lease.check()
         write_spec(self._paths, spec)
         return hyperparameters
+
+    def _check_budget(self, tokens: int) -> None:
+        """Before anything is trained: what the whole job costs must fit into the hard limits."""
+        with self._platform.database.read() as tx:
+            caller = jobs.caller_of(tx, self._job.id)
+            cost = training_price(
+                self._platform, tx, caller.organization_id, self._job.model, tokens
+            )
+        try:
+            check_training_budget(self._platform, caller, cost)
+        except QuotaExceeded as error:
+            raise JobRefused(JobError("exceeded_quota", error.one_line())) from None
 
     def _leave(self, hyperparameters: Hyperparameters) -> None:
         said = self._writer.message("Files validated, moving job to queued state")

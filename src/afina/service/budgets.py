@@ -1,7 +1,7 @@
 """Budgets: what a project and its organization may spend in a calendar month.
 
-A hard limit refuses answers and jobs; an alert is noted once a month, in the audit log and in the
-outbox. Spent is what stands in the ledger; a training counts before it starts, by its estimate.
+A hard limit refuses answers and jobs; an alert is noted once a month, in the audit log. Spent is
+what stands in the ledger; a training is weighed before it starts, by what all of it would cost.
 """
 
 from __future__ import annotations
@@ -199,26 +199,25 @@ def remove_alert(platform: Platform, caller: Caller, alert: SpendAlert) -> None:
 def raise_alerts(platform: Platform, caller: Caller) -> list[SpendAlert]:
     """Notes the alerts that this month's spending has crossed, each once a month."""
     month, since = month_of(platform.now())
-    raised = []
+    holders = (caller.project_id, caller.organization_id)
+    with platform.database.read() as tx:
+        found = [_crossed(tx, holder, month, since) for holder in holders]
+    due = [alert for alerts in found for alert in alerts]
+    if not due:
+        return []
     with platform.database.write() as tx:
-        for holder in (caller.project_id, caller.organization_id):
-            due = [a for a in limits.list_alerts(tx, holder) if a.raised_month != month]
-            spent = ledger.spent(tx, holder, since) if due else 0
-            for alert in due:
-                if spent < alert.cents * PICO_A_CENT:
-                    continue
-                limits.update_alert(tx, replace(alert, raised_month=month))
-                note(
-                    platform,
-                    tx,
-                    caller,
-                    "spend_alert.raised",
-                    alert.id,
-                    cents=alert.cents,
-                    recipients=list(alert.recipients),
-                )
-                raised.append(alert)
-    return raised
+        for alert in due:
+            limits.update_alert(tx, replace(alert, raised_month=month))
+            told = list(alert.recipients)
+            kind = "spend_alert.raised"
+            note(platform, tx, caller, kind, alert.id, cents=alert.cents, recipients=told)
+    return due
+
+
+def _crossed(tx: Tx, holder: str, month: str, since: int) -> list[SpendAlert]:
+    waiting = [alert for alert in limits.list_alerts(tx, holder) if alert.raised_month != month]
+    spent = ledger.spent(tx, holder, since) if waiting else 0
+    return [alert for alert in waiting if spent >= alert.cents * PICO_A_CENT]
 
 
 def _checked(platform: Platform, caller: Caller, project_id: str | None) -> str:

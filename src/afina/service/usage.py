@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, date, datetime
 from typing import Final
 
 from afina.domain import ids
@@ -12,6 +13,7 @@ from afina.domain.jobs import Job
 from afina.domain.ledger import EntryKind, LedgerEntry, UsageSum
 from afina.domain.pages import Page
 from afina.errors import InvalidRequest
+from afina.service.budgets import raise_alerts
 from afina.service.files import check_limit
 from afina.service.platform import Platform
 from afina.service.pricing import prices_of
@@ -21,6 +23,7 @@ from afina.store.database import Tx
 from afina.store.ledger import Grouping as Grouping
 
 MAX_LIST: Final = 1000
+_DAY_S: Final = 86_400
 
 
 @dataclass(frozen=True)
@@ -48,11 +51,16 @@ def usage_tag(caller: Caller, model: str) -> dict[str, str]:
 def record_inference(platform: Platform, records: Sequence[UsageRecord]) -> int:
     """Writes the engine's usage into the ledger; says how many entries were new. A record without
     a tag is kept too, under no project."""
+    # A line of a batch that was broken off is asked again under the same id: only that one counts.
+    records = [r for r in records if r.outcome == "finished" or "batch" not in r.tag]
     entries = [_inference_entry(platform, record) for record in records]
     if not entries:
         return 0
     with platform.database.write() as tx:
-        return ledger.append_entries(tx, entries, platform.clock.now())
+        new = ledger.append_entries(tx, entries, platform.clock.now())
+    for organization, project in sorted({(e.organization_id, e.project_id) for e in entries}):
+        raise_alerts(platform, Caller(project, "", organization))
+    return new
 
 
 def record_training(platform: Platform, tx: Tx, job: Job, model: str, tokens: int) -> int:
@@ -68,10 +76,23 @@ def record_training(platform: Platform, tx: Tx, job: Job, model: str, tokens: in
         key_id=caller.key_id or None,
         base_id=job.model,
         model=model,
-        amount_pico=prices_of(platform.settings, job.model).training_cost(tokens),
+        amount_pico=training_price(platform, tx, caller.organization_id, job.model, tokens),
         trained_tokens=tokens,
     )
     return ledger.append_entries(tx, [entry], platform.clock.now())
+
+
+def training_price(
+    platform: Platform, tx: Tx, organization_id: str, base_id: str, tokens: int
+) -> int:
+    """Picodollars for training so many tokens now: those that are free today cost nothing."""
+    free = platform.settings.free_training
+    today = platform.now() // _DAY_S * _DAY_S
+    if free.until is not None and _date_of(today) >= free.until:
+        left = 0
+    else:
+        left = max(0, free.tokens_per_day - ledger.trained_since(tx, organization_id, today))
+    return prices_of(platform.settings, base_id).training_cost(max(0, tokens - left))
 
 
 def list_ledger(
@@ -90,6 +111,10 @@ def summarize(platform: Platform, caller: Caller, query: UsageQuery = _ALL) -> l
     span = ledger.Span(query.start, query.end)
     with platform.database.read() as tx:
         return ledger.sum_entries(tx, caller.project_id, span, query.group_by)
+
+
+def _date_of(unix_s: int) -> date:
+    return datetime.fromtimestamp(unix_s, UTC).date()
 
 
 def _inference_entry(platform: Platform, record: UsageRecord) -> LedgerEntry:

@@ -80,6 +80,13 @@ def spent(tx: Tx, holder_id: str, since: int) -> int:
     return _pico(row.micro, row.rest)
 
 
+def trained_since(tx: Tx, organization_id: str, since: int) -> int:
+    """Tokens that an organization has trained from `since` on."""
+    query = select(func.coalesce(func.sum(LEDGER.c.trained_tokens), 0))
+    where = (LEDGER.c.organization_id == organization_id, LEDGER.c.time >= since)
+    return int(tx.execute(query.where(*where)).scalar_one())
+
+
 _GROUPS: Final[dict[Grouping, ColumnElement[Any]]] = {
     "model": LEDGER.c.model,
     "kind": LEDGER.c.kind,

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
 from tests.tiny import write_tiny_tokenizer
 from tests.unit.pipeline.conftest import Shop
 
+from afina.data.shards import Shards
 from afina.domain.codec import encode
 from afina.domain.jobs import Hyperparameters, Job, JobStatus
 from afina.domain.models import BaseModel
 from afina.domain.runs import RunSpec
 from afina.pipeline.lanes import PrepareLane
 from afina.pipeline.run_files import read_spec
+from afina.service.budgets import set_spend_limit
 from afina.service.files import upload_file
 from afina.service.jobs import JobRequest, create_job
+from afina.settings import Price, RedactSettings
 from afina.text.renderer import Renderer
 
 CANARY = "zyxwvut"
@@ -167,3 +171,35 @@ def test_findings_and_spec_are_whole_files(shop: Shop) -> None:
     left = [path for path in shop.paths(job).root.rglob(".*") if path.is_file()]
     assert left == []
     assert Path(prepared_spec(shop, job).training.path).is_dir()
+
+
+def test_with_the_setting_personal_data_is_gone_before_anything_is_tokenised(shop: Shop) -> None:
+    redact = RedactSettings(enabled=True)
+    settings = shop.platform.settings.model_copy(update={"redact": redact})
+    shop.platform = replace(shop.platform, settings=settings)
+    rows = "".join(chat(n, "ask zyxw@vut.example or 12345678Z, fox") for n in range(12))
+    job = create(shop, upload(shop, rows))
+    assert prepare(shop, job).status is JobStatus.QUEUED
+    said = [event.message for event in shop.events(job)]
+    assert "Redacted 12 email, 12 nif in 12 of 12 rows of the training file" in said
+    spec = prepared_spec(shop, job)
+    ids, _ = Shards.open(Path(spec.training.path)).row(0)
+    text = Renderer.load(shop.platform.settings.models / "tiny").tokenizer.decode(ids.tolist())
+    assert "<EMAIL_1> or <NIF_1>, fox 0" in text
+    audit = shop.paths(job).root / "findings" / "training_file.redacted.jsonl"
+    assert len(audit.read_text().splitlines()) == 24
+    for path in shop.platform.settings.data.rglob("*"):
+        if path.is_file() and "blobs" not in path.parts:
+            assert b"zyxw@vut" not in path.read_bytes(), path
+
+
+def test_a_job_that_would_break_the_budget_fails_before_it_trains(shop: Shop) -> None:
+    prices = {"tiny": Price(training=Decimal(1_000_000))}
+    settings = shop.platform.settings.model_copy(update={"prices": prices})
+    shop.platform = replace(shop.platform, settings=settings)
+    set_spend_limit(shop.platform, shop.caller, None, 100)
+    job = prepare(shop, create(shop, upload(shop, "".join(chat(n) for n in range(10)))))
+    assert job.status is JobStatus.FAILED
+    assert job.error is not None
+    assert job.error.code == "exceeded_quota"
+    assert "$1.00 is left" in job.error.message

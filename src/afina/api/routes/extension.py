@@ -3,7 +3,7 @@
     GET    /v1/afina/usage            ?group_by=model,kind,day,key&start_time=&end_time=
     GET    /v1/afina/ledger           ?after=&limit=   entries, newest first
     GET    /v1/afina/keys             the project's keys, revoked ones too
-    POST   /v1/afina/keys             {name, expires_after_s?} -> the key, with `secret` this once
+    POST   /v1/afina/keys             {name, expires_after_s?, scopes?} -> the key; `secret` this once
     DELETE /v1/afina/keys/{id}        revokes; -> the key
     GET    /v1/afina/bases            bases of this machine with capabilities, refused ones too
     GET    /v1/afina/models/{name}    a model with its parity record and the files of its tune
@@ -76,6 +76,7 @@ class KeyCreate(Wire):
 
     name: Annotated[str, Field(min_length=1, max_length=100)]
     expires_after_s: Annotated[int, Field(ge=60, le=315_360_000)] | None = None
+    scopes: list[Annotated[str, Field(max_length=64)]] | None = None
 
 
 @router.get("/usage", summary="Sums of the ledger", openapi_extra=documented(query=UsageListQuery))
@@ -125,7 +126,12 @@ async def create_key(call: Caller_) -> Response:
     body = await read_json(call.request, call.parts.settings.max_body_bytes)
     asked = parse(KeyCreate, body)
     key, secret = await to_thread.run_sync(
-        keys.create_key, call.platform, call.caller, asked.name, asked.expires_after_s
+        keys.create_key,
+        call.platform,
+        call.caller,
+        asked.name,
+        asked.expires_after_s,
+        None if asked.scopes is None else tuple(asked.scopes),
     )
     return answer(_key(key) | {"secret": secret})
 
@@ -222,6 +228,8 @@ def _key(key: ApiKey) -> dict[str, Any]:
         "id": key.id,
         "object": "afina.key",
         "name": key.name,
+        "kind": key.kind.value,
+        "scopes": key.scopes,
         "redacted": key.redacted,
         "created_at": key.created_at,
         "expires_at": key.expires_at,
