@@ -3,7 +3,7 @@
     GET    /v1/afina/usage            ?group_by=model,kind,day,key&start_time=&end_time=
     GET    /v1/afina/ledger           ?after=&limit=   entries, newest first
     GET    /v1/afina/keys             the project's keys, revoked ones too
-    POST   /v1/afina/keys             {name, expires_after_s?, scopes?} -> the key; `secret` this once
+    POST   /v1/afina/keys             {name, expires_after_s?, scopes?} -> the key with its `secret`
     DELETE /v1/afina/keys/{id}        revokes; -> the key
     GET    /v1/afina/bases            bases of this machine with capabilities, refused ones too
     GET    /v1/afina/models/{name}    a model with its parity record and the files of its tune
