@@ -212,9 +212,9 @@ class Walk:
         )
         error = failure(
             openai.NotFoundError,
-            lambda: self.client.embeddings.create(model=self.model, input="Hello"),
+            lambda: self.client.images.generate(prompt="A hat"),
         )
-        assert "Embeddings" in error.message, error.message
+        assert "Images" in error.message, error.message
 
     def deletions(self, file_ids: Iterable[str], models: Iterable[str]) -> None:
         """Deletes everything; afterwards it is gone."""

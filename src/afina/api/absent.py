@@ -24,8 +24,6 @@ _ABSENT: Final[tuple[tuple[str, str, str], ...]] = (
     (r"POST", r"/fine_tuning/jobs/[^/]+/resume", "Resuming of jobs is"),
     (r".*", r"/fine_tuning/alpha/graders/.+", "Graders are"),
     (r".*", r"/batches(/.*)?", "Batches are"),
-    (r".*", r"/embeddings", "Embeddings are"),
-    (r".*", r"/moderations", "Moderations are"),
     (r".*", r"/completions", "Plain completions (not chat) are"),
     (r"GET|POST|DELETE", r"/chat/completions(/.*)?", "Stored completions are"),
     (r".*", r"/responses(/.*)?", "Responses are"),

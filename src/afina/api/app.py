@@ -26,6 +26,7 @@ from afina.api.routes import (
     health,
     jobs,
     models,
+    networks,
     organization,
     uploads,
     webhooks,
@@ -49,6 +50,7 @@ ROUTERS: Final[tuple[APIRouter, ...]] = (
     jobs.router,
     models.router,
     extension.router,
+    networks.router,
     *organization.ROUTERS,
     health.router,
 )
@@ -74,6 +76,7 @@ SHAPES: Final[tuple[type[BaseModel], ...]] = (
     extension.LedgerQuery,
     extension.FileOfQuery,
     *organization.SHAPES,
+    *networks.SHAPES,
 )
 """What the routes read, for the OpenAPI document."""
 _DESCRIPTION: Final = (

@@ -38,13 +38,20 @@ def pull(
     data: DataOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Bring a base model to this machine, check it, and measure how fast it trains here."""
+    """Bring a base model to this machine, check it, and measure how fast it trains here. The
+    encoder that moderation and embeddings need comes with the first one."""
+    from afina.cli.encoders import pull_encoder, with_encoder
     from afina.domain.codec import encode
+    from afina.domain.encoders import ENCODER_ID
     from afina.errors import BaseRefused
     from afina.model.pull import pull as pull_base
 
     settings = load_settings(data)
+    if source == ENCODER_ID:
+        print_facts({"id": ENCODER_ID, "path": str(pull_encoder(settings))})
+        return
     record = pull_base(source, settings.models, tell)
+    with_encoder(settings)
     if json:
         print_json(encode(record))
     else:

@@ -22,6 +22,7 @@ import torch
 
 from afina.domain.clock import SYSTEM_CLOCK, Clock
 from afina.errors import AfinaError, Internal, InvalidRequest, NotFound, Overloaded, Unavailable
+from afina.model.base import DTYPES
 from afina.serving.adapters import Adapter
 from afina.serving.engine import Engine, Fault
 from afina.serving.failures import status_of, to_failure
@@ -29,6 +30,7 @@ from afina.serving.journal import Journal
 from afina.serving.lane import Delivery, Lane, Ticket
 from afina.serving.library import Library
 from afina.serving.listener import Exchange
+from afina.serving.networks import Networks
 from afina.serving.protocol import (
     EngineHealth,
     Failure,
@@ -72,6 +74,8 @@ class Door:
         self._loader = ThreadPoolExecutor(1, "loader", torch.set_num_threads, (1,))
         self._loading: dict[str, asyncio.Future[Any]] = {}
         self._residency = Residency(settings.engine.adapters_resident)
+        dtype = DTYPES[self._library.precision]
+        self._networks = Networks(settings, self._engine.call, self._once, dtype)
         self._visits: dict[str, _Visit] = {}
         self._lanes: dict[str, Lane] = {}
         self._scores = 0
@@ -93,6 +97,10 @@ class Door:
                     self._scores += 1
                     name = f"score-{self._scores}"
                     self._visit(exchange, name, lambda v: self._score(v, name, score))
+                case "POST", "/moderate":
+                    self._networks.moderate(exchange)
+                case "POST", "/embed":
+                    self._networks.embed(exchange)
                 case "GET", "/health":
                     exchange.answer(200, msgspec.json.encode(self._health()))
                 case "POST", "/trainers":
@@ -116,6 +124,7 @@ class Door:
             error = Unavailable("The engine is stopping.", remedy="Ask again in a moment.")
             for lane in self._lanes.values():
                 self._engine.call(partial(self._fail_all, lane, error))
+        self._networks.close()
         self._engine.stop()
         await asyncio.sleep(0)
         self._loader.shutdown(wait=False, cancel_futures=True)

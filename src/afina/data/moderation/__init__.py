@@ -1,0 +1,1 @@
+"""Moderation without a network: categories, how texts are split, policies and reports."""

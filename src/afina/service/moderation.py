@@ -1,0 +1,126 @@
+"""Moderation for api, worker and commands: scores of texts, from the backend that is set.
+
+Answers are remembered by the hash of text and model, so that a text which was seen costs nothing
+the next time. Nothing here is written to a log, and nothing is stored but scores.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+from afina.data.moderation.categories import CATEGORIES, flagged
+from afina.errors import Unavailable
+from afina.serving.network_client import NetworkClient
+from afina.settings import ModerationSettings, Settings
+
+LOCAL_NAME: Final = "afina-moderation-1"
+AT_ONCE: Final = 64
+_REMEMBERED: Final = 50_000
+
+
+class Backend(Protocol):
+    """Scores texts; `name` says which model does."""
+
+    @property
+    def name(self) -> str: ...
+
+    def scores(self, texts: Sequence[str]) -> list[list[float]]:
+        """Scores `[texts][categories]`."""
+        ...
+
+
+@dataclass(frozen=True)
+class LocalBackend:
+    """The model that comes with afina, in the engine."""
+
+    client: NetworkClient
+    name: str = LOCAL_NAME
+
+    def scores(self, texts: Sequence[str]) -> list[list[float]]:
+        """Raises Unavailable where the encoder is missing or no engine runs."""
+        return self.client.moderate(texts).scores
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What moderation says of one text."""
+
+    scores: tuple[float, ...]
+    categories: Mapping[str, float]
+    """Those at or above their thresholds, highest first."""
+
+    @property
+    def is_flagged(self) -> bool:
+        return bool(self.categories)
+
+
+class Moderator:
+    """Verdicts on texts. Any thread may ask."""
+
+    def __init__(self, backend: Backend, thresholds: Mapping[str, float]) -> None:
+        self._backend = backend
+        self.thresholds = thresholds
+        self._known: OrderedDict[bytes, tuple[float, ...]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    @property
+    def model(self) -> str:
+        """Which model judges."""
+        return self._backend.name
+
+    def verdicts(self, texts: Sequence[str]) -> list[Verdict]:
+        """One for each text, in order. Raises what the backend says."""
+        keys = [self._key(text) for text in texts]
+        with self._lock:
+            found = {key: self._known[key] for key in keys if key in self._known}
+        asked = {k: text for k, text in zip(keys, texts, strict=True) if k not in found}
+        for start in range(0, len(asked), AT_ONCE):
+            some = list(asked.items())[start : start + AT_ONCE]
+            for (key, _), row in zip(
+                some, self._backend.scores([text for _, text in some]), strict=True
+            ):
+                found[key] = tuple(row)
+        self._keep(found)
+        return [Verdict(found[k], flagged(found[k], self.thresholds)) for k in keys]
+
+    def _key(self, text: str) -> bytes:
+        raw = text.encode("utf-8", "surrogatepass")
+        return hashlib.sha256(self._backend.name.encode() + b"\0" + raw).digest()
+
+    def _keep(self, found: Mapping[bytes, tuple[float, ...]]) -> None:
+        with self._lock:
+            for key, scores in found.items():
+                self._known[key] = scores
+                self._known.move_to_end(key)
+            while len(self._known) > _REMEMBERED:
+                self._known.popitem(last=False)
+
+
+def moderator_of(settings: Settings) -> Moderator:
+    """The moderator that is set. Raises Unavailable where moderation is off."""
+    return Moderator(_backend(settings), settings.moderation.thresholds)
+
+
+def _backend(settings: Settings) -> Backend:
+    chosen: ModerationSettings = settings.moderation
+    if chosen.backend == "off":
+        raise Unavailable(
+            "Moderation is off on this server.",
+            code="moderation_off",
+            remedy="Set moderation.backend to local or endpoint.",
+        )
+    if chosen.backend == "endpoint":
+        from afina.service.moderation_endpoint import EndpointBackend
+
+        return EndpointBackend.of(chosen)
+    return LocalBackend(NetworkClient(settings.engine_socket))
+
+
+def category_flags(verdict: Verdict) -> dict[str, bool]:
+    """Every category and whether it is flagged."""
+    return {name: name in verdict.categories for name in CATEGORIES}

@@ -1,0 +1,186 @@
+"""The engine's other networks, moderation and embeddings, beside the step loop.
+
+They compute in the engine's thread, a small piece at each step's boundary: a second thread would
+need a second pool of OpenMP threads, and the step loop's would sleep between products (measured:
+`benchmarks/threads.py`). So an answer that streams waits for one piece, some milliseconds. The
+weights are read on the loader's thread when they are asked for first.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Final, TypeVar
+
+import msgspec
+import structlog
+import torch
+
+from afina.data.moderation.pieces import joined, pieces_of
+from afina.domain.encoders import ENCODER_ID, WEIGHTS
+from afina.errors import AfinaError, Internal, InvalidRequest, Unavailable
+from afina.model.encoder import Encoder
+from afina.serving.failures import status_of, to_failure
+from afina.serving.listener import Exchange
+from afina.serving.moderation_head import ModerationHead
+from afina.serving.network_protocol import Embed, Embedded, Moderate, Moderated
+from afina.settings import Settings
+
+PIECE_TOKENS: Final = 384
+"""Computed at one boundary: about ten milliseconds."""
+MOST_TEXTS: Final = 4096
+T = TypeVar("T")
+Once = Callable[[str, Callable[[], Any]], Awaitable[Any]]
+Post = Callable[[Callable[[], object]], None]
+_LOG = structlog.get_logger(__name__)
+
+
+class Networks:
+    """The encoder and its moderation head. `post` has the engine's thread do something at its
+    next boundary, `once` loads something on the loader's thread."""
+
+    def __init__(self, settings: Settings, post: Post, once: Once, dtype: torch.dtype) -> None:
+        self._folder = settings.encoders / ENCODER_ID
+        self._post = post
+        self._once = once
+        self._dtype = dtype
+        self._loop = asyncio.get_running_loop()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def moderate(self, exchange: Exchange) -> None:
+        """Answers a Moderate."""
+        asked = _decoded(exchange.body, Moderate)
+        _check_count(len(asked.texts), "texts")
+        self._begin(exchange, lambda: self._moderated(asked))
+
+    def embed(self, exchange: Exchange) -> None:
+        """Answers an Embed."""
+        asked = _decoded(exchange.body, Embed)
+        _check_count(len(asked.texts) + len(asked.ids), "texts")
+        self._begin(exchange, lambda: self._embedded(asked))
+
+    def close(self) -> None:
+        """Answers nothing more."""
+        for task in list(self._tasks):
+            task.cancel()
+
+    def _begin(self, exchange: Exchange, work: Callable[[], Awaitable[Any]]) -> None:
+        task = asyncio.ensure_future(self._answer(exchange, work))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        exchange.on_gone = lambda: _cancel(task)
+
+    async def _answer(self, exchange: Exchange, work: Callable[[], Awaitable[Any]]) -> None:
+        try:
+            exchange.answer(200, msgspec.json.encode(await work()))
+        except AfinaError as error:
+            failure = to_failure(error)
+            exchange.answer(status_of(failure), msgspec.json.encode(failure))
+        except Exception as error:  # noqa: BLE001 - a fault of ours; its text may hold a user's
+            _LOG.error("engine.network_failed", error=type(error).__name__)
+            failure = to_failure(Internal("The engine could not answer this request."))
+            exchange.answer(status_of(failure), msgspec.json.encode(failure))
+
+    async def _moderated(self, asked: Moderate) -> Moderated:
+        encoder, head = await self._loaded()
+        split = [pieces_of(text) for text in asked.texts]
+        flat = [piece for pieces in split for piece in pieces]
+        ids = encoder.tokenizer.ids([head.prefix + piece for piece in flat])
+        scores: list[list[float]] = []
+        for part in _parts([len(one) for one in ids]):
+            chosen = [ids[i] for i in part]
+            words = [flat[i] for i in part]
+            scores += await self._compute(
+                lambda chosen=chosen, words=words: head.scores(encoder, chosen, words)  # type: ignore[misc]
+            )
+        return Moderated(head.version, joined(split, scores))
+
+    async def _embedded(self, asked: Embed) -> Embedded:
+        encoder, _ = await self._loaded()
+        ids = [*encoder.tokenizer.ids(asked.texts), *asked.ids]
+        highest = max((max(one) for one in ids if one), default=0)
+        if highest >= encoder.vocabulary or min((min(one) for one in ids if one), default=0) < 0:
+            raise InvalidRequest(
+                f"A token of 'input' is outside the model's {encoder.vocabulary} tokens.",
+                param="input",
+            )
+        vectors: list[str] = []
+        for part in _parts([len(one) for one in ids]):
+            chosen = [ids[i] for i in part]
+            found = await self._compute(lambda chosen=chosen: encoder.unit_ids(chosen))  # type: ignore[misc]
+            vectors += [base64.b64encode(row.numpy().tobytes()).decode() for row in found]
+        return Embedded(vectors, [len(one) + 2 for one in ids])
+
+    async def _loaded(self) -> tuple[Encoder, ModerationHead]:
+        if not (self._folder / WEIGHTS).is_file():
+            raise Unavailable(
+                "There is no model for moderation and embeddings on this machine.",
+                code="encoder_missing",
+                remedy=f"Fetch it: `afina models pull {ENCODER_ID}`.",
+            )
+        found: tuple[Encoder, ModerationHead] = await self._once(
+            f"encoder {ENCODER_ID}", self._load
+        )
+        return found
+
+    def _load(self) -> tuple[Encoder, ModerationHead]:
+        known: tuple[Encoder, ModerationHead] | None = getattr(self, "_known", None)
+        if known is None:
+            encoder = Encoder(self._folder, self._dtype)
+            known = self._known = (encoder, ModerationHead.load(encoder))
+        return known
+
+    async def _compute(self, act: Callable[[], T]) -> T:
+        """`act` in the engine's thread, at its next boundary."""
+        done: asyncio.Future[T] = self._loop.create_future()
+
+        def run() -> None:
+            try:
+                found = act()
+            except Exception as error:  # noqa: BLE001 - handed to the one who asked
+                self._loop.call_soon_threadsafe(_fail, done, error)
+            else:
+                self._loop.call_soon_threadsafe(_succeed, done, found)
+
+        self._post(run)
+        return await done
+
+
+def _fail(done: asyncio.Future[Any], error: Exception) -> None:
+    if not done.cancelled():
+        done.set_exception(error)
+
+
+def _succeed(done: asyncio.Future[T], found: T) -> None:
+    if not done.cancelled():
+        done.set_result(found)
+
+
+def _cancel(task: asyncio.Task[None]) -> None:
+    task.cancel()
+
+
+def _parts(lengths: Sequence[int]) -> list[list[int]]:
+    """Indices in order, in parts of about PIECE_TOKENS tokens."""
+    made: list[list[int]] = []
+    total = PIECE_TOKENS
+    for index, length in enumerate(lengths):
+        if total + length > PIECE_TOKENS:
+            made.append([])
+            total = 0
+        made[-1].append(index)
+        total += length
+    return made
+
+
+def _check_count(count: int, param: str) -> None:
+    if not 1 <= count <= MOST_TEXTS:
+        raise InvalidRequest(f"From 1 to {MOST_TEXTS} texts at once, not {count}.", param=param)
+
+
+def _decoded(body: bytes, kind: type[T]) -> T:
+    try:
+        return msgspec.json.decode(body, type=kind)
+    except msgspec.DecodeError as error:
+        raise InvalidRequest(f"The request to the engine is wrong: {error}.") from None
