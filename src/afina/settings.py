@@ -57,6 +57,8 @@ class EngineSettings(BaseModel):
     """Tokens in the key-value cache, over all sequences."""
     adapters_resident: int = Field(default=64, ge=1)
     adapter_idle_s: float = Field(default=900.0, gt=0)
+    own_weights_mb: int = Field(default=4096, ge=1)
+    """Megabytes (of a million bytes) for tunes that have weights of their own."""
     threads: int = Field(default=0, ge=0)
     """0: all cores when alone, one while a trainer lives."""
     precision: Literal["auto", "bf16", "fp32"] = "auto"
@@ -172,6 +174,16 @@ class GateSettings(BaseModel):
     """Share of training answers that come back word for word; 1 only reports it."""
 
 
+class RedactSettings(BaseModel):
+    """Whether jobs take personal data out of their files before they tokenise them."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    enabled: bool = False
+    kinds: tuple[str, ...] = ()
+    """As in `afina data redact --kind`; none named: all."""
+
+
 class Settings(BaseSettings):
     """All settings. `Settings.load` is how the platform gets them."""
 
@@ -200,6 +212,7 @@ class Settings(BaseSettings):
     engine: EngineSettings = Field(default_factory=EngineSettings)
     worker: WorkerSettings = Field(default_factory=WorkerSettings)
     training: TrainingSettings = Field(default_factory=TrainingSettings)
+    redact: RedactSettings = Field(default_factory=RedactSettings)
     moderation: ModerationSettings = Field(default_factory=ModerationSettings)
     gate: GateSettings = Field(default_factory=GateSettings)
     webhooks: WebhookSettings = Field(default_factory=WebhookSettings)
