@@ -7,7 +7,7 @@ from typing import Final
 
 from starlette.responses import Response
 
-from afina.web.pages import data, home, sign_in
+from afina.web.pages import data, home, jobs, sign_in, tune
 from afina.web.visit import Visit
 
 Handler = Callable[[Visit], Response | Awaitable[Response]]
@@ -16,4 +16,6 @@ ROUTES: Final[tuple[tuple[str, str, Handler], ...]] = (
     *sign_in.ROUTES,
     *home.ROUTES,
     *data.ROUTES,
+    *tune.ROUTES,
+    *jobs.ROUTES,
 )

@@ -51,6 +51,7 @@ async function load(start) {
 
 function draw() {
   if (!windows) return;
+  table.style.height = `min(${Math.max(total, 2) * HEIGHT + 2}px, 34rem, 70vh)`;
   space.style.height = `${Math.max(total, 1) * HEIGHT}px`;
   if (total === 0) { space.replaceChildren(line("p", "muted rows-none", t.no_rows)); return; }
   const first = Math.max(0, Math.floor(table.scrollTop / HEIGHT) - BEYOND);

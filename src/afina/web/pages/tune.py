@@ -1,0 +1,178 @@
+"""Tune: the form of a job, with what it will take beside it, before the button."""
+
+from __future__ import annotations
+
+from typing import Any, Final, get_args
+
+from anyio import to_thread
+from starlette.datastructures import FormData
+from starlette.responses import RedirectResponse, Response
+
+from afina.domain.jobs import Hyperparameters
+from afina.domain.manifests import SERVED
+from afina.domain.methods import DEFAULT_RANK, Extension, GatePolicy, GateWish, Tuning
+from afina.errors import AfinaError, InvalidRequest
+from afina.service import bases, files, jobs, models
+from afina.service.estimates import estimate_job
+from afina.service.files import FileQuery
+from afina.service.job_request import METHODS, JobRequest
+from afina.service.tuning import TUNE_KINDS
+from afina.web.render import page
+from afina.web.visit import Visit, form_of
+
+_NUMBERS: Final = ("n_epochs", "batch_size", "learning_rate_multiplier")
+_LISTED: Final = 200
+_PAIRS: Final = 4
+
+
+def show(visit: Visit) -> Response:
+    """The form, filled in from the query: a file, a model, or a job to do again."""
+    asked = visit.request.query_params
+    values: dict[str, str] = {name: asked[name] for name in ("file", "model") if name in asked}
+    if "job" in asked:
+        values |= _like(visit, asked["job"])
+    return page(visit, "tune.html", _shown(visit, values))
+
+
+async def estimate(visit: Visit) -> Response:
+    """What the form as it stands would take; the errors of the form, where it has any."""
+    form = await form_of(visit)
+    return await to_thread.run_sync(_estimate, visit, form)
+
+
+async def create(visit: Visit) -> Response:
+    """Creates the job and goes to its page; the form again, with the reason, where that fails."""
+    form = await form_of(visit)
+    try:
+        request = _request(form)
+        job = await to_thread.run_sync(jobs.create_job, visit.platform, visit.caller, request)
+    except AfinaError as error:
+        values = {name: str(value) for name, value in form.items()}
+        shown = await to_thread.run_sync(_shown, visit, values)
+        return page(visit, "tune.html", shown | {"error": error}, error.status)
+    return RedirectResponse(f"/jobs/{job.id}", 303)
+
+
+def _estimate(visit: Visit, form: FormData) -> Response:
+    values = {name: str(value) for name, value in form.items()}
+    found, error = None, None
+    if values.get("file") and values.get("model"):
+        try:
+            found = estimate_job(
+                visit.platform,
+                visit.caller,
+                values["model"],
+                values["file"],
+                _hyperparameters(form),
+            )
+        except AfinaError as refused:
+            error = refused
+    return page(visit, "parts/estimate.html", {"found": found, "error": error})
+
+
+def _shown(visit: Visit, values: dict[str, str]) -> dict[str, Any]:
+    platform, caller = visit.platform, visit.caller
+    query = FileQuery(purpose="fine-tune", limit=_LISTED)
+    kept = files.list_files(platform, caller, query).data
+    tuned = [entry.id for entry in models.list_models(platform, caller) if entry.tuned]
+    here = [base.id for base in bases.list_bases(platform)]
+    if kept and "file" not in values:
+        values = values | {"file": kept[0].id}
+    if here and "model" not in values:
+        values = values | {"model": here[0]}
+    return {
+        "files": kept,
+        "bases": here,
+        "tuned": tuned,
+        "methods": METHODS,
+        "kinds": [kind for kind, served in TUNE_KINDS.items() if served in SERVED],
+        "gates": get_args(GatePolicy),
+        "rank": DEFAULT_RANK,
+        "pairs": _PAIRS,
+        "values": values,
+        "error": None,
+    }
+
+
+def _like(visit: Visit, job_id: str) -> dict[str, str]:
+    """The form's fields as a job had them."""
+    job = jobs.get_job(visit.platform, visit.caller, job_id)
+    values = {
+        "file": job.training_file,
+        "validation": job.validation_file or "",
+        "model": job.requested_model,
+        "suffix": job.suffix or "",
+        "seed": str(job.seed),
+        "method": job.method,
+        "kind": job.extension.tuning.kind,
+        "rank": str(job.extension.tuning.rank or ""),
+        "gate": job.extension.gate.policy,
+    }
+    for name in _NUMBERS:
+        values[name] = str(getattr(job.hyperparameters, name))
+    for place, (key, value) in enumerate((job.metadata or {}).items()):
+        values |= {f"key{place}": key, f"value{place}": value}
+    return values
+
+
+def _request(form: FormData) -> JobRequest:
+    def text(name: str) -> str:
+        return str(form.get(name) or "").strip()
+
+    if not text("file"):
+        raise InvalidRequest("A job needs a training file.", param="training_file")
+    if not text("model"):
+        raise InvalidRequest("A job needs a base model.", param="model")
+    pairs = {text(f"key{i}"): text(f"value{i}") for i in range(_PAIRS) if text(f"key{i}")}
+    kind = text("kind") or "lora"
+    if kind not in TUNE_KINDS:
+        raise InvalidRequest("There is no such kind of tuning.", param="afina.tuning.kind")
+    rank = _number(text("rank"), "afina.tuning.rank") if kind in ("lora", "dora") else None
+    gate = text("gate") or "report"
+    if gate not in get_args(GatePolicy):
+        raise InvalidRequest("There is no such policy.", param="afina.gate.policy")
+    return JobRequest(
+        model=text("model"),
+        training_file=text("file"),
+        validation_file=text("validation") or None,
+        suffix=text("suffix") or None,
+        seed=_number(text("seed"), "seed"),
+        hyperparameters=_hyperparameters(form),
+        method=text("method") or "supervised",
+        method_given=True,
+        metadata=pairs or None,
+        extension=Extension(
+            tuning=Tuning(kind, rank=rank),  # type: ignore[arg-type]
+            gate=GateWish(policy=gate),  # type: ignore[arg-type]
+        ),
+    )
+
+
+def _hyperparameters(form: FormData) -> Hyperparameters:
+    given: dict[str, Any] = {}
+    for name in _NUMBERS:
+        text = str(form.get(name) or "auto").strip().lower()
+        if text == "auto":
+            continue
+        try:
+            given[name] = float(text) if name == "learning_rate_multiplier" else int(text)
+        except ValueError:
+            raise InvalidRequest(
+                f"{name} must be auto or a number.", param=f"hyperparameters.{name}"
+            ) from None
+    return Hyperparameters(**given)
+
+
+def _number(text: str, param: str) -> int | None:
+    if not text:
+        return None
+    if not text.isdecimal():
+        raise InvalidRequest(f"{param} must be a whole number.", param=param)
+    return int(text)
+
+
+ROUTES: Final = (
+    ("GET", "/tune", show),
+    ("POST", "/tune", create),
+    ("POST", "/tune/estimate", estimate),
+)
