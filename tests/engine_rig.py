@@ -13,10 +13,11 @@ import torch
 from tests.tiny import make_tiny_model
 
 from afina.domain.clock import ManualClock
-from afina.domain.manifests import Manifest, blob_path
+from afina.domain.manifests import OWN_WEIGHTS, Manifest, TuneKind, blob_path
 from afina.domain.models import BaseModel
 from afina.domain.runs import LoraSpec
 from afina.model.base import load_base
+from afina.model.own_weights import weights_bytes
 from afina.model.peft_files import CONFIG, WEIGHTS, AdapterConfig, adapter_bytes
 from afina.serving.adapters import Adapter, AdapterBank
 from afina.serving.blocks import BlockAllocator
@@ -73,6 +74,23 @@ def make_adapter(
             pairs[name] = (a / module.in_features**0.5, strength * b / rank**0.5)
     spec = replace(LoraSpec(), rank=rank, alpha=float(rank), target_modules=targets)
     return {CONFIG: AdapterConfig.of(spec, "tiny").to_bytes(), WEIGHTS: adapter_bytes(pairs)}
+
+
+def put_own(
+    settings: Settings, record: BaseModel, kind: TuneKind, seed: int, wanted: tuple[str, ...]
+) -> str:
+    """A tune with weights of its own among the blobs: those of the base whose names begin with one
+    of `wanted`, moved at random; its manifest's hash."""
+    model = load_base(settings.models / record.id, "fp32").model
+    generator = torch.Generator().manual_seed(seed)
+    weights = {
+        name: (p + 0.1 * torch.randn(p.shape, generator=generator)).to(torch.bfloat16)
+        for name, p in model.named_parameters(remove_duplicate=kind == "full")
+        if name.startswith(wanted)
+    }
+    files = {OWN_WEIGHTS: put_blob(settings, weights_bytes(weights))}
+    manifest = Manifest(kind, record.id, record.sha256, files, "t" * 64, "d" * 64)
+    return put_blob(settings, manifest.to_bytes())
 
 
 def put_blob(settings: Settings, raw: bytes) -> str:

@@ -37,7 +37,7 @@ class _Norm:
         # Rounded where transformers rounds: before the weight, not after it.
         wide = x.float()
         scale = wide.pow(2).mean(-1, keepdim=True).add_(self.eps).rsqrt_()
-        return wide.mul_(scale).to(x.dtype).mul_(self.weight)
+        return (wide * scale).to(x.dtype).mul_(self.weight)
 
 
 @dataclass(frozen=True)

@@ -72,6 +72,10 @@ class Engine:
         self.lanes.setdefault(base_id, lane)
         self._threads_now = 0  # whoever loaded it may have set the process's threads
 
+    def remove_lane(self, name: str) -> None:
+        """Lets go of an idle lane; called in the engine's thread."""
+        self.lanes.pop(name, None)
+
     def set_trainers(self, count: int, ttl_s: float) -> None:
         """While trainers live, one thread; renewed before `ttl_s` is over."""
         self._trainers_until = self._clock.monotonic() + ttl_s if count else 0.0
@@ -91,7 +95,7 @@ class Engine:
             while not self._stopping:
                 self._hear()
                 self._set_threads()
-                for lane in self.lanes.values():
+                for lane in list(self.lanes.values()):
                     if not lane.is_idle:
                         self._deliver(lane.step())
         except BaseException as error:  # noqa: BLE001 - told to every client, then the process ends

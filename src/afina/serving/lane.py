@@ -100,6 +100,8 @@ class Lane:
         meter: Callable[[UsageRecord], None],
     ) -> None:
         self.base_id = base_id
+        self.tune: str | None = None
+        """The tune whose own weights the lane computes with."""
         self.runner = runner
         self.scheduler = scheduler
         self.tokenizer = tokenizer
@@ -220,7 +222,7 @@ class Lane:
                 request_id=ticket.request_id,
                 time=self._clock.now(),
                 base=self.base_id,
-                adapter=ticket.prompt.adapter,
+                adapter=ticket.prompt.adapter or self.tune,
                 prompt_tokens=len(ticket.prompt.ids) if ticket.prompt.started else 0,
                 cached_tokens=ticket.prompt.cached,
                 completion_tokens=ticket.answer.completion_tokens,

@@ -8,7 +8,7 @@ of the results stay the same. The low-rank terms of the batch's adapters are add
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import nn
@@ -33,6 +33,11 @@ class Product:
     last_output: tuple[torch.Tensor, ...] = ()
 
     @property
+    def size(self) -> int:
+        """Bytes of its weights."""
+        return self.in_features * sum(self.sizes) * self.weight.element_size()
+
+    @property
     def layers(self) -> dict[str, tuple[int, int]]:
         """In and out features by layer."""
         pairs = zip(self.names, self.sizes, strict=True)
@@ -55,6 +60,8 @@ class ServedLayers:
     adapters: Pages
     products: dict[str, Product] = field(default_factory=dict)
     places: dict[str, int] = field(default_factory=dict)
+    size: int = 0
+    """Bytes of weights that are nobody else's."""
 
     def delta(self, name: str, x: torch.Tensor) -> torch.Tensor | None:
         """Never asked: `linear` gives the whole output."""
@@ -84,12 +91,35 @@ class ServedLayers:
             product.last_output = ()
 
 
-def serve_layers(model: nn.Module, adapters: Pages) -> ServedLayers:
+@dataclass(frozen=True)
+class Sharing:
+    """A network that is another but for some parameters."""
+
+    of: ServedLayers
+    changed: frozenset[int]
+    """The identities of the parameters that are its own."""
+
+    def product(self, names: list[str], linears: list[nn.Linear]) -> Product | None:
+        """The other network's product, if this one's has the same weights."""
+        theirs = self.of.products[names[0]]
+        own = any(id(p) in self.changed for m in linears for p in m.parameters())
+        if own or theirs.names != names:
+            return None
+        for linear in linears:
+            _hollow(linear)
+        return replace(theirs, last_input=None, last_output=())
+
+
+def serve_layers(model: nn.Module, adapters: Pages, sharing: Sharing | None = None) -> ServedLayers:
     """Puts the engine's layers in the place of all linear ones of `model`."""
     served = ServedLayers(adapters)
     linears = {n: m for n, m in model.named_modules() if isinstance(m, nn.Linear)}
     for names in _products(linears):
-        product = _product(names, [linears[name] for name in names])
+        members = [linears[name] for name in names]
+        shared = None if sharing is None else sharing.product(names, members)
+        product = shared or _product(names, members)
+        if shared is None:
+            served.size += product.size
         adapters.know(names, product.in_features, product.sizes)
         for place, name in enumerate(names):
             served.products[name] = product
@@ -136,7 +166,11 @@ def _product(names: list[str], linears: list[nn.Linear]) -> Product:
         product.weight = weight.new_zeros(1, 1).expand_as(weight)
     if product.packed is not None or len(linears) > 1:
         for linear in linears:
-            # Shape and dtype stay, the memory goes: the product has its own copy.
-            hollow = linear.weight.new_zeros(1, 1).expand_as(linear.weight)
-            linear.weight = nn.Parameter(hollow, requires_grad=False)
+            _hollow(linear)
     return product
+
+
+def _hollow(linear: nn.Linear) -> None:
+    """Shape and dtype stay, the memory goes: the product has its own copy."""
+    hollow = linear.weight.new_zeros(1, 1).expand_as(linear.weight)
+    linear.weight = nn.Parameter(hollow, requires_grad=False)

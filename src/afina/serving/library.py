@@ -10,28 +10,34 @@ import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
+from typing import Final, Literal
 
 import torch
 
 from afina.domain.clock import Clock
 from afina.domain.codec import decode
-from afina.domain.manifests import Manifest, blob_path
+from afina.domain.manifests import OWN_WEIGHTS, Manifest, TuneKind, blob_path
 from afina.domain.models import BASE_ID, BaseModel
 from afina.errors import BaseRefused, Internal, InvalidRequest, ModelNotFound
-from afina.model.base import load_base
+from afina.model.base import LoadedBase, load_base
+from afina.model.own_weights import read_weights
 from afina.model.peft_files import CONFIG, WEIGHTS, read_adapter
 from afina.serving.adapters import Adapter, AdapterBank, nobody
 from afina.serving.blocks import BlockAllocator
 from afina.serving.cache import KvCache
 from afina.serving.journal import Journal
 from afina.serving.lane import Lane
+from afina.serving.layers import Sharing
+from afina.serving.overlay import put_weights, share_embedding
+from afina.serving.own_lanes import OwnLane
 from afina.serving.runner import Runner
 from afina.serving.scheduler import Limits, Scheduler
 from afina.settings import Settings
 from afina.text.tokenizer import ChatTokenizer
 
 BLOCK_TOKENS = 16
+OWN_KINDS: Final[frozenset[TuneKind]] = frozenset({"blocks", "full"})
+"""Tunes with weights of their own: a lane for each."""
 Precision = Literal["bf16", "fp32"]
 
 
@@ -81,6 +87,34 @@ class Library:
         engine = self._settings.engine
         tokenizer = ChatTokenizer.load(folder)
         base = load_base(folder, self.precision)
+        bank = AdapterBank(engine.adapters_resident, is_wanted)
+        return self._lane(base_id, base, tokenizer, bank)
+
+    def load_own(self, parent: Lane, sha256: str) -> OwnLane:
+        """A tune with weights of its own, ready to answer; what it does not change is its base's
+        memory. Takes seconds."""
+        manifest = self.manifest(sha256)
+        self._check_base(manifest, sha256, parent)
+        weights = read_weights(self._verified(manifest.files[OWN_WEIGHTS]))
+        base = load_base(self._settings.models / parent.base_id, self.precision)
+        changed = put_weights(base.model, weights)
+        share_embedding(base.model, parent.runner.base.model, changed)
+        sharing = Sharing(parent.runner.layers, frozenset(map(id, changed)))
+        lane = self._lane(parent.base_id, base, parent.tokenizer, AdapterBank(1), sharing)
+        lane.tune = sha256
+        left = {id(parameter) for parameter in base.model.parameters()}
+        others = sum(p.nbytes for p in changed if id(p) in left)
+        return OwnLane(lane, lane.runner.layers.size + others)
+
+    def _lane(
+        self,
+        base_id: str,
+        base: LoadedBase,
+        tokenizer: ChatTokenizer,
+        bank: AdapterBank,
+        sharing: Sharing | None = None,
+    ) -> Lane:
+        engine = self._settings.engine
         blocks = max(1, engine.cache_tokens // BLOCK_TOKENS)
         limits = Limits(
             max_batch=engine.max_batch,
@@ -89,11 +123,7 @@ class Library:
         )
         return Lane(
             base_id,
-            Runner(
-                base,
-                KvCache(base.layers, blocks, BLOCK_TOKENS),
-                AdapterBank(engine.adapters_resident, is_wanted),
-            ),
+            Runner(base, KvCache(base.layers, blocks, BLOCK_TOKENS), bank, sharing),
             Scheduler(BlockAllocator(blocks, BLOCK_TOKENS), limits),
             tokenizer,
             clock=self._clock,
@@ -102,15 +132,10 @@ class Library:
 
     def load_adapter(self, lane: Lane, sha256: str) -> Adapter:
         """An adapter from its manifest's hash, checked file by file."""
-        manifest = self._manifest(sha256)
+        manifest = self.manifest(sha256)
         if manifest.kind != "lora":
             raise BaseRefused(f"Tunes of kind {manifest.kind!r} cannot be served yet.")
-        if manifest.base_id != lane.base_id:
-            raise InvalidRequest(
-                f"The tune {sha256[:12]} belongs to base {manifest.base_id!r}, "
-                f"not {lane.base_id!r}.",
-                param="model",
-            )
+        self._check_base(manifest, sha256, lane)
         paths = [self._verified(manifest.files[name]) for name in (CONFIG, WEIGHTS)]
         config, pairs = read_adapter(*paths)
         dtype = lane.runner.dtype
@@ -120,7 +145,16 @@ class Library:
         }
         return lane.runner.read_adapter(sha256, config.rank, scaled)
 
-    def _manifest(self, sha256: str) -> Manifest:
+    def _check_base(self, manifest: Manifest, sha256: str, lane: Lane) -> None:
+        if manifest.base_id != lane.base_id:
+            raise InvalidRequest(
+                f"The tune {sha256[:12]} belongs to base {manifest.base_id!r}, "
+                f"not {lane.base_id!r}.",
+                param="model",
+            )
+
+    def manifest(self, sha256: str) -> Manifest:
+        """A tune's manifest. Raises ModelNotFound, or Internal if it is damaged."""
         try:
             raw = blob_path(self._settings.blobs, sha256).read_bytes()
         except (FileNotFoundError, ValueError):

@@ -18,7 +18,7 @@ from afina.model.base import LoadedBase
 from afina.serving.adapters import Adapter, AdapterBank
 from afina.serving.cache import KvCache, StepContext
 from afina.serving.decoder import Decoder
-from afina.serving.layers import serve_layers
+from afina.serving.layers import Sharing, serve_layers
 from afina.serving.layout import DecodeRows, Layout, lay_out, rounded_rows
 from afina.serving.mirror import Mirror
 from afina.serving.pages import Pages, check_fit
@@ -47,7 +47,13 @@ class StepOutput:
 class Runner:
     """One base model, its cache and its adapters."""
 
-    def __init__(self, base: LoadedBase, cache: KvCache, bank: AdapterBank) -> None:
+    def __init__(
+        self,
+        base: LoadedBase,
+        cache: KvCache,
+        bank: AdapterBank,
+        sharing: Sharing | None = None,
+    ) -> None:
         self.base = base
         self.bank = bank
         self._cache = cache
@@ -55,7 +61,7 @@ class Runner:
         self._mirror = Mirror(cache.tokens // 4)
         self.dtype = next(base.model.parameters()).dtype
         self._pages = bank.pages = Pages(self.dtype, 2 * bank.capacity + 8)
-        self._layers = serve_layers(base.model, self._pages)
+        self.layers = serve_layers(base.model, self._pages, sharing)
         self._forward: Forward = self._decoder() or self._through_transformers
 
     @property
@@ -68,7 +74,7 @@ class Runner:
     ) -> Adapter:
         """An adapter ready for its pages. Raises InvalidRequest unless every layer of it is one of
         this base's. Any thread may call it."""
-        layers = {n: s for p in self._layers.products.values() for n, s in p.layers.items()}
+        layers = {n: s for p in self.layers.products.values() for n, s in p.layers.items()}
         check_fit(pairs, layers)
         return Adapter(sha256, rank, self._pages.write(pairs, rank))
 
@@ -95,14 +101,14 @@ class Runner:
             logits_to_keep=kept,
             afina_ctx=context,
         ).logits[0]
-        self._layers.forget_step()
+        self.layers.forget_step()
         return logits
 
     @torch.inference_mode()
     def _decoder(self) -> Decoder | None:
         """Afina's own forward pass, if there is one for this network and it gives its logits."""
         try:
-            decoder = Decoder(self.base.model, self._layers)
+            decoder = Decoder(self.base.model, self.layers)
         except (LookupError, AttributeError):
             return None
         ours, theirs = self._tried(decoder), self._tried(self._through_transformers)

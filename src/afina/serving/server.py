@@ -21,6 +21,7 @@ import structlog
 import torch
 
 from afina.domain.clock import SYSTEM_CLOCK, Clock
+from afina.domain.manifests import TuneKind
 from afina.errors import AfinaError, Internal, InvalidRequest, NotFound, Overloaded, Unavailable
 from afina.model.base import DTYPES
 from afina.serving.adapters import Adapter
@@ -28,9 +29,10 @@ from afina.serving.engine import Engine, Fault
 from afina.serving.failures import status_of, to_failure
 from afina.serving.journal import Journal
 from afina.serving.lane import Delivery, Lane, Ticket
-from afina.serving.library import Library
+from afina.serving.library import OWN_KINDS, Library
 from afina.serving.listener import Exchange
 from afina.serving.networks import Networks
+from afina.serving.own_lanes import OwnLane, OwnLanes
 from afina.serving.protocol import (
     EngineHealth,
     Failure,
@@ -56,6 +58,8 @@ class _Visit:
     task: asyncio.Task[None] | None = None
     lane: Lane | None = None
     adapter: str | None = None
+    own: str | None = None
+    """A tune with weights of its own that it uses."""
     started: bool = False
 
 
@@ -78,6 +82,8 @@ class Door:
         self._networks = Networks(settings, self._engine.call, self._once, dtype)
         self._visits: dict[str, _Visit] = {}
         self._lanes: dict[str, Lane] = {}
+        self._own = OwnLanes(settings.engine.own_weights_mb * 1_000_000)
+        self._kinds: dict[str, TuneKind] = {}
         self._scores = 0
         self._empty = asyncio.Event()
         self._empty.set()
@@ -122,7 +128,7 @@ class Door:
                 await self._empty.wait()
         if self._visits and not self.fault.done():
             error = Unavailable("The engine is stopping.", remedy="Ask again in a moment.")
-            for lane in self._lanes.values():
+            for lane in (*self._lanes.values(), *self._own.lanes()):
                 self._engine.call(partial(self._fail_all, lane, error))
         self._networks.close()
         self._engine.stop()
@@ -192,13 +198,15 @@ class Door:
         visit = self._visits.pop(name, None)
         if visit is not None and visit.adapter is not None:
             self._residency.leave(visit.adapter)
+        if visit is not None and visit.own is not None:
+            self._remove_own(self._own.leave(visit.own))
         if not self._visits:
             self._empty.set()
 
     async def _generate(self, visit: _Visit, request: Generate) -> None:
-        lane = await self._lane(request.base)
+        lane = await self._lane_of(visit, request.base, request.adapter)
         ticket = await self._ticket(request, lane)
-        ticket.adapter = await self._adapter(visit, lane, request.adapter)
+        await self._take_tune(visit, lane, ticket)
         self._submit(visit, lane, ticket)
 
     async def _ticket(self, request: Generate, lane: Lane) -> Ticket:
@@ -208,9 +216,9 @@ class Door:
         return await self._loop.run_in_executor(self._loader, generate_ticket, request, lane)
 
     async def _score(self, visit: _Visit, name: str, request: Score) -> None:
-        lane = await self._lane(request.base)
+        lane = await self._lane_of(visit, request.base, request.adapter)
         ticket = score_ticket(name, request, lane, self._library.precision)
-        ticket.adapter = await self._adapter(visit, lane, request.adapter)
+        await self._take_tune(visit, lane, ticket)
         self._submit(visit, lane, ticket)
 
     def _submit(self, visit: _Visit, lane: Lane, ticket: Ticket) -> None:
@@ -254,15 +262,51 @@ class Door:
         found = self._lanes.get(base_id)
         if found is not None:
             return found
-        lane: Lane = await self._once(base_id, lambda: self._library.load_lane(base_id))
+        lane: Lane = await self._once(
+            base_id, lambda: self._library.load_lane(base_id, self._residency.is_alive)
+        )
         if base_id not in self._lanes:
             self._lanes[base_id] = lane
             self._engine.call(partial(self._engine.add_lane, base_id, lane))
         return self._lanes[base_id]
 
-    async def _adapter(self, visit: _Visit, lane: Lane, sha256: str | None) -> Adapter | None:
-        if sha256 is None:
-            return None
+    async def _lane_of(self, visit: _Visit, base_id: str, tune: str | None) -> Lane:
+        """The base's lane, or that of a tune with weights of its own."""
+        lane = await self._lane(base_id)
+        if tune is None or await self._kind(tune) not in OWN_KINDS:
+            return lane
+        self._own.enter(tune)
+        visit.own = tune
+        found = self._own.find(tune)
+        if found is not None:
+            return found
+        own: OwnLane = await self._once(tune, lambda: self._library.load_own(lane, tune))
+        if self._own.find(tune) is None:
+            self._remove_own(self._own.make_room(own.size))
+            self._own.add(tune, own)
+            self._engine.call(partial(self._engine.add_lane, tune, own.lane))
+        return own.lane
+
+    async def _kind(self, tune: str) -> TuneKind:
+        if tune not in self._kinds:
+            kind = await self._once(f"kind {tune}", lambda: self._library.manifest(tune).kind)
+            self._kinds[tune] = kind
+        return self._kinds[tune]
+
+    def _remove_own(self, tunes: list[str]) -> None:
+        for tune in tunes:
+            self._engine.call(partial(self._engine.remove_lane, tune))
+
+    async def _take_tune(self, visit: _Visit, lane: Lane, ticket: Ticket) -> None:
+        """Sees that what a ticket's adapter is made of is in memory; a lane's own weights are."""
+        if lane.tune is not None:
+            ticket.prompt.adapter = None
+            return
+        adapter = ticket.prompt.adapter
+        if adapter is not None:
+            ticket.adapter = await self._adapter(visit, lane, adapter)
+
+    async def _adapter(self, visit: _Visit, lane: Lane, sha256: str) -> Adapter:
         await self._residency.enter(sha256)
         visit.adapter = sha256
         found = lane.runner.bank.find(sha256)
@@ -288,6 +332,8 @@ class Door:
 
     def _forget(self, exchange: Exchange, sha256: str) -> None:
         lanes = list(self._lanes.values())
+        self._kinds.pop(sha256, None)
+        self._remove_own(self._own.forget(sha256))
 
         def forget() -> None:
             for lane in lanes:
@@ -297,7 +343,7 @@ class Door:
         self._engine.call(forget)
 
     def _health(self) -> EngineHealth:
-        lanes = self._lanes.values()
+        lanes = [*self._lanes.values(), *self._own.lanes()]
         running = sum(len(lane.scheduler.running) for lane in lanes)
         alive = len(self._visits)
         return EngineHealth(
@@ -305,7 +351,9 @@ class Door:
             running=running,
             waiting=max(0, alive - running),
             bases=sorted(self._lanes),
-            adapters=sorted(name for lane in lanes for name in lane.runner.bank.resident),
+            adapters=sorted(
+                [name for lane in lanes for name in lane.runner.bank.resident] + self._own.resident
+            ),
             precision=self._library.precision,
         )
 
