@@ -517,7 +517,10 @@ def _job_fields() -> Iterator[Case]:
     yield job("method a string", "invalid_type", "method", "object", method="supervised")
     yield job("method of no type", "missing_required_parameter", "method.type", "type", method={})
     yield job("odd method", "invalid_value", "method.type", "supervised", method={"type": "magic"})
-    yield job("dpo", "unsupported_parameter", "method.type", "dpo", method={"type": "dpo"})
+    beta = {"type": "dpo", "dpo": {"hyperparameters": {"beta": 2.5}}}
+    yield job(
+        "beta", "decimal_above_max_value", "method.dpo.hyperparameters.beta", "2", method=beta
+    )
     yield job(
         "reinforcement",
         "unsupported_parameter",

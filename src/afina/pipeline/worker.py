@@ -18,6 +18,8 @@ import structlog
 
 from afina.domain.jobs import JobStatus
 from afina.errors import AfinaError
+from afina.pipeline.batches import EVERY_S as BATCHES_EVERY_S
+from afina.pipeline.batches import BatchLane
 from afina.pipeline.deliveries import EVERY_S as DELIVERIES_EVERY_S
 from afina.pipeline.deliveries import DeliveryLane
 from afina.pipeline.faults import fault_of
@@ -48,9 +50,11 @@ class Worker:
         self._stop = threading.Event()
         prepare = PrepareLane(platform, self._keeper, self.owner)
         chores = ChoresLane(platform, lambda: int(self._has_trainer()))
+        batches = BatchLane(platform, self.owner, self._stop.is_set)
         self._lanes = [
             Lane("prepare", prepare.work, platform.settings.worker.poll_s),
             Lane("chores", chores.work, CHORES_EVERY_S),
+            Lane("batches", batches.work, BATCHES_EVERY_S),
             Lane("deliveries", DeliveryLane(platform).work, DELIVERIES_EVERY_S),
         ]
         self._looked = float("-inf")

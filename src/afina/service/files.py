@@ -17,7 +17,7 @@ from afina.errors import InvalidRequest, NotFound
 from afina.service import run_folders
 from afina.service.once import Idempotency, once
 from afina.service.platform import Platform
-from afina.store import files, jobs, references
+from afina.store import batches, files, jobs, references
 from afina.store.blobs import StagedBlob
 from afina.store.database import Tx
 from afina.store.files import FileQuery as FileQuery
@@ -168,6 +168,14 @@ def delete_file(platform: Platform, caller: Caller, file_id: str) -> None:
                 param="id",
                 code="file_in_use",
                 remedy="Cancel the job or wait until it is over.",
+            )
+        reader = batches.is_file_in_use(tx, file_id)
+        if reader is not None:
+            raise InvalidRequest(
+                f"The file {file_id} is used by the batch {reader}, which is not over.",
+                param="id",
+                code="file_in_use",
+                remedy="Cancel the batch or wait until it is over.",
             )
         over = drop_file(tx, file)
     remove_traces(platform, file, over)

@@ -1,0 +1,127 @@
+"""Who answers a line of a batch: the same service functions that answer a request of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
+from typing import Any, Final
+
+import msgspec
+import structlog
+
+from afina.domain.accounts import Caller
+from afina.domain.batches import Batch, BatchLine, line_key, line_seed
+from afina.domain.ids import BATCH_LINE, REQUEST
+from afina.errors import AfinaError, EngineFailed, Internal, InvalidRequest, Overloaded, Unavailable
+from afina.pipeline.faults import fault_of
+from afina.service.batches import OFFERED
+from afina.service.chat import ChatService
+from afina.service.platform import Platform
+from afina.serving.client import EngineClient
+from afina.serving.protocol import Delta, Generate
+from afina.serving.protocol import Final as Last
+from afina.store.batches import LineResult
+
+log = structlog.get_logger()
+Answer = Callable[[Caller, object, str], Awaitable[bytes]]
+TRIES: Final = 3
+"""How often a line is tried again after a fault of the engine."""
+_PAUSE_S: Final = 0.5
+_SEEDED: Final = ("/v1/chat/completions", "/v1/completions")
+
+
+class BatchEngine:
+    """The engine, told whose batch asks: the journal's records carry its id."""
+
+    def __init__(self, engine: EngineClient, batch: Batch) -> None:
+        self._engine = engine
+        self._batch = batch
+
+    async def generate(self, request: Generate) -> AsyncGenerator[Delta | Last, None]:
+        """As the engine's."""
+        tag = {**request.tag, "batch": self._batch.id}
+        lines: AsyncIterator[Delta | Last] = self._engine.generate(
+            msgspec.structs.replace(request, tag=tag)
+        )
+        try:
+            async for line in lines:
+                yield line
+        finally:
+            if isinstance(lines, AsyncGenerator):
+                await lines.aclose()
+
+
+def answerer(platform: Platform, batch: Batch) -> Answer:
+    """What answers the lines of this batch."""
+    assert batch.endpoint in OFFERED
+    engine = BatchEngine(EngineClient(platform.settings.engine_socket), batch)
+    return ChatService(platform, engine).answer
+
+
+async def answer_line(answer: Answer, batch: Batch, line: BatchLine) -> LineResult:
+    """The line's result. What is busy or away is asked again for as long as it takes; whoever
+    calls ends the wait."""
+    key = line_key(batch.id, line.number)
+    caller = Caller(batch.project_id, batch.key_id or "", batch.organization_id)
+    body = dict(line.body)
+    if batch.endpoint in _SEEDED and body.get("seed") is None:
+        # So that a line that is repeated after a crash gets the same answer and the same bill.
+        body["seed"] = line_seed(batch.id, line.number)
+    faults = 0
+    while True:
+        try:
+            raw = await answer(caller, body, REQUEST + key)
+            return _result(batch, line, 200, json.loads(raw))
+        except EngineFailed as error:
+            faults += 1
+            if faults >= TRIES:
+                return _refused(batch, line, error)
+        except (Overloaded, Unavailable):
+            pass
+        except InvalidRequest as error:
+            # The engine still has this line's request from a worker that has just died.
+            if error.param != "request_id":
+                return _refused(batch, line, error)
+        except AfinaError as error:
+            return _refused(batch, line, error)
+        except Exception as error:  # noqa: BLE001 - logged; one line must not hold up the others
+            log.error("batch.line", batch=batch.id, line=line.number, **fault_of(error))
+            return _refused(batch, line, Internal("The server had an error with this line."))
+        await asyncio.sleep(_PAUSE_S)
+
+
+def unanswered(batch: Batch, number: int, custom_id: str, code: str, message: str) -> LineResult:
+    """The result of a line that nobody asked for in time."""
+    shown = _line(batch, number, custom_id)
+    shown["error"] = {"code": code, "message": message}
+    return LineResult(number, False, json.dumps(shown, ensure_ascii=False))
+
+
+def _refused(batch: Batch, line: BatchLine, error: AfinaError) -> LineResult:
+    told = {
+        "message": error.one_line(),
+        "type": error.kind,
+        "param": error.param,
+        "code": error.code,
+    }
+    return _result(batch, line, error.status, {"error": told})
+
+
+def _result(batch: Batch, line: BatchLine, status: int, body: Mapping[str, Any]) -> LineResult:
+    shown = _line(batch, line.number, line.custom_id)
+    shown["response"] = {
+        "status_code": status,
+        "request_id": REQUEST + line_key(batch.id, line.number),
+        "body": body,
+    }
+    return LineResult(line.number, status == 200, json.dumps(shown, ensure_ascii=False))
+
+
+def _line(batch: Batch, number: int, custom_id: str) -> dict[str, Any]:
+    return {
+        "id": BATCH_LINE + line_key(batch.id, number),
+        "custom_id": custom_id,
+        "response": None,
+        "error": None,
+    }
