@@ -9,25 +9,33 @@ from typing import Any, get_args, get_type_hints
 import pytest
 from openai import resources
 from openai.types import FilePurpose, file_create_params, file_list_params
+from openai.types import completion_create_params as plain_params
 from openai.types.chat import (
     ChatCompletionContentPartParam,
     ChatCompletionMessageParam,
     ChatCompletionStreamOptionsParam,
     completion_create_params,
+    completion_list_params,
 )
+from openai.types.chat.completions import message_list_params
 from openai.types.fine_tuning import job_create_params, job_list_events_params, job_list_params
 from openai.types.fine_tuning.jobs import checkpoint_list_params
 from pydantic import BaseModel
 
 from afina.api import requests
 from afina.api.absent import absence
+from afina.api.routes import chat
 from afina.errors import InvalidRequest, UnknownField
 from afina.service import chat_request
 from afina.service.chat_request import ChatRequest, refuse_unsupported
+from afina.service.completion_request import CompletionRequest
 from afina.service.refusals import parse
 
 SHAPES: list[tuple[type, type[BaseModel]]] = [
     (completion_create_params.CompletionCreateParamsBase, ChatRequest),
+    (completion_list_params.CompletionListParams, chat.CompletionListQuery),
+    (message_list_params.MessageListParams, chat.MessageListQuery),
+    (plain_params.CompletionCreateParamsBase, CompletionRequest),
     (ChatCompletionStreamOptionsParam, chat_request.StreamOptions),
     (job_create_params.JobCreateParams, requests.JobCreate),
     (job_create_params.Method, requests.Method),
@@ -149,6 +157,9 @@ OFFERED = {
     "/batches/x",
     "/batches/x/cancel",
     "/chat/completions",
+    "/chat/completions/x",
+    "/chat/completions/x/messages",
+    "/completions",
     "/files",
     "/files/x",
     "/files/x/content",

@@ -16,11 +16,14 @@ from pydantic import BaseModel
 from starlette.routing import Route
 
 from afina import __version__
-from afina.api import documents, errors, requests, upload_requests, webhook_requests
+from afina.api import batch_requests, documents, errors, requests, upload_requests, webhook_requests
 from afina.api.call import Keyring, Parts
 from afina.api.middleware import RequestMiddleware
 from afina.api.routes import (
+    batches,
     chat,
+    completions,
+    distill,
     extension,
     files,
     health,
@@ -34,7 +37,8 @@ from afina.api.routes import (
 from afina.domain.clock import SYSTEM_CLOCK
 from afina.domain.ids import SYSTEM_IDS
 from afina.service.chat import ChatService
-from afina.service.chat_request import ChatRequest
+from afina.service.completion_request import CompletionRequest
+from afina.service.completions import CompletionsService
 from afina.service.guard import GuardedEngine
 from afina.service.keys import ensure_first_key
 from afina.service.limits import RateLimiter
@@ -42,10 +46,14 @@ from afina.service.platform import Platform
 from afina.serving.client import EngineClient
 from afina.settings import Settings
 
-CHAT_PATH: Final = "/v1/chat/completions"
+ANSWERS: Final = (chat, completions)
+"""Routes that answer by the engine, whole or in pieces."""
 ROUTERS: Final[tuple[APIRouter, ...]] = (
+    chat.router,
+    distill.router,
     files.router,
     uploads.router,
+    batches.router,
     webhooks.router,
     jobs.router,
     models.router,
@@ -55,12 +63,16 @@ ROUTERS: Final[tuple[APIRouter, ...]] = (
     health.router,
 )
 SHAPES: Final[tuple[type[BaseModel], ...]] = (
-    ChatRequest,
+    *chat.SHAPES,
+    *distill.SHAPES,
+    CompletionRequest,
     requests.JobCreate,
     requests.UploadForm,
     upload_requests.UploadCreate,
     upload_requests.PartForm,
     upload_requests.UploadComplete,
+    batch_requests.BatchCreate,
+    batch_requests.BatchListQuery,
     webhook_requests.WebhookCreate,
     webhook_requests.WebhookUpdate,
     webhook_requests.WebhookRotate,
@@ -99,7 +111,8 @@ def create_app(settings: Settings) -> FastAPI:
     )
     app.add_middleware(RequestMiddleware, clock=SYSTEM_CLOCK, ids=SYSTEM_IDS)
     errors.install(app)
-    app.router.routes.append(Route(CHAT_PATH, chat.ChatEndpoint(), methods=["POST"]))
+    for route in ANSWERS:
+        app.router.routes.append(Route(route.PATH, route.ENDPOINT, methods=["POST"]))
     for router in ROUTERS:
         app.include_router(router)
     app.openapi = lambda: _document(app)  # type: ignore[method-assign]
@@ -119,6 +132,7 @@ def _lifespan(settings: Settings) -> Any:
                 platform=platform,
                 engine=engine,
                 chat=ChatService(platform, guarded),
+                completions=CompletionsService(platform, guarded, engine),
                 keyring=Keyring(platform),
                 limiter=limiter,
             )
@@ -137,6 +151,6 @@ def _open(settings: Settings) -> Platform:
 
 def _document(app: FastAPI) -> dict[str, Any]:
     if app.openapi_schema is None:
-        plain = {CHAT_PATH: {"post": dict(chat.OPERATION)}}
+        plain = {route.PATH: {"post": dict(route.OPERATION)} for route in ANSWERS}
         app.openapi_schema = documents.openapi(app, SHAPES, plain)
     return app.openapi_schema

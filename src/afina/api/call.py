@@ -19,6 +19,7 @@ from afina.domain.accounts import Caller, KeyKind
 from afina.domain.scopes import allowed, needed_scope
 from afina.errors import Forbidden, Unauthenticated
 from afina.service.chat import ChatService
+from afina.service.completions import CompletionsService
 from afina.service.keys import authenticate
 from afina.service.limits import RateLimiter
 from afina.service.platform import Platform
@@ -38,6 +39,7 @@ class Parts:
     platform: Platform
     engine: EngineClient
     chat: ChatService
+    completions: CompletionsService
     keyring: Keyring
     limiter: RateLimiter
 

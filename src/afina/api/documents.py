@@ -54,7 +54,8 @@ def openapi(
     document = get_openapi(
         title="afina", version=app.version, description=app.description, routes=app.routes
     )
-    document["paths"].update(plain)
+    for path, operations in plain.items():
+        document["paths"].setdefault(path, {}).update(operations)
     components = document["components"]
     components["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
     schemas: dict[str, Any] = components.setdefault("schemas", {})

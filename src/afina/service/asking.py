@@ -6,7 +6,6 @@ same words get the same answer whichever way they came.
 
 from __future__ import annotations
 
-import hashlib
 import threading
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -85,12 +84,6 @@ class Asked:
     model: ResolvedModel
     syntax: CallSyntax | None
     """How calls are written; None where none may be made."""
-
-    @property
-    def fingerprint(self) -> str:
-        """Changes whenever the weights that answer change."""
-        text = f"{self.model.base.sha256}:{self.model.adapter or ''}"
-        return "fp_" + hashlib.sha256(text.encode()).hexdigest()[:10]
 
 
 class Asker:

@@ -61,7 +61,7 @@ class ChatService:
                 id=self._platform.ids.new(ids.CHAT),
                 created=self._platform.now(),
                 model=asked.model.name,
-                fingerprint=asked.fingerprint,
+                fingerprint=asked.model.fingerprint,
                 n=asked.generate.n,
                 logprobs=bool(request.logprobs),
                 syntax=asked.syntax,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from typing import Final
 
@@ -38,6 +39,12 @@ class ResolvedModel:
     adapter: str | None = None
     """The sha256 of the manifest blob; None for a base model."""
     tuned: TunedModel | None = None
+
+    @property
+    def fingerprint(self) -> str:
+        """Changes whenever the weights that answer change."""
+        text = f"{self.base.sha256}:{self.adapter or ''}"
+        return "fp_" + hashlib.sha256(text.encode()).hexdigest()[:10]
 
 
 def list_models(platform: Platform, caller: Caller) -> list[ModelEntry]:

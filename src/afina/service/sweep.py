@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from afina.domain.ids import JOB
-from afina.service import run_folders, uploads, webhooks
+from afina.service import run_folders, stored, uploads, webhooks
 from afina.service.files import drop_file, remove_traces
 from afina.service.platform import Platform
-from afina.store import files, idempotency, jobs, outbox, references
+from afina.store import batches, files, idempotency, jobs, outbox, references
 from afina.store.references import Holder
 
 _OUTBOX_KEPT_S = 7 * 24 * 3600
@@ -36,6 +36,7 @@ def sweep(platform: Platform, older_than_s: float = 900.0) -> SweepReport:
     expired, freed = _sweep_expired(platform)
     uploads.sweep_uploads(platform)
     webhooks.sweep_deliveries(platform)
+    stored.sweep_answers(platform)
     _drop_holds_of_ended_jobs(platform)
     blobs, blob_bytes = _sweep_blobs(platform, before)
     staged, staged_bytes = _sweep_staged(platform, before)
@@ -53,8 +54,9 @@ def _sweep_expired(platform: Platform) -> tuple[int, int]:
     count = freed = 0
     for file in candidates:
         with platform.database.write() as tx:
-            if jobs.jobs_using_file(tx, file.id, live_only=True):
-                continue  # The job that began with it may finish; the next sweep comes again.
+            live = jobs.jobs_using_file(tx, file.id, live_only=True)
+            if live or batches.is_file_in_use(tx, file.id):
+                continue  # What began with it may finish; the next sweep comes again.
             over = drop_file(tx, file)
         freed += remove_traces(platform, file, over)
         count += 1

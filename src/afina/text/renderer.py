@@ -76,6 +76,8 @@ class Renderer:
         the id of our own format."""
         self.end_tokens: tuple[int, ...] = _end_tokens(folder, self.tokenizer, facts.end_text)
         """Ids that end an assistant's turn."""
+        self.end_token: int = self.tokenizer.token_id(facts.end_text) or self.end_tokens[0]
+        """The template's own."""
         self.context_tokens: int = _context_tokens(folder)
         parts = (str(RENDERER_VERSION), self.tools_format, self._template.source.sha256)
         self.template_sha256: str = hashlib.sha256("\0".join(parts).encode()).hexdigest()
@@ -96,6 +98,19 @@ class Renderer:
         source = TemplateText(text, self._earlier_turns(chat, text), mark)
         ids: list[int] = self._encoder.encode(source).ids.tolist()
         return ids
+
+    def plain_prompt(self, text: str) -> list[int]:
+        """Ids of a text without a template, for the model to write on; never empty."""
+        tokenizer = self.tokenizer
+        tokens = [*tokenizer.opening_ids, *tokenizer.encode(text)]
+        return tokens or [self.end_token]
+
+    def plain_row(self, prompt: str, completion: str) -> RenderedRow:
+        """A row of prompt and completion: it begins with the ids of `plain_prompt`, and loss is on
+        the completion and on the end after it."""
+        before = self.plain_prompt(prompt)
+        after = [*self.tokenizer.encode_piece(completion), self.end_token]
+        return RenderedRow(before + after, [False] * len(before) + [True] * len(after))
 
     def training_row(self, messages: Messages, tools: Tools = None) -> RenderedRow:
         """The whole chat, with loss on what assistants say and on their end of turn. Raises

@@ -91,6 +91,17 @@ class ChatTokenizer:
         control = "\0".join(sorted(piece.text for piece in self.control))
         return hashlib.sha256(f"{self.source}\0{control}".encode()).hexdigest()
 
+    @functools.cached_property
+    def opening_ids(self) -> tuple[int, ...]:
+        """What the model's makers put before a text that stands alone: mostly nothing, or one id
+        that marks the beginning."""
+        plain = self._whole.encode("a", add_special_tokens=False).ids
+        whole = self._whole.encode("a", add_special_tokens=True).ids
+        for count in range(len(whole) - len(plain) + 1):
+            if whole[count : count + len(plain)] == plain:
+                return tuple(whole[:count])
+        return ()
+
     def token_id(self, text: str) -> int | None:
         """The id of one token's text, None where there is no such token."""
         found = self._whole.token_to_id(text)

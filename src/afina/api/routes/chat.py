@@ -1,141 +1,155 @@
-"""POST /v1/chat/completions: the hot path, a plain ASGI route around `service.chat`.
+"""/v1/chat/completions: answers, and the stored ones among them.
 
-What is wrong before the first byte is a refusal with its status; what goes wrong later ends the
-stream with an error event and no `[DONE]`, so that a short answer never looks whole. A client that
-goes away takes its request back from the engine at once.
+POST   /v1/chat/completions               answers; with `store`, keeps a copy
+GET    /v1/chat/completions               stored completions; ?model=&metadata[k]=v
+GET    /v1/chat/completions/{id}
+POST   /v1/chat/completions/{id}          {metadata}
+DELETE /v1/chat/completions/{id}
+GET    /v1/chat/completions/{id}/messages what it was asked with
 """
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-from collections.abc import Coroutine
-from typing import Any, Final
+from typing import Annotated, Any, Final, Literal
 
-import structlog
 from anyio import to_thread
-from starlette.requests import Request
-from starlette.types import Receive, Scope, Send
+from fastapi import APIRouter, Depends
+from pydantic import BaseModel, Field
+from starlette.responses import Response
 
+from afina.api.answers import DeletedObject, ListObject, answer, deleted, listing, page
 from afina.api.body import read_json
-from afina.api.call import parts_of
-from afina.api.documents import documented
-from afina.api.errors import envelope, internal
-from afina.api.logs import frames
-from afina.api.middleware import REQUEST_ID
+from afina.api.call import Caller_
+from afina.api.documents import ERRORS, documented
 from afina.api.query import query
-from afina.api.requests import NoQuery
-from afina.errors import AfinaError, Unavailable
-from afina.service.chat import ChatService, Prepared
-from afina.service.chat_answer import error_event
-from afina.service.chat_request import ChatRequest
-from afina.service.refusals import parse
+from afina.api.requests import After, NoQuery, Pair, PairName
+from afina.api.streaming import AnswerEndpoint, operation
+from afina.errors import InvalidRequest
+from afina.service import stored
+from afina.service.chat import Prepared
+from afina.service.chat_request import ChatRequest, Metadata
+from afina.service.refusals import LaxWire, Wire, parse
 
-_read_query = query(NoQuery)
-_JSON: Final = [(b"content-type", b"application/json")]
-_EVENTS: Final = [(b"content-type", b"text/event-stream; charset=utf-8")]
-
-OPERATION: Final[dict[str, Any]] = {
-    "tags": ["chat"],
-    "summary": "Answer a chat",
-    "description": "With `stream`, server-sent events of `chat.completion.chunk`, then `[DONE]`.",
-    "operationId": "create_chat_completion",
-    **documented(body=ChatRequest),
-    "responses": {
-        "200": {"description": "A `chat.completion`, or its chunks."},
-        "4XX": {"description": "Refused; the error says what to do."},
-        "5XX": {"description": "A fault, or a part is not ready yet."},
-    },
-}
+PATH: Final = "/v1/chat/completions"
+ENDPOINT: Final = AnswerEndpoint[ChatRequest, Prepared](ChatRequest, lambda parts: parts.chat)
+OPERATION: Final = operation(
+    "chat", "create_chat_completion", "Answer a chat", ChatRequest, "a `chat.completion`"
+)
+router = APIRouter(prefix=PATH, tags=["chat"], responses=ERRORS)
+_NO_QUERY = Depends(query(NoQuery))
 
 
-class ChatEndpoint:
-    """The route as an ASGI application."""
+class CompletionListQuery(LaxWire):
+    """GET /v1/chat/completions; every pair of `metadata` must be there."""
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answers one request."""
-        parts = parts_of(scope)
-        request = Request(scope, receive)
-        caller = await parts.keyring.caller(scope)
-        if scope["query_string"]:
-            await _read_query(request)
-        body = await read_json(request, parts.settings.max_body_bytes)
-        asked = parse(ChatRequest, body)
-        request_id: str = scope[REQUEST_ID]
-        prepared = await to_thread.run_sync(parts.chat.prepare, caller, asked, request_id)
-        work = _stream if prepared.stream else _complete
-        await _unless_gone(receive, work(parts.chat, prepared, request_id, send))
+    model: Annotated[str, Field(min_length=1, max_length=512)] | None = None
+    metadata: dict[PairName, Pair] | None = None
+    after: After | None = None
+    limit: Annotated[int, Field(ge=1, le=100)] = 20
+    order: Literal["asc", "desc"] = "asc"
 
 
-async def _complete(chat: ChatService, prepared: Prepared, request_id: str, send: Send) -> None:  # noqa: ARG001
-    await _respond(send, _JSON, await chat.complete(prepared))
+class MessageListQuery(LaxWire):
+    """GET …/messages."""
+
+    after: After | None = None
+    limit: Annotated[int, Field(ge=1, le=100)] = 20
+    order: Literal["asc", "desc"] = "asc"
 
 
-async def _stream(chat: ChatService, prepared: Prepared, request_id: str, send: Send) -> None:
-    started = False
-    async with contextlib.aclosing(chat.stream(prepared)) as events:
-        try:
-            async for event in events:
-                if not started:
-                    started = True
-                    await send({"type": "http.response.start", "status": 200, "headers": _EVENTS})
-                await send({"type": "http.response.body", "body": event, "more_body": True})
-            last = b""
-        except (Exception, asyncio.CancelledError) as error:
-            if not started:
-                raise
-            last = error_event(envelope(_told(error, request_id)))
-            if isinstance(error, asyncio.CancelledError):
-                await _end(send, last)
-                raise
-    await _end(send, last)
+class CompletionUpdate(Wire):
+    """POST /v1/chat/completions/{id}."""
+
+    metadata: Metadata | None
 
 
-async def _end(send: Send, last: bytes) -> None:
-    await send({"type": "http.response.body", "body": last, "more_body": False})
+SHAPES: Final[tuple[type[BaseModel], ...]] = (
+    ChatRequest,
+    CompletionListQuery,
+    MessageListQuery,
+    CompletionUpdate,
+)
 
 
-async def _respond(send: Send, headers: list[tuple[bytes, bytes]], body: bytes) -> None:
-    length = (b"content-length", str(len(body)).encode())
-    await send({"type": "http.response.start", "status": 200, "headers": [*headers, length]})
-    await send({"type": "http.response.body", "body": body, "more_body": False})
-
-
-def _told(error: BaseException, request_id: str) -> AfinaError:
-    """What a client is told of a stream that broke off; a fault of ours is logged here, because
-    nothing above can answer any more."""
-    if isinstance(error, asyncio.CancelledError):
-        return Unavailable("The server is stopping and broke this answer off.", remedy="Ask again.")
-    if isinstance(error, AfinaError):
-        return error
-    structlog.get_logger("afina.api").error(
-        "fault",
-        request_id=request_id,
-        exception=type(error).__name__,
-        frames=frames(error.__traceback__),
+@router.get(
+    "",
+    summary="List stored completions",
+    responses={200: {"model": ListObject}},
+    openapi_extra=documented(query=CompletionListQuery),
+)
+def list_completions(
+    call: Caller_, asked: Annotated[CompletionListQuery, Depends(query(CompletionListQuery))]
+) -> Response:
+    """The project's, oldest first unless asked otherwise; those that were made with `store`."""
+    wanted = stored.CompletionQuery(
+        asked.model, asked.metadata, asked.after, asked.limit, asked.order == "asc"
     )
-    return internal(request_id)
+    found = stored.list_completions(call.platform, call.caller, wanted)
+    return answer(page(found, stored.completion_document, ids=True))
 
 
-async def _unless_gone(receive: Receive, work: Coroutine[Any, Any, None]) -> None:
-    """Does `work` until it is done or the client has gone; then nothing more is sent."""
-    answer = asyncio.create_task(work)
-    gone = asyncio.create_task(_gone(receive))
-    try:
-        await asyncio.wait({answer, gone}, return_when=asyncio.FIRST_COMPLETED)
-        if answer.done():
-            await answer
-    finally:
-        gone.cancel()
-        if not answer.done():
-            answer.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await gone
-        if not answer.done():
-            with contextlib.suppress(asyncio.CancelledError, Exception):
-                await answer
+@router.get("/{completion_id}", summary="Retrieve a stored completion", dependencies=[_NO_QUERY])
+def get_completion(call: Caller_, completion_id: str) -> Response:
+    """As it was answered."""
+    found = stored.get_completion(call.platform, call.caller, completion_id)
+    return answer(stored.completion_document(found))
 
 
-async def _gone(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
+@router.post(
+    "/{completion_id}",
+    summary="Change a stored completion's metadata",
+    openapi_extra=documented(body=CompletionUpdate),
+    dependencies=[_NO_QUERY],
+)
+async def update_completion(call: Caller_, completion_id: str) -> Response:
+    """Metadata alone can be changed; null takes it away."""
+    body = await read_json(call.request, call.parts.settings.max_body_bytes)
+    asked = parse(CompletionUpdate, body)
+    found = await to_thread.run_sync(
+        stored.label_completion, call.platform, call.caller, completion_id, asked.metadata or {}
+    )
+    return answer(stored.completion_document(found))
+
+
+@router.delete(
+    "/{completion_id}",
+    summary="Delete a stored completion",
+    responses={200: {"model": DeletedObject}},
+    dependencies=[_NO_QUERY],
+)
+def delete_completion(call: Caller_, completion_id: str) -> Response:
+    """Nothing of it is left."""
+    stored.delete_completion(call.platform, call.caller, completion_id)
+    return answer(deleted(completion_id, "chat.completion.deleted"))
+
+
+@router.get(
+    "/{completion_id}/messages",
+    summary="List the messages of a stored completion",
+    responses={200: {"model": ListObject}},
+    openapi_extra=documented(query=MessageListQuery),
+)
+def list_messages(
+    call: Caller_,
+    completion_id: str,
+    asked: Annotated[MessageListQuery, Depends(query(MessageListQuery))],
+) -> Response:
+    """What the model was asked with."""
+    found = stored.get_completion(call.platform, call.caller, completion_id)
+    messages = stored.message_documents(found)
+    return answer(cut(messages, asked.after, asked.limit, asked.order == "asc"))
+
+
+def cut(items: list[dict[str, Any]], after: str | None, limit: int, ascending: bool) -> ListObject:
+    """A page of a list that is wholly there. Raises InvalidRequest where `after` is not in it."""
+    ordered = items if ascending else items[::-1]
+    if after is not None:
+        places = [n for n, item in enumerate(ordered) if item["id"] == after]
+        if not places:
+            raise InvalidRequest(
+                f"There is no {after} in this list to go on after.",
+                param="after",
+                remedy="Start again without `after`.",
+            )
+        ordered = ordered[places[0] + 1 :]
+    return listing(ordered[:limit], has_more=len(ordered) > limit, ids=True)

@@ -1,0 +1,187 @@
+"""Plain completions: text goes in as it is, without a template, and is written on.
+
+For base models, and for those tuned on rows of `{prompt, completion}`. Each prompt is a request of
+its own to the engine; their answers come as they are ready. With `echo` and `logprobs` the prompt's
+own tokens are scored by the engine too. `max_tokens: 0` computes one token that is not shown.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Protocol
+
+from anyio import to_thread
+
+from afina.domain import ids
+from afina.domain.accounts import Caller
+from afina.errors import InvalidRequest
+from afina.service.asking import Asker, Engine, room
+from afina.service.completion_answer import (
+    CompletionChoice,
+    CompletionHead,
+    chunk,
+    document,
+    totals,
+)
+from afina.service.completion_request import CompletionRequest, refuse_unsupported, sampling
+from afina.service.merging import merged
+from afina.service.models import resolve_model
+from afina.service.platform import Platform
+from afina.service.refusals import parse
+from afina.serving.protocol import Delta, Final, Generate, Score, Scored
+from afina.text.renderer import Renderer
+
+_AT_ONCE = 16
+"""Prompts of one request that the engine has at the same time."""
+
+
+class Scorer(Protocol):
+    """What is needed of the engine's client to score a prompt."""
+
+    async def score(self, request: Score) -> Scored: ...
+
+
+@dataclass(frozen=True)
+class PreparedCompletion:
+    """A request that is ready for the engine, prompt by prompt."""
+
+    request: CompletionRequest
+    head: CompletionHead
+    generates: list[Generate]
+    prompts: list[str]
+    """The prompts as texts."""
+    renderer: Renderer
+
+    @property
+    def stream(self) -> bool:
+        return bool(self.request.stream)
+
+
+class CompletionsService:
+    """Answers plain completions."""
+
+    def __init__(self, platform: Platform, engine: Engine, scorer: Scorer) -> None:
+        self._platform = platform
+        self._asker = Asker(platform, engine)
+        self._scorer = scorer
+
+    def prepare(
+        self, caller: Caller, request: CompletionRequest, request_id: str
+    ) -> PreparedCompletion:
+        """Resolves, tokenises and checks. Raises UnsupportedField, ModelNotFound, ContextTooLong,
+        InvalidRequest."""
+        refuse_unsupported(request)
+        model = resolve_model(self._platform, caller, request.model)
+        renderer = self._asker.renderer(model)
+        context = model.base.context_tokens or renderer.context_tokens
+        how = sampling(request)
+        generates, texts = [], []
+        for number, prompt in enumerate(request.prompts):
+            tokens = renderer.plain_prompt(prompt) if isinstance(prompt, str) else prompt
+            most = room(len(tokens), max(1, request.token_limit), context, "prompt")
+            name = request_id if number == 0 else f"{request_id}-{number}"
+            generate = self._asker.request(caller, model, how, name, (tokens, most))
+            generate.end_tokens = list(renderer.end_tokens)
+            if request.user is not None:
+                generate.tag["user"] = request.user
+            generates.append(generate)
+            texts.append(prompt if isinstance(prompt, str) else renderer.tokenizer.decode(tokens))
+        head = CompletionHead(
+            id=self._platform.ids.new(ids.COMPLETION),
+            created=self._platform.now(),
+            model=model.name,
+            fingerprint=model.fingerprint,
+        )
+        return PreparedCompletion(request, head, generates, texts, renderer)
+
+    async def answer(self, caller: Caller, body: object, request_id: str) -> bytes:
+        """The whole answer to a request's JSON. Raises what `prepare` and the engine say."""
+        request = parse(CompletionRequest, body)
+        if request.stream:
+            raise InvalidRequest(
+                "'stream' is only possible in a request of its own.",
+                param="stream",
+                code="invalid_value",
+            )
+        prepared = await to_thread.run_sync(self.prepare, caller, request, request_id)
+        return await self.complete(prepared)
+
+    async def complete(self, prepared: PreparedCompletion) -> bytes:
+        """The whole answer as JSON. Raises what the engine says."""
+        choices = [await self._open(prepared, n) for n in range(len(prepared.generates))]
+        finals: list[Final] = []
+        async with aclosing(self._lines(prepared)) as lines:
+            async for number, line in lines:
+                if isinstance(line, Final):
+                    finals.append(line)
+                else:
+                    choices[number][line.choice].take(line)
+        best = [_best(group, prepared.request.n or 1) for group in choices]
+        return document(prepared.head, [c for group in best for c in group], finals)
+
+    async def stream(self, prepared: PreparedCompletion) -> AsyncGenerator[bytes]:
+        """The answer as server-sent events, with the laws of `ChatService.stream`."""
+        options = prepared.request.stream_options
+        told = options is not None and bool(options.include_usage)
+        padded = options is not None and bool(options.include_obfuscation)
+        padding = self._platform.ids if padded else None
+        count = prepared.request.n or 1
+        choices = [await self._open(prepared, n) for n in range(len(prepared.generates))]
+        finals: list[Final] = []
+        async with aclosing(self._lines(prepared)) as lines:
+            async for number, line in lines:
+                if isinstance(line, Final):
+                    finals.append(line)
+                    continue
+                piece = choices[number][line.choice].take(line)
+                if piece is not None:
+                    place = number * count + line.choice
+                    yield chunk(prepared.head, place, piece, usage=told, padding=padding)
+        yield totals(prepared.head, finals, told, padding)
+
+    def _lines(self, prepared: PreparedCompletion) -> AsyncGenerator[tuple[int, Delta | Final]]:
+        return merged([self._asker.lines(g) for g in prepared.generates], _AT_ONCE)
+
+    async def _open(self, prepared: PreparedCompletion, number: int) -> list[CompletionChoice]:
+        """The choices of one prompt, with the prompt's echo in them."""
+        request = prepared.request
+        opened = [
+            CompletionChoice(request.logprobs, hidden=request.token_limit == 0)
+            for _ in range(request.computed)
+        ]
+        if not request.echo:
+            return opened
+        told = await self._score(prepared, number) if request.logprobs is not None else []
+        for choice in opened:
+            choice.begin(prepared.prompts[number], told)
+        return opened
+
+    async def _score(
+        self, prepared: PreparedCompletion, number: int
+    ) -> list[tuple[bytes, float | None, dict[bytes, float]]]:
+        """Bytes, log-probability and best candidates of each of a prompt's tokens; nothing is
+        known of the first, for nothing stands before it."""
+        generate = prepared.generates[number]
+        of = prepared.renderer.tokenizer.token_bytes
+        first, rest = generate.prompt[:1], generate.prompt[1:]
+        told: list[tuple[bytes, float | None, dict[bytes, float]]] = [(of(first[0]), None, {})]
+        if not rest:
+            return told
+        top = prepared.request.logprobs or 0
+        scored = await self._scorer.score(
+            Score(generate.base, first, rest, generate.adapter, max(1, top))
+        )
+        for place, token in enumerate(rest):
+            best = zip(scored.top_ids[place], scored.top_logprobs[place], strict=True)
+            candidates = {of(id): value for id, value in list(best)[:top]}
+            told.append((of(token), scored.logprobs[place], candidates))
+        return told
+
+
+def _best(choices: list[CompletionChoice], count: int) -> list[CompletionChoice]:
+    """The choices with the highest log-probability a token, where more were computed."""
+    if len(choices) == count:
+        return choices
+    return sorted(choices, key=lambda choice: choice.mean_logprob, reverse=True)[:count]
