@@ -23,6 +23,9 @@ from afina.settings import OFFLINE, child_environment
 
 LOCK = "trainer.lock"
 NICE = 19
+_SPINS = "10000"
+"""How long a thread waits for the others before it sleeps: some ten microseconds. Not at all, and
+small steps take twice as long; much longer, and two busy processes starve each other."""
 _MEMORY = "glibc.malloc.hugetlb=1:glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=68719476736"
 """Huge pages, and what a step frees stays for the next one: without this a tenth to a third of a
 step goes into the kernel's handing out of pages (docs/diary.md). Other C libraries ignore it."""
@@ -116,7 +119,7 @@ def _spawn(
     environment = child_environment(
         OMP_NUM_THREADS=str(threads),
         OMP_WAIT_POLICY="PASSIVE",
-        GOMP_SPINCOUNT="0",
+        GOMP_SPINCOUNT=_SPINS,
         PYTHONUNBUFFERED="1",
         GLIBC_TUNABLES=_MEMORY,
         **OFFLINE,

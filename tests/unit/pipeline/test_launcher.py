@@ -31,7 +31,7 @@ def test_a_trainer_gets_its_run_its_threads_and_a_low_priority(tmp_path: Path) -
     trainer.process.wait()
     assert trainer.poll() == 0
     text = (tmp_path / "attempt-1" / "log.txt").read_text()
-    assert text == f"['{tmp_path}'] 3 PASSIVE 0 19\n"
+    assert text == f"['{tmp_path}'] 3 PASSIVE 10000 19\n"
 
 
 def test_no_second_trainer_in_a_run_while_one_lives(tmp_path: Path) -> None:
