@@ -25,6 +25,7 @@ from sqlalchemy import (
 
 from afina.store import account_tables as account_tables
 from afina.store import answer_tables as answer_tables
+from afina.store import gate_tables as gate_tables
 from afina.store import wire_tables as wire_tables
 from afina.store.schema import METADATA as METADATA
 from afina.store.schema import document, owners

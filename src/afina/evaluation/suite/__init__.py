@@ -1,0 +1,1 @@
+"""The questions of the gate, as data: abilities, harmful prompts and harmless look-alikes."""
