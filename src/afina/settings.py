@@ -199,11 +199,15 @@ class Settings(BaseSettings):
     """Where the commands find the server; by default the host and port above."""
     api_key: str | None = None
     """The key that the commands use; by default the one in DATA/api-key."""
+    database: str | None = Field(default=None, pattern=r"^postgres(ql)?://", repr=False)
+    """`postgresql://user:password@host/name`; without it, DATA/afina.db (SQLite)."""
     organization: str = Field(default="local", pattern=r"^[a-z0-9-]{1,40}$")
     """The third part of tuned models' names."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     model_aliases: dict[str, str] = Field(default_factory=dict)
     """Names that existing scripts use, and the local base that answers for each."""
+    shutdown_dates: dict[str, date] = Field(default_factory=dict)
+    """By the name of a base or tuned model: the day (UTC) from which it answers no more."""
     prices: dict[str, Price] = Field(default_factory=dict)
     free_training: FreeTraining = Field(default_factory=FreeTraining)
     limits: LimitSettings = Field(default_factory=LimitSettings)
@@ -275,7 +279,10 @@ class Settings(BaseSettings):
 
     @property
     def database_url(self) -> str:
-        return f"sqlite:///{self.data / 'afina.db'}"
+        """Where rows live, as SQLAlchemy writes it."""
+        if self.database is None:
+            return f"sqlite:///{self.data / 'afina.db'}"
+        return "postgresql+psycopg://" + self.database.partition("://")[2]
 
     @property
     def blobs(self) -> Path:

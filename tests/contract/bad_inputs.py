@@ -851,7 +851,6 @@ def _urls() -> Iterator[Case]:
         ("POST", f"{JOBS}/j/pause", "Pausing"),
         ("POST", f"{JOBS}/j/resume", "Resuming"),
         ("POST", "/v1/fine_tuning/alpha/graders/run", "Graders"),
-        ("GET", "/v1/fine_tuning/checkpoints/ft:a:b::c/permissions", "permissions"),
         ("GET", "/v1/organization/usage/completions", "administration"),
         ("GET", "/v1/evals", "Evals"),
         ("POST", "/v1/images/generations", "Images"),

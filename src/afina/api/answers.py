@@ -7,6 +7,7 @@ What OpenAI's objects do not have stands under the key `afina`.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from datetime import date
 from typing import Any, NotRequired, TypeVar
 
 import msgspec
@@ -102,6 +103,7 @@ class ModelObject(TypedDict):
     object: str
     created: int
     owned_by: str
+    shutdown_date: str | None
 
 
 class DeletedObject(TypedDict):
@@ -222,10 +224,14 @@ def checkpoint_object(checkpoint: JobCheckpoint) -> CheckpointObject:
     )
 
 
-def model_object(entry: ModelEntry) -> ModelObject:
+def model_object(entry: ModelEntry, shutdown: date | None = None) -> ModelObject:
     """A model as the wire shows it."""
     return ModelObject(
-        id=entry.id, object="model", created=entry.created_at, owned_by=entry.owned_by
+        id=entry.id,
+        object="model",
+        created=entry.created_at,
+        owned_by=entry.owned_by,
+        shutdown_date=None if shutdown is None else shutdown.isoformat(),
     )
 
 

@@ -23,6 +23,7 @@ from afina.service.completions import CompletionsService
 from afina.service.keys import authenticate
 from afina.service.limits import RateLimiter
 from afina.service.platform import Platform
+from afina.service.responses import ResponsesService
 from afina.serving.client import EngineClient
 from afina.settings import Settings
 
@@ -40,6 +41,7 @@ class Parts:
     engine: EngineClient
     chat: ChatService
     completions: CompletionsService
+    responses: ResponsesService
     keyring: Keyring
     limiter: RateLimiter
 
@@ -137,7 +139,7 @@ def _credentials(scope: Scope) -> tuple[str, str, str]:
 
 
 def _refuse_outside(caller: Caller, method: str, path: str) -> None:
-    if path.startswith("/v1/organization"):
+    if path.startswith(("/v1/organization", "/v1/fine_tuning/checkpoints/")):
         return  # its verbs ask for an admin themselves
     if caller.kind is KeyKind.ADMIN:
         raise Forbidden(

@@ -11,6 +11,7 @@ import typer
 
 from afina import __version__
 from afina.cli import (
+    aliases,
     chat,
     cost,
     dashboard,
@@ -71,6 +72,7 @@ for _name, _group in (
     ("files", files.app),
     ("jobs", jobs.app),
     ("models", models.app),
+    ("aliases", aliases.app),
     ("keys", keys.app),
     ("projects", projects.app),
 ):

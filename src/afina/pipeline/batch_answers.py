@@ -5,24 +5,30 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import msgspec
 import structlog
+from pydantic import BaseModel
 
 from afina.domain.accounts import Caller
 from afina.domain.batches import Batch, BatchLine, line_key, line_seed
 from afina.domain.ids import BATCH_LINE, REQUEST
 from afina.errors import AfinaError, EngineFailed, Internal, InvalidRequest, Overloaded, Unavailable
 from afina.pipeline.faults import fault_of
-from afina.service.batches import OFFERED
 from afina.service.chat import ChatService
+from afina.service.completions import CompletionsService
+from afina.service.embeddings import EmbeddingRequest, EmbeddingService
+from afina.service.moderation import moderator_of
+from afina.service.moderation_request import ModerationRequest, ModerationService
 from afina.service.platform import Platform
+from afina.service.refusals import parse
 from afina.serving.client import EngineClient
 from afina.serving.protocol import Delta, Generate
 from afina.serving.protocol import Final as Last
 from afina.store.batches import LineResult
 
+M = TypeVar("M", bound=BaseModel)
 log = structlog.get_logger()
 Answer = Callable[[Caller, object, str], Awaitable[bytes]]
 TRIES: Final = 3
@@ -54,9 +60,29 @@ class BatchEngine:
 
 def answerer(platform: Platform, batch: Batch) -> Answer:
     """What answers the lines of this batch."""
-    assert batch.endpoint in OFFERED
-    engine = BatchEngine(EngineClient(platform.settings.engine_socket), batch)
-    return ChatService(platform, engine).answer
+    client = EngineClient(platform.settings.engine_socket)
+    engine = BatchEngine(client, batch)
+    match batch.endpoint:
+        case "/v1/chat/completions":
+            return ChatService(platform, engine).answer
+        case "/v1/completions":
+            return CompletionsService(platform, engine, client).answer
+        case "/v1/embeddings":
+            return _plain(EmbeddingRequest, EmbeddingService(platform.settings).answer)
+        case "/v1/moderations":
+            service = ModerationService(moderator_of(platform.settings), platform.ids)
+            return _plain(ModerationRequest, service.answer)
+    raise Internal(f"Nothing answers {batch.endpoint}, which is offered to batches.")
+
+
+def _plain(shape: type[M], answer: Callable[[M], Mapping[str, Any]]) -> Answer:
+    """An answerer of a service that waits in its thread."""
+
+    async def answered(caller: Caller, body: object, request_id: str) -> bytes:  # noqa: ARG001
+        asked = parse(shape, body)
+        return msgspec.json.encode(await asyncio.to_thread(answer, asked))
+
+    return answered
 
 
 async def answer_line(answer: Answer, batch: Batch, line: BatchLine) -> LineResult:

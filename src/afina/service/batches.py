@@ -23,7 +23,12 @@ from afina.store import batches
 from afina.store.blobs import StagedBlob
 from afina.store.database import Tx
 
-OFFERED: Final = ("/v1/chat/completions",)
+OFFERED: Final = (
+    "/v1/chat/completions",
+    "/v1/completions",
+    "/v1/embeddings",
+    "/v1/moderations",
+)
 """Endpoints whose requests a batch may hold."""
 MAX_LIST: Final = 100
 _TIMES: Final = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from datetime import UTC, date, datetime
 from typing import Final
 
 from afina.domain.accounts import Caller
@@ -12,7 +13,7 @@ from afina.domain.models import BaseModel, ModelState, TunedModel
 from afina.errors import Forbidden, ModelNotFound
 from afina.service import bases, run_folders
 from afina.service.platform import Platform
-from afina.store import jobs, models, outbox, references
+from afina.store import aliases, jobs, models, outbox, references
 from afina.store.references import Holder
 
 FORGET_ADAPTER: Final = "forget_adapter"
@@ -59,6 +60,10 @@ def get_model(platform: Platform, caller: Caller, name: str) -> ModelEntry:
     """Raises ModelNotFound."""
     with platform.database.read() as tx:
         tuned = models.get_model(tx, name, caller.project_id)
+        if tuned is None:
+            alias = aliases.current_alias(tx, caller.project_id, name)
+            if alias is not None and alias.target is not None:
+                tuned = models.get_model(tx, alias.target, caller.project_id)
     if tuned is not None:
         return _tuned_entry(platform, tuned)
     base = bases.resolve_base(platform, name)
@@ -70,6 +75,7 @@ def get_model(platform: Platform, caller: Caller, name: str) -> ModelEntry:
 def resolve_model(platform: Platform, caller: Caller, name: str) -> ResolvedModel:
     """What answers a request for `name`. Raises ModelNotFound."""
     entry = get_model(platform, caller, name)
+    _refuse_shut_down(platform, entry)
     if entry.base is not None:
         return ResolvedModel(entry.id, entry.base)
     tuned = entry.tuned
@@ -96,6 +102,12 @@ def delete_model(platform: Platform, caller: Caller, name: str) -> None:
         tuned = models.get_model(tx, name, caller.project_id)
         if tuned is None:
             raise _refuse_base(platform, name)
+        if tuned.project_id != caller.project_id:
+            raise Forbidden(
+                f"The model `{name}` belongs to another project, which lets this one use it.",
+                param="model",
+                code="insufficient_permissions",
+            )
         models.delete_model_row(tx, name)
         held = references.drop_references(tx, Holder("model", name))
         if not models.manifest_in_use(tx, tuned.manifest):
@@ -106,6 +118,24 @@ def delete_model(platform: Platform, caller: Caller, name: str) -> None:
     if job is not None and job.status.is_terminal:
         run_folders.remove_checkpoints(platform, job.id)
     references.remove_blobs(platform.database, platform.blobs, held)
+
+
+def shutdown_date(platform: Platform, entry: ModelEntry) -> date | None:
+    """The day from which the model answers no more: its own, else its base's."""
+    dates = platform.settings.shutdown_dates
+    base_id = entry.tuned.base_id if entry.tuned is not None else entry.id
+    return dates.get(entry.id) or dates.get(base_id)
+
+
+def _refuse_shut_down(platform: Platform, entry: ModelEntry) -> None:
+    day = shutdown_date(platform, entry)
+    if day is not None and datetime.fromtimestamp(platform.now(), UTC).date() >= day:
+        raise ModelNotFound(
+            f"The model `{entry.id}` was shut down on {day.isoformat()}.",
+            param="model",
+            code="model_shut_down",
+            remedy="Its owner can change the date under shutdown_dates in afina.toml.",
+        )
 
 
 def _base_entry(base: BaseModel) -> ModelEntry:

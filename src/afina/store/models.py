@@ -11,6 +11,7 @@ from afina.domain.codec import encode
 from afina.domain.models import ModelState, TunedModel
 from afina.store.database import Tx
 from afina.store.ordering import next_order
+from afina.store.permissions import usable_by
 from afina.store.tables import MODELS
 
 
@@ -31,10 +32,10 @@ def insert_model(tx: Tx, model: TunedModel, caller: Caller, now: float) -> None:
 
 
 def get_model(tx: Tx, name: str, project_id: str | None = None) -> TunedModel | None:
-    """The tuned model, if it belongs to the project (any project where None is given)."""
+    """The tuned model, if the project owns it or was given it (any where None is given)."""
     query = select(MODELS).where(MODELS.c.name == name)
     if project_id is not None:
-        query = query.where(MODELS.c.project_id == project_id)
+        query = query.where(usable_by(project_id))
     row = tx.execute(query).one_or_none()
     return None if row is None else model_of(row)
 
@@ -45,8 +46,8 @@ def name_is_taken(tx: Tx, name: str) -> bool:
 
 
 def list_models(tx: Tx, project_id: str) -> list[TunedModel]:
-    """The project's tuned models and checkpoints, newest first."""
-    query = select(MODELS).where(MODELS.c.project_id == project_id)
+    """The tuned models and checkpoints that the project owns or was given, newest first."""
+    query = select(MODELS).where(usable_by(project_id))
     order = (MODELS.c.order_key.desc(), MODELS.c.name)
     return [model_of(row) for row in tx.execute(query.order_by(*order))]
 

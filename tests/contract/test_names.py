@@ -1,0 +1,174 @@
+"""Tuned models under other names and in other projects: permissions, aliases, shutdown dates."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import date
+from pathlib import Path
+
+import openai
+import pytest
+from openai.types import Model
+from openai.types.fine_tuning.checkpoints import (
+    PermissionCreateResponse,
+    PermissionDeleteResponse,
+    PermissionListResponse,
+)
+from tests.contract.live import BASE, Live, running, settings_for
+from tests.platforms import ROW, publish
+
+from afina.domain.jobs import Job, JobStatus
+from afina.service.jobs import JobRequest, create_job
+from afina.service.keys import authenticate
+from afina.settings import Settings
+from afina.store import jobs, leases
+
+
+@pytest.fixture(scope="module")
+def module_settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    folder = tmp_path_factory.mktemp("data")
+    return settings_for(folder, shutdown_dates={BASE: date(2099, 1, 14)})
+
+
+def tuned(live: Live, client: openai.OpenAI, scratch: Path, suffix: str = "bot") -> Job:
+    """A published job with one checkpoint before its model."""
+    platform = live.platform
+    file = client.files.create(file=("a.jsonl", ROW * 10), purpose="fine-tune")
+    caller = authenticate(platform, live.key)
+    create_job(platform, caller, JobRequest(BASE, file.id, suffix=suffix))
+    with platform.database.write() as tx:
+        job = leases.claim_job(
+            tx,
+            statuses=[JobStatus.VALIDATING],
+            owner="w",
+            now=platform.clock.now(),
+            lease_s=60,
+        )
+        assert job is not None
+        jobs.move_job(tx, job.id, job.fence, JobStatus.QUEUED)
+        job = jobs.move_job(tx, job.id, job.fence, JobStatus.RUNNING)
+    return publish(platform, job, scratch)
+
+
+@pytest.fixture
+def other(live: Live) -> Iterator[tuple[str, openai.OpenAI]]:
+    """Another project of the organization, and a client with a key of it."""
+    project = live.http.post("/v1/organization/projects", json={"name": "other"}).json()["id"]
+    made = live.http.post(
+        f"/v1/organization/projects/{project}/service_accounts", json={"name": "reader"}
+    ).json()
+    key = made["api_key"]["value"]
+    with openai.OpenAI(base_url=f"{live.url}/v1", api_key=key, max_retries=0) as client:
+        yield project, client
+
+
+def say(client: openai.OpenAI, model: str) -> str:
+    answer = client.chat.completions.create(
+        model=model, messages=[{"role": "user", "content": "Hello"}]
+    )
+    return answer.model
+
+
+def test_a_project_uses_a_model_of_another_as_long_as_it_may(
+    live: Live, client: openai.OpenAI, other: tuple[str, openai.OpenAI], tmp_path: Path
+) -> None:
+    project, reader = other
+    name = tuned(live, client, tmp_path).fine_tuned_model or ""
+    with pytest.raises(openai.NotFoundError):
+        say(reader, name)
+    points = client.fine_tuning.checkpoints.permissions
+    (granted,) = points.create(name, project_ids=[project]).data
+    PermissionCreateResponse.model_validate(granted.model_dump())
+    assert points.create(name, project_ids=[project]).data[0].id == granted.id
+    assert say(reader, name) == name
+    assert name in [model.id for model in reader.models.list()]
+    with pytest.raises(openai.PermissionDeniedError):
+        reader.models.delete(name)
+    (listed,) = points.list(name)
+    PermissionListResponse.model_validate(listed.model_dump())
+    assert listed.project_id == project
+    assert not list(points.list(name, project_id="proj_none", order="ascending"))
+    gone = points.delete(granted.id, fine_tuned_model_checkpoint=name)
+    assert PermissionDeleteResponse.model_validate(gone.model_dump()).deleted
+    with pytest.raises(openai.NotFoundError):
+        say(reader, name)
+    with pytest.raises(openai.NotFoundError):
+        points.delete(granted.id, fine_tuned_model_checkpoint=name)
+
+
+def test_only_an_admin_gives_permissions_and_only_on_models_that_are_there(
+    live: Live, client: openai.OpenAI, other: tuple[str, openai.OpenAI], tmp_path: Path
+) -> None:
+    project, reader = other
+    name = tuned(live, client, tmp_path).fine_tuned_model or ""
+    with pytest.raises(openai.PermissionDeniedError):
+        reader.fine_tuning.checkpoints.permissions.create(name, project_ids=[project])
+    points = client.fine_tuning.checkpoints.permissions
+    with pytest.raises(openai.NotFoundError):
+        points.create("ft:a:b::12345678", project_ids=[project])
+    with pytest.raises(openai.NotFoundError):
+        points.create(name, project_ids=["proj_none"])
+    with pytest.raises(openai.BadRequestError):
+        points.create(name, project_ids=[])
+
+
+def test_an_alias_follows_the_newest_model_and_goes_back(
+    live: Live, client: openai.OpenAI, tmp_path: Path
+) -> None:
+    first = tuned(live, client, tmp_path / "1", "support").fine_tuned_model or ""
+    asked = {"name": "support-bot", "follows": "support"}
+    assert live.http.post("/v1/afina/aliases", json=asked).json()["target"] == first
+    assert say(client, "support-bot") == first, "an answer names what really ran"
+    second = tuned(live, client, tmp_path / "2", "support").fine_tuned_model or ""
+    assert say(client, "support-bot") == second
+    assert live.http.post("/v1/afina/aliases/support-bot/back").json()["target"] == first
+    assert say(client, "support-bot") == first
+    third = tuned(live, client, tmp_path / "3", "support").fine_tuned_model or ""
+    assert say(client, "support-bot") == first, "who went back stays there"
+    assert live.http.post("/v1/afina/aliases/support-bot/back").status_code == 400
+    live.http.post("/v1/afina/aliases", json=asked)
+    assert say(client, "support-bot") == third
+    told = live.http.get("/v1/afina/aliases/support-bot").json()["data"]
+    assert [entry["reason"] for entry in told] == ["set", "back", "released", "set"]
+    client.models.delete(third)
+    with pytest.raises(openai.NotFoundError):
+        say(client, "support-bot")
+    assert live.http.post("/v1/afina/aliases/support-bot/back").json()["target"] == second
+    assert live.http.delete("/v1/afina/aliases/support-bot").json()["target"] is None
+    with pytest.raises(openai.NotFoundError):
+        say(client, "support-bot")
+    assert live.http.get("/v1/afina/aliases").json()["data"] == []
+
+
+def test_aliases_are_refused_by_name(live: Live, other: tuple[str, openai.OpenAI]) -> None:
+    for body, status in (
+        ({"name": BASE, "follows": "a"}, 400),
+        ({"name": "A B", "follows": "a"}, 400),
+        ({"name": "a"}, 400),
+        ({"name": "a", "follows": "A_"}, 400),
+        ({"name": "a", "target": "ft:a:b::12345678"}, 404),
+    ):
+        assert live.http.post("/v1/afina/aliases", json=body).status_code == status
+    assert live.http.get("/v1/afina/aliases/none").status_code == 404
+    assert live.http.post("/v1/afina/aliases/none/back").status_code == 404
+    assert live.http.delete("/v1/afina/aliases/none").status_code == 404
+
+
+def test_a_model_tells_its_last_day_and_keeps_it(
+    live: Live, client: openai.OpenAI, tmp_path: Path
+) -> None:
+    name = tuned(live, client, tmp_path).fine_tuned_model or ""
+    for id_ in (BASE, name):
+        model = Model.model_validate(client.models.retrieve(id_).model_dump())
+        assert model.shutdown_date == "2099-01-14"
+    settings = settings_for(tmp_path / "other", shutdown_dates={BASE: date(2026, 1, 1)})
+    with running(settings) as closed:
+        reader = openai.OpenAI(base_url=f"{closed.url}/v1", api_key=closed.key, max_retries=0)
+        with reader, pytest.raises(openai.NotFoundError, match="was shut down on 2026-01-01"):
+            say(reader, BASE)
+
+
+def test_deleting_a_model_leaves_its_job(live: Live, client: openai.OpenAI, tmp_path: Path) -> None:
+    job = tuned(live, client, tmp_path)
+    assert client.models.delete(job.fine_tuned_model or "").deleted
+    assert client.fine_tuning.jobs.retrieve(job.id).fine_tuned_model == job.fine_tuned_model
