@@ -217,12 +217,29 @@ def cancel(
     json: JsonOption = False,
 ) -> None:
     """Cancel a job; what it wrote so far stays."""
-    with open_client(data, server) as client:
-        job = client.post(f"{_JOBS}/{job_id}/cancel")
-    if json:
-        print_json(job)
-    else:
-        tell(f"{job_id}: {job['status']}.")
+    _ask(job_id, "cancel", server, data, json)
+
+
+@app.command()
+def pause(
+    job_id: JobArgument,
+    server: ServerOption = None,
+    data: DataOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Pause a job at its next step; what it learned so far can be used meanwhile."""
+    _ask(job_id, "pause", server, data, json)
+
+
+@app.command()
+def resume(
+    job_id: JobArgument,
+    server: ServerOption = None,
+    data: DataOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Let a paused job go on from where it stood."""
+    _ask(job_id, "resume", server, data, json)
 
 
 @app.command()
@@ -257,6 +274,16 @@ def delete(
         print_json(gone)
     else:
         tell(f"{job_id} is deleted; models that came out of it stay.")
+
+
+def _ask(job_id: str, verb: str, server: str | None, data: Path | None, json: bool) -> None:
+    with open_client(data, server) as client:
+        job = client.post(f"{_JOBS}/{job_id}/{verb}")
+    if json:
+        print_json(job)
+    else:
+        wish = (job.get("afina") or {}).get("wish")
+        tell(f"{job_id}: {job['status']}{f', to {wish} at its next step' if wish else ''}.")
 
 
 def _follow(client: Client, job_id: str, as_json: bool) -> None:

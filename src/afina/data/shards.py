@@ -17,19 +17,21 @@ from array import array
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from afina.data.kinds import RowKind, chats_of, read_pair
 from afina.data.lines import LineReader, SourceLine
-from afina.data.rows import chat_of, quick_value, slow_value
+from afina.data.raw_text import pair_row
+from afina.data.rows import quick_value, slow_value
 from afina.data.shard_files import ShardFile, ShardWriter, replace_file, sha256_of
 from afina.domain.codec import decode, encode
 from afina.domain.runs import DataSpec
 from afina.errors import DataUnreadable, InvalidRequest
-from afina.text.renderer import Messages, Renderer, Tools
+from afina.text.renderer import Renderer, TokenRow
 
 STAGE_VERSION: Final = 1
 SHARD_TOKENS: Final = 4_000_000
@@ -49,6 +51,9 @@ class ShardOptions:
     max_row_tokens: int | None = None
     """Longer rows are refused by name (the check names them before)."""
     shard_tokens: int = SHARD_TOKENS
+    kind: RowKind = RowKind.CHAT
+    """What the file's rows are. A preference becomes two rows of shards, one behind the other: the
+    chat with the preferred answer, then the one with the other."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +104,7 @@ def build_shards(
 
 def _key(source: str, renderer: Renderer, options: ShardOptions) -> str:
     skipped = hashlib.sha256(options.skip_lines.tobytes() if options.skip_lines else b"")
-    parts = (
+    parts: tuple[str, ...] = (
         str(STAGE_VERSION),
         source,
         renderer.fingerprint,
@@ -107,6 +112,8 @@ def _key(source: str, renderer: Renderer, options: ShardOptions) -> str:
         str(options.max_row_tokens),
         str(options.shard_tokens),
     )
+    if options.kind is not RowKind.CHAT:
+        parts += (options.kind.value,)
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
 
@@ -164,11 +171,11 @@ class _Build:
             shards=tuple(ShardRecord(f.name, f.sha256, f.rows, f.tokens) for f in files),
         )
 
-    def _batches(self) -> Iterator[list[tuple[int, Messages, Tools]]]:
-        batch: list[tuple[int, Messages, Tools]] = []
+    def _batches(self) -> Iterator[list[tuple[int, Any]]]:
+        batch: list[tuple[int, Any]] = []
         size = 0
         for line in self._lines():
-            batch.append((line.number, *self._chat(line)))
+            batch.append((line.number, self._row(line)))
             size += line.size
             if len(batch) >= _BATCH_ROWS or size >= _BATCH_BYTES:
                 yield batch
@@ -187,29 +194,43 @@ class _Build:
                 continue
             yield line
 
-    def _chat(self, line: SourceLine) -> tuple[Messages, Tools]:
+    def _row(self, line: SourceLine) -> Any:
+        """The chats of a line, or its pair of raw texts."""
+        kind = self._options.kind
         try:
             if line.raw is None:
                 raise ValueError("the line is too long")
             value = quick_value(line.raw, _DEPTH)
-            messages, tools = chat_of(slow_value(line.raw) if value is msgspec.UNSET else value)
-            if not isinstance(messages, list):
+            row = slow_value(line.raw) if value is msgspec.UNSET else value
+            if kind is RowKind.PROMPT_COMPLETION:
+                return read_pair(row)
+            chats = chats_of(kind, row)
+            if not all(isinstance(messages, list) for messages, _ in chats):
                 raise TypeError("messages is no list")
-            return messages, tools
+            return chats
         except (ValueError, LookupError, TypeError, RecursionError):
-            raise _refused(line.number, "It is no chat.") from None
+            what = "chat" if kind is RowKind.CHAT else kind.value.replace("_", " ")
+            raise _refused(line.number, f"It is no {what}.") from None
 
-    def _write(self, batch: list[tuple[int, Messages, Tools]]) -> None:
-        results = self._renderer.training_rows((messages, tools) for _, messages, tools in batch)
-        for (line, _, _), rows in zip(batch, results, strict=True):
+    def _write(self, batch: list[tuple[int, Any]]) -> None:
+        if self._options.kind is RowKind.PROMPT_COMPLETION:
+            for line, pair in batch:
+                self._add(line, pair_row(pair, self._renderer))
+            return
+        lines = [line for line, chats in batch for _ in chats]
+        results = self._renderer.training_rows(chat for _, chats in batch for chat in chats)
+        for line, rows in zip(lines, results, strict=True):
             if isinstance(rows, InvalidRequest):
                 raise _refused(line, rows.message)
+            if self._options.kind is RowKind.PREFERENCE and len(rows) != 1:
+                raise _refused(line, "Its answers cannot be told from what stands before them.")
             for row in rows:
-                if len(row.ids) > self._limit:
-                    raise _refused(
-                        line, f"It has {len(row.ids)} tokens; {self._limit} can be read."
-                    )
-                self._writer.add(line, row)
+                self._add(line, row)
+
+    def _add(self, line: int, row: TokenRow) -> None:
+        if len(row.ids) > self._limit:
+            raise _refused(line, f"It has {len(row.ids)} tokens; {self._limit} can be read.")
+        self._writer.add(line, row)
 
 
 def _refused(line: int, why: str) -> InvalidRequest:

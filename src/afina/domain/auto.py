@@ -4,9 +4,12 @@ learning rate are ours, chosen by measurement (docs/decisions), and echoed in th
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Final
 
 from afina.domain.jobs import Hyperparameters
+from afina.domain.manifests import TuneKind
+from afina.domain.methods import DEFAULT_BETA
 
 TARGET_EPOCHS: Final = 3
 MIN_EXAMPLES_SEEN: Final = 100
@@ -21,6 +24,14 @@ MEASURED_WIDTH: Final = 576
 _UNKNOWN_WIDTH: Final = 4096
 _LARGEST_SCALED_BATCH: Final = 16
 LONGEST_WARMUP: Final = 100
+SHARE_OF_KIND: Final[Mapping[TuneKind, float]] = {
+    "lora": 1.0,
+    "dora": 1.0,
+    "blocks": 0.2,
+    "full": 0.1,
+}
+"""Weights of one's own move farther at a step than two small factors do."""
+SHARE_OF_PREFERENCES: Final = 0.2
 
 
 def auto_epochs(rows: int) -> int:
@@ -48,6 +59,11 @@ def base_learning_rate(hidden_size: int | None, batch_size: int) -> float:
     return float(f"{rate:.2g}")
 
 
+def rate_share(kind: TuneKind, method: str) -> float:
+    """How much of LoRA's rate another kind of tuning, or preferences, take."""
+    return SHARE_OF_KIND[kind] * (SHARE_OF_PREFERENCES if method == "dpo" else 1.0)
+
+
 def warmup_steps(steps: int) -> int:
     """A twentieth of the steps, at most 100."""
     return min(LONGEST_WARMUP, math.ceil(steps / 20))
@@ -58,7 +74,8 @@ def resolve(asked: Hyperparameters, rows: int) -> Hyperparameters:
     epochs = auto_epochs(rows) if asked.n_epochs == "auto" else asked.n_epochs
     batch = auto_batch_size(rows) if asked.batch_size == "auto" else asked.batch_size
     multiplier = asked.learning_rate_multiplier
-    return Hyperparameters(epochs, batch, 1.0 if multiplier == "auto" else multiplier)
+    beta = DEFAULT_BETA if asked.beta == "auto" else asked.beta
+    return Hyperparameters(epochs, batch, 1.0 if multiplier == "auto" else multiplier, beta)
 
 
 def total_steps(rows: int, batch_size: int, epochs: int) -> int:

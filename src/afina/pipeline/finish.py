@@ -9,13 +9,15 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Final, TypeVar
 
 import structlog
 
 from afina.domain.codec import encode
-from afina.domain.jobs import Job
+from afina.domain.jobs import Job, JobStatus
+from afina.domain.manifests import FILES_OF
 from afina.domain.runs import ParityRow, RunCheckpoint, RunPaths, RunResult, RunSpec
 from afina.errors import EngineFailed, Internal, Overloaded, Unavailable
 from afina.evaluation.parity import ParityReport, compare
@@ -29,7 +31,6 @@ from afina.serving.protocol import Score, Scored
 from afina.store import events, jobs
 
 T = TypeVar("T")
-ADAPTER_FILES: Final = ("adapter_config.json", "adapter_model.safetensors")
 ENGINE_PAUSE_S: Final = 0.5
 SAY_AFTER_S: Final = 30.0
 ENGINE_BREAKS: Final = 10
@@ -57,9 +58,10 @@ def finish_job(platform: Platform, lease: HeldLease, paths: RunPaths) -> None:
         raise Internal(f"{paths.result} is gone.")
     given = _Finish(platform, lease, paths, read_spec(paths), result)
     try:
-        if result.outcome != "succeeded":
+        if result.outcome == "cancelled":
             raise Cancelled(lease.job.id)
-        _patiently(given, lambda: _publish(given))
+        rests = result.outcome == "paused"
+        _patiently(given, lambda: _rest(given) if rests else _publish(given))
     except Cancelled:
         _patiently(given, lambda: publish.end_cancelled(platform, lease.job, result.trained_tokens))
 
@@ -67,6 +69,31 @@ def finish_job(platform: Platform, lease: HeldLease, paths: RunPaths) -> None:
 def _publish(given: _Finish) -> None:
     if not given.result.checkpoints:
         raise Internal("The run succeeded without a checkpoint.")
+    publication = _proven(given)
+    publish.publish_models(
+        given.platform,
+        given.job,
+        replace(
+            publication,
+            results_csv=results_csv(read_all_events(given.paths)),
+            row_losses_csv=_read(given.paths.row_losses),
+        ),
+    )
+    log.info("job.succeeded", job=given.job.id, steps=given.result.steps)
+
+
+def _rest(given: _Finish) -> None:
+    """The run is paused: what it learned so far answers to a name until it goes on."""
+    snapshot = _proven(given) if given.result.checkpoints else None
+    tokens = given.result.trained_tokens
+    job = publish.pause_job(given.platform, given.job, snapshot, tokens)
+    if job.status is not JobStatus.PAUSED:  # in the meantime its user wished to cancel it
+        raise Cancelled(given.job.id)
+    log.info("job.paused", job=given.job.id, steps=given.result.steps)
+
+
+def _proven(given: _Finish) -> publish.Publication:
+    """The run's tunes in the store, the last of them proven to be served as it was trained."""
     tunes = tuple(
         publish.PublishedTune(kept.step, _store(given, kept), kept.metrics)
         for kept in given.result.checkpoints
@@ -75,18 +102,17 @@ def _publish(given: _Finish) -> None:
     report = _prove(given, tunes[-1].manifest)
     report.check()
     given.lease.check()
-    publish.publish_models(
-        given.platform,
-        given.job,
-        publish.Publication(
-            tunes=tunes,
-            trained_tokens=given.result.trained_tokens,
-            template_sha256=given.spec.settings["template_sha256"],
-            results_csv=results_csv(read_all_events(given.paths)),
-            parity=encode(report),
-        ),
+    return publish.Publication(
+        tunes=tunes,
+        trained_tokens=given.result.trained_tokens,
+        template_sha256=given.spec.settings["template_sha256"],
+        parity=encode(report),
     )
-    log.info("job.succeeded", job=given.job.id, steps=given.result.steps)
+
+
+def _read(path: Path) -> bytes | None:
+    """A file of the run; None where an older trainer wrote none."""
+    return path.read_bytes() if path.exists() else None
 
 
 def _store(given: _Finish, kept: RunCheckpoint) -> str:
@@ -95,10 +121,12 @@ def _store(given: _Finish, kept: RunCheckpoint) -> str:
         template_sha256=given.spec.settings["template_sha256"],
         data_sha256=given.spec.training.sha256,
         settings=given.spec.settings,
+        kind=given.spec.tune.kind,
     )
     folder = given.paths.root / kept.directory
+    names = FILES_OF[given.spec.tune.kind]
     return publish.store_tune(
-        given.platform, given.job, facts, {name: folder / name for name in ADAPTER_FILES}
+        given.platform, given.job, facts, {name: folder / name for name in names}
     )
 
 

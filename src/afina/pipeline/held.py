@@ -35,6 +35,7 @@ class HeldLease:
     job: Job
     lost: threading.Event = field(default_factory=threading.Event)
     cancel: threading.Event = field(default_factory=threading.Event)
+    pause: threading.Event = field(default_factory=threading.Event)
 
     def check(self) -> None:
         """Raises LeaseLost or Cancelled; called between the pieces of a long stage."""
@@ -57,6 +58,7 @@ class LeaseKeeper:
     def hold(self, job: Job) -> HeldLease:
         """Begin to beat for a job that has just been claimed."""
         lease = HeldLease(job)
+        self._heed(lease, job.wish)
         with self._lock:
             self._held[job.id] = lease
         return lease
@@ -120,6 +122,8 @@ class LeaseKeeper:
     def _heed(self, lease: HeldLease, wish: Wish | None) -> None:
         if wish is Wish.CANCEL:
             lease.cancel.set()
+        elif wish is Wish.PAUSE:
+            lease.pause.set()
 
     def _lose(self, lease: HeldLease) -> None:
         lease.lost.set()

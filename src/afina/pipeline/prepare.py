@@ -21,8 +21,9 @@ from afina.data.personal.stage import scrub
 from afina.data.shards import ShardOptions, build_shards
 from afina.domain.files import StoredFile
 from afina.domain.jobs import Hyperparameters, JobError, JobStatus
+from afina.domain.manifests import Manifest
 from afina.domain.models import BaseModel
-from afina.domain.runs import DataSpec, RunPaths
+from afina.domain.runs import DataSpec, ParentSpec, RunPaths
 from afina.errors import InvalidRequest, QuotaExceeded
 from afina.pipeline.held import HeldLease
 from afina.pipeline.resolve import Resolution, resolve_run
@@ -158,7 +159,9 @@ class Preparation:
     def _tokenise(self, source: _Source, report: CheckReport, renderer: Renderer) -> DataSpec:
         limits = check_limits(self._platform, renderer, source.which, self._job.method)
         options = ShardOptions(
-            skip_lines=report.bad_lines or None, max_row_tokens=limits.max_row_tokens
+            skip_lines=report.bad_lines or None,
+            max_row_tokens=limits.max_row_tokens,
+            kind=report.kind,
         )
         shards = self._platform.settings.shards / source.file.sha256
         return build_shards(source.blob, renderer, shards, options, progress=self._progress)
@@ -174,6 +177,7 @@ class Preparation:
             end_tokens=renderer.end_tokens,
             context_tokens=renderer.context_tokens,
             template_sha256=renderer.template_sha256,
+            parent=self._parent(),
         )
         settings = self._platform.settings
         training = settings.training.model_copy(update={"precision": settings.precision})
@@ -194,6 +198,23 @@ class Preparation:
             check_training_budget(self._platform, caller, cost)
         except QuotaExceeded as error:
             raise JobRefused(JobError("exceeded_quota", error.one_line())) from None
+
+    def _parent(self) -> ParentSpec | None:
+        """The files of the tune that the job continues from, copied into the run's directory:
+        then nobody's deletion can take them away."""
+        sha256 = self._job.parent_manifest
+        if sha256 is None:
+            return None
+        blobs = self._platform.blobs
+        manifest = Manifest.from_bytes(blobs.read(sha256))
+        folder = self._paths.root / "parent"
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, file in manifest.files.items():
+            if not (folder / name).exists():
+                partial = folder / f".{name}"
+                shutil.copyfile(blobs.path(file), partial)
+                partial.replace(folder / name)
+        return ParentSpec(sha256, str(folder.absolute()), dict(manifest.files))
 
     def _leave(self, hyperparameters: Hyperparameters) -> None:
         said = self._writer.message("Files validated, moving job to queued state")

@@ -28,10 +28,13 @@ from afina.domain.runs import (
     DataSpec,
     LoraSpec,
     OptimizerSpec,
+    ParentSpec,
     ParityPrompt,
     Precision,
     RunSpec,
+    TuneSpec,
 )
+from afina.service.tuning import TUNE_KINDS
 from afina.settings import TrainingSettings
 
 PARITY_PROMPTS: Final = 8
@@ -51,25 +54,35 @@ class Resolution:
     end_tokens: tuple[int, ...]
     context_tokens: int
     template_sha256: str
+    parent: ParentSpec | None = None
+
+    @property
+    def units(self) -> int:
+        """What an epoch counts: rows, or pairs of them."""
+        rows = self.training.rows
+        return rows // 2 if self.job.method == "dpo" else rows
 
 
 def resolve_run(given: Resolution, settings: TrainingSettings) -> tuple[RunSpec, Hyperparameters]:
     """The run of a job, and its hyperparameters as numbers to echo."""
-    numbers = auto.resolve(given.job.hyperparameters, given.training.rows)
+    numbers = auto.resolve(given.job.hyperparameters, given.units)
     epochs, batch = int(numbers.n_epochs), int(numbers.batch_size)
     multiplier = float(numbers.learning_rate_multiplier)
-    steps = auto.total_steps(given.training.rows, batch, epochs)
+    steps = auto.total_steps(given.units, batch, epochs)
+    extension = given.job.extension
+    tune = tune_for(extension.tuning)
+    rate = base_rate_for(given.base, batch) * auto.rate_share(tune.kind, given.job.method)
     spec = RunSpec(
         format=1,
         job_id=given.job.id,
         base=BaseSpec(given.base.id, given.base.path, given.base.sha256),
-        lora=lora_for(given.job.extension.tuning, given.base),
+        lora=lora_for(extension.tuning, given.base),
         training=given.training,
         validation=given.validation,
         epochs=epochs,
         batch_size=batch,
         optimizer=OptimizerSpec(
-            learning_rate=base_rate_for(given.base, batch) * multiplier,
+            learning_rate=rate * multiplier,
             warmup_steps=auto.warmup_steps(steps),
             total_steps=steps,
         ),
@@ -81,6 +94,12 @@ def resolve_run(given: Resolution, settings: TrainingSettings) -> tuple[RunSpec,
         resume_interval_s=settings.resume_interval_s,
         parity_prompts=parity_prompts(given),
         parity_new_tokens=PARITY_NEW_TOKENS,
+        tune=tune,
+        method="dpo" if given.job.method == "dpo" else "supervised",
+        beta=float(numbers.beta or 0),
+        parent=given.parent,
+        early_stopping=extension.early_stopping,
+        best_checkpoint=extension.best_checkpoint,
         settings={
             "method": given.job.method,
             "n_epochs": str(epochs),
@@ -88,6 +107,7 @@ def resolve_run(given: Resolution, settings: TrainingSettings) -> tuple[RunSpec,
             "learning_rate_multiplier": f"{multiplier:g}",
             "seed": str(given.job.seed),
             "template_sha256": given.template_sha256,
+            **settings_of(tune, numbers),
         },
     )
     return spec, numbers
@@ -98,7 +118,25 @@ def capacities_for(given: Resolution) -> tuple[int, ...]:
     longest = given.training.longest_row
     if given.validation is not None:
         longest = max(longest, given.validation.longest_row)
-    return bin_capacities(longest)
+    return bin_capacities(2 * longest if given.job.method == "dpo" else longest)
+
+
+def tune_for(tuning: Tuning) -> TuneSpec:
+    """What a settled tuning changes in the network."""
+    return TuneSpec(
+        kind=TUNE_KINDS[tuning.kind],
+        layers=tuning.layers or 0,
+        norm_and_head=bool(tuning.norm_and_head),
+    )
+
+
+def settings_of(tune: TuneSpec, numbers: Hyperparameters) -> dict[str, str]:
+    """What the manifest says besides; a job that continues reads it again."""
+    said = {} if numbers.beta is None else {"beta": f"{numbers.beta:g}"}
+    if tune.kind == "blocks":
+        head = "true" if tune.norm_and_head else "false"
+        said |= {"layers": str(tune.layers), "norm_and_head": head}
+    return said
 
 
 def lora_for(tuning: Tuning, base: BaseModel) -> LoraSpec:

@@ -53,6 +53,7 @@ class TrainingRun:
         self._finishing: threading.Thread | None = None
         self._due = 0.0
         self._wished_at: float | None = None
+        self._pause_passed_on = False
         self._leaving_since: float | None = None
         self.is_over = False
         """Set when the lane has nothing more to do for the job."""
@@ -104,7 +105,14 @@ class TrainingRun:
         """From what the run directory says: the first trainer, the next one, or the finish."""
         if self._spec is None:
             self._spec = read_spec(self._paths)
-        if read_result(self._paths) is not None:
+        result = read_result(self._paths)
+        if result is not None and result.outcome == "paused" and not self._lease.pause.is_set():
+            self._paths.result.unlink()
+            result = None
+        if result is None and self._lease.pause.is_set() and self.job.status is JobStatus.QUEUED:
+            self._rest()
+            return
+        if result is not None:
             self._mark_running()
             self._ingest_rest()
             self._begin_finish()
@@ -121,6 +129,7 @@ class TrainingRun:
         end_other_trainer(self._paths)
         self._mark_running()
         write_wish(self._paths, None)
+        self._pause_passed_on = False
         attempt = exits.next_attempt(self._paths)
         try:
             self._trainer = start_trainer(self._paths, attempt, spec.threads, self._command)
@@ -157,6 +166,14 @@ class TrainingRun:
             self._judge(trainer.attempt, code, self._follower.last)
         elif self._lease.cancel.is_set():
             self._pass_on_cancel(trainer, self._follower)
+        elif self._lease.pause.is_set() and not self._pause_passed_on:
+            self._pause_passed_on = True
+            write_wish(self._paths, Wish.PAUSE)
+
+    def _rest(self) -> None:
+        """Paused before a trainer was started for it."""
+        publish.pause_job(self._platform, self.job, None, self.job.trained_tokens or 0)
+        self.is_over = True
 
     def _judge(self, attempt: int, code: int, last: RunEvent | None) -> None:
         verdict = exits.judge_exit(code, read_result(self._paths) is not None, last)

@@ -25,6 +25,25 @@ _METRICS: Final = (
     "valid_mean_token_accuracy",
     "full_valid_loss",
     "full_valid_mean_token_accuracy",
+    *(
+        f"{when}_{name}"
+        for when in ("train", "valid", "full_valid")
+        for name in ("reward_accuracy", "reward_margin", "chosen_reward", "rejected_reward")
+    ),
+)
+_COLUMNS: Final = (
+    ("train_loss", ("train_loss",)),
+    ("train_accuracy", ("train_mean_token_accuracy",)),
+    ("valid_loss", ("full_valid_loss", "valid_loss")),
+    ("valid_mean_token_accuracy", ("full_valid_mean_token_accuracy", "valid_mean_token_accuracy")),
+)
+_PAIR_COLUMNS: Final = (
+    ("train_loss", ("train_loss",)),
+    ("train_reward_accuracy", ("train_reward_accuracy",)),
+    ("train_reward_margin", ("train_reward_margin",)),
+    ("valid_loss", ("full_valid_loss", "valid_loss")),
+    ("valid_reward_accuracy", ("full_valid_reward_accuracy", "valid_reward_accuracy")),
+    ("valid_reward_margin", ("full_valid_reward_margin", "valid_reward_margin")),
 )
 _WARNINGS_FROM: Final = 1_000_000_000
 """Above every step: warnings are numbered by what they say, so each is said once a job."""
@@ -93,17 +112,15 @@ class EventWriter:
 
 
 def results_csv(events: Iterable[RunEvent]) -> bytes:
-    """The job's results file: a row a step, five decimals, blank where nothing was measured."""
+    """The job's results file: a row a step, five decimals, blank where nothing was measured. A run
+    on pairs has rewards where others have the accuracy of tokens."""
     rows = {int(event.data["step"]): event.data for event in events if event.kind == "step"}
-    lines = ["step,train_loss,train_accuracy,valid_loss,valid_mean_token_accuracy"]
+    of_pairs = any("train_reward_margin" in data for data in rows.values())
+    columns = _PAIR_COLUMNS if of_pairs else _COLUMNS
+    lines = [",".join(("step", *(title for title, _ in columns)))]
     for step, data in sorted(rows.items()):
         cells = [str(step)]
-        for names in (
-            ("train_loss",),
-            ("train_mean_token_accuracy",),
-            ("full_valid_loss", "valid_loss"),
-            ("full_valid_mean_token_accuracy", "valid_mean_token_accuracy"),
-        ):
+        for _, names in columns:
             values = [data[name] for name in names if data.get(name) is not None]
             cells.append(f"{values[0]:.5f}" if values else "")
         lines.append(",".join(cells))

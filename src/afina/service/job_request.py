@@ -21,7 +21,7 @@ MAX_PAIRS: Final = 16
 MAX_PAIR_KEY: Final = 64
 MAX_PAIR_VALUE: Final = 512
 MAX_BETA: Final = 2
-METHODS: Final = ("supervised",)
+METHODS: Final = ("supervised", "dpo")
 """The methods that are offered."""
 
 

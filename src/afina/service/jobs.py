@@ -12,7 +12,7 @@ from afina.domain.jobs import Job, JobCheckpoint, JobStatus, Wish
 from afina.domain.models import is_tuned_name
 from afina.domain.pages import Page
 from afina.errors import Conflict, InvalidRequest, NotFound
-from afina.service import bases, run_folders, webhooks
+from afina.service import bases, run_folders, usage, webhooks
 from afina.service.files import check_limit, drop_file, find_file, remove_traces
 from afina.service.job_request import JobRequest, check_metadata, check_request
 from afina.service.once import Idempotency, answered_before, keep_answer, slot_of
@@ -32,9 +32,12 @@ __all__ = [
     "list_checkpoints",
     "list_events",
     "list_jobs",
+    "pause_job",
+    "resume_job",
 ]
 MAX_LIST: Final = 1000
 CANCELLED_TEXT: Final = "The job was cancelled"
+PAUSED_TEXT: Final = "The job was paused"
 _OVER: Final = {
     JobStatus.SUCCEEDED: "has succeeded already",
     JobStatus.FAILED: "has failed already",
@@ -102,10 +105,54 @@ def cancel_job(platform: Platform, caller: Caller, job_id: str) -> Job:
                 events.add_events(tx, job_id, [event(platform, job_id, text)])
             return jobs.wish_for(tx, job_id, Wish.CANCEL)
         events.add_events(tx, job_id, [event(platform, job_id, CANCELLED_TEXT)])
+        if cancelled.trained_tokens:  # it was paused: the work done is billed
+            usage.record_training(platform, tx, cancelled, job.model, cancelled.trained_tokens)
         held = references.drop_references(tx, Holder("job", job_id))
         webhooks.emit(platform, tx, job.project_id, "fine_tuning.job.cancelled", job_id)
     references.remove_blobs(platform.database, platform.blobs, held)
     return cancelled
+
+
+def pause_job(platform: Platform, caller: Caller, job_id: str) -> Job:
+    """Pauses at once, or leaves the wish where a worker holds the job: it is obeyed at the next
+    step, or as soon as the files are validated. Raises NotFound, and InvalidRequest for a job that
+    is over, paused, or about to be cancelled."""
+    with platform.database.write() as tx:
+        job = _find(tx, caller, job_id)
+        reason = _OVER.get(job.status)
+        if job.status is JobStatus.PAUSED:
+            reason = "is paused already"
+        elif job.wish is Wish.CANCEL:
+            reason = "is being cancelled"
+        if reason is not None:
+            raise InvalidRequest(
+                f"The job {job_id} {reason} and cannot be paused.", code="invalid_value"
+            )
+        paused = jobs.pause_unheld(tx, job_id, platform.clock.now())
+        if paused is not None:
+            events.add_events(tx, job_id, [event(platform, job_id, PAUSED_TEXT)])
+            return paused
+        if job.wish is not Wish.PAUSE:
+            text = "Pause requested; the job stops at its next step"
+            events.add_events(tx, job_id, [event(platform, job_id, text)])
+        return jobs.wish_for(tx, job_id, Wish.PAUSE)
+
+
+def resume_job(platform: Platform, caller: Caller, job_id: str) -> Job:
+    """Queues a paused job again; it goes on from where it stood. Raises NotFound, and
+    InvalidRequest for a job that is not paused."""
+    with platform.database.write() as tx:
+        job = _find(tx, caller, job_id)
+        queued = jobs.requeue_paused(tx, job_id)
+        if queued is None:
+            about = ", and about to pause" if job.wish is Wish.PAUSE else ""
+            raise InvalidRequest(
+                f"The job {job_id} is {job.status.value}{about}; only a paused job can be resumed.",
+                code="invalid_value",
+            )
+        text = "The job was resumed, moving job to queued state"
+        events.add_events(tx, job_id, [event(platform, job_id, text)])
+    return queued
 
 
 def delete_job(platform: Platform, caller: Caller, job_id: str) -> None:

@@ -17,15 +17,15 @@ from afina.domain.accounts import Caller
 from afina.domain.codec import encode
 from afina.domain.events import JobEvent
 from afina.domain.files import Purpose, StoredFile
-from afina.domain.jobs import Job, JobCheckpoint, JobError, JobStatus
-from afina.domain.manifests import Manifest
+from afina.domain.jobs import Job, JobCheckpoint, JobError, JobStatus, Wish
+from afina.domain.manifests import Manifest, TuneKind
 from afina.domain.models import TunedModel, tuned_name
 from afina.errors import IllegalTransition, Internal
 from afina.service import usage, webhooks
 from afina.service.files import add_file
-from afina.service.jobs import CANCELLED_TEXT, event
+from afina.service.jobs import CANCELLED_TEXT, PAUSED_TEXT, event
 from afina.service.platform import Platform
-from afina.store import checkpoints, events, jobs, models, references
+from afina.store import checkpoints, events, jobs, leases, models, references
 from afina.store.blobs import StagedBlob
 from afina.store.database import Tx
 from afina.store.references import Holder
@@ -39,6 +39,7 @@ class TuneFacts:
     template_sha256: str
     data_sha256: str
     settings: Mapping[str, str] = field(default_factory=dict)
+    kind: TuneKind = "lora"
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,7 @@ class Publication:
     template_sha256: str
     results_csv: bytes | None = None
     parity: Mapping[str, Any] | None = None
+    row_losses_csv: bytes | None = None
 
 
 def store_tune(platform: Platform, job: Job, facts: TuneFacts, files: Mapping[str, Path]) -> str:
@@ -70,12 +72,13 @@ def store_tune(platform: Platform, job: Job, facts: TuneFacts, files: Mapping[st
         for name, path in files.items():
             staged[name] = platform.blobs.stage_file(path)
         manifest = Manifest(
-            kind="lora",
+            kind=facts.kind,
             base_id=job.model,
             base_sha256=facts.base_sha256,
             files={name: blob.sha256 for name, blob in sorted(staged.items())},
             template_sha256=facts.template_sha256,
             data_sha256=facts.data_sha256,
+            parent=job.parent_manifest,
             settings=dict(facts.settings),
         )
         staged[""] = platform.blobs.stage([manifest.to_bytes()])
@@ -95,17 +98,38 @@ def publish_models(platform: Platform, job: Job, publication: Publication) -> Jo
     fence of the worker. Raises StaleFence, IllegalTransition."""
     if not publication.tunes:
         raise Internal(f"The job {job.id} ended well but left no checkpoint.")
-    raw = publication.results_csv
-    staged = None if raw is None else platform.blobs.stage([raw])
+    staged = _stage_results(platform, publication)
     try:
         with platform.database.write() as tx:
             _require_running(tx, job)
             done = _Publishing(platform, tx, job, jobs.caller_of(tx, job.id))
             published = done.run(publication, staged)
     finally:
-        if staged is not None:
-            platform.blobs.discard(staged)
+        for blob in staged.values():
+            platform.blobs.discard(blob)
     return published
+
+
+def pause_job(platform: Platform, job: Job, snapshot: Publication | None, tokens: int) -> Job:
+    """Lets a job rest until its user resumes it. `snapshot` is the model as it stands, which
+    answers to a name at once; None where no step was done. The lease ends. Changes nothing where
+    nobody wishes a pause any more. Raises StaleFence, IllegalTransition."""
+    with platform.database.write() as tx:
+        jobs.require_fence(tx, job.id, job.fence)
+        standing = jobs.get_job(tx, job.id)
+        if standing is None or standing.wish is not Wish.PAUSE:
+            return job
+        done = _Publishing(platform, tx, job, jobs.caller_of(tx, job.id))
+        return done.rest(snapshot, tokens)
+
+
+def _stage_results(platform: Platform, publication: Publication) -> dict[str, StagedBlob]:
+    """The result files by name, in the order in which the job lists them."""
+    contents = {
+        "step_metrics.csv": publication.results_csv,
+        "row_losses.csv": publication.row_losses_csv,
+    }
+    return {name: platform.blobs.stage([raw]) for name, raw in contents.items() if raw is not None}
 
 
 def fail_job(platform: Platform, job: Job, error: JobError) -> Job:
@@ -158,7 +182,30 @@ class _Publishing:
     job: Job
     caller: Caller
 
-    def run(self, publication: Publication, results: StagedBlob | None) -> Job:
+    def rest(self, snapshot: Publication | None, tokens: int) -> Job:
+        """The job becomes paused."""
+        text = PAUSED_TEXT
+        for tune in snapshot.tunes if snapshot is not None else ():
+            name = self._add_model(tune, snapshot, step=tune.step)  # type: ignore[arg-type]
+            text = f"{PAUSED_TEXT} at step {tune.step} with Snapshot ID: {name}"
+        said = [event(self.platform, self.job.id, text)]
+        events.append_events(self.tx, self.job.id, self.job.fence, said)
+        jobs.move_job(
+            self.tx,
+            self.job.id,
+            self.job.fence,
+            JobStatus.PAUSED,
+            stage="paused",
+            trained_tokens=tokens or None,
+            estimated_finish=None,
+        )
+        jobs.wish_for(self.tx, self.job.id, None)
+        leases.release(self.tx, self.job.id, self.job.fence)
+        rested = jobs.get_job(self.tx, self.job.id)
+        assert rested is not None
+        return rested
+
+    def run(self, publication: Publication, results: Mapping[str, StagedBlob]) -> Job:
         *earlier, final = publication.tunes
         said: list[JobEvent] = []
         for tune in earlier:
@@ -171,7 +218,7 @@ class _Publishing:
             "The job has successfully completed",
         ):
             said.append(event(self.platform, self.job.id, text))
-        files = () if results is None else (self._add_results(results),)
+        files = tuple(self._add_results(name, staged) for name, staged in results.items())
         tokens = publication.trained_tokens
         usage.record_training(self.platform, self.tx, self.job, name, tokens)
         events.append_events(self.tx, self.job.id, self.job.fence, said)
@@ -204,7 +251,7 @@ class _Publishing:
             created_at=now,
             job_id=self.job.id,
             step=step,
-            parity=encode(publication.parity) if step is None else None,
+            parity=encode(publication.parity) if tune is publication.tunes[-1] else None,
             template_sha256=publication.template_sha256,
         )
         models.insert_model(self.tx, model, self.caller, self.platform.clock.now())
@@ -232,11 +279,11 @@ class _Publishing:
             if not models.name_is_taken(self.tx, name):
                 return name
 
-    def _add_results(self, staged: StagedBlob) -> str:
+    def _add_results(self, filename: str, staged: StagedBlob) -> str:
         file = StoredFile(
             id=self.platform.ids.new(ids.FILE),
             project_id=self.job.project_id,
-            filename="step_metrics.csv",
+            filename=filename,
             purpose=Purpose.FINE_TUNE_RESULTS,
             bytes=staged.size_bytes,
             sha256=staged.sha256,

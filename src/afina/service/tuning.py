@@ -31,7 +31,6 @@ TUNE_KINDS: Final[Mapping[TuningKind, TuneKind]] = {
 }
 _TUNING_KINDS: Final[Mapping[TuneKind, TuningKind]] = {v: k for k, v in TUNE_KINDS.items()}
 _PARAM: Final = "afina.tuning"
-CONTINUING: bool = False
 
 
 @dataclass(frozen=True)
@@ -46,12 +45,6 @@ class Parent:
 
 def find_parent(platform: Platform, caller: Caller, name: str) -> Parent:
     """The tuned model or checkpoint of that name. Raises ModelNotFound, BaseRefused."""
-    if not CONTINUING:
-        raise UnsupportedField(
-            "Tuning a model that is tuned already is not supported here yet.",
-            param="model",
-            remedy="Name its base model, with all the examples in one training file.",
-        )
     resolved = models.resolve_model(platform, caller, name)
     assert resolved.tuned is not None
     manifest = Manifest.from_bytes(platform.blobs.read(resolved.tuned.manifest))
@@ -98,8 +91,6 @@ def settle(
             remedy=f"Use {' or '.join(k for k, v in TUNE_KINDS.items() if v in SERVED)}.",
         )
     for name in ("early_stopping", "best_checkpoint"):
-        if getattr(asked, name) and has_validation:
-            raise UnsupportedField(f"'afina.{name}' is not offered yet.", param=f"afina.{name}")
         if getattr(asked, name) and not has_validation:
             raise InvalidRequest(
                 f"'afina.{name}' goes by the validation loss, and the job has no validation_file.",

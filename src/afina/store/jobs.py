@@ -197,6 +197,29 @@ def cancel_unheld(tx: Tx, job_id: str, now: float) -> Job | None:
     return None if row is None else job_of(row)
 
 
+def pause_unheld(tx: Tx, job_id: str, now: float) -> Job | None:
+    """Pauses a queued job that no worker holds; None if one does, or if it is not queued."""
+    held = and_(JOBS.c.lease_owner.is_not(None), JOBS.c.lease_expires_at > now)
+    row = tx.execute(
+        update(JOBS)
+        .where(JOBS.c.id == job_id, JOBS.c.status == JobStatus.QUEUED.value, ~held)
+        .values(status=JobStatus.PAUSED.value, stage="paused", fence=JOBS.c.fence + 1, **_NO_LEASE)
+        .returning(JOBS)
+    ).one_or_none()
+    return None if row is None else job_of(row)
+
+
+def requeue_paused(tx: Tx, job_id: str) -> Job | None:
+    """Queues a paused job again; None if it is not paused."""
+    row = tx.execute(
+        update(JOBS)
+        .where(JOBS.c.id == job_id, JOBS.c.status == JobStatus.PAUSED.value)
+        .values(status=JobStatus.QUEUED.value, stage="queued", wish=None)
+        .returning(JOBS)
+    ).one_or_none()
+    return None if row is None else job_of(row)
+
+
 def delete_job_row(tx: Tx, job_id: str) -> None:
     """Removes the job with its labels, events, offsets and checkpoints."""
     tx.execute(delete(JOBS).where(JOBS.c.id == job_id))

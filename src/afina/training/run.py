@@ -7,6 +7,7 @@ it had never been stopped.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import resource
 import shutil
@@ -23,7 +24,7 @@ from afina.domain.clock import SYSTEM_CLOCK, Clock
 from afina.domain.codec import decode
 from afina.domain.jobs import Wish
 from afina.domain.methods import EarlyStopping
-from afina.domain.runs import ParityRow, RunCheckpoint, RunPaths, RunResult, RunSpec
+from afina.domain.runs import ParentSpec, ParityRow, RunCheckpoint, RunPaths, RunResult, RunSpec
 from afina.errors import TrainingFailed
 from afina.model.folder import read_record
 from afina.training.bins import Rows
@@ -105,6 +106,17 @@ def _check_base(spec: RunSpec) -> None:
         )
 
 
+def _check_files(parent: ParentSpec) -> None:
+    """Raises TrainingFailed if the files to go on from are not those of their manifest."""
+    for name, sha256 in parent.files.items():
+        with (Path(parent.path) / name).open("rb") as file:
+            if hashlib.file_digest(file, "sha256").hexdigest() != sha256:
+                raise TrainingFailed(
+                    f"The file {name} of the model that the job continues from is damaged.",
+                    remedy="Create the job again.",
+                )
+
+
 def _standing_result(paths: RunPaths) -> RunResult | None:
     """A result that is final; one that says `paused` makes way when nobody wishes a pause."""
     try:
@@ -139,6 +151,7 @@ class _Run:
         _check_base(spec)
         self.network = build_network(spec)
         if spec.parent is not None:
+            _check_files(spec.parent)
             self.network.load_files(Path(spec.parent.path), into_masters=True)
         self.optimizer = AdamW(spec.optimizer, self.network.adapter.masters)
         self.units = spec.units(len(self.shards))
@@ -263,6 +276,8 @@ class _Run:
     def _step(self, step: int) -> None:
         self.hooks.at("step", step)
         result = self.stepper.take(step, lambda: self.stop.asked)
+        for message in result.warnings:
+            self.events.append("warning", {"code": "memory", "message": message})
         metrics = self._metrics(step, result)
         self.row_losses.note(self.stepper.epoch_of(step), result.row_losses)
         self.state = replace(

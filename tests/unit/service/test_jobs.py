@@ -31,7 +31,6 @@ from afina.errors import (
     ModelNotTunable,
     NotFound,
     StaleFence,
-    UnsupportedField,
 )
 from afina.service import jobs as service
 from afina.service.files import delete_file, get_file, upload_file
@@ -102,9 +101,11 @@ def test_a_model_that_cannot_be_tuned_is_refused_with_those_that_can(
     assert ("no chat template" in caught.value.message) is (name == "refused-base")
 
 
-def test_tuning_a_tuned_model_is_refused_by_name(platform: Platform, caller: Caller) -> None:
+def test_going_on_from_a_model_that_is_not_there_is_refused_by_name(
+    platform: Platform, caller: Caller
+) -> None:
     request = JobRequest(f"ft:{BASE}:local::abcdefgh", upload(platform, caller).id)
-    with pytest.raises(UnsupportedField) as caught:
+    with pytest.raises(NotFound) as caught:
         create_job(platform, caller, request)
     assert caught.value.param == "model"
 
@@ -118,7 +119,8 @@ def test_tuning_a_tuned_model_is_refused_by_name(platform: Platform, caller: Cal
         ({"suffix": "a:b"}, "suffix"),
         ({"seed": -1}, "seed"),
         ({"seed": 2**31}, "seed"),
-        ({"method": "dpo"}, "method.type"),
+        ({"method": "reinforcement"}, "method.type"),
+        ({"hyperparameters": Hyperparameters(beta=2.1)}, "hyperparameters.beta"),
         ({"hyperparameters": Hyperparameters(n_epochs=0)}, "hyperparameters.n_epochs"),
         ({"hyperparameters": Hyperparameters(n_epochs=51)}, "hyperparameters.n_epochs"),
         ({"hyperparameters": Hyperparameters(batch_size=257)}, "hyperparameters.batch_size"),

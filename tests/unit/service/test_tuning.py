@@ -3,21 +3,34 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.platforms import BASE, start_job
+from tests.platforms import BASE, run_to_running, start_job, upload
 
 from afina.api.job_extension import JobExtension
 from afina.api.requests import JobCreate, job_request
 from afina.domain.accounts import Caller
+from afina.domain.jobs import Job, JobStatus, Wish
 from afina.domain.manifests import TuneKind
 from afina.domain.methods import EarlyStopping, Extension, GateWish, Tuning
 from afina.errors import InvalidRequest, UnsupportedField
+from afina.service import jobs as service
 from afina.service import tuning
-from afina.service.jobs import get_job
+from afina.service.jobs import JobRequest, get_job
+from afina.service.models import delete_model, get_model
 from afina.service.platform import Platform
+from afina.service.publish import (
+    Publication,
+    PublishedTune,
+    TuneFacts,
+    publish_models,
+    store_tune,
+)
+from afina.service.publish import pause_job as publish_pause
 from afina.service.refusals import parse
+from afina.service.usage import list_ledger
 
 EVERY: frozenset[TuneKind] = frozenset({"lora", "dora", "blocks", "full"})
 
@@ -112,3 +125,65 @@ def test_what_the_gate_is_asked_for_is_kept_with_the_job(
     asked = {"gate": {"policy": "hold", "suite": "full"}}
     job = start_job(platform, caller, extension=parse(JobExtension, asked).value())
     assert get_job(platform, caller, job.id).extension.gate == GateWish("hold", "full")
+
+
+def write_adapter(folder: Path, rank: int) -> dict[str, Path]:
+    folder.mkdir()
+    config = {"r": rank, "lora_alpha": 2 * rank, "target_modules": ["q_proj", "v_proj"]}
+    (folder / "adapter_config.json").write_text(json.dumps(config))
+    (folder / "adapter_model.safetensors").write_text("weights")
+    return {path.name: path for path in folder.iterdir()}
+
+
+def tuned_model(platform: Platform, caller: Caller, folder: Path) -> Job:
+    """A model of rank 4 on two modules."""
+    start_job(platform, caller)
+    job = run_to_running(platform)
+    base = platform.settings.models / BASE / "afina.json"
+    facts = TuneFacts(json.loads(base.read_text())["sha256"], "c" * 64, "d" * 64)
+    manifest = store_tune(platform, job, facts, write_adapter(folder, 4))
+    publication = Publication((PublishedTune(5, manifest),), 10, "c" * 64)
+    return publish_models(platform, job, publication)
+
+
+def test_a_job_goes_on_from_a_tuned_model_with_its_rank_and_targets(
+    platform: Platform, caller: Caller, tmp_path: Path
+) -> None:
+    name = tuned_model(platform, caller, tmp_path / "adapter").fine_tuned_model
+    assert name is not None
+    file = upload(platform, caller).id
+    job = service.create_job(platform, caller, JobRequest(name, file))
+    assert (job.model, job.parent) == (BASE, name)
+    tuned = job.extension.tuning
+    assert (tuned.rank, tuned.alpha, tuned.target_modules) == (4, 8.0, ("q_proj", "v_proj"))
+    wider = JobRequest(name, file, extension=Extension(Tuning(rank=8)))
+    with pytest.raises(InvalidRequest, match="rank 4") as refused:
+        service.create_job(platform, caller, wider)
+    assert refused.value.param == "afina.tuning.rank"
+    delete_model(platform, caller, name)
+    assert job.parent_manifest is not None
+    assert platform.blobs.read(job.parent_manifest)
+
+
+def test_a_paused_job_rests_until_it_is_resumed_and_its_work_is_billed_when_it_is_cancelled(
+    platform: Platform, caller: Caller, tmp_path: Path
+) -> None:
+    queued = start_job(platform, caller)
+    job = run_to_running(platform)
+    wished = service.pause_job(platform, caller, job.id)
+    assert (wished.status, wished.wish) == (JobStatus.RUNNING, Wish.PAUSE)
+    facts = TuneFacts("b" * 64, "c" * 64, "d" * 64)
+    manifest = store_tune(platform, job, facts, write_adapter(tmp_path / "snapshot", 4))
+    snapshot = Publication((PublishedTune(7, manifest),), 70, "c" * 64)
+    paused = publish_pause(platform, job, snapshot, 70)
+    assert (paused.id, paused.status, paused.wish) == (queued.id, JobStatus.PAUSED, None)
+    said = service.list_events(platform, caller, job.id).data[0].message
+    assert get_model(platform, caller, said.split("Snapshot ID: ")[1])
+    with pytest.raises(InvalidRequest, match="paused already"):
+        service.pause_job(platform, caller, job.id)
+    assert service.resume_job(platform, caller, job.id).status is JobStatus.QUEUED
+    with pytest.raises(InvalidRequest, match="queued"):
+        service.resume_job(platform, caller, job.id)
+    assert service.pause_job(platform, caller, job.id).status is JobStatus.PAUSED
+    assert service.cancel_job(platform, caller, job.id).status is JobStatus.CANCELLED
+    assert list_ledger(platform, caller).data[0].trained_tokens == 70

@@ -96,6 +96,33 @@ async def cancel(call: Caller_, job_id: str) -> Response:
     return answer(job_object(job, call.caller))
 
 
+@router.post(
+    "/{job_id}/pause",
+    summary="Pause a job",
+    responses={200: {"model": JobObject}},
+    dependencies=[_NO_QUERY],
+)
+async def pause(call: Caller_, job_id: str) -> Response:
+    """A queued job rests at once, a running one at its next step, with a model of what it learned
+    so far that can be used meanwhile."""
+    no_body_expected(await read_body(call.request, call.parts.settings.max_body_bytes))
+    job = await to_thread.run_sync(jobs.pause_job, call.platform, call.caller, job_id)
+    return answer(job_object(job, call.caller))
+
+
+@router.post(
+    "/{job_id}/resume",
+    summary="Resume a paused job",
+    responses={200: {"model": JobObject}},
+    dependencies=[_NO_QUERY],
+)
+async def resume(call: Caller_, job_id: str) -> Response:
+    """The job is queued again and goes on from where it stood."""
+    no_body_expected(await read_body(call.request, call.parts.settings.max_body_bytes))
+    job = await to_thread.run_sync(jobs.resume_job, call.platform, call.caller, job_id)
+    return answer(job_object(job, call.caller))
+
+
 @router.get(
     "/{job_id}/events",
     summary="List a job's events",
