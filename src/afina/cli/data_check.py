@@ -14,6 +14,8 @@ from afina.cli.terminal import in_bytes, in_count, print_facts, print_json, tell
 
 if TYPE_CHECKING:
     from afina.data.check import CheckReport
+    from afina.data.content.survey import ContentReport
+    from afina.domain.findings import Finding
     from afina.domain.models import BaseModel
     from afina.settings import Settings
 
@@ -56,6 +58,19 @@ def check(
     validation: Annotated[
         bool, typer.Option("--validation", help="A validation file may have fewer rows.")
     ] = False,
+    against: Annotated[
+        Path | None,
+        typer.Option(
+            "--validation-file",
+            exists=True,
+            dir_okay=False,
+            metavar="JSONL",
+            help="A job's validation file, to find rows of it that the training file has too.",
+        ),
+    ] = None,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Only look at each row alone: no copies, no languages.")
+    ] = False,
     show_all: Annotated[bool, typer.Option("--all", help="Show every finding.")] = False,
     data: DataOption = None,
     json: JsonOption = False,
@@ -74,6 +89,7 @@ def check(
     mended = fix_file(path, fix) if fix is not None else None
     path = fix or path
     report = checked(settings, path, base, validation, method)
+    content = None if quick else surveyed(path, against, method)
     cleaned = write_clean(path, report, clean) if clean is not None else None
     if json:
         from afina.domain.codec import encode
@@ -82,12 +98,13 @@ def check(
         shown["model"] = base.id if base else None
         extra = {"clean": encode(cleaned)} if cleaned else {}
         extra |= {"fix": encode(mended)} if mended else {}
+        extra |= {"content": encode(content)} if content else {}
         print_json(shown | extra)
     else:
         if mended is not None:
             changes = ", ".join(f"{count} {rule}" for rule, count in mended.changes.items())
             print(f"{fix}: mended {changes or 'nothing'}; the rest is about the new file.\n")
-        _show_report(report, base, show_all)
+        _show_report(report, content, base, show_all)
         if cleaned is not None:
             print(
                 f"{clean}: {in_count(cleaned.rows_out)} rows written, "
@@ -127,16 +144,31 @@ def checked(
         return check_file(path, limits, renderer, progress)
 
 
-def _show_report(report: CheckReport, base: BaseModel | None, show_all: bool) -> None:
-    shown = report.findings if show_all else report.findings[:_SHOWN]
+def surveyed(path: Path, against: Path | None, method: str | None) -> ContentReport:
+    """What rows of a file, and of its validation file, say together, with a progress bar."""
+    from afina.data.content.survey import check_content
+    from afina.data.kinds import KINDS_OF_METHOD
+
+    with file_bar("Comparing") as progress:
+        kinds = None if method is None else KINDS_OF_METHOD[method]
+        return check_content(path, against, kinds, progress)
+
+
+def _show_report(
+    report: CheckReport, content: ContentReport | None, base: BaseModel | None, show_all: bool
+) -> None:
+    findings = [*report.findings, *(content.findings if content else ())]
+    counts = dict(report.counts) | dict(content.counts if content else {})
+    shown = findings if show_all else _some_of_each(findings)
     for finding in shown:
         print(f"{finding.severity}: {finding.one_line()}")
-    hidden = len(report.findings) - len(shown)
+    hidden = len(findings) - len(shown)
     if hidden:
         print(f"… and {in_count(hidden)} more; --all shows them.")
-    if report.findings_left_out:
-        print(f"… and {in_count(report.findings_left_out)} more that are only counted.")
-    if report.findings:
+    left_out = sum(counts.values()) - len(findings)
+    if left_out:
+        print(f"… and {in_count(left_out)} more that are only counted.")
+    if findings:
         print()
     facts = {
         "file": f"{report.file}, {in_bytes(report.bytes_total)}",
@@ -145,8 +177,10 @@ def _show_report(report: CheckReport, base: BaseModel | None, show_all: bool) ->
     }
     if report.blank_lines:
         facts["blank lines"] = in_count(report.blank_lines)
-    if report.counts:
-        facts["findings"] = ", ".join(f"{count} {rule}" for rule, count in report.counts.items())
+    if counts:
+        facts["findings"] = ", ".join(f"{count} {rule}" for rule, count in counts.items())
+    if content is not None and not content.complete:
+        facts["compared"] = "not all: so many rows look alike that copies may have been missed"
     if base is not None:
         facts["tokens"] = (
             f"{in_count(report.tokens)}, {in_count(report.learned_tokens)} of them learned "
@@ -155,3 +189,13 @@ def _show_report(report: CheckReport, base: BaseModel | None, show_all: bool) ->
     print_facts(facts)
     if base is None:
         tell("Lengths in tokens were not checked: name a base model with --model.")
+
+
+def _some_of_each(findings: list[Finding]) -> list[Finding]:
+    """At most twenty, and of each rule at least the first, in the order in which they came."""
+    firsts: dict[str, int] = {}
+    for place, finding in enumerate(findings):
+        firsts.setdefault(finding.rule, place)
+    chosen = set(list(firsts.values())[:_SHOWN])
+    chosen |= set(range(len(findings))[: max(0, _SHOWN - len(chosen))])
+    return [findings[place] for place in sorted(chosen)]

@@ -123,21 +123,24 @@ class Inspection:
 
     def _look(self, line: SourceLine) -> bool:
         """Runs the rules over one line; whether the row is free of errors so far."""
-        row = self._value(line)
-        if row is msgspec.UNSET:
-            return False
-        before = self.errors
-        if self.kind is None:
-            self.kind = kind_of_file(row, self.limits.kinds)
-        plain = self.kind is RowKind.CHAT and is_plainly_good(row)
-        if not plain and self._row_rules(row, line.number):
-            self._message_rules(row, line.number)
-        if self.errors > before:
-            return False
+        raw = line.raw
+        plain = self.kind is RowKind.CHAT and raw is not None and is_plainly_good(raw)
         if not plain:
+            before = self.errors
+            row = self._value(line)
+            if row is msgspec.UNSET:
+                return False
+            if self.kind is None:
+                self.kind = kind_of_file(row, self.limits.kinds)
+            if self._row_rules(row, line.number):
+                self._message_rules(row, line.number)
+            if self.errors > before:
+                return False
             self._note_unused(row, line.number)
-        digest = hashlib.blake2b(line.raw or b"", digest_size=8).digest()
-        self._hashes.append(int.from_bytes(digest, "little"))
+        elif self._renderer is not None:
+            row = msgspec.json.decode(raw or b"")
+        digest = hashlib.blake2b(raw or b"", digest_size=8).digest()
+        self._hashes.frombytes(digest)
         self._lines.append(line.number)
         if self._renderer is not None:
             self._waiting.append((line.number, self.rows_total, row))

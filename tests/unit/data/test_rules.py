@@ -12,6 +12,7 @@ from tests.tiny_chat import FAMILIES, make_folder
 from afina.data.check import CheckLimits, CheckReport, check_file
 from afina.data.kinds import KINDS_OF_METHOD, RowKind
 from afina.data.rules import ALL_RULES
+from afina.data.rules.content_rules import CONTENT_RULES
 from afina.data.rules.examples import EXAMPLES
 from afina.data.rules.kind_rules import (
     INPUT_ENDS,
@@ -230,7 +231,8 @@ def test_each_rule_has_a_bad_example() -> None:
     assert len(codes) == len(ALL_RULES)
     of_pairs = {rule.code for rule in PAIR_FILE_RULES}
     shown = {code for code, _ in BAD} | set(EXAMPLES)
-    assert codes == shown | OVER_A_FILE | of_pairs | NEEDS_ANOTHER_TEMPLATE
+    of_content = {rule.code for rule in CONTENT_RULES}
+    assert codes == shown | OVER_A_FILE | of_pairs | of_content | NEEDS_ANOTHER_TEMPLATE
 
 
 @pytest.mark.parametrize(

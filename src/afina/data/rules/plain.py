@@ -7,7 +7,7 @@ that it never says yes where a rule would find something.
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Final, Literal
 
 import msgspec
 
@@ -22,21 +22,36 @@ class _User(msgspec.Struct, tag_field="role", tag="user", forbid_unknown_fields=
 
 class _Assistant(msgspec.Struct, tag_field="role", tag="assistant", forbid_unknown_fields=True):
     content: str
-    weight: Literal[0, 1] = 1
+    weight: Literal[0, 1] | msgspec.UnsetType = msgspec.UNSET
 
 
 class _Row(msgspec.Struct, forbid_unknown_fields=True):
     messages: list[_System | _User | _Assistant]
 
 
-def is_plainly_good(value: Any) -> bool:
-    """Whether no rule over rows or messages can find anything in `value`."""
+_DECODER: Final = msgspec.json.Decoder(_Row)
+_ENCODER: Final = msgspec.json.Encoder()
+
+
+def is_plainly_good(raw: bytes) -> bool:
+    """Whether no rule over lines, rows or messages can find anything in the line `raw`.
+
+    A key that stands twice is found by writing the row again: then there are fewer quotation marks.
+    """
     try:
-        messages = msgspec.convert(value, _Row).messages
-    except msgspec.ValidationError:
+        row = _DECODER.decode(raw)
+        if raw.count(b'"') != _ENCODER.encode(row).count(b'"') or rb"\u0022" in raw:
+            return False
+    except (ValueError, RecursionError, msgspec.MsgspecError):
         return False
+    messages = row.messages
     if not messages or not isinstance(messages[-1], _Assistant):
         return False
-    if any(not m.content or m.content.isspace() for m in messages):
-        return False
-    return any(isinstance(m, _Assistant) and m.weight == 1 for m in messages)
+    learns = False
+    for message in messages:
+        content = message.content
+        if not content or content.isspace():
+            return False
+        if isinstance(message, _Assistant) and message.weight != 0:
+            learns = True
+    return learns

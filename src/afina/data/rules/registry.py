@@ -8,6 +8,7 @@ from typing import Final
 
 from afina.data.rules import file, line, rendered
 from afina.data.rules.chat_rules import MESSAGE_RULES, ROW_RULES
+from afina.data.rules.content_rules import CONTENT_RULES
 from afina.data.rules.kind_rules import (
     INPUT_ENDS,
     PAIR_FILE_RULES,
@@ -179,6 +180,7 @@ ALL_RULES: Final[Sequence[Rule]] = (
     *RENDERED_RULES,
     *FILE_RULES,
     *PAIR_FILE_RULES,
+    *CONTENT_RULES,
 )
 
 TITLES: Final[Sequence[tuple[str, Sequence[Rule]]]] = (
@@ -190,10 +192,12 @@ TITLES: Final[Sequence[tuple[str, Sequence[Rule]]]] = (
     ("Reinforcement", TASK_ROW_RULES),
     ("What the model makes of a row", RENDERED_RULES),
     ("The file", FILE_RULES),
+    ("What rows say together", CONTENT_RULES),
 )
 
 __all__ = [
     "ALL_RULES",
+    "CONTENT_RULES",
     "FILE_RULES",
     "LINE_RULES",
     "MESSAGE_RULES",

@@ -1,0 +1,1 @@
+"""What many rows say together: copies, contradictions, leaks, habits, languages, secrets."""
