@@ -21,7 +21,7 @@ from afina.domain.jobs import Job, JobCheckpoint, JobError, JobStatus, Wish
 from afina.domain.manifests import Manifest, TuneKind
 from afina.domain.models import TunedModel, tuned_name
 from afina.errors import IllegalTransition, Internal
-from afina.service import usage, webhooks
+from afina.service import aliases, usage, webhooks
 from afina.service.files import add_file
 from afina.service.jobs import CANCELLED_TEXT, PAUSED_TEXT, event
 from afina.service.platform import Platform
@@ -213,6 +213,7 @@ class _Publishing:
             text = f"Checkpoint created at step {tune.step} with Snapshot ID: {name}"
             said.append(event(self.platform, self.job.id, text))
         name = self._add_model(final, publication, step=None)
+        aliases.follow_release(self.platform, self.tx, self.caller, name)
         for text in (
             f"New fine-tuned model created: {name}",
             "The job has successfully completed",
