@@ -14,14 +14,8 @@ from afina.errors import NotFound
 CODE: Final = "operation_not_offered"
 
 _ABSENT: Final[tuple[tuple[str, str, str], ...]] = (
-    (r"GET", r"/fine_tuning/checkpoints/.+/permissions", "Checkpoint permissions are"),
-    (
-        r"POST|DELETE",
-        r"/fine_tuning/checkpoints/.+/permissions(/.+)?",
-        "Checkpoint permissions are",
-    ),
     (r".*", r"/fine_tuning/alpha/graders/.+", "Graders are"),
-    (r".*", r"/responses(/.*)?", "Responses are"),
+    (r"POST", r"/responses/compact", "Compacting of responses is"),
     (r".*", r"/conversations(/.*)?", "Conversations are"),
     (r".*", r"/evals(/.*)?", "Evals are"),
     (r".*", r"/(organization|projects)(/.*)?", "This part of the administration is"),
