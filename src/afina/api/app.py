@@ -20,6 +20,7 @@ from afina.api import batch_requests, documents, errors, requests, upload_reques
 from afina.api.call import Keyring, Parts
 from afina.api.middleware import RequestMiddleware
 from afina.api.routes import (
+    aliases,
     batches,
     chat,
     completions,
@@ -31,6 +32,8 @@ from afina.api.routes import (
     models,
     networks,
     organization,
+    permissions,
+    responses,
     uploads,
     webhooks,
 )
@@ -43,17 +46,21 @@ from afina.service.guard import GuardedEngine
 from afina.service.keys import ensure_first_key
 from afina.service.limits import RateLimiter
 from afina.service.platform import Platform
+from afina.service.responses import ResponsesService
 from afina.serving.client import EngineClient
 from afina.settings import Settings
 
-ANSWERS: Final = (chat, completions)
+ANSWERS: Final = (chat, completions, responses)
 """Routes that answer by the engine, whole or in pieces."""
 ROUTERS: Final[tuple[APIRouter, ...]] = (
     chat.router,
+    responses.router,
     distill.router,
     files.router,
     uploads.router,
     batches.router,
+    permissions.router,
+    aliases.router,
     webhooks.router,
     jobs.router,
     models.router,
@@ -64,6 +71,7 @@ ROUTERS: Final[tuple[APIRouter, ...]] = (
 )
 SHAPES: Final[tuple[type[BaseModel], ...]] = (
     *chat.SHAPES,
+    *responses.SHAPES,
     *distill.SHAPES,
     CompletionRequest,
     requests.JobCreate,
@@ -71,6 +79,8 @@ SHAPES: Final[tuple[type[BaseModel], ...]] = (
     upload_requests.UploadCreate,
     upload_requests.PartForm,
     upload_requests.UploadComplete,
+    *permissions.SHAPES,
+    *aliases.SHAPES,
     batch_requests.BatchCreate,
     batch_requests.BatchListQuery,
     webhook_requests.WebhookCreate,
@@ -133,6 +143,7 @@ def _lifespan(settings: Settings) -> Any:
                 engine=engine,
                 chat=ChatService(platform, guarded),
                 completions=CompletionsService(platform, guarded, engine),
+                responses=ResponsesService(platform, guarded),
                 keyring=Keyring(platform),
                 limiter=limiter,
             )

@@ -255,6 +255,11 @@ def usage(final: Final) -> dict[str, Any]:
     }
 
 
+def told_logprobs(tokens: Iterable[TokenLogprob]) -> list[dict[str, Any]]:
+    """Log-probabilities as the wire shows them."""
+    return list(_logprobs(tokens))
+
+
 def _logprobs(tokens: Iterable[TokenLogprob]) -> Iterable[dict[str, Any]]:
     for token in tokens:
         told = _token(token.bytes, token.logprob)
