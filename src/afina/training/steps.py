@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -20,6 +20,8 @@ from afina.errors import TrainingFailed
 from afina.model.packed import Masks
 from afina.training.bins import BinTensors, Rows, plan_bins
 from afina.training.evaluation import evaluate
+from afina.training.failures import is_out_of_memory
+from afina.training.memory import Capacities, bytes_of_token
 from afina.training.network import Network
 from afina.training.optimizer import AdamW
 from afina.training.packing import (
@@ -43,6 +45,8 @@ class StepResult:
     """The mean loss of each row that has learned tokens, as the step met it; of pairs, by pair."""
     measured: Mapping[str, float] | None = None
     """What the step's event says, where that is not the loss and the accuracy of tokens."""
+    warnings: tuple[str, ...] = ()
+    """What the user should know of how the step came about."""
 
     def metrics(self) -> dict[str, float]:
         """What the step measured, by name."""
@@ -71,6 +75,11 @@ class Stepper:
         self.lengths = rows.lengths
         self.units = len(rows) if units is None else units
         self.steps_per_epoch = steps_in_epoch(self.units, spec.batch_size)
+        self.capacities = Capacities(
+            spec.bin_capacities,
+            int(self.lengths.max(initial=0)),
+            bytes_of_token(network.base, int(self.lengths.max(initial=0))),
+        )
         self._masks = Masks()
         self._order: tuple[int, NDArray[np.int64]] | None = None
 
@@ -92,12 +101,24 @@ class Stepper:
         return len(rows)
 
     def take(self, step: int, interrupted: Callable[[], bool] = lambda: False) -> StepResult:
-        """Takes step `step`. Raises TrainingFailed if a number is not finite, with the weights as
-        they were before, and Interrupted if the callback says so between bins."""
+        """Takes step `step`, in smaller bins where memory runs out. Raises TrainingFailed if a
+        number is not finite or memory does not suffice, with the weights as they were before, and
+        Interrupted if the callback says so between bins."""
+        while True:
+            try:
+                result = self._take(step, interrupted)
+                return replace(result, warnings=self.capacities.tell())
+            except (MemoryError, RuntimeError) as error:
+                if not is_out_of_memory(error):
+                    raise
+            # outside of the handler, which holds the step's tensors by their frames
+            self.capacities.halve(step)
+
+    def _take(self, step: int, interrupted: Callable[[], bool]) -> StepResult:
         chosen = self._rows_of(step)
         # dropout draws one mask for each token, so with it no token can stand for several chats
         share = self.spec.lora.dropout == 0
-        packed = plan_bins(self.rows, chosen, self.spec.bin_capacities, share=share)
+        packed = plan_bins(self.rows, chosen, self.capacities.planned, share=share)
         bins = [self.network.make_bin(self.rows, one, self._masks) for one in packed]
         learned = sum(one.learned for one in bins)
         tokens = int(sum(self.lengths[row] for row in chosen))

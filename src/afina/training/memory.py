@@ -1,0 +1,94 @@
+"""How large a bin this machine's memory holds: planned before the first step, halved when the plan
+was wrong.
+
+A bin's size changes how a step is computed, never what: the rows of a step are spread over more
+bins, and their gradients are summed.
+"""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Sequence
+from typing import Final
+
+import psutil
+
+from afina.errors import TrainingFailed
+from afina.model.base import LoadedBase
+
+HALVINGS: Final = 2
+_USABLE: Final = 0.8
+"""Of the memory that is free before the first step; the rest is for what the plan leaves out."""
+_KEPT_WIDTHS: Final = 6
+"""Tensors of the hidden width that a layer keeps for its backward pass."""
+_LEARNED: Final = 0.6
+"""The share of tokens that get logits, at most, as chats are."""
+
+
+def bytes_of_token(base: LoadedBase, longest: int) -> int:
+    """What a token of a bin keeps in memory until its backward pass, when chats have `longest`
+    tokens: what layers keep, the chances of attention, and the logits with their gradients."""
+    config = base.config
+    inner = getattr(config, "intermediate_size", None) or 4 * base.hidden_size
+    heads = (base.heads + 2 * base.kv_heads) * base.head_dim
+    layer = _KEPT_WIDTHS * base.hidden_size + 3 * heads // 2 + 3 * inner + base.heads * longest
+    element = 2 if base.precision == "bf16" else 4
+    return int(element * (layer * base.layers + 2 * _LEARNED * base.vocab_size))
+
+
+class Capacities:
+    """The sizes of bins that a run uses: those of its spec that memory holds."""
+
+    def __init__(
+        self, capacities: Sequence[int], longest: int, token_bytes: int, free: int | None = None
+    ) -> None:
+        """`longest` is the longest row's tokens, `free` the bytes that are free (as found)."""
+        self._all = tuple(capacities)
+        self._longest = longest
+        self._token_bytes = max(1, token_bytes)
+        self._halved = 0
+        fitting = self.fitting(free)
+        self.planned = self._at_least(fitting)
+        self.said: list[str] = []
+        """What the user should know, until it is told."""
+        if max(self.planned) < max(self._all):
+            self.said.append(
+                f"Free memory holds bins of at most {max(self.planned)} tokens; the run was made "
+                f"for {max(self._all)}. The batch size and what is learned stay the same."
+            )
+
+    def fitting(self, free: int | None = None) -> int:
+        """The tokens of a bin that free memory holds, by the plan."""
+        available = psutil.virtual_memory().available if free is None else free
+        return int(_USABLE * available / self._token_bytes)
+
+    def tell(self) -> tuple[str, ...]:
+        """What is to be said now, once."""
+        told, self.said = tuple(self.said), []
+        return told
+
+    def _at_least(self, tokens: int) -> tuple[int, ...]:
+        """The sizes up to `tokens`, and the first one that holds the longest row."""
+        needed = next((c for c in self._all if c >= self._longest), max(self._all))
+        return tuple(c for c in self._all if c <= max(tokens, needed))
+
+    def halve(self, step: int) -> None:
+        """Half as large bins from now on. Raises TrainingFailed after two halvings, or where one
+        row alone is too much."""
+        gc.collect()
+        before = max(self.planned)
+        smaller = self._at_least(before // 2)
+        if self._halved == HALVINGS or max(smaller) == before:
+            raise TrainingFailed(
+                f"Step {step} does not fit into memory, in bins of {before} tokens.",
+                code="out_of_memory",
+                remedy=f"About {self.fitting()} tokens would fit as memory is now: make rows no "
+                "longer than that, close other programs, or choose a smaller base.",
+            )
+        self._halved += 1
+        self.planned = smaller
+        self.said.append(
+            f"Memory ran out in step {step}: bins have at most {max(smaller)} tokens from now on, "
+            f"in place of {before}. The batch size and what is learned stay the same; in bf16 the "
+            "last digits may differ from a run without this."
+        )
