@@ -8,11 +8,11 @@ from __future__ import annotations
 import signal
 import socket
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import uvicorn
 from fastapi import FastAPI
-from starlette.types import ASGIApp
+from starlette.types import Receive, Scope, Send
 
 from afina.api import logs
 from afina.api.app import create_app
@@ -23,11 +23,34 @@ DRAIN_S: Final = 20
 """How long open answers may go on after the wish to stop."""
 
 
+class Front(Protocol):
+    """What stands in front of the API: an ASGI application with answers that would never end by
+    themselves."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None: ...
+
+    def leave(self) -> None:
+        """End those answers now: the server stops."""
+
+
+class _Server(uvicorn.Server):
+    """Tells the front that the server stops, before open answers are waited for."""
+
+    def __init__(self, config: uvicorn.Config, front: Front | None) -> None:
+        super().__init__(config)
+        self._front = front
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        if self._front is not None:
+            self._front.leave()
+        await super().shutdown(sockets)
+
+
 def run(
     settings: Settings,
     parent_fd: int | None = None,
     listener: socket.socket | None = None,
-    compose: Callable[[FastAPI], ASGIApp] | None = None,
+    compose: Callable[[FastAPI], Front] | None = None,
 ) -> None:
     """Serve until SIGTERM or SIGINT, then finish what is being answered. `listener` is a listening
     socket; without it one is opened on the settings' host and port. `compose` may put something in
@@ -35,7 +58,8 @@ def run(
     die_with_parent(parent_fd)
     logs.configure(settings.log_level)
     app = create_app(settings)
-    whole: Any = app if compose is None else compose(app)
+    front = None if compose is None else compose(app)
+    whole: Any = front or app
     config = uvicorn.Config(
         whole,
         host=settings.host,
@@ -54,4 +78,4 @@ def run(
     # uvicorn raises the signal once more when it is done; a wish to stop is no failure.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: None)
-    uvicorn.Server(config).run(sockets=None if listener is None else [listener])
+    _Server(config, front).run(sockets=None if listener is None else [listener])

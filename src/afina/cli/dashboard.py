@@ -8,7 +8,11 @@ from afina.cli.options import DataOption, load_settings
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
-    from starlette.types import ASGIApp, Receive, Scope, Send
+    from starlette.types import Receive, Scope, Send
+
+    from afina.api.server import Front
+    from afina.web.app import Pages
+    from afina.web.live import LiveJobs
 
 
 def dashboard(data: DataOption = None) -> None:
@@ -27,14 +31,30 @@ def dashboard(data: DataOption = None) -> None:
     print(url + new_link(settings.data, SYSTEM_CLOCK, SYSTEM_IDS))
 
 
-def with_pages(api: FastAPI) -> ASGIApp:
+def with_pages(api: FastAPI) -> Front:
     """The API, with the pages in front of it: they share its platform, which opens with it."""
     from afina.web.app import create_pages
+    from afina.web.live import LiveJobs
     from afina.web.visit import Rooms
 
-    pages = create_pages(lambda: Rooms(api.state.parts.platform, api.state.parts.chat))
+    live = LiveJobs()
 
-    async def whole(scope: Scope, receive: Receive, send: Send) -> None:
-        await (pages if pages.answers(scope) else api)(scope, receive, send)
+    def rooms() -> Rooms:
+        return Rooms(api.state.parts.platform, api.state.parts.chat, live)
 
-    return whole
+    return Whole(api, create_pages(rooms), live)
+
+
+class Whole:
+    """One application of API and pages."""
+
+    def __init__(self, api: FastAPI, pages: Pages, live: LiveJobs) -> None:
+        self._api, self._pages, self._live = api, pages, live
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Hands the request to whom it belongs."""
+        await (self._pages if self._pages.answers(scope) else self._api)(scope, receive, send)
+
+    def leave(self) -> None:
+        """Ends live news: browsers come back to the next server."""
+        self._live.leave()

@@ -94,6 +94,13 @@ class LiveJobs:
 
     def __init__(self) -> None:
         self._watches: dict[str, _Watch] = {}
+        self._leaving = False
+
+    def leave(self) -> None:
+        """Ends every stream: the server stops, and browsers come back to the next one."""
+        self._leaving = True
+        for watch in self._watches.values():
+            watch.changed.set()
 
     async def follow(
         self, platform: Platform, caller: Caller, job_id: str, after: int
@@ -106,7 +113,7 @@ class LiveJobs:
         watch = self._join(platform, caller, job_id, news)
         version = watch.version if place == watch.place else -1
         try:
-            while not over and clock.monotonic() < ends:
+            while not over and not self._leaving and clock.monotonic() < ends:
                 changed = watch.changed
                 if version == watch.version:
                     try:

@@ -16,6 +16,7 @@ from afina.errors import Forbidden, Unauthenticated
 from afina.service.chat import ChatService
 from afina.service.platform import Platform
 from afina.service.sessions import Session, form_token, resume_session
+from afina.web.live import LiveJobs
 from afina.web.strings import Texts, chosen_language
 
 SESSION_COOKIE: Final = "afina_session"
@@ -34,6 +35,7 @@ class Rooms:
 
     platform: Platform
     chat: ChatService
+    live: LiveJobs
 
 
 @dataclass(frozen=True)

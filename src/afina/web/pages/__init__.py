@@ -7,7 +7,17 @@ from typing import Final
 
 from starlette.responses import Response
 
-from afina.web.pages import data, home, jobs, sign_in, tune
+from afina.web.pages import (
+    data,
+    home,
+    jobs,
+    models,
+    playground,
+    settings,
+    sign_in,
+    tune,
+    usage,
+)
 from afina.web.visit import Visit
 
 Handler = Callable[[Visit], Response | Awaitable[Response]]
@@ -18,4 +28,8 @@ ROUTES: Final[tuple[tuple[str, str, Handler], ...]] = (
     *data.ROUTES,
     *tune.ROUTES,
     *jobs.ROUTES,
+    *playground.ROUTES,
+    *models.ROUTES,
+    *usage.ROUTES,
+    *settings.ROUTES,
 )

@@ -15,7 +15,7 @@ from afina.service import files, jobs, models
 from afina.service.estimates import JobEstimate, estimate_job
 from afina.service.job_feed import all_news, news_of
 from afina.service.pricing import prices_of
-from afina.web.live import LiveJobs, point, state
+from afina.web.live import point, state
 from afina.web.render import page
 from afina.web.visit import Visit, form_of
 
@@ -24,7 +24,6 @@ _EVENTS: Final = 200
 _MOST_COMPARED: Final = 6
 FILTERS: Final = ("all", "active", "succeeded", "failed", "cancelled")
 STAGES: Final = ("validating", "tokenising", "queued", "training", "parity", "published")
-_LIVE = LiveJobs()
 
 
 def show_list(visit: Visit) -> Response:
@@ -86,7 +85,7 @@ def live(visit: Visit) -> Response:
     job_id = visit.request.path_params["id"]
     after = int(asked or 0)
     jobs.get_job(visit.platform, visit.caller, job_id)
-    stream = _LIVE.follow(visit.platform, visit.caller, job_id, after)
+    stream = visit.rooms.live.follow(visit.platform, visit.caller, job_id, after)
     headers = {"x-accel-buffering": "no"}
     return StreamingResponse(stream, media_type="text/event-stream", headers=headers)
 

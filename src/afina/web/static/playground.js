@@ -1,0 +1,255 @@
+// The playground: the same request to each model, streamed side by side. What models say is put
+// into the page as text, never as markup.
+import { ask, fill, number, tell, texts } from "./app.js";
+import { showTokens, tokenText } from "./tokens.js";
+import { markDifferences } from "./differences.js";
+import { asCurl, asPython } from "./code.js";
+
+const page = document.getElementById("play");
+const t = JSON.parse(page.dataset.texts);
+const MOST = Number(page.dataset.most);
+const sides = [];
+const $ = (id) => document.getElementById(id);
+let system = null, stopper = null, votes = {};
+
+function addSide(model) {
+  if (sides.length >= MOST) return;
+  const element = $("side").content.firstElementChild.cloneNode(true);
+  const side = { element, select: element.querySelector("select"), talk: element.querySelector(".talk"), line: element.querySelector(".figures-line"), history: [], answer: "" };
+  if (model) side.select.value = model;
+  side.select.addEventListener("change", () => { remember(); about(); });
+  element.querySelector(".side-remove").addEventListener("click", () => { sides.splice(sides.indexOf(side), 1); element.remove(); number_(); remember(); about(); });
+  element.querySelector(".side-vote").addEventListener("click", () => vote(side));
+  element.querySelector(".side-keep").addEventListener("click", () => keep(side));
+  sides.push(side);
+  $("sides").append(element);
+  number_();
+}
+
+function number_() {
+  sides.forEach((side, i) => {
+    const name = fill(t.model, { n: i + 1 });
+    side.select.setAttribute("aria-label", name);
+    side.talk.setAttribute("aria-label", name);
+    side.element.querySelector(".side-remove").hidden = sides.length === 1;
+  });
+  $("add").hidden = sides.length >= MOST;
+  $("sides").dataset.count = sides.length;
+}
+
+/** The system prompt that the last tuned model among the sides was trained with. */
+async function about() {
+  system = null;
+  for (const side of sides) {
+    try {
+      const told = await (await ask(`/playground/about?model=${encodeURIComponent(side.select.value)}`)).json();
+      if (told.system !== null) system = told.system;
+    } catch { /* the model is gone: asking it will say so */ }
+  }
+  if (system !== null && !$("system").dataset.touched) $("system").value = system;
+  word();
+}
+
+function word() {
+  const same = $("system").value.trim() === (system ?? "").trim();
+  const known = system !== null;
+  $("system-word").textContent = !known ? "" : same ? (system ? t.system_trained : t.system_trained_none) : t.system_other;
+  $("system-word").classList.toggle("bad-word", known && !same);
+  $("restore").hidden = !known || same;
+}
+
+function settings() {
+  const found = { temperature: Number($("temperature").value), top_p: Number($("top_p").value), max_completion_tokens: Number($("max_tokens").value) };
+  if ($("seed").value !== "") found.seed = Number($("seed").value);
+  for (const [id, put] of [["schema", (value) => { found.response_format = { type: "json_schema", json_schema: { name: "answer", schema: value } }; }], ["tools", (value) => { found.tools = value; }]]) {
+    const text = $(id).value.trim();
+    if (!text) continue;
+    try { put(JSON.parse(text)); } catch (error) { throw new Error(fill(t.json_wrong, { name: error.message })); }
+  }
+  return found;
+}
+
+function request(side, history) {
+  const messages = [...($("system").value.trim() ? [{ role: "system", content: $("system").value }] : []), ...history];
+  return { model: side.select.value, messages, ...settings() };
+}
+
+function say(side, kind, who, text) {
+  const bubble = document.createElement("div");
+  bubble.className = `bubble ${kind}`;
+  const name = document.createElement("span");
+  name.className = "who";
+  name.textContent = who;
+  const content = document.createElement("div");
+  content.className = "said-text";
+  content.textContent = text;
+  bubble.append(name, content);
+  side.talk.append(bubble);
+  side.talk.scrollTop = side.talk.scrollHeight;
+  return content;
+}
+
+async function* events(answer) {
+  const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
+  let rest = "";
+  for (;;) {
+    const { done, value } = await reader.read();
+    if (done) return;
+    rest += value;
+    const parts = rest.split("\n\n");
+    rest = parts.pop();
+    for (const part of parts) if (part.startsWith("data: ") && part !== "data: [DONE]") yield JSON.parse(part.slice(6));
+  }
+}
+
+async function run(side, text, signal) {
+  if (!side.history.length) side.talk.replaceChildren();
+  const history = [...side.history, { role: "user", content: text }];
+  const body = { ...request(side, history), stream: true, stream_options: { include_usage: true } };
+  if ($("probabilities").checked) Object.assign(body, { logprobs: true, top_logprobs: 5 });
+  say(side, "user", t.you, text);
+  const place = say(side, "assistant", shownName(side), "");
+  side.line.textContent = t.waiting;
+  const started = performance.now(), tokens = [], decoder = tokenText();
+  let first = null, usage = null, cut = false, calls = "";
+  side.answer = "";
+  try {
+    const answer = await ask("/playground/answer", { method: "POST", body: JSON.stringify(body), headers: { accept: "application/json, text/event-stream", "content-type": "application/json" }, signal });
+    for await (const event of events(answer)) {
+      if (event.error) throw new Error([event.error.message, event.error.remedy].filter(Boolean).join(" "));
+      usage = event.usage ?? usage;
+      const choice = event.choices?.[0];
+      if (!choice) continue;
+      cut ||= choice.finish_reason === "length";
+      for (const call of choice.delta?.tool_calls ?? []) calls += (call.function?.name ? `${call.function.name} ` : "") + (call.function?.arguments ?? "");
+      const piece = choice.delta?.content ?? "";
+      if (piece || calls) first ??= performance.now() - started;
+      side.answer += piece;
+      if (choice.logprobs?.content) { for (const token of choice.logprobs.content) tokens.push(decoder(token)); showTokens(place, tokens); }
+      else if (piece) place.append(piece);
+      side.talk.scrollTop = side.talk.scrollHeight;
+    }
+    if (calls) place.append(calls);
+    if (usage) {
+      const seconds = (performance.now() - started - (first ?? 0)) / 1000;
+      const parts = [fill(t.first_token, { n: number(first ?? 0) }), fill(t.counted, { n: number(usage.completion_tokens) })];
+      if (usage.completion_tokens > 1 && seconds > 0) parts.push(fill(t.speed, { n: number((usage.completion_tokens - 1) / seconds, 1) }));
+      if (cut) parts.push(t.cut);
+      side.line.textContent = parts.join(" · ");
+    }
+    side.history = [...history, { role: "assistant", content: side.answer }];
+    side.element.querySelector(".side-keep").hidden = false;
+  } catch (error) {
+    if (error.name === "AbortError") { side.line.textContent = ""; return; }
+    side.line.textContent = "";
+    place.lang = "en";
+    place.textContent = error.message;
+    place.parentElement.classList.add("failed");
+  }
+}
+
+const shownName = (side) => $("blind").checked ? fill(t.blind_name, { n: sides.indexOf(side) + 1 }) : side.select.value;
+
+$("ask").addEventListener("submit", async (event) => {
+  event.preventDefault();
+  const text = $("message").value.trim();
+  if (!text || stopper) return;
+  try { settings(); } catch (error) { tell(error.message); return; }
+  if ($("blind").checked) shuffle();
+  stopper = new AbortController();
+  $("send").disabled = true;
+  $("stop").hidden = false;
+  $("message").value = "";
+  const vote = $("blind").checked && sides.length > 1;
+  await Promise.all(sides.map((side) => run(side, text, stopper.signal)));
+  stopper = null;
+  $("send").disabled = false;
+  $("stop").hidden = true;
+  for (const side of sides) side.element.querySelector(".side-vote").hidden = !vote;
+  if ($("diff").checked) differ();
+  $("message").focus();
+});
+
+function differ() {
+  const bubbles = sides.map((side) => [...side.talk.querySelectorAll(".bubble.assistant .said-text")].at(-1)).filter(Boolean);
+  if (bubbles.length > 1) bubbles.slice(1).forEach((bubble) => markDifferences(bubbles[0].textContent, bubble));
+}
+
+/** For the blind test: the sides change places, their names are hidden until somebody votes. */
+function shuffle() {
+  for (const side of sides) { side.history = []; side.talk.replaceChildren(); }
+  for (let i = sides.length - 1; i > 0; i--) {
+    const j = crypto.getRandomValues(new Uint32Array(1))[0] % (i + 1);
+    [sides[i], sides[j]] = [sides[j], sides[i]];
+  }
+  $("sides").append(...sides.map((side) => side.element));
+  number_();
+  hideNames(true);
+}
+
+function hideNames(hidden) {
+  sides.forEach((side, i) => {
+    side.select.hidden = hidden;
+    const name = side.element.querySelector(".side-blind");
+    name.hidden = !hidden;
+    name.textContent = fill(t.blind_name, { n: i + 1 });
+  });
+}
+
+function vote(side) {
+  votes[side.select.value] = (votes[side.select.value] ?? 0) + 1;
+  $("tally").textContent = `${t.tally}: ${Object.entries(votes).map(([name, n]) => `${name} ${number(n)}`).join(" · ")}`;
+  hideNames(false);
+  for (const one of sides) one.element.querySelector(".side-vote").hidden = true;
+}
+
+async function keep(side) {
+  const messages = request(side, side.history).messages;
+  await navigator.clipboard.writeText(JSON.stringify({ messages }));
+  tell(texts.copied, "ok");
+}
+
+function remember() {
+  const query = new URLSearchParams(sides.map((side) => ["model", side.select.value]));
+  history.replaceState(null, "", `?${query}${location.hash}`);
+}
+
+const FIELDS = ["system", "message", "temperature", "top_p", "max_tokens", "seed", "schema", "tools"];
+$("share").addEventListener("click", async () => {
+  const state = Object.fromEntries(FIELDS.map((id) => [id, $(id).value]).filter(([, value]) => value !== ""));
+  remember();
+  location.hash = encodeURIComponent(JSON.stringify(state));
+  await navigator.clipboard.writeText(location.href);
+  tell(texts.copied, "ok");
+});
+
+function restore() {
+  try {
+    const state = JSON.parse(decodeURIComponent(location.hash.slice(1)));
+    for (const id of FIELDS) if (typeof state[id] === "string") { $(id).value = state[id]; if (id === "system") $(id).dataset.touched = "1"; }
+  } catch { /* no state in the address */ }
+}
+
+$("as-code").addEventListener("click", () => {
+  try {
+    const side = sides.at(-1);
+    const history = side.history.length ? side.history.slice(0, -1) : [{ role: "user", content: $("message").value || "…" }];
+    const body = request(side, history);
+    $("curl").textContent = asCurl(location.origin, body);
+    $("python").textContent = asPython(location.origin, body);
+    $("code").showModal();
+  } catch (error) { tell(error.message); }
+});
+$("add").addEventListener("click", () => { addSide(); remember(); about(); });
+$("stop").addEventListener("click", () => stopper?.abort());
+$("clear").addEventListener("click", () => { stopper?.abort(); for (const side of sides) { side.history = []; side.talk.replaceChildren(); side.line.textContent = ""; } hideNames(false); });
+$("blind").addEventListener("change", () => { if (!$("blind").checked) hideNames(false); });
+$("diff").addEventListener("change", () => { if ($("diff").checked) differ(); });
+$("system").addEventListener("input", () => { $("system").dataset.touched = "1"; word(); });
+$("restore").addEventListener("click", () => { $("system").value = system ?? ""; delete $("system").dataset.touched; word(); });
+$("message").addEventListener("keydown", (event) => { if (event.key === "Enter" && !event.shiftKey && !event.isComposing) { event.preventDefault(); $("ask").requestSubmit(); } });
+
+for (const model of JSON.parse(page.dataset.asked)) addSide(model);
+if (!sides.length) addSide();
+restore();
+about();
