@@ -22,6 +22,7 @@ from afina.domain.runs import RunSpec
 from afina.model.packed import Masks
 from afina.model.preference import Preferred, preference_losses, token_logs
 from afina.training.bins import Rows, needed_tokens, plan_bins
+from afina.training.memory import Capacities, bytes_of_token
 from afina.training.network import Network
 from afina.training.optimizer import AdamW
 from afina.training.packing import Bin
@@ -150,16 +151,20 @@ class PreferenceStepper(Stepper):
         valid_reference: torch.Tensor | None,
     ) -> None:
         super().__init__(spec, network, optimizer, rows, units=len(rows) // 2)
+        longest = int(self.lengths.max(initial=0))
+        # a bin holds whole pairs
+        self.capacities = Capacities(
+            spec.bin_capacities, 2 * longest, bytes_of_token(network.base, longest)
+        )
         self._reference = reference.view(-1, 2)
         self._valid_reference = None if valid_reference is None else valid_reference.view(-1, 2)
 
-    def take(self, step: int, interrupted: Callable[[], bool] = lambda: False) -> StepResult:
-        """See Stepper."""
+    def _take(self, step: int, interrupted: Callable[[], bool]) -> StepResult:
         pairs = self._rows_of(step)
         sums = _Sums()
         of_rows: dict[int, float] = {}
         self.network.adapter.grads.zero_()
-        for packed in pair_bins(self.rows, pairs, self.spec.bin_capacities):
+        for packed in pair_bins(self.rows, pairs, self.capacities.planned):
             if interrupted():
                 raise Interrupted
             members, found = self._measure(self.rows, packed, self._reference)
