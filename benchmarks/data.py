@@ -23,31 +23,29 @@ TEXT = Path(__file__).parent.parent / "docs"
 
 
 def write_rows(path: Path, rows: int) -> None:
-    """Chats of two to four sentences of this repository's own prose, some with an address."""
-    words = " ".join(page.read_text() for page in TEXT.rglob("*.md") if page.name != "rules.md")
-    sentences = [
-        part.strip() for part in words.replace("\n", " ").split(". ") if 40 < len(part) < 200
-    ]
+    """Chats of this repository's own words, in other orders; one in fifty holds an address, one in
+    fifty is a copy of another with a small change."""
+    words = " ".join(
+        p.read_text() for p in sorted(TEXT.rglob("*.md")) if p.name != "rules.md"
+    ).split()
     chance = random.Random(1)
+
+    def some(count: int) -> str:
+        starts = [chance.randrange(len(words) - 4) for _ in range(count)]
+        return " ".join(" ".join(words[at : at + 4]) for at in starts)
+
     with path.open("w") as out:
         for number in range(rows):
-            asked = f"{chance.choice(sentences)} ({number})?"
-            answer = ". ".join(chance.sample(sentences, chance.randint(1, 2)))
+            if number % 50 != 1:
+                asked, answer = f"{some(chance.randint(2, 6))}?", some(chance.randint(3, 12))
+            answer += "."
             if number % 50 == 0:
-                answer += (
-                    f" Write to user{number}@example.com or call +34 612 345 {number % 1000:03d}."
-                )
-            out.write(
-                json.dumps(
-                    {
-                        "messages": [
-                            {"role": "user", "content": asked},
-                            {"role": "assistant", "content": answer},
-                        ]
-                    }
-                )
-                + "\n"
-            )
+                answer += f" Write to user{number}@example.com or +34 612 345 {number % 1000:03d}."
+            messages = [
+                {"role": "user", "content": asked},
+                {"role": "assistant", "content": answer},
+            ]
+            out.write(json.dumps({"messages": messages}) + "\n")
 
 
 def measure(name: str, rows: int, work: Callable[[], object]) -> None:

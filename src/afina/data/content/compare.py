@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from afina.data.content.index import NO_ANSWER, RowIndex
-from afina.data.content.shingles import BANDS, THRESHOLD, similarity
+from afina.data.content.shingles import BANDS, THRESHOLD, WIDTH, similarity
 
 _MAX_COMPARED: Final = 400_000
 """Pairs whose texts are read again: about half a minute."""
@@ -32,6 +32,7 @@ class Comparison:
         self._near = [[] for _ in range(files)]
         self._leaks = [[] for _ in range(files)]
         self._lines = self._index.column("line")
+        self._raw = self._index.column("raw")
         self._compare()
         return self
 
@@ -41,7 +42,7 @@ class Comparison:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        del self._lines
+        del self._lines, self._raw
 
     def near(self, file: int) -> list[tuple[int, int]]:
         """(line, earlier line) of rows of one file that say nearly the same; those that are equal
@@ -64,7 +65,7 @@ class Comparison:
 
     def _compare(self) -> None:
         """Each row is said once: with the first row in a band that proves to be alike."""
-        raw = self._index.column("raw")
+        raw = self._raw
         sizes, offsets = self._index.column("size"), self._index.column("offset")
         done = np.zeros(self._index.rows, np.bool_)
         compared = 0
@@ -80,6 +81,9 @@ class Comparison:
                 if compared > _MAX_COMPARED:
                     self.complete = False
                     return
+                small, large = sorted((int(sizes[row]), int(sizes[first])))
+                if small < THRESHOLD * (large - WIDTH):
+                    continue  # the shorter one cannot hold enough of the longer one's shingles
                 share = similarity(
                     self._text(row, offsets, sizes), self._text(first, offsets, sizes)
                 )
@@ -92,7 +96,7 @@ class Comparison:
         lines = int(self._lines[row]), int(self._lines[first])
         if here != there:
             self._leaks[here].append((*lines, exact))
-        elif not exact or self._index.column("raw")[row] != self._index.column("raw")[first]:
+        elif self._raw[row] != self._raw[first]:
             self._near[here].append(lines)
 
     def _text(self, row: int, offsets: NDArray[np.int64], sizes: NDArray[np.int64]) -> bytes:

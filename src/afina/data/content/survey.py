@@ -36,6 +36,9 @@ _BATCH: Final = 1000
 _DEPTH: Final = 64
 _RARE_LANGUAGE: Final = 0.05
 _KIND_BITS: Final = {kind: place for place, kind in enumerate(PersonalKind)}
+_BETWEEN: Final = "\n\0\n"
+_SHORTEST: Final = 6
+"""Characters that a text needs to hold something personal."""
 _KEPT: Final = 1000
 """Lines kept a rule; all are counted."""
 
@@ -198,7 +201,9 @@ class _Survey:
                     file.same_language += 1
                 else:
                     file.mixed.append((line, question, answer))
-            found = {span.kind for one in all_texts(row) for span in find_personal(one)}
+            # All texts of a row at once; nothing is found across the sign between them.
+            whole = _BETWEEN.join(one for one in all_texts(row) if len(one) >= _SHORTEST)
+            found = {span.kind for span in find_personal(whole)}
             if found:
                 file.note_personal(line, found)
 

