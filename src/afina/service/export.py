@@ -13,17 +13,15 @@ import csv
 import io
 import json
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO, Final, Protocol, TypeVar, cast
 
-from afina.domain.accounts import ApiKey, Caller
+from afina.domain.accounts import Caller
 from afina.domain.codec import encode
-from afina.domain.events import JobEvent
 from afina.domain.files import Purpose, StoredFile
-from afina.domain.jobs import Job, JobCheckpoint
 from afina.domain.ledger import LedgerEntry
 from afina.domain.manifests import Manifest
 from afina.domain.models import TunedModel
@@ -45,6 +43,7 @@ class _Named(Protocol):
 _T = TypeVar("_T", bound=_Named)
 _PAGE: Final = 1000
 _IN_MEMORY_BYTES: Final = 8 * 1024 * 1024
+_LEDGER_COLUMNS: Final = [n for n in LedgerEntry.__dataclass_fields__ if n != "amount_pico"]
 _ENDINGS: Final = {Purpose.FINE_TUNE: ".jsonl", Purpose.FINE_TUNE_RESULTS: ".csv"}
 
 
@@ -60,96 +59,115 @@ class ExportReport:
     bytes: int
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Owned:
-    """All rows of a project, as one transaction saw them."""
+    """What one transaction saw: the rows whose bytes follow, and how many there were."""
 
-    files: Sequence[StoredFile]
-    jobs: Sequence[Job]
-    events: dict[str, Sequence[JobEvent]]
-    checkpoints: Sequence[JobCheckpoint]
-    models: Sequence[TunedModel]
-    ledger: Sequence[LedgerEntry]
-    keys: Sequence[ApiKey]
+    files: list[StoredFile] = field(default_factory=list)
+    models: Sequence[TunedModel] = ()
+    jobs: int = 0
+    ledger_entries: int = 0
 
 
 def export_project(platform: Platform, caller: Caller, target: Path) -> ExportReport:
     """Writes to `target`: a tar file where the name ends with .tar, else a new or empty folder.
-    The list of contents with sha256, `manifest.json`, is written last. Raises InvalidRequest, and
-    Conflict if something is deleted meanwhile."""
+    The list of contents with sha256, `manifest.json`, is written last. Rows pass through a page at
+    a time, so that a long life's ledger and events need no more memory than a short one's. Raises
+    InvalidRequest, and Conflict if something is deleted meanwhile."""
     with open_parcel(target, platform.now) as parcel:
         with platform.database.read() as tx:
-            owned = _read_all(platform, tx, caller)
-        _put_rows(parcel, owned)
+            owned = _Rows(platform, tx, caller, parcel).put()
         _put_files(platform, parcel, owned.files)
         _put_models(platform, parcel, owned.models)
         _put_manifest(platform, parcel, caller)
         return ExportReport(
             path=target,
             files=len(owned.files),
-            jobs=len(owned.jobs),
+            jobs=owned.jobs,
             models=len(owned.models),
-            ledger_entries=len(owned.ledger),
+            ledger_entries=owned.ledger_entries,
             bytes=parcel.size_bytes,
         )
 
 
-def _read_all(platform: Platform, tx: Tx, caller: Caller) -> _Owned:
-    project, now = caller.project_id, platform.now()
+@dataclass(frozen=True)
+class _Rows:
+    """Writes all rows of a project into a parcel, from one view of the database."""
 
-    def file_page(after: str | None) -> Page[StoredFile]:
-        return files.list_files(tx, project, FileQuery(limit=_PAGE, order="asc", after=after), now)
+    platform: Platform
+    tx: Tx
+    caller: Caller
+    parcel: Parcel
 
-    def job_page(after: str | None) -> Page[Job]:
-        return jobs.list_jobs(tx, project, after, _PAGE, None)
+    def put(self) -> _Owned:
+        project = self.caller.project_id
+        owned = _Owned(models=models.list_models(self.tx, project))
+        self._put_lines("files.jsonl", self._files(owned))
+        self._put_jobs(owned)
+        self._put_lines("models.jsonl", owned.models)
+        self._put_ledger(owned)
+        self._put_lines("keys.jsonl", accounts.list_keys(self.tx, project))
+        return owned
 
-    def ledger_page(after: str | None) -> Page[LedgerEntry]:
-        return ledger.list_entries(tx, project, after, _PAGE)
+    def _files(self, owned: _Owned) -> Iterator[StoredFile]:
+        project, now = self.caller.project_id, self.platform.now()
+        for file in _all(
+            lambda after: files.list_files(
+                self.tx, project, FileQuery(limit=_PAGE, order="asc", after=after), now
+            )
+        ):
+            owned.files.append(file)
+            yield file
 
-    all_jobs = [job for page in _pages(job_page) for job in page.data]
-    return _Owned(
-        files=[file for page in _pages(file_page) for file in page.data],
-        jobs=all_jobs,
-        events={job.id: events.all_events(tx, job.id) for job in all_jobs},
-        checkpoints=[
-            checkpoint
-            for job in all_jobs
-            for checkpoint in checkpoints.list_checkpoints(tx, job.id, None, _PAGE).data
-        ],
-        models=models.list_models(tx, project),
-        ledger=[entry for page in _pages(ledger_page) for entry in page.data],
-        keys=accounts.list_keys(tx, project),
-    )
+    def _put_jobs(self, owned: _Owned) -> None:
+        project = self.caller.project_id
+        with _scratch() as job_lines, _scratch() as checkpoint_lines:
+            for job in _all(lambda after: jobs.list_jobs(self.tx, project, after, _PAGE, None)):
+                owned.jobs += 1
+                _write_lines(job_lines, [job])
+                kept = checkpoints.list_checkpoints(self.tx, job.id, None, _PAGE)
+                _write_lines(checkpoint_lines, kept.data)
+                self._put_lines(f"events/{job.id}.jsonl", events.all_events(self.tx, job.id))
+            _put(self.parcel, "jobs.jsonl", job_lines)
+            _put(self.parcel, "checkpoints.jsonl", checkpoint_lines)
+
+    def _put_ledger(self, owned: _Owned) -> None:
+        project = self.caller.project_id
+        with _scratch() as lines, _scratch() as table:
+            text = io.TextIOWrapper(table, encoding="utf-8", newline="")
+            rows = csv.writer(text)
+            rows.writerow([*_LEDGER_COLUMNS, "amount_usd"])
+            for entry in _all(lambda after: ledger.list_entries(self.tx, project, after, _PAGE)):
+                owned.ledger_entries += 1
+                _write_lines(lines, [entry])
+                values = encode(entry)
+                money = f"{dollars(entry.amount_pico):f}"
+                rows.writerow([*(values[name] for name in _LEDGER_COLUMNS), money])
+            text.flush()
+            text.detach()
+            _put(self.parcel, "ledger.jsonl", lines)
+            _put(self.parcel, "ledger.csv", table)
+
+    def _put_lines(self, name: str, values: Iterable[object]) -> None:
+        with _scratch() as file:
+            _write_lines(file, values)
+            _put(self.parcel, name, file)
 
 
-def _pages(read: Callable[[str | None], Page[_T]]) -> Iterator[Page[_T]]:
+def _all(read: Callable[[str | None], Page[_T]]) -> Iterator[_T]:
+    """The items of all pages, a page in memory at a time."""
     after: str | None = None
     while True:
         page = read(after)
-        yield page
+        yield from page.data
         if not page.has_more:
             return
         after = page.data[-1].id
 
 
-def _put_rows(parcel: Parcel, owned: _Owned) -> None:
-    for name, values in (
-        ("files.jsonl", owned.files),
-        ("jobs.jsonl", owned.jobs),
-        ("checkpoints.jsonl", owned.checkpoints),
-        ("models.jsonl", owned.models),
-        ("ledger.jsonl", owned.ledger),
-        ("keys.jsonl", owned.keys),
-        *((f"events/{job_id}.jsonl", found) for job_id, found in owned.events.items()),
-    ):
-        with _scratch() as file:
-            for value in values:
-                line = json.dumps(encode(value), ensure_ascii=False)
-                file.write(line.encode() + b"\n")
-            _put(parcel, name, file)
-    with _scratch() as file:
-        _write_csv(file, owned.ledger)
-        _put(parcel, "ledger.csv", file)
+def _write_lines(file: BinaryIO, values: Iterable[object]) -> None:
+    for value in values:
+        file.write(json.dumps(encode(value), ensure_ascii=False).encode() + b"\n")
 
 
 def _put_files(platform: Platform, parcel: Parcel, found: Sequence[StoredFile]) -> None:
@@ -187,18 +205,6 @@ def _put_manifest(platform: Platform, parcel: Parcel, caller: Caller) -> None:
     }
     raw = json.dumps(manifest, indent=1).encode()
     parcel.sink.put("manifest.json", io.BytesIO(raw), len(raw))
-
-
-def _write_csv(file: BinaryIO, entries: Sequence[LedgerEntry]) -> None:
-    names = [n for n in LedgerEntry.__dataclass_fields__ if n != "amount_pico"]
-    text = io.TextIOWrapper(file, encoding="utf-8", newline="")
-    rows = csv.writer(text)
-    rows.writerow([*names, "amount_usd"])
-    for entry in entries:
-        values = encode(entry)
-        rows.writerow([*(values[n] for n in names), f"{dollars(entry.amount_pico):f}"])
-    text.flush()
-    text.detach()
 
 
 def _put(parcel: Parcel, name: str, file: BinaryIO) -> None:
