@@ -40,4 +40,9 @@ class ManualClock:
         self._now += seconds
 
 
+def day_of(moment: int) -> int:
+    """The beginning of a moment's day in UTC, in Unix seconds."""
+    return moment - moment % 86_400
+
+
 SYSTEM_CLOCK: Clock = SystemClock()

@@ -80,3 +80,5 @@ class TunedModel:
     state: ModelState = ModelState.RELEASED
     parity: Mapping[str, Any] | None = None
     template_sha256: str | None = None
+    rendered_at: int | None = None
+    """The moment that its template was told in training, where the template asks for one."""

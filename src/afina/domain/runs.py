@@ -30,6 +30,9 @@ ROW_LOSSES: Final = "row_losses.csv"
 CHECKPOINTS: Final = "checkpoints"
 RECORD: Final = "record.json"
 
+RENDERED_AT: Final = "rendered_at"
+"""A setting of runs whose template writes the date: the moment it was told, in Unix seconds."""
+
 Precision = Literal["bf16", "fp32"]
 
 

@@ -19,6 +19,7 @@ from afina.data.limits import limits_of
 from afina.data.personal.detect import kinds_named
 from afina.data.personal.stage import scrub
 from afina.data.shards import ShardOptions, build_shards
+from afina.domain.clock import day_of
 from afina.domain.files import StoredFile
 from afina.domain.jobs import Hyperparameters, JobError, JobStatus
 from afina.domain.manifests import Manifest
@@ -68,7 +69,7 @@ class Preparation:
     def run(self) -> None:
         """Walk the stages and leave the job queued. Raises JobRefused, LeaseLost, Cancelled."""
         base = self._base()
-        renderer = Renderer.load(Path(base.path))
+        renderer = Renderer.load(Path(base.path), day_of(self._job.created_at))
         sources = self._sources()
         self._stage("validating")
         reports = [self._validate(source, renderer) for source in sources]
@@ -177,6 +178,7 @@ class Preparation:
             end_tokens=renderer.end_tokens,
             context_tokens=renderer.context_tokens,
             template_sha256=renderer.template_sha256,
+            rendered_at=renderer.moment,
             parent=self._parent(),
         )
         settings = self._platform.settings

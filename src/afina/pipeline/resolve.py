@@ -24,6 +24,7 @@ from afina.domain.methods import Tuning
 from afina.domain.models import BaseModel
 from afina.domain.precision import resolve_precision
 from afina.domain.runs import (
+    RENDERED_AT,
     BaseSpec,
     DataSpec,
     LoraSpec,
@@ -55,6 +56,8 @@ class Resolution:
     context_tokens: int
     template_sha256: str
     parent: ParentSpec | None = None
+    rendered_at: int | None = None
+    """The moment that the template was told, where it asks for one."""
 
     @property
     def units(self) -> int:
@@ -107,6 +110,7 @@ def resolve_run(given: Resolution, settings: TrainingSettings) -> tuple[RunSpec,
             "learning_rate_multiplier": f"{multiplier:g}",
             "seed": str(given.job.seed),
             "template_sha256": given.template_sha256,
+            **({} if given.rendered_at is None else {RENDERED_AT: str(given.rendered_at)}),
             **settings_of(tune, numbers),
         },
     )

@@ -26,6 +26,8 @@ from afina.text.renderer import Renderer
 
 SEED_SPAN: Final = 2**63
 """Seeds are taken modulo this, so that negative ones are seeds too."""
+_RENDERERS: Final = 32
+"""Of bases, and of days where a template writes the date."""
 
 
 class Engine(Protocol):
@@ -92,7 +94,7 @@ class Asker:
     def __init__(self, platform: Platform, engine: Engine) -> None:
         self.platform = platform
         self._engine = engine
-        self._renderers: dict[tuple[str, str], Renderer] = {}
+        self._renderers: dict[tuple[str, str, int | None], Renderer] = {}
         self._lock = threading.Lock()
 
     def ask(self, caller: Caller, question: Question, request_id: str) -> Asked:
@@ -146,14 +148,18 @@ class Asker:
         )
 
     def renderer(self, model: ResolvedModel) -> Renderer:
-        """What turns chats with this model into ids; loaded once."""
-        key = (model.base.path, model.base.sha256)
+        """What turns chats with this model into ids; loaded once. A template that writes the date
+        is told the tune's, so that a tune is asked as it was trained."""
+        moment = None if model.tuned is None else model.tuned.rendered_at
+        key = (model.base.path, model.base.sha256, moment)
         found = self._renderers.get(key)
         if found is None:
             with self._lock:
                 found = self._renderers.get(key)
                 if found is None:
-                    found = self._renderers[key] = Renderer.load(Path(model.base.path))
+                    if len(self._renderers) >= _RENDERERS:
+                        self._renderers.pop(next(iter(self._renderers)))
+                    found = self._renderers[key] = Renderer.load(Path(model.base.path), moment)
         return found
 
     async def lines(self, generate: Generate) -> AsyncGenerator[Delta | Last]:

@@ -22,6 +22,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from afina.domain.clock import SYSTEM_CLOCK, ManualClock
 from afina.errors import BaseRefused, InvalidRequest
 from afina.text import tools as tool_text
 from afina.text.calls import OWN, CallSyntax, learn_calls
@@ -59,8 +60,12 @@ class TokenRow:
 class Renderer:
     """The template and the tokenizer of a model folder."""
 
-    def __init__(self, folder: Path) -> None:
-        self._template = ChatTemplate(read_template(folder))
+    def __init__(self, folder: Path, moment: int | None = None) -> None:
+        clock = SYSTEM_CLOCK if moment is None else ManualClock(float(moment))
+        self._template = ChatTemplate(read_template(folder), clock)
+        self.moment: int | None = moment if self._template.asks_the_time else None
+        """When the template believes it is, in Unix seconds; None where it does not ask, or where
+        it is told the truth."""
         tokenizer = ChatTokenizer.load(folder)
         facts = learn_template(self._template, tokenizer)
         self.tokenizer: ChatTokenizer = tokenizer.with_control(facts.control_texts)
@@ -79,7 +84,9 @@ class Renderer:
         self.end_token: int = self.tokenizer.token_id(facts.end_text) or self.end_tokens[0]
         """The template's own."""
         self.context_tokens: int = _context_tokens(folder)
-        parts = (str(RENDERER_VERSION), self.tools_format, self._template.source.sha256)
+        parts = [str(RENDERER_VERSION), self.tools_format, self._template.source.sha256]
+        if self.moment is not None:
+            parts.append(str(self.moment))
         self.template_sha256: str = hashlib.sha256("\0".join(parts).encode()).hexdigest()
         """Of all that decides how a chat becomes text: template, its variables, our tool format."""
         both = f"{self.template_sha256}\0{self.tokenizer.sha256}"
@@ -87,9 +94,11 @@ class Renderer:
         """Of all that decides how a chat becomes ids."""
 
     @classmethod
-    def load(cls, folder: Path) -> Renderer:
-        """The renderer of a model folder. Raises BaseRefused naming what is missing."""
-        return cls(folder)
+    def load(cls, folder: Path, moment: int | None = None) -> Renderer:
+        """The renderer of a model folder. Raises BaseRefused naming what is missing. A template
+        that writes the date is told that it is `moment`: training and serving of a tune agree on
+        one. None: the day on which it is asked."""
+        return cls(folder, moment)
 
     def prompt(self, messages: Messages, tools: Tools = None) -> list[int]:
         """Ids up to where the assistant speaks. Raises InvalidRequest with `param`."""

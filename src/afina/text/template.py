@@ -68,6 +68,8 @@ class ChatTemplate:
         except jinja2.TemplateError as error:
             raise BaseRefused(f"The chat template is not valid Jinja: {error}.") from None
         self.knows_tools = source.tools is not None or "tools" in names
+        self.asks_the_time = self.mentions("strftime_now")
+        """Whether what it writes may depend on the day."""
 
     def mentions(self, word: str) -> bool:
         """Whether the template's source holds `word`."""
