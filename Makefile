@@ -42,6 +42,7 @@ unit: $(STAMP)
 
 test: $(STAMP) $(STARTER)
 	$(PYTEST) -n 2 -m "not slow" --dist loadgroup tests
+	AFINA_TEST_STORE=postgres $(PYTEST) -q -n 2 -m "not slow and not sqlite" tests/unit/store tests/unit/service
 
 check: $(STAMP)
 	$(BIN)/ruff format --check .

@@ -10,6 +10,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from tests.postgres import database_for, on_postgres
+
 from afina.domain.accounts import Caller, Organization, Project
 from afina.domain.clock import ManualClock
 from afina.domain.codec import encode
@@ -53,9 +55,11 @@ def migrated_database() -> bytes:
 
 def open_platform(data: Path, seed: int = 1, **settings: Any) -> Platform:
     """A platform in `data` with one base model."""
+    if on_postgres():
+        settings.setdefault("database", database_for(data))
     loaded = Settings.load(data=data, **settings)
     data.mkdir(parents=True, exist_ok=True)
-    if not (data / "afina.db").exists():
+    if loaded.database is None and not (data / "afina.db").exists():
         (data / "afina.db").write_bytes(migrated_database())
     platform = Platform.open(loaded, ManualClock(), Ids(seed))
     add_base(platform, BASE)

@@ -8,19 +8,21 @@ from __future__ import annotations
 
 import fcntl
 import os
+import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from sqlalchemy import Connection, Engine, inspect, text
-from sqlalchemy.exc import DatabaseError, OperationalError
+from sqlalchemy.exc import DatabaseError, DataError, OperationalError
 
 from afina.errors import BadSettings, Internal, InvalidRequest, Unavailable
 from afina.store.dialects import (
     BUSY_TIMEOUT_S,
     WRITES,
     check_health,
+    hold_migrations,
     is_sqlite,
     make_engine,
     try_to_write,
@@ -31,6 +33,7 @@ Tx = Connection
 """An open transaction."""
 
 _RESTORE = "Restore it from a backup, or move it away to start with an empty one."
+_REACH = "See that the server runs, and that this user may make tables there."
 
 
 class Database:
@@ -42,8 +45,8 @@ class Database:
 
     @classmethod
     def open(cls, url: str, busy_timeout_s: float = BUSY_TIMEOUT_S) -> Database:
-        """Opens `sqlite:///…`; nothing is created before `migrate`. A transaction waits for
-        others up to `busy_timeout_s`, then it is Unavailable."""
+        """Opens `sqlite:///…` or `postgresql+psycopg://…`; nothing is made before `migrate`. A
+        transaction waits for others up to `busy_timeout_s`, then it is Unavailable."""
         return cls(make_engine(url, busy_timeout_s))
 
     @property
@@ -108,10 +111,11 @@ class Database:
                 with self._writer.begin() as tx:
                     try_to_write(tx)
         except DatabaseError as error:
-            reason = str(error.orig)
+            reason = _first_line(error)
             self.close()
+            remedy = _RESTORE if self.path is not None else _REACH
             raise BadSettings(
-                f"The database {where} cannot be used: {reason}.", remedy=_RESTORE
+                f"The database {where} cannot be used: {reason}.", remedy=remedy
             ) from None
         if fault is not None:
             self.close()
@@ -128,6 +132,7 @@ class Database:
                 remedy="Install that version again, or use another data directory.",
             )
         with self._writer.begin() as tx:
+            hold_migrations(tx)
             upgrade(tx)
 
 
@@ -137,19 +142,38 @@ def _plain_words() -> Iterator[None]:
     try:
         yield
     except OperationalError as error:
-        reason = str(error.orig)
-        if "locked" in reason or "busy" in reason:
-            raise Unavailable(
-                "The database is busy.", retry_after_s=1.0, remedy="Try again in a moment."
-            ) from error
-        if "full" in reason:
-            raise Unavailable(
-                "The disk is full.", remedy="Free some space in the data directory."
-            ) from error
-        raise Internal(f"The database refused: {reason}.") from error
-    except (UnicodeEncodeError, OverflowError):
-        # Half a surrogate pair or a number beyond 64 bits: JSON can say it, no table can hold it.
-        raise InvalidRequest(
-            "The request holds text that is not Unicode, or a number beyond 64 bits.",
-            code="invalid_value",
-        ) from None
+        reason = _first_line(error)
+        if isinstance(error.orig, sqlite3.Error):
+            _raise_sqlite(reason, error)
+        raise Unavailable(
+            "The database cannot be reached or is busy.",
+            retry_after_s=1.0,
+            remedy="Try again in a moment; the server's log has the reason.",
+        ) from error
+    except (DataError, UnicodeEncodeError, OverflowError):
+        raise _unfit() from None
+
+
+def _raise_sqlite(reason: str, error: OperationalError) -> NoReturn:
+    if "locked" in reason or "busy" in reason:
+        raise Unavailable(
+            "The database is busy.", retry_after_s=1.0, remedy="Try again in a moment."
+        ) from error
+    if "full" in reason:
+        raise Unavailable(
+            "The disk is full.", remedy="Free some space in the data directory."
+        ) from error
+    raise Internal(f"The database refused: {reason}.") from error
+
+
+def _unfit() -> InvalidRequest:
+    # Half a surrogate pair, a zero character or a number beyond 64 bits: JSON can say it, no table
+    # can hold it.
+    return InvalidRequest(
+        "The request holds text that is not Unicode, or a number beyond 64 bits.",
+        code="invalid_value",
+    )
+
+
+def _first_line(error: DatabaseError) -> str:
+    return next(iter(str(error.orig).splitlines()), type(error.orig).__name__)

@@ -13,7 +13,11 @@ from typing import Any, Final
 from sqlalchemy import URL, Connection, Engine, Table, create_engine, event, text
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import make_url
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.pool import ConnectionPoolEntry
+
+from afina.domain.clock import SYSTEM_CLOCK
+from afina.errors import BadSettings
 
 BUSY_TIMEOUT_S: Final = 15.0
 WRITES: Final = "afina_writes"
@@ -24,6 +28,9 @@ _PRAGMAS: Final = (
     "PRAGMA foreign_keys=ON",
     "PRAGMA secure_delete=ON",
 )
+HEALTH_S: Final = 1.0
+_HEALTH_STEPS: Final = 10_000
+"""The engine of SQLite looks at the clock each time it has taken so many steps."""
 _ROWS_A_STATEMENT: Final = 200
 
 
@@ -31,7 +38,7 @@ def make_engine(url: str, busy_timeout_s: float = BUSY_TIMEOUT_S) -> Engine:
     """An engine with the settings that the platform relies on."""
     parsed = make_url(url)
     if parsed.get_backend_name() != "sqlite":
-        return create_engine(parsed, pool_size=16, max_overflow=32)
+        return _postgres_engine(parsed, busy_timeout_s)
     return _sqlite_engine(parsed, busy_timeout_s)
 
 
@@ -61,11 +68,22 @@ def lock_name(tx: Connection, name: str) -> None:
 
 
 def check_health(engine: Engine) -> str | None:
-    """What is wrong with the database's file, in the database's own words; None if it is sound."""
+    """What is wrong with the database's file, in the database's own words; None if it is sound,
+    or if it is so large that nothing was found within `HEALTH_S`: a start must not grow with it."""
     if not is_sqlite(engine):
         return None
     with engine.connect() as connection:
-        found = str(connection.execute(text("PRAGMA quick_check(1)")).scalar_one())
+        raw: Any = connection.connection.driver_connection
+        end = SYSTEM_CLOCK.monotonic() + HEALTH_S
+        raw.set_progress_handler(lambda: SYSTEM_CLOCK.monotonic() > end, _HEALTH_STEPS)
+        try:
+            found = str(connection.execute(text("PRAGMA quick_check(1)")).scalar_one())
+        except OperationalError as error:
+            if "interrupted" not in str(error.orig):
+                raise
+            return None
+        finally:
+            raw.set_progress_handler(None, 0)
     return None if found == "ok" else found
 
 
@@ -74,6 +92,34 @@ def try_to_write(tx: Connection) -> None:
     and refuses only here."""
     if tx.dialect.name == "sqlite":
         tx.exec_driver_sql("PRAGMA user_version = 0")
+
+
+def hold_migrations(tx: Connection) -> None:
+    """Until the end of the transaction nobody else migrates: on PostgreSQL two processes may start
+    at once; SQLite's are kept apart by a lock file."""
+    lock_name(tx, "migrations")
+
+
+def _postgres_engine(url: URL, busy_timeout_s: float) -> Engine:
+    try:
+        import psycopg  # noqa: F401
+    except ImportError:
+        raise BadSettings(
+            "The database is PostgreSQL, and its driver is not installed.",
+            param="database",
+            remedy="Install it with `pip install afina[postgres]`.",
+        ) from None
+    wait_ms = int(busy_timeout_s * 1000)
+    return create_engine(
+        url,
+        pool_size=16,
+        max_overflow=32,
+        pool_pre_ping=True,
+        connect_args={
+            "connect_timeout": max(2, int(busy_timeout_s)),
+            "options": f"-c lock_timeout={wait_ms} -c timezone=UTC",
+        },
+    )
 
 
 def _sqlite_engine(url: URL, busy_timeout_s: float) -> Engine:

@@ -70,6 +70,7 @@ def test_a_key_file_that_holds_no_key_is_replaced(platform: Platform) -> None:
     authenticate(platform, ensure_first_key(platform).read_text().strip())
 
 
+@pytest.mark.sqlite
 def test_the_store_holds_no_secret(platform: Platform, caller: Caller) -> None:
     _, secret = create_key(platform, caller, "mine")
     database = platform.database.path

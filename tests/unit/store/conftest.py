@@ -7,14 +7,17 @@ from pathlib import Path
 
 import pytest
 from tests.platforms import open_platform
+from tests.postgres import database_for, on_postgres
 
 from afina.service.platform import Platform
+from afina.settings import Settings
 from afina.store.database import Database
 
 
 @pytest.fixture
 def database(tmp_path: Path) -> Iterator[Database]:
-    opened = Database.open(f"sqlite:///{tmp_path / 'afina.db'}")
+    settings = Settings(data=tmp_path, database=database_for(tmp_path) if on_postgres() else None)
+    opened = Database.open(settings.database_url)
     opened.migrate()
     yield opened
     opened.close()

@@ -17,6 +17,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import event, select, text
 
 from afina.errors import BadSettings, Unavailable
+from afina.settings import Settings
 from afina.store.database import Database
 from afina.store.migrations import HEAD
 from afina.store.migrations.upgrade import configuration
@@ -48,6 +49,7 @@ def test_migrating_again_changes_nothing(database: Database) -> None:
         assert tx.execute(text("SELECT count(*) FROM organizations")).scalar() == 1
 
 
+@pytest.mark.sqlite
 def test_processes_that_start_together_migrate_once(tmp_path: Path) -> None:
     program = (
         "import sys; from afina.store.database import Database\n"
@@ -73,6 +75,7 @@ def test_processes_that_start_together_migrate_once(tmp_path: Path) -> None:
         assert (process.returncode, out.strip()) == (0, HEAD), err
 
 
+@pytest.mark.sqlite
 def test_a_migration_that_is_cut_off_leaves_the_old_schema(tmp_path: Path) -> None:
     for number in (1, 2, 7, 20, 33):
         opened = Database.open(url(tmp_path))
@@ -103,6 +106,19 @@ def test_a_file_that_is_no_database_is_refused(tmp_path: Path) -> None:
     assert "backup" in caught.value.remedy
 
 
+def test_a_start_does_not_grow_with_the_database(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is too large to be looked at within the time for it is taken for sound."""
+    opened = Database.open(url(tmp_path))
+    opened.migrate()
+    monkeypatch.setattr("afina.store.dialects.HEALTH_S", 0.0)
+    monkeypatch.setattr("afina.store.dialects._HEALTH_STEPS", 1)
+    opened.migrate()
+    opened.close()
+
+
+@pytest.mark.sqlite
 def test_a_damaged_database_is_refused(tmp_path: Path) -> None:
     opened = Database.open(url(tmp_path))
     opened.migrate()
@@ -142,12 +158,23 @@ def test_a_database_of_a_newer_version_is_refused(database: Database) -> None:
         database.migrate()
 
 
+def test_a_server_that_does_not_answer_is_said_without_its_password() -> None:
+    settings = Settings(database="postgresql://afina:secret@127.0.0.1:1/afina")
+    opened = Database.open(settings.database_url, busy_timeout_s=2)
+    with pytest.raises(BadSettings, match="cannot be used") as refused:
+        opened.migrate()
+    assert "secret" not in refused.value.one_line()
+    assert "server runs" in refused.value.one_line()
+    assert "secret" not in repr(settings)
+
+
 def test_a_data_directory_that_is_a_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "data").write_text("")
     with pytest.raises(BadSettings, match="cannot be opened"):
         Database.open(url(tmp_path / "data")).migrate()
 
 
+@pytest.mark.sqlite
 def test_the_database_is_for_its_owner_alone(database: Database) -> None:
     assert database.path is not None
     assert stat.S_IMODE(database.path.stat().st_mode) == 0o600
@@ -184,6 +211,7 @@ def test_a_database_locked_for_too_long_is_unavailable_not_broken(tmp_path: Path
     opened.close()
 
 
+@pytest.mark.sqlite
 def test_a_full_disk_is_said_in_plain_words_and_leaves_nothing(database: Database) -> None:
     def fill() -> None:
         with database.write() as tx:
@@ -202,6 +230,7 @@ def test_a_full_disk_is_said_in_plain_words_and_leaves_nothing(database: Databas
         assert tx.execute(text("SELECT count(*) FROM organizations")).scalar() == 0
 
 
+@pytest.mark.sqlite
 def test_money_and_jobs_are_synced_to_the_disk(database: Database) -> None:
     with database.read() as tx:
         found = {
