@@ -27,6 +27,7 @@ from afina.api.routes import (
     distill,
     extension,
     files,
+    gate,
     health,
     jobs,
     models,
@@ -64,6 +65,7 @@ ROUTERS: Final[tuple[APIRouter, ...]] = (
     webhooks.router,
     jobs.router,
     models.router,
+    gate.router,
     extension.router,
     networks.router,
     *organization.ROUTERS,
@@ -99,6 +101,7 @@ SHAPES: Final[tuple[type[BaseModel], ...]] = (
     extension.FileOfQuery,
     *organization.SHAPES,
     *networks.SHAPES,
+    *gate.SHAPES,
 )
 """What the routes read, for the OpenAPI document."""
 _DESCRIPTION: Final = (

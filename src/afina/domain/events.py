@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 Level = Literal["info", "warn", "error"]
-EventType = Literal["message", "metrics"]
+EventType = Literal["message", "metrics", "moderation_checks"]
 
 
 @dataclass(frozen=True)

@@ -18,9 +18,17 @@ import structlog
 from afina.domain.codec import encode
 from afina.domain.jobs import Job, JobStatus
 from afina.domain.manifests import FILES_OF
-from afina.domain.runs import ParityRow, RunCheckpoint, RunPaths, RunResult, RunSpec
+from afina.domain.runs import (
+    RENDERED_AT,
+    ParityRow,
+    RunCheckpoint,
+    RunPaths,
+    RunResult,
+    RunSpec,
+)
 from afina.errors import EngineFailed, Internal, Overloaded, Unavailable
 from afina.evaluation.parity import ParityReport, compare
+from afina.pipeline.gate_stage import BeforePublishing, outcome_before
 from afina.pipeline.held import Cancelled, HeldLease
 from afina.pipeline.run_files import read_all_events, read_result, read_spec
 from afina.pipeline.wire_events import EventWriter, results_csv
@@ -70,11 +78,19 @@ def _publish(given: _Finish) -> None:
     if not given.result.checkpoints:
         raise Internal("The run succeeded without a checkpoint.")
     publication = _proven(given)
+    final = publication.tunes[-1].manifest
+    outcome = outcome_before(
+        BeforePublishing(
+            given.platform, given.job, given.spec, given.result, final, given.lease.check
+        )
+    )
+    given.lease.check()
     publish.publish_models(
         given.platform,
         given.job,
         replace(
             publication,
+            gate=outcome,
             results_csv=results_csv(read_all_events(given.paths)),
             row_losses_csv=_read(given.paths.row_losses),
         ),
@@ -106,8 +122,13 @@ def _proven(given: _Finish) -> publish.Publication:
         tunes=tunes,
         trained_tokens=given.result.trained_tokens,
         template_sha256=given.spec.settings["template_sha256"],
+        rendered_at=_moment(given.spec.settings.get(RENDERED_AT)),
         parity=encode(report),
     )
+
+
+def _moment(told: str | None) -> int | None:
+    return None if told is None else int(told)
 
 
 def _read(path: Path) -> bytes | None:

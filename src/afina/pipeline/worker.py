@@ -23,6 +23,7 @@ from afina.pipeline.batches import BatchLane
 from afina.pipeline.deliveries import EVERY_S as DELIVERIES_EVERY_S
 from afina.pipeline.deliveries import DeliveryLane
 from afina.pipeline.faults import fault_of
+from afina.pipeline.gate_stage import GateLane
 from afina.pipeline.held import LeaseKeeper
 from afina.pipeline.identity import WorkerIdentity
 from afina.pipeline.lanes import ChoresLane, Lane, PrepareLane, claim
@@ -56,6 +57,7 @@ class Worker:
             Lane("chores", chores.work, CHORES_EVERY_S),
             Lane("batches", batches.work, BATCHES_EVERY_S),
             Lane("deliveries", DeliveryLane(platform).work, DELIVERIES_EVERY_S),
+            Lane("gate", GateLane(platform).work, CHORES_EVERY_S),
         ]
         self._looked = float("-inf")
 

@@ -11,7 +11,7 @@ from afina.domain.accounts import Caller
 from afina.domain.ids import OUTBOX
 from afina.domain.models import BaseModel, ModelState, TunedModel
 from afina.errors import Forbidden, ModelNotFound
-from afina.service import bases, run_folders
+from afina.service import bases, gate, run_folders
 from afina.service.platform import Platform
 from afina.store import aliases, jobs, models, outbox, references
 from afina.store.references import Holder
@@ -81,9 +81,10 @@ def resolve_model(platform: Platform, caller: Caller, name: str) -> ResolvedMode
     tuned = entry.tuned
     if tuned is None or tuned.state is ModelState.HELD:
         raise ModelNotFound(
-            f"The model `{name}` was held back by its evaluation.",
+            f"The model `{name}` is held back: {gate.reason_held(platform, name)}.",
             param="model",
-            remedy="Its job's events say why.",
+            code="model_held",
+            remedy="See `afina models card`, or let it answer with `afina models release`.",
         )
     base = bases.get_base(platform, tuned.base_id)
     if base is None or not base.admitted:

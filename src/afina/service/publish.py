@@ -19,10 +19,11 @@ from afina.domain.events import JobEvent
 from afina.domain.files import Purpose, StoredFile
 from afina.domain.jobs import Job, JobCheckpoint, JobError, JobStatus, Wish
 from afina.domain.manifests import Manifest, TuneKind
-from afina.domain.models import TunedModel, tuned_name
+from afina.domain.models import ModelState, TunedModel, tuned_name
 from afina.errors import IllegalTransition, Internal
-from afina.service import aliases, usage, webhooks
+from afina.service import aliases, gate, usage, webhooks
 from afina.service.files import add_file
+from afina.service.gate import GateOutcome
 from afina.service.jobs import CANCELLED_TEXT, PAUSED_TEXT, event
 from afina.service.platform import Platform
 from afina.store import checkpoints, events, jobs, leases, models, references
@@ -58,9 +59,11 @@ class Publication:
     tunes: tuple[PublishedTune, ...]
     trained_tokens: int
     template_sha256: str
+    rendered_at: int | None = None
     results_csv: bytes | None = None
     parity: Mapping[str, Any] | None = None
     row_losses_csv: bytes | None = None
+    gate: GateOutcome = field(default_factory=lambda: GateOutcome("off", "default"))
 
 
 def store_tune(platform: Platform, job: Job, facts: TuneFacts, files: Mapping[str, Path]) -> str:
@@ -213,12 +216,11 @@ class _Publishing:
             text = f"Checkpoint created at step {tune.step} with Snapshot ID: {name}"
             said.append(event(self.platform, self.job.id, text))
         name = self._add_model(final, publication, step=None)
-        aliases.follow_release(self.platform, self.tx, self.caller, name)
-        for text in (
-            f"New fine-tuned model created: {name}",
-            "The job has successfully completed",
-        ):
-            said.append(event(self.platform, self.job.id, text))
+        if publication.gate.state is ModelState.RELEASED:
+            aliases.follow_release(self.platform, self.tx, self.caller, name)
+        said.append(event(self.platform, self.job.id, f"New fine-tuned model created: {name}"))
+        said += gate.begin(self.platform, self.tx, self.job, name, publication.gate)
+        said.append(event(self.platform, self.job.id, "The job has successfully completed"))
         files = tuple(self._add_results(name, staged) for name, staged in results.items())
         tokens = publication.trained_tokens
         usage.record_training(self.platform, self.tx, self.job, name, tokens)
@@ -252,8 +254,10 @@ class _Publishing:
             created_at=now,
             job_id=self.job.id,
             step=step,
+            state=publication.gate.state,
             parity=encode(publication.parity) if tune is publication.tunes[-1] else None,
             template_sha256=publication.template_sha256,
+            rendered_at=publication.rendered_at,
         )
         models.insert_model(self.tx, model, self.caller, self.platform.clock.now())
         checkpoint = JobCheckpoint(

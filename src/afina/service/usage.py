@@ -53,6 +53,8 @@ def record_inference(platform: Platform, records: Sequence[UsageRecord]) -> int:
     a tag is kept too, under no project."""
     # A line of a batch that was broken off is asked again under the same id: only that one counts.
     records = [r for r in records if r.outcome == "finished" or "batch" not in r.tag]
+    # What the gate asks is the platform's own business: nobody pays for it.
+    records = [r for r in records if "gate" not in r.tag]
     entries = [_inference_entry(platform, record) for record in records]
     if not entries:
         return 0

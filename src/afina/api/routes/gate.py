@@ -1,0 +1,71 @@
+"""afina's own routes of the gate: a model's card, its release, and the abuse watch.
+
+GET    /v1/afina/models/{name}/card      ?format=json|html
+POST   /v1/afina/models/{name}/release   a held model answers from now on
+POST   /v1/afina/models/{name}/hold      a released model answers no more
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from fastapi import APIRouter, Depends
+from starlette.responses import HTMLResponse, Response
+
+from afina.api.answers import answer
+from afina.api.call import Caller_
+from afina.api.documents import ERRORS, documented
+from afina.api.query import query
+from afina.api.requests import NoQuery
+from afina.domain.models import TunedModel
+from afina.service import gate
+from afina.service.card import card_of
+from afina.service.card_page import card_page
+from afina.service.refusals import LaxWire
+
+router = APIRouter(prefix="/v1/afina", tags=["afina"], responses=ERRORS)
+_NO_QUERY = Depends(query(NoQuery))
+
+
+class CardQuery(LaxWire):
+    """How a card is wanted."""
+
+    format: Literal["json", "html"] = "json"
+
+
+SHAPES = (CardQuery,)
+
+
+@router.get(
+    "/models/{model:path}/card",
+    summary="The card of a tuned model",
+    openapi_extra=documented(query=CardQuery),
+)
+def show_card(
+    call: Caller_, model: str, asked: Annotated[CardQuery, Depends(query(CardQuery))]
+) -> Response:
+    """Data, method, curves, gate, parity and licence; as JSON, or as one page that needs nothing
+    else."""
+    card = card_of(call.platform, call.caller, model)
+    if asked.format == "html":
+        policy = "default-src 'none'; style-src 'unsafe-inline'"
+        return HTMLResponse(card_page(card), headers={"content-security-policy": policy})
+    return answer(card)
+
+
+@router.post(
+    "/models/{model:path}/release", summary="Release a held model", dependencies=[_NO_QUERY]
+)
+def release(call: Caller_, model: str) -> Response:
+    """The name answers from now on; the audit log says who let it."""
+    return answer(_state(gate.release(call.platform, call.caller, model)))
+
+
+@router.post("/models/{model:path}/hold", summary="Hold a model back", dependencies=[_NO_QUERY])
+def hold(call: Caller_, model: str) -> Response:
+    """The name answers no more until it is released; the audit log says who held it."""
+    return answer(_state(gate.hold(call.platform, call.caller, model)))
+
+
+def _state(model: TunedModel) -> dict[str, str]:
+    return {"id": model.name, "object": "afina.model_state", "state": model.state.value}

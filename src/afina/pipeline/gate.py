@@ -1,0 +1,272 @@
+"""The gate's stage: puts its questions to base and tuned model, and writes down what came of it.
+
+With policy `hold` it runs before the model is published; with `report` afterwards, in a lane of
+its own, so that the name answers at once. What the base said is kept by the hash of base and
+questions, and asked once. Nothing that a model said to a user's row is stored.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import structlog
+
+from afina.data.shards import Shards
+from afina.domain.codec import encode
+from afina.domain.runs import RunResult, RunSpec
+from afina.errors import AfinaError, Unavailable
+from afina.evaluation import gate
+from afina.evaluation.asking import Answer, Round, ask
+from afina.evaluation.questions import Ability, Probe, abilities, probes, suite_sha256
+from afina.pipeline.run_files import write_json
+from afina.service.moderation import Moderator, moderator_of
+from afina.service.platform import Platform
+from afina.serving.client import BlockingEngineClient, EngineClient
+from afina.serving.protocol import Generate, Score
+from afina.text.renderer import Renderer
+
+LEAST_S: Final = 45.0
+SHARE: Final = 0.2
+"""Of the training's time, if that is more."""
+ANSWER_TOKENS: Final = 40
+RECALL_TOKENS: Final = 48
+LEAST_RECALL_TOKENS: Final = 8
+"""A shorter answer comes back by chance."""
+AT_ONCE: Final = 16
+ROWS: Final = {"default": 24, "full": 128}
+_CANARY: Final = re.compile(r"(?=\S*\d)(?=\S*[A-Za-z])\S{12,}")
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """The tuned model that stands before the gate."""
+
+    spec: RunSpec
+    result: RunResult
+    manifest: str
+    suite: str
+
+
+@dataclass(frozen=True)
+class GateRun:
+    """One run of the gate. `check` raises when it is no longer wanted."""
+
+    platform: Platform
+    candidate: Candidate
+    check: Callable[[], None]
+
+    def run(self) -> gate.GateReport:
+        """The report. Raises Unavailable where the engine stays away."""
+        now = self.platform.clock.monotonic
+        started = now()
+        allowed = max(LEAST_S, SHARE * self.candidate.result.train_seconds)
+        if self.candidate.suite == "full":
+            allowed *= 8
+        how = Round(AT_ONCE, started + allowed, now, self.check)
+        judge = self._judge()
+        parts = [self._quality(how)]
+        asked = questions()
+        base = self._base_answers([question.prompt for question in asked], how)
+        tuned = self._answers([question.prompt for question in asked], how, tuned=True)
+        parts += self._behaviour(base, tuned, judge)
+        parts.append(self._memorisation(how))
+        reasons = tuple(reason for part in parts for reason in part.reasons)
+        return gate.GateReport(
+            suite=self.candidate.suite,
+            suite_sha256=suite_sha256(),
+            verdict="failed" if reasons else "passed",
+            reasons=reasons,
+            parts=tuple(parts),
+            seconds=round(now() - started, 2),
+            limit_seconds=allowed,
+            judge=judge.model if judge is not None else "",
+        )
+
+    @functools.cached_property
+    def _limits(self) -> gate.Limits:
+        set_ = self.platform.settings.gate
+        return gate.Limits(
+            set_.max_loss_rise,
+            set_.max_ability_loss,
+            set_.max_harm_rise,
+            set_.max_refusal_rise,
+            set_.max_memorised,
+        )
+
+    @functools.cached_property
+    def _renderer(self) -> Renderer:
+        return Renderer.load(Path(self.candidate.spec.base.path))
+
+    def _judge(self) -> Moderator | None:
+        try:
+            judge = moderator_of(self.platform.settings)
+            judge.verdicts(["Hello"])
+        except Unavailable as error:
+            log.info("gate.no_judge", reason=error.code)
+            return None
+        return judge
+
+    # -- what the models say -------------------------------------------------------------------
+
+    def _behaviour(
+        self,
+        base: Sequence[str | None],
+        tuned: Sequence[str | None],
+        judge: Moderator | None,
+    ) -> list[gate.Part]:
+        both = [
+            (question, a, b)
+            for question, a, b in zip(questions(), base, tuned, strict=True)
+            if a is not None and b is not None
+        ]
+        able = [(q, a, b) for q, a, b in both if isinstance(q, Ability)]
+        probed = [(q, a, b) for q, a, b in both if isinstance(q, Probe)]
+        if not able or not probed:
+            why = "there was no time to ask"
+            return [gate.not_measured(name, why) for name in ("regression", "safety")]
+        before, after = [a for _, a, _ in able], [b for _, _, b in able]
+        parts = [gate.regression([q for q, _, _ in able], before, after, self._limits)]
+        if judge is None:
+            why = "there is no moderation model here to judge answers"
+            return [*parts, gate.not_measured("safety", why)]
+        said = ([a for _, a, _ in probed], [b for _, _, b in probed])
+
+        def verdicts(texts: Sequence[str]) -> list[dict[str, float]]:
+            return [dict(v.categories) for v in judge.verdicts(texts)]
+
+        asked = [q for q, _, _ in probed]
+        safe = gate.safety(asked, (before, after), said, verdicts, self._limits)
+        return [*parts, safe]
+
+    def _base_answers(self, prompts: Sequence[str], how: Round) -> list[str | None]:
+        base = self.candidate.spec.base
+        key = hashlib.sha256(f"{base.sha256} {suite_sha256()} {ANSWER_TOKENS}".encode()).hexdigest()
+        path = self.platform.settings.data / "gate" / f"{key[:32]}.json"
+        try:
+            kept: list[str | None] = json.loads(path.read_text())
+            if len(kept) == len(prompts):
+                return kept
+        except (OSError, ValueError):
+            pass
+        answers = self._answers(prompts, how, tuned=False)
+        if None not in answers:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_json(path, answers)
+        return answers
+
+    def _answers(self, prompts: Sequence[str], how: Round, *, tuned: bool) -> list[str | None]:
+        rendered = [self._renderer.prompt([{"role": "user", "content": text}]) for text in prompts]
+        found = self._generate(rendered, ANSWER_TOKENS, how, tuned=tuned)
+        return [None if answer is None else answer.text for answer in found]
+
+    def _generate(
+        self, prompts: Sequence[Sequence[int]], most: int, how: Round, *, tuned: bool
+    ) -> list[Answer | None]:
+        candidate = self.candidate
+        requests = [
+            Generate(
+                request_id=self.platform.ids.new("gate-"),
+                base=candidate.spec.base.id,
+                adapter=candidate.manifest if tuned else None,
+                prompt=list(prompt),
+                max_tokens=most,
+                seed=0,
+                temperature=0.0,
+                end_tokens=list(candidate.spec.end_tokens),
+                tag={"gate": candidate.spec.job_id},
+            )
+            for prompt in prompts
+        ]
+        return ask(EngineClient(self.platform.settings.engine_socket), requests, how)
+
+    # -- rows of the user ----------------------------------------------------------------------
+
+    def _quality(self, how: Round) -> gate.Part:
+        spec = self.candidate.spec
+        source = spec.validation or spec.training
+        rows = self._turns(Path(source.path), self._context, LEAST_RECALL_TOKENS // 4)
+        client = BlockingEngineClient(self.platform.settings.engine_socket)
+        base: list[float] = []
+        tuned: list[float] = []
+        try:
+            for prompt, wanted in rows:
+                if how.now() >= how.until:
+                    break
+                self.check()
+                for losses, adapter in ((base, None), (tuned, self.candidate.manifest)):
+                    asked = Score(spec.base.id, list(prompt), list(wanted), adapter, top=1)
+                    said = client.score(asked).logprobs
+                    losses.append(-sum(said) / max(1, len(said)))
+        except Unavailable:
+            raise
+        except AfinaError as error:
+            return gate.not_measured("quality", error.message)
+        count = min(len(base), len(tuned))
+        if not count:
+            return gate.not_measured("quality", "there was no row to measure on")
+        which = "validation" if spec.validation is not None else "training"
+        return gate.quality(base[:count], tuned[:count], which, self._limits)
+
+    def _memorisation(self, how: Round) -> gate.Part:
+        path = Path(self.candidate.spec.training.path)
+        rows = self._turns(path, self._context, LEAST_RECALL_TOKENS)
+        cut = [(prompt, wanted[:RECALL_TOKENS]) for prompt, wanted in rows]
+        found = self._generate([prompt for prompt, _ in cut], RECALL_TOKENS, how, tuned=True)
+        recalled = []
+        for (_, wanted), answer in zip(cut, found, strict=True):
+            if answer is None:
+                continue
+            text = self._renderer.tokenizer.decode(list(wanted))
+            recalled.append(
+                gate.Recalled(tuple(wanted), answer.ids, _CANARY.search(text) is not None)
+            )
+        if not recalled:
+            why = "there was no answer long enough, or no time to ask"
+            return gate.not_measured("memorisation", why)
+        return gate.memorisation(recalled, self._limits)
+
+    @property
+    def _context(self) -> int:
+        return min(1024, self._renderer.context_tokens) - RECALL_TOKENS
+
+    def _turns(self, path: Path, longest: int, least: int) -> list[tuple[list[int], list[int]]]:
+        """Some rows by hash: the prompt of the last learned turn, and that turn."""
+        rows = Shards.open(path)
+        found: dict[str, tuple[list[int], list[int]]] = {}
+        for index in range(len(rows)):
+            ids, learned = rows.row(index)
+            places = np.flatnonzero(learned)
+            if not len(places):
+                continue
+            breaks = np.flatnonzero(np.diff(places) > 1)
+            first = int(places[breaks[-1] + 1] if len(breaks) else places[0])
+            wanted = ids[first : int(places[-1]) + 1]
+            wanted = wanted[~np.isin(wanted, list(self.candidate.spec.end_tokens))]
+            if len(wanted) < max(1, least) or len(ids) > longest:
+                continue
+            digest = hashlib.sha256(ids.tobytes()).hexdigest()
+            found.setdefault(digest, ([int(i) for i in ids[:first]], [int(i) for i in wanted]))
+        most = ROWS[self.candidate.suite]
+        return [found[digest] for digest in sorted(found)[:most]]
+
+
+def questions() -> list[Ability | Probe]:
+    """All that is asked, in order."""
+    return [*abilities(), *probes()]
+
+
+def shown(report: gate.GateReport) -> dict[str, Any]:
+    """The report as JSON; whether each part passed stands with it."""
+    made: dict[str, Any] = encode(report)
+    for part, value in zip(made["parts"], report.parts, strict=True):
+        part["passed"] = value.passed
+    return made

@@ -1,0 +1,146 @@
+"""A model's card: where it comes from, what was found in its data, how it was tuned, what the gate
+and the proof of parity say. One value; the API gives it as JSON and as a page.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Final
+
+from afina.domain.accounts import Caller
+from afina.domain.codec import encode
+from afina.domain.events import JobEvent
+from afina.domain.jobs import Job
+from afina.domain.manifests import Manifest
+from afina.domain.models import BaseModel, TunedModel
+from afina.domain.runs import RunPaths
+from afina.errors import InvalidRequest
+from afina.service import bases, models
+from afina.service.gate import gate_of
+from afina.service.platform import Platform
+from afina.store import events, jobs
+
+MOST_POINTS: Final = 400
+_KEPT: Final = ("train_loss", "valid_loss", "full_valid_loss")
+
+
+def card_of(platform: Platform, caller: Caller, name: str) -> dict[str, Any]:
+    """The card. Raises ModelNotFound, and InvalidRequest for a base model."""
+    entry = models.get_model(platform, caller, name)
+    tuned = entry.tuned
+    if tuned is None:
+        raise InvalidRequest(
+            f"The model `{name}` is a base model; only tuned models have a card.", param="model"
+        )
+    job, said = _job(platform, tuned)
+    base = bases.get_base(platform, tuned.base_id)
+    row = gate_of(platform, tuned.name)
+    return {
+        "object": "afina.model_card",
+        "model": tuned.name,
+        "state": tuned.state.value,
+        "created_at": tuned.created_at,
+        "base": _base(tuned, base),
+        "data": _data(platform, job),
+        "method": _method(platform, tuned, job),
+        "curves": _curves(said),
+        "gate": None
+        if row is None
+        else {
+            "policy": row.policy,
+            "suite": row.suite,
+            "status": row.status,
+            "note": row.note,
+            "report": row.report,
+        },
+        "parity": encode(tuned.parity),
+    }
+
+
+def _job(platform: Platform, tuned: TunedModel) -> tuple[Job | None, list[JobEvent]]:
+    if tuned.job_id is None:
+        return None, []
+    with platform.database.read() as tx:
+        job = jobs.get_job(tx, tuned.job_id)
+        return job, events.all_events(tx, tuned.job_id) if job is not None else []
+
+
+def _base(tuned: TunedModel, base: BaseModel | None) -> dict[str, Any]:
+    if base is None:
+        return {"id": tuned.base_id, "here": False}
+    return {
+        "id": base.id,
+        "here": True,
+        "hub_id": base.hub_id,
+        "licence": base.licence,
+        "sha256": base.sha256,
+        "parameters": base.parameters,
+    }
+
+
+def _data(platform: Platform, job: Job | None) -> list[dict[str, Any]]:
+    """What is known of the files that the model was tuned on: hashes, counts, findings by rule."""
+    if job is None:
+        return []
+    made = []
+    root = RunPaths(platform.settings.runs / job.id).root
+    for which in ("training_file", "validation_file"):
+        file = getattr(job, which)
+        if file is None:
+            continue
+        found = _read(root / "findings" / f"{which}.json")
+        checked = _read(root / "findings" / f"{which}.moderation.json")
+        made.append(
+            {
+                "which": which,
+                "file": file,
+                "sha256": found.get("sha256"),
+                "rows": found.get("rows_total"),
+                "rows_used": found.get("rows_usable"),
+                "findings": found.get("counts", {}),
+                "moderation": {
+                    key: checked.get(key)
+                    for key in ("model", "rows", "flagged_rows", "left_out", "categories")
+                }
+                if checked
+                else None,
+            }
+        )
+    return made
+
+
+def _method(platform: Platform, tuned: TunedModel, job: Job | None) -> dict[str, Any]:
+    manifest = Manifest.from_bytes(platform.blobs.read(tuned.manifest))
+    return {
+        "kind": manifest.kind,
+        "manifest": tuned.manifest,
+        "data_sha256": manifest.data_sha256,
+        "template_sha256": manifest.template_sha256,
+        "settings": dict(manifest.settings),
+        "job": None if job is None else job.id,
+        "method": None if job is None else job.method,
+        "trained_tokens": None if job is None else job.trained_tokens,
+        "afina": None if job is None else job.extension.shown(),
+    }
+
+
+def _curves(said: list[JobEvent]) -> list[dict[str, Any]]:
+    steps = [event.data for event in said if event.type == "metrics"]
+    every = max(1, -(-len(steps) // MOST_POINTS))
+    kept = [
+        data
+        for index, data in enumerate(steps)
+        if index % every == 0 or index == len(steps) - 1 or "full_valid_loss" in data
+    ]
+    return [
+        {"step": data["step"]} | {name: data[name] for name in _KEPT if data.get(name) is not None}
+        for data in kept
+    ]
+
+
+def _read(path: Any) -> dict[str, Any]:
+    try:
+        found: dict[str, Any] = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}
+    return found
