@@ -142,6 +142,10 @@ def publish(platform: Platform, job: Job, scratch: Path, steps: Sequence[int] = 
         manifest = store_tune(platform, job, facts, files)
         tunes.append(PublishedTune(step, manifest, {"step": float(step), "train_loss": 1 / step}))
     publication = Publication(
-        tuple(tunes), 1234, "c" * 64, b"step,train_loss\n1,0.5\n", {"passed": True}
+        tuple(tunes),
+        1234,
+        "c" * 64,
+        results_csv=b"step,train_loss\n1,0.5\n",
+        parity={"passed": True},
     )
     return publish_models(platform, job, publication)

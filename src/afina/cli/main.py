@@ -12,6 +12,7 @@ import typer
 from afina import __version__
 from afina.cli import (
     aliases,
+    backup,
     chat,
     cost,
     dashboard,
@@ -64,6 +65,8 @@ for _name, _command in (
 app.command("dashboard", rich_help_panel="The platform")(dashboard.dashboard)
 app.command("doctor", rich_help_panel="The platform")(doctor.doctor)
 app.command("export", rich_help_panel="The platform")(export.export)
+app.command("backup", rich_help_panel="The platform")(backup.backup)
+app.command("restore", rich_help_panel="The platform")(backup.restore)
 app.command("usage", rich_help_panel="The platform")(usage.usage)
 app.command("cost", rich_help_panel="The platform")(cost.cost)
 app.command("chat", rich_help_panel="The work")(chat.chat)
