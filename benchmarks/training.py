@@ -19,11 +19,16 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+
+from afina.pipeline.launcher import trainer_environment
 
 DEFAULT_MODEL = Path(__file__).parent.parent / ".afina" / "models" / "smollm2-135m-instruct"
 LEARNING_RATE = 2e-4
+GFLOP_OF_TOKEN = 0.47
+"""What LoRA on the starter has to multiply for a token when nothing is shared: twice its layers'
+weights forward and twice back, and the head for half of the tokens."""
 TEXT = (
     "the claim was reported in time and the policy covers damage by water but not by wear so the "
     "clerk asks for the invoice a photo of the pipe and the date of the last repair before paying"
@@ -46,23 +51,28 @@ class Measured:
     seconds: float
     peak_rss_mib: float
     last_loss: float
+    matrix_rate: float = 0.0
+    """GFLOP/s of bf16 products, measured before it."""
 
     @property
     def rate(self) -> float:
         return self.tokens / self.seconds
 
 
-def chats(count: int) -> list[list[dict[str, str]]]:
-    """Chats that share a system prompt, with answers of 8 to 300 words."""
+def chats(count: int, apart: bool = False) -> list[list[dict[str, str]]]:
+    """Chats with answers of 8 to 300 words. They share a system prompt, or each has its own, as
+    long."""
     source = random.Random(0)
     found = []
     for number in range(count):
         words = 8 + round(292 * (number / max(1, count - 1)) ** 2)
         question = " ".join(source.choices(WORDS, k=12))
         answer = " ".join(source.choices(WORDS, k=words))
+        words_of_system = source.sample(SYSTEM.split(), k=len(SYSTEM.split()))
+        system = " ".join(words_of_system) if apart else SYSTEM
         found.append(
             [
-                {"role": "system", "content": SYSTEM},
+                {"role": "system", "content": system},
                 {"role": "user", "content": question},
                 {"role": "assistant", "content": answer},
             ]
@@ -71,12 +81,28 @@ def chats(count: int) -> list[list[dict[str, str]]]:
     return found
 
 
+def matrix_rate(threads: int) -> float:
+    """GFLOP/s of this machine's bf16 products, of the shapes that training has."""
+    import torch
+
+    torch.set_num_threads(threads)
+    x, weight = (torch.randn(n, 576).to(torch.bfloat16) for n in (1280, 1536))
+    for _ in range(5):
+        torch.nn.functional.linear(x, weight)
+    began = time.perf_counter()
+    for _ in range(40):
+        torch.nn.functional.linear(x, weight)
+    return 40 * 2 * 1280 * 576 * 1536 / (time.perf_counter() - began) / 1e9
+
+
 def shards_of(given: argparse.Namespace, folder: Path) -> object:
     from afina.data.shards import build_shards
     from afina.text.renderer import Renderer
 
     blob = folder / "rows.jsonl"
-    blob.write_text("".join(json.dumps({"messages": c}) + "\n" for c in chats(given.rows)))
+    blob.write_text(
+        "".join(json.dumps({"messages": c}) + "\n" for c in chats(given.rows, given.apart))
+    )
     return build_shards(blob, Renderer.load(given.model), folder / "shards")
 
 
@@ -178,9 +204,10 @@ def peak() -> float:
 
 
 def child(given: argparse.Namespace) -> None:
+    rate = matrix_rate(given.threads)
     with tempfile.TemporaryDirectory() as name:
         run = run_afina if given.child == "afina" else run_trl
-        measured = run(given, Path(name))
+        measured = replace(run(given, Path(name)), matrix_rate=rate)
     print("MEASURED " + json.dumps(asdict(measured)))
 
 
@@ -188,7 +215,11 @@ def measure(given: argparse.Namespace, trainer: str) -> Measured:
     command = [sys.executable, __file__, "--child", trainer, "--model", str(given.model)]
     for name in ("rows", "batch", "threads"):
         command += [f"--{name}", str(getattr(given, name))]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if given.apart:
+        command.append("--apart")
+    # afina's trainer as its worker starts it, the peer as its user would
+    environment = trainer_environment(given.threads) if trainer == "afina" else None
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     for line in done.stdout.splitlines():
         if line.startswith("MEASURED "):
             return Measured(**json.loads(line.removeprefix("MEASURED ")))
@@ -202,6 +233,8 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--apart", action="store_true", help="no system prompt that all share")
+    parser.add_argument("--only", choices=("afina", "trl"), help="measure one of the two")
     parser.add_argument("--child", choices=("afina", "trl"), help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.child:
@@ -209,15 +242,20 @@ def main() -> None:
         return
     found: dict[str, list[Measured]] = {"afina": [], "trl": []}
     for repeat in range(given.repeats):
-        order = ("afina", "trl") if repeat % 2 == 0 else ("trl", "afina")
+        order = ["afina", "trl"] if repeat % 2 == 0 else ["trl", "afina"]
+        order = [given.only] if given.only else order
         for trainer in order:
             one = measure(given, trainer)
             found[trainer].append(one)
+            share = one.rate * GFLOP_OF_TOKEN / one.matrix_rate
             print(
                 f"  {one.trainer:6} {one.rate:7.0f} tokens/s  {one.seconds:6.1f} s  "
-                f"peak {one.peak_rss_mib:5.0f} MiB  last loss {one.last_loss:.3f}",
+                f"peak {one.peak_rss_mib:5.0f} MiB  last loss {one.last_loss:.3f}  "
+                f"{share:4.0%} of {one.matrix_rate:.0f} GFLOP/s",
                 flush=True,
             )
+    if given.only:
+        return
     ours, theirs = (statistics.median(one.rate for one in found[n]) for n in ("afina", "trl"))
     print(f"LoRA training, {given.rows} chats, {found['afina'][0].tokens} tokens, bf16:")
     for name in ("afina", "trl"):

@@ -113,10 +113,9 @@ def end_other_trainer(paths: RunPaths) -> None:
         os.kill(mark.pid, signal.SIGKILL)
 
 
-def _spawn(
-    command: Command, root: Path, threads: int, fds: tuple[int, int], log: IO[bytes]
-) -> subprocess.Popen[bytes]:
-    environment = child_environment(
+def trainer_environment(threads: int) -> dict[str, str]:
+    """The environment that a trainer is started in."""
+    return child_environment(
         OMP_NUM_THREADS=str(threads),
         OMP_WAIT_POLICY="PASSIVE",
         GOMP_SPINCOUNT=_SPINS,
@@ -124,6 +123,11 @@ def _spawn(
         GLIBC_TUNABLES=_MEMORY,
         **OFFLINE,
     )
+
+
+def _spawn(
+    command: Command, root: Path, threads: int, fds: tuple[int, int], log: IO[bytes]
+) -> subprocess.Popen[bytes]:
     process = subprocess.Popen(
         [*command.arguments, str(root), "--parent-fd", str(fds[0])],
         stdin=subprocess.DEVNULL,
@@ -131,7 +135,7 @@ def _spawn(
         stderr=subprocess.STDOUT,
         pass_fds=fds,
         start_new_session=True,
-        env=environment,
+        env=trainer_environment(threads),
     )
     with contextlib.suppress(OSError):  # it may have ended: slower neighbours, same result
         os.setpriority(os.PRIO_PROCESS, process.pid, command.nice)

@@ -7,6 +7,7 @@ the run failed, with a `failed` event as the last line of events.jsonl.
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import traceback
 from pathlib import Path
@@ -39,4 +40,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    code = main()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # everything is on disk; handing gigabytes back piece by piece would take another second
+    os._exit(code)
