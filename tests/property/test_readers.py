@@ -117,7 +117,7 @@ def _strict(line: bytes) -> bool:
 @LAW
 @given(
     content=BYTES,
-    name=st.sampled_from(["f.csv", "f.tsv", "f.jsonl", "f.json", "f.xlsx", "f.parquet"]),
+    name=st.sampled_from(["f.csv", "f.tsv", "f.jsonl", "f.json", "f.xlsx", "f.parquet", "f.txt"]),
 )
 @example(content=b"\xff\xfe\n", name="f.csv")
 @example(content=b"\xef\xbb\xbf\xff\xfe", name="f.csv")

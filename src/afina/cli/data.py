@@ -5,18 +5,21 @@ The server's own stages call the same functions, so the verdict here is the verd
 
 from __future__ import annotations
 
+import sys
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from afina.cli import data_check, data_estimate, data_redact
+from afina.cli import data_check, data_estimate, data_redact, data_split
 from afina.cli.file_bar import file_bar
 from afina.cli.options import JsonOption
 from afina.cli.terminal import in_count, print_facts, print_json, tell
+from afina.errors import InvalidRequest
 
 if TYPE_CHECKING:
-    from afina.data.convert import ConvertReport
+    from afina.data.convert import ConvertOptions, ConvertReport
 
 app = typer.Typer(
     help="Make training files from tables, check them, and see what they cost.",
@@ -28,12 +31,18 @@ app = typer.Typer(
 def convert(
     source: Annotated[
         Path,
-        typer.Argument(exists=True, dir_okay=False, help="CSV, TSV, XLSX, JSON, JSONL, Parquet."),
+        typer.Argument(
+            exists=True, dir_okay=False, help="CSV, TSV, XLSX, JSON, JSONL, Parquet, TXT."
+        ),
     ],
     to: Annotated[Path, typer.Option("--to", metavar="JSONL", help="The file to write.")],
-    user: Annotated[str | None, typer.Option(help="The column that the user says.")] = None,
+    user: Annotated[
+        str | None,
+        typer.Option(help="The column that the user says, or a text with columns in braces."),
+    ] = None,
     assistant: Annotated[
-        str | None, typer.Option(help="The column that the assistant answers.")
+        str | None,
+        typer.Option(help="The column that the assistant answers, or a text with columns."),
     ] = None,
     system: Annotated[
         str | None, typer.Option(help="A system message for every row, as text.")
@@ -49,10 +58,30 @@ def convert(
     ] = None,
     delimiter: Annotated[str | None, typer.Option(help="What separates columns.")] = None,
     sheet: Annotated[str | None, typer.Option(help="The sheet of a workbook.")] = None,
+    layout: Annotated[
+        str | None,
+        typer.Option(
+            help="How records hold rows: chat, sharegpt, alpaca, chatml, pair, preference or "
+            "columns; found out where not given."
+        ),
+    ] = None,
+    group: Annotated[
+        str | None,
+        typer.Option(
+            help="The column that says which conversation a record is of: its records become one "
+            "chat of many turns."
+        ),
+    ] = None,
+    write: Annotated[
+        str,
+        typer.Option(
+            "--as", help="What to write: chat, sharegpt, alpaca, chatml, pair, preference."
+        ),
+    ] = "chat",
     json: JsonOption = False,
 ) -> None:
-    """Turn a table into chats, one a line (JSONL)."""
-    from afina.data.convert import ConvertOptions, convert_file
+    """Turn tables, chats of other makers and logs into training rows, one a line (JSONL)."""
+    from afina.data.convert import ConvertOptions
 
     options = ConvertOptions(
         user=user,
@@ -63,9 +92,11 @@ def convert(
         encoding=encoding,
         delimiter=delimiter,
         sheet=sheet,
+        layout=layout,
+        group=group,
+        write=write,
     )
-    with file_bar("Converting") as progress:
-        report = convert_file(source, to, options, progress)
+    report = _convert(source, to, options)
     if json:
         from afina.domain.codec import encode
 
@@ -76,12 +107,40 @@ def convert(
 
 app.command()(data_check.check)
 app.command()(data_estimate.estimate)
+app.command()(data_split.split)
 app.command()(data_redact.redact)
 app.command()(data_redact.restore)
 
 
+_QUESTIONS: Final = {
+    "user": "Which column does the user say?",
+    "assistant": "Which column does the assistant answer?",
+    "sheet": "Which sheet?",
+    "delimiter": "What separates the columns?",
+    "encoding": "Which encoding has the file?",
+}
+
+
+def _convert(source: Path, to: Path, options: ConvertOptions) -> ConvertReport:
+    """Converts; what is ambiguous is asked on a terminal, and is an error elsewhere."""
+    from afina.data.convert import convert_file
+
+    while True:
+        try:
+            with file_bar("Converting") as progress:
+                return convert_file(source, to, options, progress)
+        except InvalidRequest as error:
+            field = error.param or ""
+            asked = field in _QUESTIONS and getattr(options, field, "") is None
+            if not asked or not (sys.stdin.isatty() and sys.stderr.isatty()):
+                raise
+            tell(error.one_line())
+            answer = typer.prompt(_QUESTIONS[field], err=True)
+            options = replace(options, **{field: answer})
+
+
 def _show_conversion(report: ConvertReport, to: Path) -> None:
-    read = [report.format]
+    read = [report.format if report.layout == "columns" else f"{report.format} ({report.layout})"]
     if report.encoding:
         why = f" ({report.encoding_reason})" if report.encoding_reason else ""
         read.append(f"{report.encoding}{why}")
@@ -89,6 +148,8 @@ def _show_conversion(report: ConvertReport, to: Path) -> None:
         read.append(f"sheet {report.sheet}")
     facts = {"read": ", ".join(read), "columns": ", ".join(report.columns)}
     facts["rows"] = f"{in_count(report.rows_in)} read, {in_count(report.rows_out)} written"
+    if report.rows_joined:
+        facts["joined"] = f"{in_count(report.rows_joined)} rows to conversations that others began"
     if report.dropped:
         reasons = (f"{count} {reason}" for reason, count in report.dropped.items())
         facts["dropped"] = ", ".join(reasons)

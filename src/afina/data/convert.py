@@ -2,28 +2,32 @@
 
 Every record becomes a row, also one with an empty answer: the check names it, this does not judge.
 What is no record at all (an empty row, a line that is not JSON) is dropped, counted and named.
-Rows that hold `messages` already pass as they are.
+Rows that hold `messages` already pass as they are; `afina.data.layouts` lists what else is read.
 """
 
 from __future__ import annotations
 
-import math
 from array import array
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
 import msgspec
 
-from afina.data.columns import Mapped, map_columns
+from afina.data.grouping import grouped
 from afina.data.readers.delimited import read_delimited
 from afina.data.readers.jsonfiles import read_json, read_jsonl
 from afina.data.readers.parquet import read_parquet
-from afina.data.readers.records import Dropped, ReadOptions, Source
+from afina.data.readers.plaintext import read_text
+from afina.data.readers.records import Dropped, ReadOptions, Record, Source
 from afina.data.readers.workbook import read_workbook
+from afina.data.row_plan import ConvertOptions, RowPlan, plan_rows
+from afina.data.writing import write_row
 from afina.errors import DataUnreadable, InvalidRequest
+
+__all__ = ["ConvertOptions", "ConvertReport", "convert_file", "convert_frame", "open_table"]
 
 _READERS: Final[Mapping[str, Callable[[Path, ReadOptions], Source]]] = {
     "csv": read_delimited,
@@ -32,31 +36,16 @@ _READERS: Final[Mapping[str, Callable[[Path, ReadOptions], Source]]] = {
     "json": read_json,
     "jsonl": read_jsonl,
     "parquet": read_parquet,
+    "txt": read_text,
 }
-_SUFFIXES: Final = {"ndjson": "jsonl", "tab": "tsv", "pq": "parquet", "xlsm": "xlsx"}
+_SUFFIXES: Final = {"ndjson": "jsonl", "tab": "tsv", "pq": "parquet", "xlsm": "xlsx", "text": "txt"}
 _LINES_NAMED: Final = 20
 _PROGRESS_ROWS: Final = 1000
 
 
 @dataclass(frozen=True)
-class ConvertOptions:
-    """How columns become messages. Names of columns are matched without regard to case."""
-
-    user: str | None = None
-    assistant: str | None = None
-    system_column: str | None = None
-    system: str | None = None
-    """A fixed system message in front of every row."""
-    format: str | None = None
-    """csv, tsv, xlsx, json, jsonl, parquet; by default from the file's name."""
-    encoding: str | None = None
-    delimiter: str | None = None
-    sheet: str | None = None
-
-
-@dataclass(frozen=True)
 class ConvertReport:
-    """What was read and written: `rows_in` = `rows_out` + the sum of `dropped`."""
+    """What was read and written: `rows_in` = `rows_out` + `rows_joined` + the sum of `dropped`."""
 
     source: str
     target: str
@@ -72,6 +61,10 @@ class ConvertReport:
     columns: tuple[str, ...] = ()
     """The columns that the file has."""
     notes: tuple[str, ...] = ()
+    layout: str = "columns"
+    """How records held their rows."""
+    rows_joined: int = 0
+    """Records that became further turns of a conversation that another began."""
 
 
 @dataclass
@@ -80,6 +73,7 @@ class _Tally:
 
     rows_in: int = 0
     rows_out: int = 0
+    rows_joined: int = 0
     dropped: Counter[str] = field(default_factory=Counter)
     lines: dict[str, array[int]] = field(default_factory=dict)
 
@@ -114,19 +108,13 @@ def convert_file(
             "Source and target are the same file.", param="target", remedy="Give another name."
         )
     opened = _open(source, kind, options)
-    mapped = map_columns(opened.columns, options.user, options.assistant, options.system_column)
+    plan = plan_rows(opened.columns, options, text=kind == "txt")
     tally = _Tally()
     temporary = target.with_name(target.name + ".part")
     try:
         with temporary.open("wb") as out:
-            for found in opened.records:
-                tally.rows_in += 1
-                if progress is not None and tally.rows_in % _PROGRESS_ROWS == 0:
-                    progress(tally.rows_in, 0)
-                if isinstance(found, Dropped):
-                    tally.drop(found)
-                    continue
-                out.write(msgspec.json.encode(_chat(found.values, mapped, options)) + b"\n")
+            for row in _rows(opened.records, plan, tally, progress):
+                out.write(msgspec.json.encode(row) + b"\n")
                 tally.rows_out += 1
         temporary.replace(target)
     finally:
@@ -143,8 +131,60 @@ def convert_file(
         delimiter=opened.delimiter,
         sheet=opened.sheet,
         columns=opened.columns,
-        notes=(*opened.notes, *mapped.notes, *tally.notes()),
+        notes=(*opened.notes, *plan.notes, *tally.notes()),
+        layout=plan.layout,
+        rows_joined=tally.rows_joined,
     )
+
+
+def _rows(
+    records: Iterator[Record | Dropped],
+    plan: RowPlan,
+    tally: _Tally,
+    progress: Callable[[int, int], None] | None,
+) -> Iterator[dict[str, Any]]:
+    """Rows as they are to be written; those that cannot be are dropped by the reason."""
+
+    def kept() -> Iterator[Record]:
+        for found in records:
+            tally.rows_in += 1
+            if progress is not None and tally.rows_in % _PROGRESS_ROWS == 0:
+                progress(tally.rows_in, 0)
+            if isinstance(found, Dropped):
+                tally.drop(found)
+            else:
+                yield found
+
+    if plan.group is not None:
+        chats = grouped(
+            (plan.group_of(record.values), plan.turns(record.values)) for record in kept()
+        )
+        tally.rows_joined = tally.rows_in - len(chats) - sum(tally.dropped.values())
+        made: Iterator[tuple[int | None, dict[str, Any]]] = (
+            (None, {"messages": messages}) for messages in chats
+        )
+        for line, row in made:
+            if (written := _written(line, row, plan, tally)) is not None:
+                yield written
+        return
+    for record in kept():
+        try:
+            row = plan.row(record.values)
+        except InvalidRequest as error:
+            tally.drop(Dropped(record.line, error.message))
+            continue
+        if (written := _written(record.line, row, plan, tally)) is not None:
+            yield written
+
+
+def _written(
+    line: int | None, row: dict[str, Any], plan: RowPlan, tally: _Tally
+) -> dict[str, Any] | None:
+    try:
+        return write_row(plan.write, row)
+    except InvalidRequest as error:
+        tally.drop(Dropped(line, error.message))
+        return None
 
 
 def open_table(source: Path, options: ConvertOptions) -> Source:
@@ -155,12 +195,13 @@ def open_table(source: Path, options: ConvertOptions) -> Source:
 
 def convert_frame(frame: Any, options: ConvertOptions) -> list[dict[str, Any]]:
     """The rows of a DataFrame (anything with `columns` and `itertuples`) as chats."""
+    plan = plan_rows(tuple(str(name) for name in frame.columns), options)
     columns = tuple(str(name) for name in frame.columns)
-    mapped = map_columns(columns, options.user, options.assistant, options.system_column)
-    return [
-        _chat(dict(zip(columns, values, strict=True)), mapped, options)
+    records = (
+        Record(None, dict(zip(columns, values, strict=True)))
         for values in frame.itertuples(index=False, name=None)
-    ]
+    )
+    return list(_rows(records, plan, _Tally(), None))
 
 
 def _format(source: Path, options: ConvertOptions) -> str:
@@ -186,7 +227,7 @@ def _open(source: Path, kind: str, options: ConvertOptions) -> Source:
     for name, value, kinds in (
         ("delimiter", options.delimiter, ("csv", "tsv")),
         ("sheet", options.sheet, ("xlsx",)),
-        ("encoding", options.encoding, ("csv", "tsv", "json", "jsonl")),
+        ("encoding", options.encoding, ("csv", "tsv", "json", "jsonl", "txt")),
     ):
         if value is not None and kind not in kinds:
             raise InvalidRequest(f"A {kind} file has no {name}.", param=name)
@@ -194,32 +235,3 @@ def _open(source: Path, kind: str, options: ConvertOptions) -> Source:
         return _READERS[kind](source, read)
     except OSError as error:
         raise DataUnreadable(f"{source} cannot be read: {error.strerror}.") from None
-
-
-def _chat(values: Mapping[str, Any], mapped: Mapped, options: ConvertOptions) -> dict[str, Any]:
-    """One record as a chat. A missing value is an empty text, for the check to name."""
-    if mapped.is_chat:
-        return dict(values)
-    messages = []
-    system = options.system
-    if mapped.system is not None:
-        system = _text(values.get(mapped.system)) or system
-    if system:
-        messages.append({"role": "system", "content": system})
-    messages.append({"role": "user", "content": _text(values.get(mapped.user))})
-    messages.append({"role": "assistant", "content": _text(values.get(mapped.assistant))})
-    return {"messages": messages}
-
-
-def _text(value: Any) -> str:
-    if value is None or (isinstance(value, float) and math.isnan(value)):
-        return ""
-    if isinstance(value, str):
-        return value
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, float) and value.is_integer() and abs(value) < 1e15:
-        return str(int(value))
-    if isinstance(value, dict | list):
-        return msgspec.json.encode(value).decode()
-    return "" if str(value) in ("NaT", "<NA>") else str(value)

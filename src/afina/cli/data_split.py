@@ -1,0 +1,55 @@
+"""`afina data split`: training and validation rows that share nothing."""
+
+from __future__ import annotations
+
+import enum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from afina.cli.options import JsonOption
+from afina.cli.terminal import in_count, print_facts, print_json
+
+
+class By(enum.StrEnum):
+    """What decides where a row goes."""
+
+    CONTENT = "content"
+    GROUP = "group"
+    ANSWER = "answer"
+
+
+def split(
+    path: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="A JSONL file.")],
+    training: Annotated[Path, typer.Option("--training", metavar="JSONL", help="To write.")],
+    validation: Annotated[Path, typer.Option("--validation", metavar="JSONL", help="To write.")],
+    share: Annotated[float, typer.Option(help="The share of the rows for validation.")] = 0.1,
+    by: Annotated[
+        By,
+        typer.Option(
+            help="content: rows that ask the same stay together; group: those with the same "
+            "--group do; answer: each answer keeps its share on both sides."
+        ),
+    ] = By.CONTENT,
+    group: Annotated[str | None, typer.Option(help="The key that names a row's group.")] = None,
+    seed: Annotated[int, typer.Option(help="Another number, another split.")] = 0,
+    json: JsonOption = False,
+) -> None:
+    """Split a file by the hash of what rows ask, so that no copy stands on both sides."""
+    from afina.data.split import SplitOptions, split_file
+    from afina.domain.codec import encode
+
+    report = split_file(path, training, validation, SplitOptions(share, by, group, seed))
+    if json:
+        print_json(encode(report))
+        return
+    facts = {
+        "rows": in_count(report.rows),
+        "training": f"{in_count(report.training)}, {training}",
+        "validation": f"{in_count(report.validation)}, {validation}",
+        f"different by {by}": in_count(report.groups),
+    }
+    if report.dropped:
+        facts["dropped"] = f"{in_count(report.dropped)} lines that are no JSON objects"
+    print_facts(facts)

@@ -1,0 +1,164 @@
+"""How the records of one file become rows: decided once, by its columns and what the user said."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from afina.data.cells import cell_text, check_template, fill_template, is_template
+from afina.data.columns import Mapped, map_columns
+from afina.data.grouping import LogColumns, log_columns, log_message
+from afina.data.layouts import LAYOUTS, find_layout, read_layout
+from afina.data.writing import WRITTEN
+from afina.errors import InvalidRequest
+
+
+@dataclass(frozen=True)
+class ConvertOptions:
+    """How columns become messages. Names of columns are matched without regard to case."""
+
+    user: str | None = None
+    assistant: str | None = None
+    system_column: str | None = None
+    system: str | None = None
+    """A fixed system message in front of every row."""
+    format: str | None = None
+    """csv, tsv, xlsx, json, jsonl, parquet; by default from the file's name."""
+    encoding: str | None = None
+    delimiter: str | None = None
+    sheet: str | None = None
+    layout: str | None = None
+    """One of LAYOUTS; by default what the columns' names give away."""
+    group: str | None = None
+    """The column whose value says which conversation a record is of."""
+    write: str = "chat"
+    """One of WRITTEN: the layout to write."""
+
+
+@dataclass(frozen=True)
+class RowPlan:
+    """What to do with each record."""
+
+    layout: str
+    write: str
+    options: ConvertOptions
+    mapped: Mapped
+    templates: Mapping[str, str] = field(default_factory=dict)
+    """`user` or `assistant`, where it is made of several columns."""
+    group: str | None = None
+    log: LogColumns | None = None
+    notes: tuple[str, ...] = ()
+
+    def row(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """A record as a row. Raises InvalidRequest where it has not the layout."""
+        if self.layout != "columns":
+            return _with_system(read_layout(self.layout, values), self.options.system)
+        return {"messages": self.turns(values)}
+
+    def turns(self, values: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """The messages that a record of a table holds. A missing value is an empty text."""
+        if self.log is not None:
+            return [log_message(values, self.log)]
+        messages = []
+        system = self.options.system
+        if self.mapped.system is not None:
+            system = cell_text(values.get(self.mapped.system)) or system
+        if system:
+            messages.append({"role": "system", "content": system})
+        for role, column in (("user", self.mapped.user), ("assistant", self.mapped.assistant)):
+            template = self.templates.get(role)
+            text = fill_template(template, values) if template else cell_text(values.get(column))
+            messages.append({"role": role, "content": text})
+        return messages
+
+    def group_of(self, values: Mapping[str, Any]) -> str:
+        """The conversation that a record is of."""
+        return cell_text(values.get(self.group or ""))
+
+
+def plan_rows(columns: Sequence[str], options: ConvertOptions, text: bool = False) -> RowPlan:
+    """Raises InvalidRequest that lists what there is. `text`: lines of plain text."""
+    _known("layout", options.layout, LAYOUTS)
+    _known("as", options.write, WRITTEN)
+    if text:
+        if options.write not in ("chat", "pair"):
+            raise InvalidRequest("Lines of plain text are written as pairs.", param="as")
+        notes = ("Each line is a completion with an empty prompt.",)
+        return RowPlan("pair", "pair", options, Mapped(), notes=notes)
+    if options.group is not None:
+        return _grouped_plan(columns, options)
+    named = (options.user, options.assistant, options.system_column)
+    layout = options.layout or (find_layout(columns) if not any(named) else None) or "columns"
+    if layout != "columns":
+        write = layout if options.write == "chat" and layout in ("pair", "preference") else None
+        note = () if layout == "chat" else (f"Records are read as {layout}.",)
+        return RowPlan(layout, write or options.write, options, Mapped(), notes=note)
+    mapped, templates = _mapped(columns, options)
+    return RowPlan(layout, options.write, options, mapped, templates, notes=tuple(mapped.notes))
+
+
+def _grouped_plan(columns: Sequence[str], options: ConvertOptions) -> RowPlan:
+    assert options.group is not None, "asked for"
+    log = log_columns(columns, options.group)
+    group = log.group if log else _column(columns, options.group)
+    if log is not None and options.user is None and options.assistant is None:
+        notes = (f"Column {log.role!r} says who speaks, {log.text!r} what.",)
+        return RowPlan("columns", options.write, options, Mapped(), {}, group, log, notes)
+    mapped, templates = _mapped([c for c in columns if c != group], options)
+    return RowPlan(
+        "columns", options.write, options, mapped, templates, group, None, tuple(mapped.notes)
+    )
+
+
+def _mapped(columns: Sequence[str], options: ConvertOptions) -> tuple[Mapped, dict[str, str]]:
+    """Columns by name, and templates for those that are made of several."""
+    templates = {}
+    for role, name in (("user", options.user), ("assistant", options.assistant)):
+        if name is not None and is_template(name, columns):
+            check_template(name, columns, role)
+            templates[role] = name
+    if len(templates) == 2:
+        return Mapped("", "", _system_column(columns, options)), templates
+    # The one that is a template needs no column; any two names that differ will do for it.
+    user = columns[0] if "user" in templates else options.user
+    assistant = columns[-1] if "assistant" in templates else options.assistant
+    if templates and user == assistant:
+        system = _system_column(columns, options)
+        return Mapped(user or "", assistant or "", system), templates
+    return map_columns(columns, user, assistant, options.system_column), templates
+
+
+def _system_column(columns: Sequence[str], options: ConvertOptions) -> str | None:
+    return None if options.system_column is None else _column(columns, options.system_column)
+
+
+def _column(columns: Sequence[str], name: str) -> str:
+    for column in columns:
+        if column.strip().lower() == name.strip().lower():
+            return column
+    raise InvalidRequest(
+        f"There is no column {name!r}.",
+        param="column",
+        remedy=f"The columns are: {', '.join(map(repr, columns))}.",
+    )
+
+
+def _known(flag: str, value: str | None, known: Sequence[str]) -> None:
+    if value is not None and value not in known:
+        raise InvalidRequest(
+            f"There is no layout {value!r} for --{flag}.",
+            param=flag,
+            remedy=f"There are: {', '.join(known)}.",
+        )
+
+
+def _with_system(row: dict[str, Any], system: str | None) -> dict[str, Any]:
+    """The row with the fixed system message in front, where it is a chat that has none."""
+    messages = row.get("messages")
+    if not system or not isinstance(messages, list):
+        return row
+    first = messages[0] if messages else None
+    if isinstance(first, dict) and first.get("role") in ("system", "developer"):
+        return row
+    return {**row, "messages": [{"role": "system", "content": system}, *messages]}
