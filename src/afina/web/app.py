@@ -31,6 +31,8 @@ Handler = Callable[[Visit], Response | Awaitable[Response]]
 
 OPEN_TO_ALL: Final = frozenset({"/sign-in", "/enter", "/language"})
 """What can be seen without a session."""
+THE_APIS: Final = frozenset({"v1", "health", "docs", "openapi.json", "metrics"})
+"""What the API answers, whoever asks."""
 _SECURITY: Final = (
     (
         b"content-security-policy",
@@ -66,9 +68,16 @@ class Pages:
 
     def answers(self, scope: Scope) -> bool:
         """Whether this request is a page's."""
-        if scope["type"] != "http" or scope["path"].split("/")[1] not in self._first:
+        if scope["type"] != "http":
             return False
-        return not any(name == b"authorization" for name, _ in scope["headers"])
+        headers = dict(scope["headers"])
+        if b"authorization" in headers:
+            return False
+        first = scope["path"].split("/")[1]
+        if first in self._first:
+            return True
+        # A reader who mistyped an address gets a page; a program gets the API's own refusal.
+        return b"text/html" in headers.get(b"accept", b"") and first not in THE_APIS
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers one request, with the security headers on whatever it is."""

@@ -15,6 +15,7 @@ from afina.service import files, jobs, models
 from afina.service.estimates import JobEstimate, estimate_job
 from afina.service.job_feed import all_news, news_of
 from afina.service.pricing import prices_of
+from afina.service.suspects import suspect_rows
 from afina.web.live import point, state
 from afina.web.render import page
 from afina.web.visit import Visit, form_of
@@ -64,6 +65,7 @@ def show(visit: Visit) -> Response:
             "parity": _parity(visit, job),
             "estimate": estimate,
             "cost": _cost(job, prices),
+            "suspects": suspect_rows(platform, caller, job),
             "can_pause": hasattr(jobs, "pause_job"),
         },
     )

@@ -32,7 +32,7 @@ export function curves(place, names, { ends = () => [], dots = [], faint = [], c
   const plot = new window.uPlot({
     ...box(),
     scales: { x: { time: false } },
-    axes: [{ ...axis(), values: (_, all) => all.map((v) => number(v)) }, { ...axis(), size: 56, values: (_, all) => all.map((v) => percent ? `${number(v * 100)} %` : number(v, 2)) }],
+    axes: [{ ...axis(), incrs: [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000, 50000, 100000], values: (_, all) => all.map((v) => number(v)) }, { ...axis(), size: 56, values: (_, all) => all.map((v) => percent ? `${number(v * 100)} %` : number(v, 2)) }],
     series: [{ label: step, value: (_, v) => v == null ? "–" : number(v) }, ...names.map((name, i) => ({
       label: name,
       stroke: () => token(COLOURS[colours[i] % COLOURS.length]),
