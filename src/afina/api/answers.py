@@ -104,6 +104,14 @@ class ModelObject(TypedDict):
     created: int
     owned_by: str
     shutdown_date: str | None
+    afina: NotRequired[ModelExtension]
+
+
+class ModelExtension(TypedDict):
+    """What only afina says of a model."""
+
+    resident: bool | None
+    """Whether it is in the engine's memory now; None if the engine does not answer."""
 
 
 class DeletedObject(TypedDict):

@@ -30,6 +30,7 @@ from afina.api.routes import (
     gate,
     health,
     jobs,
+    metrics,
     models,
     networks,
     organization,
@@ -70,6 +71,7 @@ ROUTERS: Final[tuple[APIRouter, ...]] = (
     networks.router,
     *organization.ROUTERS,
     health.router,
+    metrics.router,
 )
 SHAPES: Final[tuple[type[BaseModel], ...]] = (
     *chat.SHAPES,

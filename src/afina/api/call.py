@@ -139,7 +139,7 @@ def _credentials(scope: Scope) -> tuple[str, str, str]:
 
 
 def _refuse_outside(caller: Caller, method: str, path: str) -> None:
-    if path.startswith(("/v1/organization", "/v1/fine_tuning/checkpoints/")):
+    if path.startswith(("/v1/organization", "/v1/fine_tuning/checkpoints/", "/metrics")):
         return  # its verbs ask for an admin themselves
     if caller.kind is KeyKind.ADMIN:
         raise Forbidden(

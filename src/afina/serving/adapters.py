@@ -33,8 +33,6 @@ class AdapterBank:
     def __init__(self, capacity: int, is_wanted: Callable[[str], bool] = nobody) -> None:
         self.capacity = capacity
         self.pages: Pages | None = None
-        self.loads = 0
-        """How many adapters were brought into memory, again or for the first time."""
         self._is_wanted = is_wanted
         """Whether a request that is alive wants it, though it may not refer to it yet."""
         self._adapters: dict[str, Adapter] = {}
@@ -67,15 +65,16 @@ class AdapterBank:
         if sha256 in self._adapters:
             self._touch(sha256, now)
 
-    def add(self, adapter: Adapter, now: float) -> None:
-        """Takes an adapter in; the least recently used without a request makes room."""
-        if adapter.sha256 not in self._adapters:
+    def add(self, adapter: Adapter, now: float) -> bool:
+        """Takes an adapter in; the least recently used without a request makes room. False if it
+        was there."""
+        is_new = adapter.sha256 not in self._adapters
+        if is_new:
             if self.pages is not None:
                 if not adapter.written:
                     raise RuntimeError("an adapter left memory while a request wanted it")
                 self.pages.put(adapter.sha256, adapter.rank, adapter.written)
             adapter.written = {}
-            self.loads += 1
             self._adapters[adapter.sha256] = adapter
         self._doomed.discard(adapter.sha256)
         self._touch(adapter.sha256, now)
@@ -84,6 +83,7 @@ class AdapterBank:
                 break
             if not self._is_used(sha256) and sha256 != adapter.sha256:
                 self._drop(sha256)
+        return is_new
 
     def drop_idle(self, before: float) -> list[str]:
         """Lets go of adapters that nobody has used since `before`."""

@@ -72,6 +72,10 @@ class EngineClient:
         """What the engine says of itself. Raises Unavailable where none runs."""
         return _answer(await self._call("/health", None), EngineHealth)
 
+    async def metrics(self) -> bytes:
+        """What the engine counts, as Prometheus reads it."""
+        return await self._call("/metrics", None) + b"\n"
+
     async def forget(self, adapter: str) -> None:
         """Drops an adapter from the engine's memory."""
         await self._call("/forget", msgspec.json.encode(Forget(adapter)))

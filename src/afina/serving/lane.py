@@ -18,6 +18,7 @@ from afina.serving.adapters import Adapter
 from afina.serving.answers import Answer, Candidates
 from afina.serving.failures import to_failure
 from afina.serving.grammar import Grammars
+from afina.serving.metrics import EngineMetrics
 from afina.serving.penalties import Reshaping
 from afina.serving.protocol import Delta, Failure, Final, Scored, UsageRecord
 from afina.serving.runner import Runner, StepOutput
@@ -80,6 +81,8 @@ class Ticket:
     adapter: Adapter | None = None
     tag: dict[str, str] | None = None
     """Copied into the journal; None: not metered."""
+    arrived: float | None = None
+    """When it came, by the monotonic clock; None once its first token is there."""
 
     @property
     def request_id(self) -> str:
@@ -102,6 +105,8 @@ class Lane:
         self.base_id = base_id
         self.tune: str | None = None
         """The tune whose own weights the lane computes with."""
+        self.metrics: EngineMetrics | None = None
+        """Where steps and first tokens are counted."""
         self.runner = runner
         self.scheduler = scheduler
         self.tokenizer = tokenizer
@@ -125,7 +130,8 @@ class Lane:
         if ticket.adapter is not None:
             bank = self.runner.bank
             bank.refer(ticket.adapter.sha256, self._clock.monotonic())
-            bank.add(ticket.adapter, self._clock.monotonic())
+            if bank.add(ticket.adapter, self._clock.monotonic()) and self.metrics is not None:
+                self.metrics.loaded(self.base_id)
         return Delivery(ticket.request_id, [])
 
     def cancel(self, request_id: str) -> None:
@@ -137,6 +143,7 @@ class Lane:
 
     def step(self) -> list[Delivery]:
         """Computes one step of all that is alive here."""
+        begun = self._clock.monotonic()
         plan = self.scheduler.plan()
         self._watch_for_stall(plan)
         out = self.runner.run(plan)
@@ -147,6 +154,7 @@ class Lane:
         tickets = [self._tickets[s.prompt.request_id] for s in out.sequences]
         choosing = [t.manner.next(s) for t, s in zip(tickets, out.sequences, strict=True)]
         tokens = choose(out.logits, choosing)
+        self._count(tickets, begun)
         told = self._candidates(out, tickets, tokens)
         deliveries: dict[str, Delivery] = {}
         for i, sequence in enumerate(out.sequences):
@@ -210,6 +218,16 @@ class Lane:
         tops = [tickets[i].manner.top or 0 for i in wanted]
         found = logprobs(out.logits[wanted], [tokens[i] for i in wanted], tops)
         return dict(zip(wanted, found, strict=True))
+
+    def _count(self, tickets: list[Ticket], begun: float) -> None:
+        if self.metrics is None:
+            return
+        now = self._clock.monotonic()
+        self.metrics.stepped(self.base_id, len(tickets), now - begun)
+        for ticket in tickets:
+            if ticket.arrived is not None:
+                self.metrics.first_token(self.base_id, now - ticket.arrived)
+                ticket.arrived = None
 
     def _close(self, ticket: Ticket, outcome: str) -> None:
         del self._tickets[ticket.request_id]

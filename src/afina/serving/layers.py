@@ -47,7 +47,7 @@ class Product:
         """The base's part for input `x` `[..., in]`."""
         if self.packed is None:
             return torch.nn.functional.linear(x, self.weight, self.bias)
-        out: torch.Tensor = torch.ops.mkldnn._linear_pointwise(
+        out: torch.Tensor = torch.ops.mkldnn._linear_pointwise.default(
             x, self.packed, self.bias, "none", [], ""
         )
         return out

@@ -28,8 +28,10 @@ from afina.serving.cache import KvCache
 from afina.serving.journal import Journal
 from afina.serving.lane import Lane
 from afina.serving.layers import Sharing
+from afina.serving.metrics import EngineMetrics
 from afina.serving.overlay import put_weights, share_embedding
 from afina.serving.own_lanes import OwnLane
+from afina.serving.protocol import UsageRecord
 from afina.serving.runner import Runner
 from afina.serving.scheduler import Limits, Scheduler
 from afina.settings import Settings
@@ -54,6 +56,7 @@ class Library:
     def __init__(self, settings: Settings, journal: Journal, clock: Clock) -> None:
         self._settings = settings
         self._journal = journal
+        self.metrics = EngineMetrics()
         self._clock = clock
         self.precision = precision_of(settings)
 
@@ -121,14 +124,20 @@ class Library:
             max_waiting=engine.max_queue,
             max_adapters=min(engine.max_batch, engine.adapters_resident),
         )
-        return Lane(
+        lane = Lane(
             base_id,
             Runner(base, KvCache(base.layers, blocks, BLOCK_TOKENS), bank, sharing),
             Scheduler(BlockAllocator(blocks, BLOCK_TOKENS), limits),
             tokenizer,
             clock=self._clock,
-            meter=self._journal.append,
+            meter=self._meter,
         )
+        lane.metrics = self.metrics
+        return lane
+
+    def _meter(self, record: UsageRecord) -> None:
+        self._journal.append(record)
+        self.metrics.closed(record)
 
     def load_adapter(self, lane: Lane, sha256: str) -> Adapter:
         """An adapter from its manifest's hash, checked file by file."""

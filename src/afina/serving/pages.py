@@ -190,12 +190,11 @@ class Pages:
             found = step.lookups[shape] = self._lookups(shape, step)
         n = len(step.owners)
         x = x_TI[:n] if step.bags is None else x_TI.index_select(0, step.bags)
-        a = site.a.view(-1, len(shape.sizes) * RANKS)
-        low = _weighted_sums(a, found.a_rows, found.a_starts, x.reshape(-1))
+        low = _weighted_sums(site.a.flatten(0, 1), found.a_rows, found.a_starts, x.reshape(-1))
         if found.weights is not None:
             low = low.view(-1, RANKS).index_select(0, found.weights)
-        b = site.b.view(-1, shape.block)
-        out_TO[:n] += _weighted_sums(b, found.b_rows, found.b_starts, low.view(-1)).view(n, -1)
+        high = _weighted_sums(site.b.flatten(0, 2), found.b_rows, found.b_starts, low.view(-1))
+        (out_TO if n == out_TO.shape[0] else out_TO[:n]).add_(high.view(n, -1))
 
     # -- lookups -------------------------------------------------------------------------------
 
@@ -288,7 +287,7 @@ def _weighted_sums(
     table: torch.Tensor, rows: torch.Tensor, starts: torch.Tensor, weights: torch.Tensor
 ) -> torch.Tensor:
     """For each start the sum of the table's rows from there to the next start, weighted."""
-    found: torch.Tensor = torch.ops.aten._embedding_bag_forward_only(
+    found: torch.Tensor = torch.ops.aten._embedding_bag_forward_only.default(
         table, rows, starts, False, 0, False, weights, False, -1
     )[0]
     return found

@@ -1,6 +1,7 @@
 """The engine's protocol: HTTP over a unix socket, one JSON object a line. No torch here.
 
     GET  /health            EngineHealth
+    GET  /metrics           what Prometheus reads
     POST /generate          Generate  -> a line a Delta, then exactly one Final or Failure line
     POST /score             Score     -> Scored or Failure, one line
     POST /trainers          Trainers  -> {} : how many trainers share the machine, renewed in time

@@ -58,6 +58,11 @@ class Scheduler:
         return sum(not prompt.started for prompt in self._prompts.values())
 
     @property
+    def free_blocks(self) -> int:
+        """Blocks that nobody refers to."""
+        return self._blocks.free
+
+    @property
     def running(self) -> list[Sequence]:
         """Sequences that hold a place in the batch, oldest first."""
         return self._running

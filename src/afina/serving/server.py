@@ -55,6 +55,7 @@ class _Visit:
     """A request between its arrival and its end."""
 
     exchange: Exchange
+    arrived: float = 0.0
     task: asyncio.Task[None] | None = None
     lane: Lane | None = None
     adapter: str | None = None
@@ -68,6 +69,7 @@ class Door:
 
     def __init__(self, settings: Settings, clock: Clock = SYSTEM_CLOCK) -> None:
         self._settings = settings.engine
+        self._clock = clock
         self._journal = Journal(settings.journal)
         self._library = Library(settings, self._journal, clock)
         self._loop = asyncio.get_running_loop()
@@ -107,6 +109,8 @@ class Door:
                     self._networks.moderate(exchange)
                 case "POST", "/embed":
                     self._networks.embed(exchange)
+                case "GET", "/metrics":
+                    exchange.answer(200, self._library.metrics.render(self._all_lanes()))
                 case "GET", "/health":
                     exchange.answer(200, msgspec.json.encode(self._health()))
                 case "POST", "/trainers":
@@ -128,7 +132,7 @@ class Door:
                 await self._empty.wait()
         if self._visits and not self.fault.done():
             error = Unavailable("The engine is stopping.", remedy="Ask again in a moment.")
-            for lane in (*self._lanes.values(), *self._own.lanes()):
+            for lane in self._all_lanes():
                 self._engine.call(partial(self._fail_all, lane, error))
         self._networks.close()
         self._engine.stop()
@@ -166,7 +170,7 @@ class Door:
                 remedy="Ask again later, or raise AFINA_ENGINE__MAX_QUEUE.",
                 retry_after_s=1.0,
             )
-        visit = self._visits[name] = _Visit(exchange)
+        visit = self._visits[name] = _Visit(exchange, self._clock.monotonic())
         self._empty.clear()
         visit.task = asyncio.ensure_future(self._serve(name, visit, serve))
         exchange.on_gone = lambda: self._gone(name, visit)
@@ -223,6 +227,7 @@ class Door:
 
     def _submit(self, visit: _Visit, lane: Lane, ticket: Ticket) -> None:
         visit.lane = lane
+        ticket.arrived = visit.arrived if ticket.tag is not None else None
         self._engine.call(lambda: self._from_engine([lane.submit(ticket)]))
 
     # -- deliveries ----------------------------------------------------------------------------
@@ -342,8 +347,11 @@ class Door:
 
         self._engine.call(forget)
 
+    def _all_lanes(self) -> list[Lane]:
+        return [*self._lanes.values(), *self._own.lanes()]
+
     def _health(self) -> EngineHealth:
-        lanes = [*self._lanes.values(), *self._own.lanes()]
+        lanes = self._all_lanes()
         running = sum(len(lane.scheduler.running) for lane in lanes)
         alive = len(self._visits)
         return EngineHealth(

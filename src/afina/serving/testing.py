@@ -26,6 +26,7 @@ from afina.errors import AfinaError
 from afina.serving.failures import status_of, to_failure
 from afina.serving.journal import Journal
 from afina.serving.listener import Exchange, listen
+from afina.serving.metrics import EngineMetrics
 from afina.serving.protocol import (
     Delta,
     EngineHealth,
@@ -125,6 +126,8 @@ class ScriptedEngine:
                 exchange.answer(200, msgspec.json.encode(self.scored(score)))
             case "/health":
                 exchange.answer(200, msgspec.json.encode(self._health()))
+            case "/metrics":
+                exchange.answer(200, EngineMetrics().render([]))
             case "/trainers":
                 self.trainers.append(msgspec.json.decode(exchange.body, type=Trainers))
                 exchange.answer(200, b"{}")

@@ -55,6 +55,33 @@ def test_a_broken_step_fails_every_stream_and_is_reported(
     assert settings.journal.read_text().count('"failed"') == 3
 
 
+def test_the_engine_counts_requests_tokens_and_what_was_found_computed(tmp_path: Path) -> None:
+    settings, _ = make_data(tmp_path)
+
+    async def story() -> str:
+        door = Door(settings)
+        server = await listen(settings.engine_socket, door.handle)
+        client = EngineClient(settings.engine_socket)
+        for name in ("first", "second"):
+            request = Generate(name, "tiny", [5] * 40, 3, 0, temperature=0.0)
+            lines = [line async for line in client.generate(request)]
+        assert lines[-1] == Final(40, 32, 3)
+        found = await client.metrics()
+        await door.drain(0.0)
+        await server.close()
+        return found.decode()
+
+    said = asyncio.run(story())
+    model = 'base="tiny",tune=""'
+    ended = 'base="tiny",outcome="finished",tune=""'
+    assert f"afina_engine_requests_total{{{ended}}} 2.0" in said
+    assert f"afina_engine_prompt_tokens_total{{{model}}} 80.0" in said
+    assert f"afina_engine_cached_tokens_total{{{model}}} 32.0" in said
+    assert f"afina_engine_completion_tokens_total{{{model}}} 6.0" in said
+    assert 'afina_engine_first_token_seconds_count{base="tiny"} 2.0' in said
+    assert f"afina_engine_cache_blocks_kept{{{model}}} 2.0" in said
+
+
 def test_the_engine_takes_one_thread_while_a_trainer_lives() -> None:
     clock = ManualClock()
     engine = Engine(lambda deliveries: None, clock=clock)

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
+from typing import Final
+
+from anyio import to_thread
 from fastapi import APIRouter, Depends
 from starlette.responses import Response
 
 from afina.api.answers import (
     DeletedObject,
     ListObject,
+    ModelExtension,
     ModelObject,
     answer,
     deleted,
@@ -17,7 +22,10 @@ from afina.api.call import Call, Caller_
 from afina.api.documents import ERRORS
 from afina.api.query import query
 from afina.api.requests import NoQuery
+from afina.errors import AfinaError
 from afina.service import models
+
+_PATIENCE_S: Final = 1.0
 
 router = APIRouter(
     prefix="/v1/models",
@@ -36,9 +44,12 @@ def list_models(call: Caller_) -> Response:
 
 
 @router.get("/{model:path}", summary="Retrieve a model", responses={200: {"model": ModelObject}})
-def retrieve(call: Caller_, model: str) -> Response:
-    """A model by its name."""
-    return answer(_shown(call, models.get_model(call.platform, call.caller, model)))
+async def retrieve(call: Caller_, model: str) -> Response:
+    """A model by its name. `afina.resident` says whether it is in the engine's memory now."""
+    entry = await to_thread.run_sync(models.get_model, call.platform, call.caller, model)
+    shown = await to_thread.run_sync(_shown, call, entry)
+    shown["afina"] = ModelExtension(resident=await _resident(call, entry))
+    return answer(shown)
 
 
 @router.delete(
@@ -48,6 +59,16 @@ def delete(call: Caller_, model: str) -> Response:
     """Deletes a tuned model and its bytes; the job that made it stays."""
     models.delete_model(call.platform, call.caller, model)
     return answer(deleted(model, "model"))
+
+
+async def _resident(call: Call, entry: models.ModelEntry) -> bool | None:
+    try:
+        said = await asyncio.wait_for(call.parts.engine.health(), _PATIENCE_S)
+    except (TimeoutError, AfinaError):
+        return None
+    if entry.tuned is not None:
+        return entry.tuned.manifest in said.adapters
+    return entry.base is not None and entry.base.id in said.bases
 
 
 def _shown(call: Call, entry: models.ModelEntry) -> ModelObject:
