@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from afina.cli import gate
 from afina.cli.options import (
     DataOption,
     JsonOption,
@@ -143,6 +144,11 @@ def export(
         return
     for file in files:
         print(to / file)
+
+
+app.command()(gate.card)
+app.command()(gate.release)
+app.command()(gate.hold)
 
 
 def _base_facts(record: BaseModel) -> dict[str, str]:

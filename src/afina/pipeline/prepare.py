@@ -7,6 +7,7 @@ a job that a dead worker left here is simply prepared again.
 from __future__ import annotations
 
 import shutil
+from array import array
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -27,6 +28,7 @@ from afina.domain.models import BaseModel
 from afina.domain.runs import DataSpec, ParentSpec, RunPaths
 from afina.errors import InvalidRequest, QuotaExceeded
 from afina.pipeline.held import HeldLease
+from afina.pipeline.moderate import Moderation
 from afina.pipeline.resolve import Resolution, resolve_run
 from afina.pipeline.run_files import write_json, write_spec
 from afina.pipeline.wire_events import EventWriter
@@ -73,14 +75,16 @@ class Preparation:
         sources = self._sources()
         self._stage("validating")
         reports = [self._validate(source, renderer) for source in sources]
+        self._stage("moderating")
+        left_out = [self._moderate(source) for source in sources]
         if self._platform.settings.redact.enabled:
             self._stage("redacting")
             sources = [self._scrub(source) for source in sources]
             reports = [self._validate(source, renderer) for source in sources]
         self._stage("tokenising")
         data = [
-            self._tokenise(source, report, renderer)
-            for source, report in zip(sources, reports, strict=True)
+            self._tokenise(source, report, renderer, lines)
+            for source, report, lines in zip(sources, reports, left_out, strict=True)
         ]
         hyperparameters = self._resolve(base, renderer, data)
         self._leave(hyperparameters)
@@ -157,10 +161,24 @@ class Preparation:
             events.append_events(tx, self._job.id, self._job.fence, [said])
         return replace(source, blob=done.rows)
 
-    def _tokenise(self, source: _Source, report: CheckReport, renderer: Renderer) -> DataSpec:
+    def _moderate(self, source: _Source) -> frozenset[int]:
+        """The lines that moderation leaves out. Raises JobRefused above the share that is set."""
+        folder = self._paths.root / "findings"
+        moderation = Moderation(self._platform, self._job, folder, self._progress)
+        report = moderation.run(source.which, source.file.sha256, source.blob)
+        if report is None:
+            return frozenset()
+        if report.refused:
+            raise JobRefused(moderation.refusal(source.which, report))
+        return frozenset(report.quarantined_lines)
+
+    def _tokenise(
+        self, source: _Source, report: CheckReport, renderer: Renderer, left_out: frozenset[int]
+    ) -> DataSpec:
         limits = check_limits(self._platform, renderer, source.which, self._job.method)
         options = ShardOptions(
-            skip_lines=report.bad_lines or None,
+            skip_lines=array(report.bad_lines.typecode, sorted({*report.bad_lines, *left_out}))
+            or None,
             max_row_tokens=limits.max_row_tokens,
             kind=report.kind,
         )

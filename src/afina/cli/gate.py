@@ -1,0 +1,94 @@
+"""Commands of the gate: a model's card, its release, its holding back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from afina.cli.options import DataOption, JsonOption, ServerOption, open_client
+from afina.cli.terminal import print_facts, print_json, tell
+
+NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="A tuned model's name.")]
+
+
+def card(
+    name: NameArgument,
+    html: Annotated[
+        Path | None, typer.Option("--html", metavar="OUT", help="Write the card as a page.")
+    ] = None,
+    server: ServerOption = None,
+    data: DataOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Show a tuned model's card: data, method, gate, parity, licence of the base."""
+    from afina.cli.client import segment
+    from afina.service.card_page import card_page
+
+    with open_client(data, server) as client:
+        found = client.get(f"/v1/afina/models/{segment(name)}/card")
+    if html is not None:
+        html.write_text(card_page(found))
+        tell(f"The card is in {html}.")
+    elif json:
+        print_json(found)
+    else:
+        print_facts(_facts(found))
+
+
+def release(
+    name: NameArgument,
+    server: ServerOption = None,
+    data: DataOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Let a held model's name answer; the audit log says who did."""
+    _change(name, "release", "answers now", (server, data, json))
+
+
+def hold(
+    name: NameArgument,
+    server: ServerOption = None,
+    data: DataOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Hold a model back: its name answers no more; the audit log says who did."""
+    _change(name, "hold", "is held back", (server, data, json))
+
+
+def _change(name: str, verb: str, done: str, options: tuple[str | None, Path | None, bool]) -> None:
+    from afina.cli.client import segment
+
+    server, data, json = options
+    with open_client(data, server) as client:
+        found = client.post(f"/v1/afina/models/{segment(name)}/{verb}")
+    if json:
+        print_json(found)
+    else:
+        tell(f"{name} {done}.")
+
+
+def _facts(card: dict[str, Any]) -> dict[str, str]:
+    made = {
+        "model": card["model"],
+        "state": card["state"],
+        "base": card["base"]["id"],
+        "licence of the base": str(card["base"].get("licence")),
+        "tuned by": str(card["method"]["kind"]),
+    }
+    for file in card["data"]:
+        made[file["which"].replace("_", " ")] = f"{file['rows']} rows, sha256 {file['sha256']}"
+    gate = card["gate"]
+    if gate is None:
+        return made | {"gate": "none was asked for"}
+    if gate["report"] is None:
+        return made | {"gate": gate["note"] or "its report is on the way"}
+    report = gate["report"]
+    made["gate"] = f"{report['verdict']} (policy {gate['policy']}, {report['seconds']:.0f} s)"
+    for part in report["parts"]:
+        word = "passed" if part["passed"] else "failed"
+        made[f"  {part['name']}"] = word if part["measured"] else f"not measured: {part['note']}"
+    for number, reason in enumerate(report["reasons"], 1):
+        made[f"  reason {number}"] = reason
+    return made

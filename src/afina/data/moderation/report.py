@@ -1,0 +1,179 @@
+"""Moderation of a data file: which rows are flagged, by line, message, category and score.
+
+The report never holds a text. What happens to a flagged row is a policy by category: `warn` names
+it, `quarantine` leaves it out of training too, `block` counts it against a share of the rows above
+which the file is refused. Quarantined rows are counted as well.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final, Literal
+
+from afina.data.lines import LineReader
+from afina.data.rows import slow_value
+
+Policy = Literal["warn", "quarantine", "block"]
+Judge = Callable[[Sequence[str]], list[Mapping[str, float]]]
+"""For each text the categories that it is flagged in, with their scores."""
+Progress = Callable[[int, int], None]
+_RANK: Final[Mapping[str, int]] = {"warn": 0, "quarantine": 1, "block": 2}
+_AT_ONCE: Final = 256
+_LISTS: Final = ("messages", "preferred_output", "non_preferred_output")
+_MOST_LINE_BYTES: Final = 64 * 1024 * 1024
+MOST_LISTED: Final = 10_000
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What is done about flagged rows."""
+
+    policy: Policy
+    categories: Mapping[str, Policy]
+    max_flagged_share: float
+
+    def of(self, categories: Mapping[str, float]) -> Policy:
+        """The strictest policy of the categories."""
+        found = [self.categories.get(name, self.policy) for name in categories]
+        return max(found, key=lambda policy: _RANK[policy])
+
+
+@dataclass(frozen=True)
+class FlaggedMessage:
+    """A message that is flagged: where it stands, and as what."""
+
+    line: int
+    where: str
+    """`messages[2]`, `completion`, `input.messages[0]`."""
+    category: str
+    score: float
+    policy: str
+
+
+@dataclass(frozen=True)
+class ModerationReport:
+    """What was found in one file."""
+
+    model: str
+    rows: int
+    flagged_rows: int
+    counted_rows: int
+    """Rows under `quarantine` or `block`: those that count against the share."""
+    left_out: int
+    categories: Mapping[str, int] = field(default_factory=dict)
+    """Flagged rows by category."""
+    messages: tuple[FlaggedMessage, ...] = ()
+    """At most MOST_LISTED of them."""
+    quarantined_lines: tuple[int, ...] = ()
+    refused: bool = False
+
+
+def moderate_file(
+    path: Path,
+    judge: Judge,
+    model: str,
+    rules: Rules,
+    progress: Progress | None = None,
+) -> ModerationReport:
+    """The report on a JSONL file; lines that are no rows are somebody else's business."""
+    tally = _Tally(rules)
+    waiting: list[tuple[int, list[tuple[str, str]]]] = []
+    total = path.stat().st_size
+    read = 0
+
+    def settle() -> None:
+        texts = [text for _, places in waiting for _, text in places]
+        found = iter(judge(texts))
+        for line, places in waiting:
+            tally.add(line, [(where, next(found)) for where, _ in places])
+        waiting.clear()
+        if progress is not None:
+            progress(read, total)
+
+    for line in LineReader(path, _MOST_LINE_BYTES):
+        read += line.size
+        if line.raw is None or line.is_blank:
+            continue
+        waiting.append((line.number, list(texts_of(line.raw))))
+        if sum(len(places) for _, places in waiting) >= _AT_ONCE:
+            settle()
+    settle()
+    return tally.report(model)
+
+
+def texts_of(raw: bytes) -> Iterator[tuple[str, str]]:
+    """Where a row's texts stand, and the texts: of chats, prompts, completions and preferences."""
+    try:
+        row = slow_value(raw)
+    except ValueError:
+        return
+    if not isinstance(row, Mapping):
+        return
+    yield from _of(row, "")
+
+
+def _of(row: Mapping[str, Any], before: str) -> Iterator[tuple[str, str]]:
+    for name in _LISTS:
+        chat = row.get(name)
+        for index, message in enumerate(chat if isinstance(chat, list) else []):
+            if isinstance(message, Mapping):
+                yield from _content(message.get("content"), f"{before}{name}[{index}]")
+    for name in ("prompt", "completion", "text"):
+        if isinstance(row.get(name), str):
+            yield f"{before}{name}", row[name]
+    inner = row.get("input")
+    if isinstance(inner, Mapping):
+        yield from _of(inner, "input.")
+
+
+def _content(content: object, where: str) -> Iterator[tuple[str, str]]:
+    if isinstance(content, str):
+        yield where, content
+    elif isinstance(content, list):
+        for index, part in enumerate(content):
+            if isinstance(part, Mapping) and isinstance(part.get("text"), str):
+                yield f"{where}.content[{index}]", part["text"]
+
+
+class _Tally:
+    def __init__(self, rules: Rules) -> None:
+        self._rules = rules
+        self._rows = self._flagged = self._counted = 0
+        self._categories: dict[str, int] = {}
+        self._messages: list[FlaggedMessage] = []
+        self._quarantined: list[int] = []
+
+    def add(self, line: int, found: Sequence[tuple[str, Mapping[str, float]]]) -> None:
+        self._rows += 1
+        flagged = [(where, categories) for where, categories in found if categories]
+        if not flagged:
+            return
+        self._flagged += 1
+        together = {name: score for _, categories in flagged for name, score in categories.items()}
+        policy = self._rules.of(together)
+        self._counted += policy != "warn"
+        if policy == "quarantine":
+            self._quarantined.append(line)
+        for name in together:
+            self._categories[name] = self._categories.get(name, 0) + 1
+        for where, categories in flagged:
+            name, score = max(categories.items(), key=lambda item: item[1])
+            if len(self._messages) < MOST_LISTED:
+                told = self._rules.of(categories)
+                self._messages.append(FlaggedMessage(line, where, name, round(score, 4), told))
+
+    def report(self, model: str) -> ModerationReport:
+        share = self._counted / self._rows if self._rows else 0.0
+        return ModerationReport(
+            model=model,
+            rows=self._rows,
+            flagged_rows=self._flagged,
+            counted_rows=self._counted,
+            left_out=len(self._quarantined),
+            categories=dict(sorted(self._categories.items(), key=lambda item: -item[1])),
+            messages=tuple(self._messages),
+            quarantined_lines=tuple(self._quarantined),
+            refused=share > self._rules.max_flagged_share,
+        )
