@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import conformance
+
 from afina.cli.reference import reference
 from afina.data.rules.pages import catalogue
 
@@ -19,6 +21,7 @@ def main() -> None:
     """Write them all."""
     for path, text in pages().items():
         path.write_text(text)
+    conformance.PAGE.write_text(conformance.page())
 
 
 if __name__ == "__main__":

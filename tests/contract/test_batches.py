@@ -140,6 +140,28 @@ def batch_counts(total: int, completed: int) -> Any:
     return BatchRequestCounts(total=total, completed=completed, failed=total - completed)
 
 
+@pytest.mark.parametrize(
+    ("endpoint", "body"),
+    [
+        ("/v1/completions", {"prompt": "To be", "max_tokens": 4}),
+        ("/v1/responses", {"input": "To be"}),
+    ],
+)
+def test_other_endpoints_are_answered_too(
+    live: Live, client: openai.OpenAI, endpoint: Any, body: dict[str, Any]
+) -> None:
+    lines = [line(n, url=endpoint, body=body | {"model": BASE}) for n in range(3)]
+    batch = client.batches.create(
+        input_file_id=upload(client, lines), endpoint=endpoint, completion_window="24h"
+    )
+    assert work(live)
+    done = finished(client, batch)
+    assert done.error_file_id is None, results(client, done.error_file_id)
+    assert len(results(client, done.output_file_id)) == 3
+    assert done.usage is not None
+    assert done.usage.output_tokens > 0
+
+
 FAULTS: list[tuple[str, list[Any], int | None]] = [
     ("duplicate_custom_id", [line(0), line(0)], 2),
     ("mismatched_endpoint", [line(0, url="/v1/completions")], 1),

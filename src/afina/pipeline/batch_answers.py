@@ -23,6 +23,7 @@ from afina.service.moderation import moderator_of
 from afina.service.moderation_request import ModerationRequest, ModerationService
 from afina.service.platform import Platform
 from afina.service.refusals import parse
+from afina.service.responses import ResponsesService
 from afina.serving.client import EngineClient
 from afina.serving.protocol import Delta, Generate
 from afina.serving.protocol import Final as Last
@@ -67,6 +68,8 @@ def answerer(platform: Platform, batch: Batch) -> Answer:
             return ChatService(platform, engine).answer
         case "/v1/completions":
             return CompletionsService(platform, engine, client).answer
+        case "/v1/responses":
+            return ResponsesService(platform, engine).answer
         case "/v1/embeddings":
             return _plain(EmbeddingRequest, EmbeddingService(platform.settings).answer)
         case "/v1/moderations":

@@ -28,6 +28,7 @@ OFFERED: Final = (
     "/v1/completions",
     "/v1/embeddings",
     "/v1/moderations",
+    "/v1/responses",
 )
 """Endpoints whose requests a batch may hold."""
 MAX_LIST: Final = 100
