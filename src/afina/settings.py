@@ -130,7 +130,7 @@ class ModerationSettings(BaseModel):
     endpoint_url: str | None = None
     """As clients write it: `http://127.0.0.1:8000/v1`."""
     endpoint_model: str | None = None
-    endpoint_key: str | None = None
+    endpoint_key: str | None = Field(default=None, repr=False)
     policy: Literal["warn", "quarantine", "block"] = "warn"
     """For flagged rows of a job's files: named in the report, left out too, or counted against
     `max_flagged_share`, above which the job fails. Quarantined rows are counted too."""
@@ -139,10 +139,6 @@ class ModerationSettings(BaseModel):
     thresholds: dict[str, float] = Field(default_factory=dict)
     """Scores from which single categories are flagged; 0.5 where none is given."""
     max_flagged_share: float = Field(default=0.05, ge=0, le=1)
-    watch: Literal["off", "tally", "block"] = "off"
-    """Questions and answers of served models: a tally by model and key, without any text; `block`
-    refuses a key's requests to a model for an hour after `watch_limit` flagged ones."""
-    watch_limit: int = Field(default=20, ge=1)
 
     @model_validator(mode="after")
     def _whole(self) -> ModerationSettings:

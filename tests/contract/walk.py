@@ -142,7 +142,7 @@ class Walk:
         assert paged == [e.id for e in events], "pages and list differ"
         messages = [e.message for e in reversed(events)]
         assert messages[0] == f"Created fine-tuning job: {job.id}"
-        assert messages[-1] == "The job has successfully completed"
+        assert "The job has successfully completed" in messages  # the gate may speak after it
         metrics = [e.data for e in reversed(events) if e.type == "metrics"]
         assert [m["step"] for m in metrics] == list(range(1, len(metrics) + 1))
         assert all(m["train_loss"] > 0 for m in metrics)

@@ -28,7 +28,9 @@ def share(hits: int, n: int) -> Interval:
     p, z2 = hits / n, Z * Z
     middle = (p + z2 / (2 * n)) / (1 + z2 / n)
     half = Z / (1 + z2 / n) * math.sqrt(p * (1 - p) / n + z2 / (4 * n * n))
-    return Interval(p, max(0.0, middle - half), min(1.0, middle + half), n)
+    low = 0.0 if hits == 0 else max(0.0, middle - half)
+    high = 1.0 if hits == n else min(1.0, middle + half)
+    return Interval(p, low, high, n)
 
 
 def rise(before: Sequence[bool], after: Sequence[bool]) -> Interval:

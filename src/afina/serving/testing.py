@@ -21,12 +21,14 @@ from types import TracebackType
 
 import msgspec
 
+from afina.data.moderation.categories import CATEGORIES
 from afina.domain.clock import SYSTEM_CLOCK
 from afina.errors import AfinaError
 from afina.serving.failures import status_of, to_failure
 from afina.serving.journal import Journal
 from afina.serving.listener import Exchange, listen
 from afina.serving.metrics import EngineMetrics
+from afina.serving.network_protocol import Moderate, Moderated
 from afina.serving.protocol import (
     Delta,
     EngineHealth,
@@ -124,6 +126,10 @@ class ScriptedEngine:
                 score = msgspec.json.decode(exchange.body, type=Score)
                 self.scores.append(score)
                 exchange.answer(200, msgspec.json.encode(self.scored(score)))
+            case "/moderate":
+                texts = msgspec.json.decode(exchange.body, type=Moderate).texts
+                told = Moderated("scripted", [[0.0] * len(CATEGORIES) for _ in texts])
+                exchange.answer(200, msgspec.json.encode(told))
             case "/health":
                 exchange.answer(200, msgspec.json.encode(self._health()))
             case "/metrics":

@@ -75,6 +75,7 @@ def test_a_good_file_becomes_a_queued_job_and_a_whole_spec(shop: Shop) -> None:
     assert [event.message.split(":")[0] for event in shop.events(job)] == [
         "Created fine-tuning job",
         "Validating training file",
+        "The training file was not moderated",  # there is no engine
         "Files validated, moving job to queued state",
     ]
     spec = prepared_spec(shop, job)

@@ -1,0 +1,99 @@
+"""Moderation without a network: pieces, signals, and reports on files."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import pytest
+
+from afina.data.moderation.categories import CATEGORIES, flagged, with_parents
+from afina.data.moderation.pieces import PIECE_CHARACTERS, joined, pieces_of
+from afina.data.moderation.report import ModerationReport, Rules, moderate_file, texts_of
+from afina.data.moderation.words import WORDS, signals
+
+BAD = "a bad sentence"
+WARN = Rules("warn", {}, 0.5)
+
+
+def judge(texts: Sequence[str]) -> list[Mapping[str, float]]:
+    return [{"hate": 0.9} if BAD in text else {} for text in texts]
+
+
+def chat(*contents: str) -> str:
+    return json.dumps({"messages": [{"role": "user", "content": text} for text in contents]})
+
+
+def report_on(tmp_path: Path, rules: Rules, *lines: str) -> ModerationReport:
+    path = tmp_path / "rows.jsonl"
+    path.write_text("\n".join(lines) + "\n")
+    return moderate_file(path, judge, "a judge", rules)
+
+
+def test_a_category_is_never_below_one_that_it_contains() -> None:
+    scores = [0.0] * len(CATEGORIES)
+    scores[CATEGORIES.index("hate/threatening")] = 0.8
+    made = dict(zip(CATEGORIES, with_parents(scores), strict=True))
+    assert (made["hate"], made["violence"], made["harassment"]) == (0.8, 0.8, 0.0)
+
+
+def test_a_category_is_flagged_from_its_own_threshold_on() -> None:
+    scores = [0.6] * len(CATEGORIES)
+    assert "sexual" not in flagged(scores, {"sexual": 0.7})
+    assert flagged(scores, {"sexual": 0.7})["hate"] == 0.6
+
+
+def test_no_piece_is_too_long_and_no_word_is_lost() -> None:
+    text = " ".join(f"Word{number} and more." for number in range(200)) + " " + "x" * 1000
+    pieces = pieces_of(text)
+    assert all(len(piece) <= PIECE_CHARACTERS for piece in pieces)
+    assert "".join("".join(pieces).split()) == "".join(text.split())
+
+
+def test_the_worst_piece_of_a_text_counts() -> None:
+    quiet, loud = [0.1] * len(CATEGORIES), [0.9] * len(CATEGORIES)
+    assert [row[0] for row in joined([["a", "b"], ["c"]], [quiet, loud, quiet])] == [0.9, 0.1]
+
+
+def test_a_disguised_word_is_a_signal_too() -> None:
+    insult = list(WORDS).index("insult")
+    assert signals("what an 1d10t")[insult] > 0
+    assert signals("what an idéa")[insult] == 0
+
+
+def test_a_report_names_line_and_message_and_never_the_text(tmp_path: Path) -> None:
+    report = report_on(tmp_path, WARN, chat("fine"), "", chat("fine", BAD))
+    assert [(m.line, m.where, m.category) for m in report.messages] == [(3, "messages[1]", "hate")]
+    assert (report.rows, report.flagged_rows, report.refused) == (2, 1, False)
+    assert BAD not in repr(report)
+
+
+def test_quarantine_leaves_rows_out_and_counts_them(tmp_path: Path) -> None:
+    rules = Rules("warn", {"hate": "quarantine"}, 0.5)
+    report = report_on(tmp_path, rules, chat(BAD), chat("fine"))
+    assert (report.quarantined_lines, report.left_out, report.refused) == ((1,), 1, False)
+
+
+@pytest.mark.parametrize(("bad", "refused"), [(1, False), (2, True)])
+def test_a_file_is_refused_above_the_share_alone(tmp_path: Path, bad: int, refused: bool) -> None:
+    rules = Rules("block", {}, 0.5)
+    lines = [chat(BAD)] * bad + [chat("fine")]
+    assert report_on(tmp_path, rules, *lines).refused is refused
+
+
+def test_every_text_of_a_row_is_looked_at() -> None:
+    parts = [{"type": "text", "text": "a"}]
+    row = {
+        "input": {"messages": [{"role": "user", "content": parts}]},
+        "preferred_output": [{"role": "assistant", "content": "b"}],
+        "non_preferred_output": [{"role": "assistant", "content": "c"}],
+        "prompt": "d",
+        "completion": "e",
+    }
+    assert sorted(text for _, text in texts_of(json.dumps(row).encode())) == list("abcde")
+
+
+@pytest.mark.parametrize("raw", [b"[1, 2]", b"no json", b'{"messages": 3}', b"\xff\xfe"])
+def test_what_is_no_row_has_no_texts(raw: bytes) -> None:
+    assert list(texts_of(raw)) == []
