@@ -19,6 +19,7 @@ from afina.data.shards import Shards
 from afina.domain.bins import bin_capacities
 from afina.domain.methods import EarlyStopping
 from afina.domain.runs import LoraSpec, OptimizerSpec, ParentSpec, RunPaths, RunSpec, TuneSpec
+from afina.model.merge import merge
 from afina.model.packed import Masks
 from afina.training.bins import Rows, plan_bins
 from afina.training.methods import build_network
@@ -277,3 +278,23 @@ def test_the_losses_of_rows_name_lines_and_the_row_that_stands_out(tmp_path: Pat
     assert [int(row["line"]) for row in told] == list(range(1, 12))
     assert all(float(row["first_epoch_loss"]) > 0 for row in told)
     assert [int(row["line"]) for row in told if row["suspect"] == "1"] == [5]
+
+
+@pytest.mark.parametrize("tune", [BLOCKS, FULL], ids=["block", "full"])
+def test_a_merged_model_of_own_weights_says_what_the_trainer_said(
+    tmp_path: Path, tune: TuneSpec
+) -> None:
+    from transformers import AutoModelForCausalLM
+
+    spec = make_run(tmp_path / "run", tune=tune, optimizer=OptimizerSpec(1e-3, 1, 6))
+    result = run_directory(tmp_path / "run")
+    assert result is not None
+    folder = tmp_path / "run" / result.checkpoints[-1].directory
+    merge(Path(spec.base.path), folder, tmp_path / "merged")
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "merged", dtype=torch.float32)
+    row = result.parity[0]
+    ids = torch.tensor([[*row.prompt_ids, *row.ids]])
+    logits = model(ids).logits[0].detach().float()
+    logs = torch.log_softmax(logits, -1)[len(row.prompt_ids) - 1 :]
+    said = [float(logs[place, token]) for place, token in enumerate(row.ids)]
+    assert said == pytest.approx(list(row.logprobs), abs=2e-4)
