@@ -1,0 +1,180 @@
+"""How soon the engine answers: arrivals beside a full batch, shared prefixes, cold and many tunes.
+
+    python benchmarks/serving_latency.py [--registered 1000]
+
+All through the engine's socket, bf16, the client on the same machine. Tunes are adapters of rank 16
+on all linear layers; the registered ones differ in their manifests and share sixteen files of
+weights, so a cold one is read from the system's file cache, checked, and laid out anew.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import itertools
+import json
+import random
+import statistics
+import tempfile
+import time
+from dataclasses import replace
+from pathlib import Path
+
+from afina.domain.codec import decode
+from afina.domain.manifests import Manifest, blob_path
+from afina.domain.models import BaseModel
+from afina.serving.client import EngineClient
+from afina.serving.protocol import Delta, Final, Generate
+from afina.settings import Settings
+from afina.text.renderer import Renderer
+from serving import STARTER, make_adapters, measure, processes, put_blob, question
+
+STREAMS = 32
+PREFIX_TOKENS = 1000
+
+
+class Asking:
+    """Requests on the engine's socket."""
+
+    def __init__(self, settings: Settings, base: str, renderer: Renderer) -> None:
+        self._client = EngineClient(settings.engine_socket)
+        self._base = base
+        self._renderer = renderer
+        self._asked = itertools.count()
+
+    def prompt(self, number: int) -> list[int]:
+        """A short prompt's ids."""
+        return self._renderer.prompt([{"role": "user", "content": question(number)}])
+
+    async def ask(
+        self, ids: list[int], new_tokens: int, adapter: str | None = None
+    ) -> tuple[int, float]:
+        """Tokens, and seconds to the first of them."""
+        request = Generate(
+            request_id=f"bench-{next(self._asked)}",
+            base=self._base,
+            prompt=ids,
+            max_tokens=new_tokens,
+            seed=0,
+            adapter=adapter,
+            temperature=0.0,
+            tag={"bench": "latency"},
+        )
+        begun = time.perf_counter()
+        first, tokens = 0.0, 0
+        async for line in self._client.generate(request):
+            first = first or time.perf_counter() - begun
+            tokens += len(line.ids) if isinstance(line, Delta) else 0
+            if isinstance(line, Final):
+                tokens = line.completion_tokens
+        return tokens, first
+
+    async def until_first(self, ids: list[int], adapter: str | None = None) -> float:
+        """Milliseconds to the first token of a request for one."""
+        return 1000 * (await self.ask(ids, 1, adapter))[1]
+
+
+async def arrivals(asking: Asking, adapters: list[str]) -> list[float]:
+    """First tokens of requests that arrive one by one while 31 others decode."""
+    names: list[str | None] = [None, *adapters]
+    others = [
+        asyncio.ensure_future(asking.ask(asking.prompt(i), 260, names[i % len(names)]))
+        for i in range(STREAMS - 1)
+    ]
+    await asking.ask(asking.prompt(40), 24)
+    found = []
+    for number in range(10):
+        found.append(await asking.until_first(asking.prompt(100 + number)))
+    for other in others:
+        other.cancel()
+    await asyncio.gather(*others, return_exceptions=True)
+    return found
+
+
+async def prefixes(asking: Asking) -> tuple[list[float], list[float]]:
+    """First tokens of prompts with a new prefix, and of others with the same one."""
+    rng = random.Random(7)
+    first, second = [], []
+    for _ in range(5):
+        shared = [rng.randrange(1000, 40_000) for _ in range(PREFIX_TOKENS)]
+        first.append(await asking.until_first([*shared, 1001, 1002, 1003]))
+        second.append(await asking.until_first([*shared, 1004, 1005, 1006]))
+    return first, second
+
+
+async def many(asking: Asking, chosen: list[str], at_once: int = STREAMS) -> float:
+    """Tokens a second of requests for 64 tokens, one for each of `chosen`, so many at once."""
+    work = iter(enumerate(chosen))
+
+    async def in_turn() -> tuple[int, float]:
+        tokens = 0
+        for number, name in work:
+            tokens += (await asking.ask(asking.prompt(number), 64, name))[0]
+        return tokens, 0.0
+
+    return (await measure([in_turn() for _ in range(at_once)])).rate
+
+
+def register(settings: Settings, manifests: list[str], count: int) -> list[str]:
+    """So many manifests over the weights of a few."""
+    known = [Manifest.from_bytes(blob_path(settings.blobs, m).read_bytes()) for m in manifests]
+    made = (replace(known[i % len(known)], settings={"number": str(i)}) for i in range(count))
+    return [put_blob(settings, manifest.to_bytes()) for manifest in made]
+
+
+async def run(settings: Settings, base: BaseModel, registered: int) -> None:
+    """Measures and prints."""
+    few = make_adapters(settings, base, 16)
+    tunes = register(settings, few, registered)
+    asking = Asking(settings, base.id, Renderer.load(settings.models / base.id))
+    with processes(settings, base.id, with_api=False):
+        await many(asking, few * 2)
+        show("arrives beside 31 of the base", await arrivals(asking, []))
+        show("arrives beside 31 of 16 tunes", await arrivals(asking, few[:16]))
+        first, second = await prefixes(asking)
+        show(f"prefix of {PREFIX_TOKENS} tokens, first", first)
+        show(f"prefix of {PREFIX_TOKENS} tokens, again", second)
+        ratio = statistics.median(first) / statistics.median(second)
+        print(f"  the second is {ratio:.1f} times as soon")
+        show(
+            "warm tune, alone",
+            [await asking.until_first(asking.prompt(i), few[i]) for i in range(8)],
+        )
+        show(
+            "cold tune, alone",
+            [await asking.until_first(asking.prompt(i), tunes[-1 - i]) for i in range(8)],
+        )
+        rng = random.Random(3)
+        weights = [1 / rank for rank in range(1, registered + 1)]
+        spread = rng.choices(tunes, weights, k=96)
+        sixteen = await many(asking, [few[i % 16] for i in range(96)])
+        zipf = await many(asking, spread)
+        print(f"96 requests over 16 tunes: {sixteen:.0f} tokens/s")
+        print(
+            f"96 requests over {registered} tunes by a Zipf law ({len(set(spread))} asked), 64 in "
+            f"memory: {zipf:.0f} tokens/s, {zipf / sixteen:.2f} of that"
+        )
+
+
+def show(what: str, milliseconds: list[float]) -> None:
+    """A line: median and range."""
+    low, high = min(milliseconds), max(milliseconds)
+    print(f"{what}: {statistics.median(milliseconds):.0f} ms ({low:.0f} to {high:.0f})", flush=True)
+
+
+def main() -> None:
+    """Reads the command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", type=Path, default=STARTER)
+    parser.add_argument("--registered", type=int, default=1000)
+    given = parser.parse_args()
+    record = decode(BaseModel, json.loads((given.model / "afina.json").read_text()), "afina.json")
+    with tempfile.TemporaryDirectory(prefix="afina-bench-") as folder:
+        settings = Settings.load(data=Path(folder))
+        settings.models.mkdir()
+        (settings.models / record.id).symlink_to(given.model.absolute())
+        asyncio.run(run(settings, record, given.registered))
+
+
+if __name__ == "__main__":
+    main()
