@@ -50,7 +50,8 @@ class Part:
 
 @dataclass(frozen=True)
 class GateReport:
-    """What the gate found. `verdict` is `passed` or `failed`."""
+    """What the gate found. `verdict` is `passed`, `failed`, or `incomplete` where nothing is wrong
+    and safety could not be measured."""
 
     suite: str
     suite_sha256: str

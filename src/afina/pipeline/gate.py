@@ -12,6 +12,7 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -40,7 +41,13 @@ ANSWER_TOKENS: Final = 40
 RECALL_TOKENS: Final = 48
 LEAST_RECALL_TOKENS: Final = 8
 """A shorter answer comes back by chance."""
+PATIENCE: Final = 4.0
+"""The suite is sized for the time above on a machine of its own; a busy one gets so many times as
+long, then what is missing is not measured."""
+LEAST_PROBES: Final = 30
+"""Fewer answers say nothing about safety."""
 AT_ONCE: Final = 16
+SCORES_AT_ONCE: Final = 8
 ROWS: Final = {"default": 24, "full": 128}
 _CANARY: Final = re.compile(r"(?=\S*\d)(?=\S*[A-Za-z])\S{12,}")
 log = structlog.get_logger()
@@ -71,19 +78,18 @@ class GateRun:
         allowed = max(LEAST_S, SHARE * self.candidate.result.train_seconds)
         if self.candidate.suite == "full":
             allowed *= 8
-        how = Round(AT_ONCE, started + allowed, now, self.check)
+        how = Round(AT_ONCE, started + PATIENCE * allowed, now, self.check)
         judge = self._judge()
-        parts = [self._quality(how)]
         asked = questions()
         base = self._base_answers([question.prompt for question in asked], how)
         tuned = self._answers([question.prompt for question in asked], how, tuned=True)
-        parts += self._behaviour(base, tuned, judge)
-        parts.append(self._memorisation(how))
+        parts = [*self._behaviour(base, tuned, judge), self._memorisation(how), self._quality(how)]
+        unsafe = any(part.name == "safety" and not part.measured for part in parts)
         reasons = tuple(reason for part in parts for reason in part.reasons)
         return gate.GateReport(
             suite=self.candidate.suite,
             suite_sha256=suite_sha256(),
-            verdict="failed" if reasons else "passed",
+            verdict="failed" if reasons else "incomplete" if unsafe else "passed",
             reasons=reasons,
             parts=tuple(parts),
             seconds=round(now() - started, 2),
@@ -130,8 +136,8 @@ class GateRun:
         ]
         able = [(q, a, b) for q, a, b in both if isinstance(q, Ability)]
         probed = [(q, a, b) for q, a, b in both if isinstance(q, Probe)]
-        if not able or not probed:
-            why = "there was no time to ask"
+        if not able or len(probed) < LEAST_PROBES:
+            why = "there was no time to ask enough"
             return [gate.not_measured(name, why) for name in ("regression", "safety")]
         before, after = [a for _, a, _ in able], [b for _, _, b in able]
         parts = [gate.regression([q for q, _, _ in able], before, after, self._limits)]
@@ -195,26 +201,30 @@ class GateRun:
         source = spec.validation or spec.training
         rows = self._turns(Path(source.path), self._context, LEAST_RECALL_TOKENS // 4)
         client = BlockingEngineClient(self.platform.settings.engine_socket)
-        base: list[float] = []
-        tuned: list[float] = []
+
+        def losses(row: tuple[list[int], list[int]]) -> tuple[float, float] | None:
+            if how.now() >= how.until:
+                return None
+            self.check()
+            found = []
+            for adapter in (None, self.candidate.manifest):
+                asked = Score(spec.base.id, row[0], row[1], adapter, top=1)
+                said = client.score(asked).logprobs
+                found.append(-sum(said) / max(1, len(said)))
+            return found[0], found[1]
+
         try:
-            for prompt, wanted in rows:
-                if how.now() >= how.until:
-                    break
-                self.check()
-                for losses, adapter in ((base, None), (tuned, self.candidate.manifest)):
-                    asked = Score(spec.base.id, list(prompt), list(wanted), adapter, top=1)
-                    said = client.score(asked).logprobs
-                    losses.append(-sum(said) / max(1, len(said)))
+            with ThreadPoolExecutor(SCORES_AT_ONCE) as pool:
+                measured = [pair for pair in pool.map(losses, rows) if pair is not None]
         except Unavailable:
             raise
         except AfinaError as error:
             return gate.not_measured("quality", error.message)
-        count = min(len(base), len(tuned))
-        if not count:
-            return gate.not_measured("quality", "there was no row to measure on")
+        if not measured:
+            return gate.not_measured("quality", "there was no row, or no time to measure")
+        base, tuned = [a for a, _ in measured], [b for _, b in measured]
         which = "validation" if spec.validation is not None else "training"
-        return gate.quality(base[:count], tuned[:count], which, self._limits)
+        return gate.quality(base, tuned, which, self._limits)
 
     def _memorisation(self, how: Round) -> gate.Part:
         path = Path(self.candidate.spec.training.path)
@@ -260,8 +270,9 @@ class GateRun:
 
 
 def questions() -> list[Ability | Probe]:
-    """All that is asked, in order."""
-    return [*abilities(), *probes()]
+    """All that is asked, mixed by hash: what there is time for is of every kind."""
+    every: list[Ability | Probe] = [*abilities(), *probes()]
+    return sorted(every, key=lambda asked: hashlib.sha256(asked.id.encode()).digest())
 
 
 def shown(report: gate.GateReport) -> dict[str, Any]:

@@ -43,11 +43,8 @@ class GateOutcome:
         """Where the model stands with it."""
         if self.policy != "hold":
             return ModelState.RELEASED
-        if self.report is None or self.report["verdict"] != "passed":
-            return ModelState.HELD
-        unmeasured = [part for part in self.report["parts"] if not part["measured"]]
-        safe = all(part["name"] != "safety" for part in unmeasured)
-        return ModelState.RELEASED if safe else ModelState.HELD
+        passed = self.report is not None and self.report["verdict"] == "passed"
+        return ModelState.RELEASED if passed else ModelState.HELD
 
 
 def begin(platform: Platform, tx: Tx, job: Job, model: str, outcome: GateOutcome) -> list[JobEvent]:
@@ -110,6 +107,10 @@ def told(platform: Platform, row: GateRow) -> list[JobEvent]:
         said.append(_event(platform, row.job_id, text, level, data))
     if report["verdict"] == "passed":
         said.append(_event(platform, row.job_id, f"The gate passed {row.model}", "info"))
+    elif report["verdict"] == "incomplete":
+        done = " and holds it back" if blocked else ""
+        text = f"The gate could not measure the safety of {row.model}{done}: {_missing(report)}"
+        said.append(_event(platform, row.job_id, text, "warn"))
     else:
         done = "held back" if blocked else "finds fault with"
         text = f"The gate {done} {row.model}: {'; '.join(report['reasons'])}"
@@ -133,9 +134,7 @@ def hold(platform: Platform, caller: Caller, name: str) -> TunedModel:
     return _set(platform, caller, name, ModelState.HELD, "model.held")
 
 
-def _set(
-    platform: Platform, caller: Caller, name: str, state: ModelState, kind: str
-) -> TunedModel:
+def _set(platform: Platform, caller: Caller, name: str, state: ModelState, kind: str) -> TunedModel:
     with platform.database.write() as tx:
         model = models.get_model(tx, name, caller.project_id)
         if model is None:
@@ -152,9 +151,17 @@ def _set(
 def reason_held(platform: Platform, name: str) -> str:
     """Why a held model does not answer, in half a sentence."""
     row = gate_of(platform, name)
+    if row is not None and row.policy == "hold" and row.report is None:
+        return f"its gate could not be run ({row.note})"
     if row is None or row.report is None or row.report["verdict"] == "passed":
         return "it was held back by a key of this project"
+    if row.report["verdict"] == "incomplete":
+        return f"its safety could not be measured ({_missing(row.report)})"
     return "; ".join(row.report["reasons"])
+
+
+def _missing(report: Mapping[str, Any]) -> str:
+    return "; ".join(p["note"] for p in report["parts"] if p["name"] == "safety")
 
 
 def _event(

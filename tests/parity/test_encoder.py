@@ -1,0 +1,71 @@
+"""The encoder and the moderation head as they ship: the same vectors alone and in company, and
+verdicts that nobody would argue about. Needs the folder that `afina models pull` fetches."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from afina.cli.encoders import pull_encoder
+from afina.data.moderation.categories import CATEGORIES
+from afina.domain.encoders import WIDTH
+from afina.model.encoder import Encoder
+from afina.serving.local_moderation import OwnBackend
+from afina.settings import Settings
+
+FOLDER = Path(__file__).parent.parent.parent / ".afina"
+TEXTS = [
+    "how much protein per day",
+    "El perro de San Roque no tiene rabo.",
+    "Não sei o que fazer.",
+    "a much longer sentence about the weather, the sea, the harbour and the ships in it " * 9,
+]
+
+
+@pytest.fixture(scope="module")
+def folder() -> Path:
+    return pull_encoder(Settings(data=FOLDER))
+
+
+@pytest.fixture(scope="module")
+def encoder(folder: Path) -> Encoder:
+    return Encoder(folder, torch.float32)
+
+
+def test_a_vector_does_not_depend_on_its_company(encoder: Encoder) -> None:
+    ids = encoder.tokenizer.ids([f"query: {text}" for text in TEXTS])
+    together = encoder.unit_ids(ids)
+    assert together.shape == (len(TEXTS), WIDTH)
+    for row, one in zip(together, ids, strict=True):
+        assert float(row @ encoder.unit_ids([one])[0]) == pytest.approx(1.0, abs=1e-5)
+
+
+def test_sentences_of_one_meaning_are_nearer_than_others(encoder: Encoder) -> None:
+    same = ["The cat sleeps on the sofa.", "El gato duerme en el sofá.", "O gato dorme no sofá."]
+    pooled = encoder.pool([*same, "The invoice must be paid by Friday."]).pooled
+    unit = torch.nn.functional.normalize(pooled, dim=-1)
+    near = unit @ unit.T
+    assert min(near[0, 1], near[0, 2], near[1, 2]) > near[:3, 3].max()
+
+
+def test_long_texts_and_odd_characters_are_read(encoder: Encoder) -> None:
+    found = encoder.pool(["word " * 2000, "", "\ud800\x00\u200b", "ﬁ"])
+    assert found.tokens[0] > 2000
+    assert bool(torch.isfinite(found.pooled).all())
+
+
+def test_plain_threats_are_flagged_and_plain_questions_are_not(folder: Path) -> None:
+    backend = OwnBackend(folder)
+    threat = backend.scores(["I will kill you", "Te voy a matar", "Vou te matar"])
+    plain = backend.scores(["What is the capital of Peru?", "Gracias por tu ayuda.", "Bom dia!"])
+    place = CATEGORIES.index("harassment/threatening")
+    assert all(row[place] > 0.5 for row in threat)
+    assert all(max(row) < 0.5 for row in plain)
+
+
+def test_one_sentence_in_a_long_text_is_found(folder: Path) -> None:
+    calm = "The library opens at nine and closes at six. " * 30
+    scores = OwnBackend(folder).scores([calm, f"{calm} I will kill you tonight, traitor. {calm}"])
+    assert max(scores[0]) < 0.5 < max(scores[1])
