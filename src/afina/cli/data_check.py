@@ -15,11 +15,13 @@ from afina.cli.terminal import in_bytes, in_count, print_facts, print_json, tell
 if TYPE_CHECKING:
     from afina.data.check import CheckReport
     from afina.data.content.survey import ContentReport
+    from afina.data.distributions import Distributions
     from afina.domain.findings import Finding
     from afina.domain.models import BaseModel
     from afina.settings import Settings
 
 _SHOWN = 20
+_BAR = 40
 
 
 class Method(enum.StrEnum):
@@ -71,6 +73,10 @@ def check(
     quick: Annotated[
         bool, typer.Option("--quick", help="Only look at each row alone: no copies, no languages.")
     ] = False,
+    html: Annotated[
+        Path | None,
+        typer.Option("--report", metavar="HTML", help="Write the report as one page."),
+    ] = None,
     show_all: Annotated[bool, typer.Option("--all", help="Show every finding.")] = False,
     data: DataOption = None,
     json: JsonOption = False,
@@ -82,7 +88,9 @@ def check(
     if any row is left.
     """
     from afina.data.check import write_clean
+    from afina.data.distributions import measure_rows
     from afina.data.fixes import fix_file
+    from afina.data.report import html_report
 
     settings = load_settings(data)
     base = find_or_default(settings, model)
@@ -90,6 +98,9 @@ def check(
     path = fix or path
     report = checked(settings, path, base, validation, method)
     content = None if quick else surveyed(path, against, method)
+    lengths = measure_rows(path, report.kind)
+    if html is not None:
+        html.write_text(html_report(report, content, lengths), encoding="utf-8")
     cleaned = write_clean(path, report, clean) if clean is not None else None
     if json:
         from afina.domain.codec import encode
@@ -105,6 +116,7 @@ def check(
             changes = ", ".join(f"{count} {rule}" for rule, count in mended.changes.items())
             print(f"{fix}: mended {changes or 'nothing'}; the rest is about the new file.\n")
         _show_report(report, content, base, show_all)
+        _show_lengths(lengths)
         if cleaned is not None:
             print(
                 f"{clean}: {in_count(cleaned.rows_out)} rows written, "
@@ -189,6 +201,19 @@ def _show_report(
     print_facts(facts)
     if base is None:
         tell("Lengths in tokens were not checked: name a base model with --model.")
+
+
+def _show_lengths(lengths: Distributions) -> None:
+    """A picture of each distribution: a bar a bin, bins that double."""
+    for name, histogram in lengths.histograms.items():
+        bins = histogram.filled()
+        most = max((count for _, count in bins), default=0)
+        if most == 0 or len(bins) < 2:
+            continue
+        print(f"\n{name}, {histogram.mean:,.0f} on average")
+        for bound, count in bins:
+            bar = "█" * -(-count * _BAR // most)
+            print(f"{f'≤ {bound:,}':>10} {bar} {count:,}" if count else f"{f'≤ {bound:,}':>10}")
 
 
 def _some_of_each(findings: list[Finding]) -> list[Finding]:
