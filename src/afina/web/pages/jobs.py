@@ -11,7 +11,7 @@ from starlette.responses import JSONResponse, RedirectResponse, Response, Stream
 from afina.domain.jobs import Job, JobStatus
 from afina.domain.prices import Prices
 from afina.errors import AfinaError, InvalidRequest
-from afina.service import files, jobs, models
+from afina.service import files, gate, jobs, models
 from afina.service.estimates import JobEstimate, estimate_job
 from afina.service.job_feed import all_news, news_of
 from afina.service.pricing import prices_of
@@ -66,7 +66,8 @@ def show(visit: Visit) -> Response:
             "estimate": estimate,
             "cost": _cost(job, prices),
             "suspects": suspect_rows(platform, caller, job),
-            "can_pause": hasattr(jobs, "pause_job"),
+            "can_pause": True,
+            "gate": _gate(visit, job),
         },
     )
 
@@ -161,6 +162,12 @@ def _parity(visit: Visit, job: Job) -> Any:
     return None if entry.tuned is None else entry.tuned.parity
 
 
+def _gate(visit: Visit, job: Job) -> Any:
+    """The gate's record of the job's model, where one was asked for."""
+    name = job.fine_tuned_model
+    return None if name is None else gate.gate_of(visit.platform, name)
+
+
 def _estimate(visit: Visit, job: Job) -> JobEstimate | None:
     try:
         return estimate_job(
@@ -181,5 +188,7 @@ ROUTES: Final = (
     ("GET", "/jobs/{id}/points", points),
     ("GET", "/jobs/{id}/live", live),
     ("POST", "/jobs/{id}/cancel", _act(jobs.cancel_job)),
+    ("POST", "/jobs/{id}/pause", _act(jobs.pause_job)),
+    ("POST", "/jobs/{id}/resume", _act(jobs.resume_job)),
     ("POST", "/jobs/{id}/delete", _act(jobs.delete_job, "/jobs")),
 )

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Final
+from urllib.parse import quote
 
 from anyio import to_thread
 from starlette.responses import RedirectResponse, Response, StreamingResponse
@@ -12,7 +13,8 @@ from starlette.responses import RedirectResponse, Response, StreamingResponse
 from afina.domain.codec import encode
 from afina.domain.models import TunedModel
 from afina.errors import AfinaError
-from afina.service import bases, jobs, models, usage
+from afina.service import bases, gate, jobs, models, usage
+from afina.service.card import card_of
 from afina.service.model_files import open_model_file, tune_files
 from afina.service.models import ModelEntry
 from afina.service.trained_prompt import trained_prompt
@@ -40,6 +42,7 @@ def show(visit: Visit) -> Response:
     tuned = entry.tuned
     sums = usage.summarize(platform, caller, usage.UsageQuery(None, None, ("model", "kind")))
     base = entry.base or (bases.get_base(platform, tuned.base_id) if tuned else None)
+    told = card_of(platform, caller, entry.id) if tuned else encode(base)
     values: dict[str, Any] = {
         "entry": entry,
         "tuned": tuned,
@@ -49,8 +52,9 @@ def show(visit: Visit) -> Response:
         "files": sorted(tune_files(platform, tuned)) if tuned else [],
         "prompt": trained_prompt(platform, caller, entry.id) if tuned else None,
         "uses": [group for group in sums if dict(group.group)["model"] == entry.id],
-        "can_gate": False,
-        "card": json.dumps(_card(entry, base), indent=2, ensure_ascii=False),
+        "can_gate": True,
+        "gate": gate.gate_of(platform, entry.id) if tuned else None,
+        "card": json.dumps(told, indent=2, ensure_ascii=False),
     }
     return page(visit, "model.html", values)
 
@@ -80,6 +84,23 @@ async def remove(visit: Visit) -> Response:
     name = str(form.get("name") or "")
     await to_thread.run_sync(models.delete_model, visit.platform, visit.caller, name)
     return RedirectResponse("/models", 303)
+
+
+async def release(visit: Visit) -> Response:
+    """Lets the model's name answer."""
+    return await _set(visit, gate.release)
+
+
+async def hold(visit: Visit) -> Response:
+    """Takes the model's name out of use."""
+    return await _set(visit, gate.hold)
+
+
+async def _set(visit: Visit, verb: Callable[..., Any]) -> Response:
+    form = await form_of(visit)
+    name = str(form.get("name") or "")
+    await to_thread.run_sync(verb, visit.platform, visit.caller, name)
+    return RedirectResponse(f"/models/show?name={quote(name, safe='')}", 303)
 
 
 def _entry(visit: Visit) -> ModelEntry:
@@ -115,18 +136,11 @@ def _lineage(visit: Visit, entry: ModelEntry) -> list[dict[str, Any]]:
     return found[::-1]
 
 
-def _card(entry: ModelEntry, base: Any) -> dict[str, Any]:
-    told: dict[str, Any] = {"id": entry.id, "owned_by": entry.owned_by}
-    if entry.tuned is not None:
-        told |= encode(entry.tuned)
-    elif base is not None:
-        told |= encode(base)
-    return told
-
-
 ROUTES: Final = (
     ("GET", "/models", show_list),
     ("GET", "/models/show", show),
     ("GET", "/models/file", download),
     ("POST", "/models/delete", remove),
+    ("POST", "/models/release", release),
+    ("POST", "/models/hold", hold),
 )
