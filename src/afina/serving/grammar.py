@@ -14,6 +14,7 @@ from typing import Final
 
 import numpy as np
 from llguidance import LLMatcher, LLParserLimits, LLTokenizer
+from numpy.typing import NDArray
 
 from afina.errors import InvalidRequest
 from afina.serving.penalties import Scores
@@ -21,7 +22,6 @@ from afina.text.tokenizer import ChatTokenizer
 
 _KEPT: Final = 256
 """Compiled grammars that are kept."""
-_BITS: Final = np.arange(32, dtype=np.int64)
 _LIMITS: Final = {"verbose_errors": False}
 """Errors of the library may hold text of answers; ours must not."""
 
@@ -84,21 +84,14 @@ class Follower:
         self.fault = "The grammar of this answer grew too large to be followed further."
 
 
-def restrict(scores_V: Scores, mask: np.ndarray[tuple[int], np.dtype[np.int32]]) -> None:
-    """Minus infinity where the mask's bit is 0. Most masks allow nearly all tokens or nearly
-    none, so only words of 32 tokens that are neither are looked into."""
-    open_words = np.flatnonzero(mask != -1)
-    if not len(open_words):
+def restrict(scores_V: Scores, mask: NDArray[np.int32]) -> None:
+    """Minus infinity where the mask's bit is 0, by whichever of the allowed and the others are
+    fewer: most masks allow nearly all tokens or nearly none."""
+    bits = np.unpackbits(mask.view(np.uint8), count=len(scores_V), bitorder="little")
+    if 2 * np.count_nonzero(bits) > len(bits):
+        scores_V[np.flatnonzero(bits == 0)] = -np.inf
         return
-    if len(open_words) * 2 <= len(mask):
-        bits = (mask[open_words, None] >> _BITS) & 1
-        closed = (open_words[:, None] * 32 + _BITS)[bits == 0]
-        scores_V[closed[closed < len(scores_V)]] = -np.inf
-        return
-    some = np.flatnonzero(mask)
-    bits = (mask[some, None] >> _BITS) & 1
-    allowed = (some[:, None] * 32 + _BITS)[bits == 1]
-    allowed = allowed[allowed < len(scores_V)]
+    allowed = np.flatnonzero(bits)
     kept = scores_V[allowed]
     scores_V.fill(-np.inf)
     scores_V[allowed] = kept
