@@ -2,10 +2,46 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from collections.abc import Sequence
+from typing import Annotated, Any, Final
 
 import typer
 
+RATE: Final = "learning_rate_multiplier"
+TUNING_FIELDS: Final = (
+    "kind",
+    "rank",
+    "alpha",
+    "dropout",
+    "target_modules",
+    "rank_stabilised",
+    "layers",
+    "norm_and_head",
+)
+
+ModelOption = Annotated[
+    str, typer.Option(help="The base model to tune or an alias of it; or a tuned one to go on.")
+]
+FileOption = Annotated[
+    str, typer.Option("--file", help="The training file: an id, or a path to upload.")
+]
+ValidationOption = Annotated[
+    str | None, typer.Option(help="The validation file: an id, or a path to upload.")
+]
+SuffixOption = Annotated[str | None, typer.Option(help="A part of the tuned model's name.")]
+EpochsOption = Annotated[int | None, typer.Option(min=1, max=50, help="By default auto.")]
+BatchOption = Annotated[
+    int | None, typer.Option(min=1, max=256, help="Rows a step; by default auto.")
+]
+RateOption = Annotated[
+    float | None, typer.Option(help="Of the base learning rate; by default auto.")
+]
+SeedOption = Annotated[int | None, typer.Option(min=0, max=2**31 - 1, help="By default random.")]
+MetadataOption = Annotated[
+    list[str] | None, typer.Option(metavar="KEY=VALUE", help="May be given several times.")
+]
+KeyOption = Annotated[str | None, typer.Option(help="The same key again returns the same job.")]
+WatchOption = Annotated[bool, typer.Option("--watch", help="Follow the job to its end.")]
 TuningOption = Annotated[
     str | None,
     typer.Option(help="What is tuned: lora (by default), dora, full or last_layers."),
@@ -60,6 +96,11 @@ BetaOption = Annotated[
 def given(**values: Any) -> dict[str, Any]:
     """What has a value."""
     return {name: value for name, value in values.items() if value is not None}
+
+
+def named(names: Sequence[str], values: Sequence[Any]) -> dict[str, Any]:
+    """The names of those that have a value."""
+    return given(**dict(zip(names, values, strict=True)))
 
 
 def method_of(method: str | None, hyperparameters: dict[str, Any]) -> dict[str, Any]:

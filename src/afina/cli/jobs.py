@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from afina.cli import job_body
-from afina.cli.job_body import given
+from afina.cli.job_body import RATE, TUNING_FIELDS, given, named
 from afina.cli.options import (
     DataOption,
     JsonOption,
@@ -29,24 +29,13 @@ JobArgument = Annotated[str, typer.Argument(metavar="JOB_ID", help="A job's id, 
 
 @app.command()
 def create(
-    model: Annotated[
-        str,
-        typer.Option(help="The base model to tune or an alias of it; or a tuned one to go on."),
-    ],
-    file: Annotated[
-        str, typer.Option("--file", help="The training file: an id, or a path to upload.")
-    ],
-    validation: Annotated[
-        str | None, typer.Option(help="The validation file: an id, or a path to upload.")
-    ] = None,
-    suffix: Annotated[str | None, typer.Option(help="A part of the tuned model's name.")] = None,
-    epochs: Annotated[int | None, typer.Option(min=1, max=50, help="By default auto.")] = None,
-    batch_size: Annotated[
-        int | None, typer.Option(min=1, max=256, help="Rows a step; by default auto.")
-    ] = None,
-    learning_rate_multiplier: Annotated[
-        float | None, typer.Option(help="Of the base learning rate; by default auto.")
-    ] = None,
+    model: job_body.ModelOption,
+    file: job_body.FileOption,
+    validation: job_body.ValidationOption = None,
+    suffix: job_body.SuffixOption = None,
+    epochs: job_body.EpochsOption = None,
+    batch_size: job_body.BatchOption = None,
+    learning_rate_multiplier: job_body.RateOption = None,
     method: job_body.MethodOption = None,
     beta: job_body.BetaOption = None,
     tuning: job_body.TuningOption = None,
@@ -61,16 +50,10 @@ def create(
     best_checkpoint: job_body.BestOption = False,
     gate: job_body.GateOption = None,
     gate_suite: job_body.SuiteOption = None,
-    seed: Annotated[
-        int | None, typer.Option(min=0, max=2**31 - 1, help="By default random.")
-    ] = None,
-    metadata: Annotated[
-        list[str] | None, typer.Option(metavar="KEY=VALUE", help="May be given several times.")
-    ] = None,
-    idempotency_key: Annotated[
-        str | None, typer.Option(help="The same key again returns the same job.")
-    ] = None,
-    watch: Annotated[bool, typer.Option("--watch", help="Follow the job to its end.")] = False,
+    seed: job_body.SeedOption = None,
+    metadata: job_body.MetadataOption = None,
+    idempotency_key: job_body.KeyOption = None,
+    watch: job_body.WatchOption = False,
     server: ServerOption = None,
     data: DataOption = None,
     json: JsonOption = False,
@@ -78,23 +61,11 @@ def create(
     """Create a job; prints its id."""
     body: dict[str, Any] = {"model": model}
     body |= given(suffix=suffix, seed=seed, metadata=_pairs(metadata))
-    hyperparameters = given(
-        n_epochs=epochs,
-        batch_size=batch_size,
-        learning_rate_multiplier=learning_rate_multiplier,
-        beta=beta,
-    )
-    body |= job_body.method_of(method, hyperparameters)
-    tuned = given(
-        kind=tuning,
-        rank=rank,
-        alpha=alpha,
-        dropout=dropout,
-        target_modules=target_modules,
-        rank_stabilised=rank_stabilised or None,
-        layers=layers,
-        norm_and_head=norm_and_head or None,
-    )
+    rate = learning_rate_multiplier
+    numbers = (epochs, batch_size, rate, beta)
+    body |= job_body.method_of(method, named(("n_epochs", "batch_size", RATE, "beta"), numbers))
+    adapters = (rank, alpha, dropout, target_modules, rank_stabilised or None)
+    tuned = named(TUNING_FIELDS, (tuning, *adapters, layers, norm_and_head or None))
     wished = given(policy=gate, suite=gate_suite)
     body |= job_body.extension_of(tuned, early_stopping, best_checkpoint, wished)
     with open_client(data, server) as client:
@@ -108,11 +79,7 @@ def create(
                 print(job["id"], flush=True)
             _follow(client, job["id"], json)
             return
-    if json:
-        print_json(job)
-    else:
-        print(job["id"])
-        tell(f"{job['status']}. Follow it: afina jobs watch {job['id']}")
+    _show_new(job, json)
 
 
 @app.command("list")
@@ -274,6 +241,14 @@ def delete(
         print_json(gone)
     else:
         tell(f"{job_id} is deleted; models that came out of it stay.")
+
+
+def _show_new(job: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        print_json(job)
+        return
+    print(job["id"])
+    tell(f"{job['status']}. Follow it: afina jobs watch {job['id']}")
 
 
 def _ask(job_id: str, verb: str, server: str | None, data: Path | None, json: bool) -> None:
