@@ -1,6 +1,8 @@
-"""How a long text is read for moderation: in pieces of a few sentences, the worst of them counts.
+"""How a text is read for moderation: sentence by sentence, and whole where it is short; the worst
+piece counts.
 
-A mean over a page would drown one sentence; a piece is short enough that it cannot.
+The network makes one vector of a piece: calm sentences around a threat would drown it (measured:
+one threat among six calm sentences scored 0.005 in one piece).
 """
 
 from __future__ import annotations
@@ -12,6 +14,8 @@ from typing import Final
 from afina.data.moderation.categories import CATEGORIES, with_parents
 
 PIECE_CHARACTERS: Final = 280
+LEAST_CHARACTERS: Final = 24
+"""A shorter sentence is read with the next one."""
 _MOST_PIECES: Final = 4096
 _END: Final = re.compile(r"(?<=[.!?…。])\s+|\n+")
 _HARD: Final = re.compile(r"\s+")
@@ -19,18 +23,20 @@ _HARD: Final = re.compile(r"\s+")
 
 def pieces_of(text: str) -> list[str]:
     """The pieces of a text, none longer than PIECE_CHARACTERS; one empty piece of an empty text."""
-    if len(text) <= PIECE_CHARACTERS:
-        return [text.strip()]
     made: list[str] = []
     current = ""
     for part in _parts(text):
-        if current and len(current) + 1 + len(part) > PIECE_CHARACTERS:
+        if len(current) >= LEAST_CHARACTERS or (
+            current and len(current) + 1 + len(part) > PIECE_CHARACTERS
+        ):
             made.append(current)
             current = part
         else:
             current = f"{current} {part}" if current else part
     if current:
         made.append(current)
+    if len(made) > 1 and len(text) <= PIECE_CHARACTERS:
+        made.append(text.strip())
     return made or [""]
 
 
