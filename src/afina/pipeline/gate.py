@@ -7,6 +7,7 @@ questions, and asked once. Nothing that a model said to a user's row is stored.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import json
@@ -157,17 +158,17 @@ class GateRun:
         base = self.candidate.spec.base
         key = hashlib.sha256(f"{base.sha256} {suite_sha256()} {ANSWER_TOKENS}".encode()).hexdigest()
         path = self.platform.settings.data / "gate" / f"{key[:32]}.json"
-        try:
-            kept: list[str | None] = json.loads(path.read_text())
-            if len(kept) == len(prompts):
-                return kept
-        except (OSError, ValueError):
-            pass
-        answers = self._answers(prompts, how, tuned=False)
-        if None not in answers:
+        kept: dict[str, str] = {}
+        with contextlib.suppress(OSError, ValueError):
+            kept = json.loads(path.read_text())
+        missing = [prompt for prompt in prompts if prompt not in kept]
+        if missing:
+            answers = self._answers(missing, how, tuned=False)
+            found = zip(missing, answers, strict=True)
+            kept |= {prompt: answer for prompt, answer in found if answer is not None}
             path.parent.mkdir(parents=True, exist_ok=True)
-            write_json(path, answers)
-        return answers
+            write_json(path, kept)
+        return [kept.get(prompt) for prompt in prompts]
 
     def _answers(self, prompts: Sequence[str], how: Round, *, tuned: bool) -> list[str | None]:
         rendered = [self._renderer.prompt([{"role": "user", "content": text}]) for text in prompts]
