@@ -11,6 +11,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from tests.postgres import database_for, on_postgres
+from tests.s3 import bucket_for, on_s3
 
 from afina.domain.accounts import Caller, Organization, Project
 from afina.domain.clock import ManualClock
@@ -57,6 +58,8 @@ def open_platform(data: Path, seed: int = 1, **settings: Any) -> Platform:
     """A platform in `data` with one base model."""
     if on_postgres():
         settings.setdefault("database", database_for(data))
+    if on_s3():
+        settings.setdefault("s3", bucket_for(data))
     loaded = Settings.load(data=data, **settings)
     data.mkdir(parents=True, exist_ok=True)
     if loaded.database is None and not (data / "afina.db").exists():

@@ -140,7 +140,8 @@ def test_files_and_functions_can_be_seen_at_once(path: Path) -> None:
     assert len(text.splitlines()) <= MAX_LINES, f"{path.name} has grown too big: split it by noun"
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-            length = (node.end_lineno or node.lineno) - node.lineno + 1
+            # Without the signature: a command's is the list of its options.
+            length = (node.end_lineno or node.lineno) - node.body[0].lineno + 1
             assert length <= MAX_FUNCTION_LINES, (
                 f"{node.name} in line {node.lineno}: {length} lines"
             )

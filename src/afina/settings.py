@@ -99,6 +99,21 @@ class WebhookSettings(BaseModel):
     timeout_s: float = Field(default=10.0, gt=0, le=60)
 
 
+class S3Settings(BaseModel):
+    """A bucket for stored files, for several machines on one database."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    bucket: str
+    prefix: str = ""
+    region: str | None = None
+    endpoint: str | None = None
+    """Of a server that is not Amazon's, such as `http://10.0.0.5:9000`."""
+    access_key_id: str | None = Field(default=None, repr=False)
+    """Without one, what the machine's own role says."""
+    secret_access_key: str | None = Field(default=None, repr=False)
+
+
 class LimitSettings(BaseModel):
     """What every project may ask for of every base and the models tuned from it; None is no limit.
     An admin can change them by project and model."""
@@ -197,6 +212,8 @@ class Settings(BaseSettings):
     """The key that the commands use; by default the one in DATA/api-key."""
     database: str | None = Field(default=None, pattern=r"^postgres(ql)?://", repr=False)
     """`postgresql://user:password@host/name`; without it, DATA/afina.db (SQLite)."""
+    s3: S3Settings | None = None
+    """Where stored files live; without it, in DATA/blobs."""
     organization: str = Field(default="local", pattern=r"^[a-z0-9-]{1,40}$")
     """The third part of tuned models' names."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"

@@ -584,12 +584,15 @@ def _job_fields() -> Iterator[Case]:
         "50",
         hyperparameters={"n_epochs": 51},
     )
-    yield job(
-        "tuned model",
-        "unsupported_parameter",
+    yield Case(
+        "job: tuned model",
+        "POST",
+        JOBS,
+        404,
+        "model_not_found",
         "model",
-        "tuned",
-        model="ft:tiny-base:local::abcdefgh",
+        "does not exist",
+        json.dumps({"model": "ft:tiny-base:local::abcdefgh", "training_file": "file-n"}).encode(),
     )
 
 
@@ -843,15 +846,8 @@ def _urls() -> Iterator[Case]:
     ):
         yield Case(f"{method} {path}", method, path, 405, "method_not_allowed", None, method)
     for method, path, word in (
-        ("POST", "/v1/completions", "completions"),
-        ("POST", "/v1/responses", "Responses"),
-        ("GET", "/v1/responses/resp_1/input_items", "Responses"),
-        ("GET", CHAT, "Stored completions"),
-        ("DELETE", f"{CHAT}/c", "Stored completions"),
-        ("POST", f"{JOBS}/j/pause", "Pausing"),
-        ("POST", f"{JOBS}/j/resume", "Resuming"),
         ("POST", "/v1/fine_tuning/alpha/graders/run", "Graders"),
-        ("GET", "/v1/organization/usage/completions", "administration"),
+        ("GET", "/v1/organization/usage/images", "administration"),
         ("GET", "/v1/evals", "Evals"),
         ("POST", "/v1/images/generations", "Images"),
         ("POST", "/v1/audio/speech", "Audio"),
@@ -860,6 +856,17 @@ def _urls() -> Iterator[Case]:
         yield Case(
             f"{method} {path}", method, path, 404, "operation_not_offered", None, word, b"{}"
         )
+    missing = "missing_required_parameter"
+    for method, path, status, code, param, word in (
+        ("POST", "/v1/completions", 400, missing, "model", "model"),
+        ("POST", "/v1/responses", 400, missing, "model", "model"),
+        ("GET", "/v1/responses/resp_1/input_items", 404, None, "response_id", "resp_1"),
+        ("DELETE", f"{CHAT}/c", 404, None, "id", "chat completion"),
+        ("POST", f"{JOBS}/j/pause", 404, "fine_tune_not_found", "fine_tune_id", "fine tune"),
+        ("POST", f"{JOBS}/j/resume", 404, "fine_tune_not_found", "fine_tune_id", "fine tune"),
+        ("GET", "/v1/organization/usage/completions", 400, missing, "start_time", "start_time"),
+    ):
+        yield Case(f"{method} {path}", method, path, status, code, param, word, b"{}")
 
 
 def _keys() -> Iterator[Case]:

@@ -199,9 +199,9 @@ class Walk:
         """What is not offered is refused by name."""
         messages: Any = [{"role": "user", "content": "Hello"}]
         refused(
-            "frequency_penalty",
+            "audio",
             lambda: self.client.chat.completions.create(
-                model=self.model, messages=messages, frequency_penalty=1.5
+                model=self.model, messages=messages, audio={"format": "wav", "voice": "ash"}
             ),
         )
         refused(

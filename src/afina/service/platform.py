@@ -15,6 +15,7 @@ from afina.service.pricing import check_prices
 from afina.settings import Settings
 from afina.store.blobs import LocalBlobs
 from afina.store.database import Database
+from afina.store.remote_blobs import open_blobs
 
 __all__ = ["Caller", "Platform"]
 
@@ -45,7 +46,7 @@ class Platform:
             ) from None
         database = Database.open(settings.database_url)
         database.migrate()
-        return cls(settings, database, LocalBlobs(settings.blobs), clock, ids)
+        return cls(settings, database, open_blobs(settings), clock, ids)
 
     def now(self) -> int:
         """Unix seconds."""

@@ -98,10 +98,8 @@ class LocalBlobs:
 
     def writer(self, max_bytes: int | None = None) -> BlobWriter:
         """`stage` for bytes that are pushed: write, then `finish` or `discard`."""
-        with _plain_words():
-            self._staging.mkdir(parents=True, exist_ok=True, mode=0o700)
-            number, name = tempfile.mkstemp(dir=self._staging)
-        return BlobWriter(os.fdopen(number, "wb", buffering=0), Path(name), max_bytes)
+        file, path = self._staged_file()
+        return BlobWriter(file, path, max_bytes)
 
     def stage_file(self, path: Path) -> StagedBlob:
         """Stages a copy of the file `path`."""
@@ -114,7 +112,7 @@ class LocalBlobs:
 
     def place(self, staged: StagedBlob) -> None:
         """Gives staged bytes their name. The bytes are the same if the name was there before."""
-        target = self.path(staged.sha256)
+        target = blob_path(self.root, staged.sha256)
         with _plain_words():
             if not target.parent.is_dir():
                 target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -124,7 +122,7 @@ class LocalBlobs:
 
     def unlink(self, sha256: str) -> None:
         """Removes a blob's bytes, if they are there."""
-        path = self.path(sha256)
+        path = blob_path(self.root, sha256)
         path.unlink(missing_ok=True)
         if path.parent.is_dir():
             _sync_folder(path.parent)
@@ -163,6 +161,12 @@ class LocalBlobs:
                 yield entry, entry.stat().st_mtime
             except FileNotFoundError:
                 continue
+
+    def _staged_file(self) -> tuple[io.RawIOBase, Path]:
+        with _plain_words():
+            self._staging.mkdir(parents=True, exist_ok=True, mode=0o700)
+            number, name = tempfile.mkstemp(dir=self._staging)
+        return os.fdopen(number, "wb", buffering=0), Path(name)
 
     @property
     def _staging(self) -> Path:
