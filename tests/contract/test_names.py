@@ -84,6 +84,12 @@ def test_a_project_uses_a_model_of_another_as_long_as_it_may(
     assert name in [model.id for model in reader.models.list()]
     with pytest.raises(openai.PermissionDeniedError):
         reader.models.delete(name)
+    file = f"/v1/afina/files-of/{name}?file=adapter_model.safetensors"
+    own = {"authorization": f"Bearer {reader.api_key}"}
+    assert live.http.get(file).status_code == 200
+    assert live.http.get(file, headers=own).status_code == 403, "using is not taking away"
+    taken = live.http.get("/v1/afina/export", headers=own, timeout=60).content
+    assert b"adapter_model" not in taken
     (listed,) = points.list(name)
     PermissionListResponse.model_validate(listed.model_dump())
     assert listed.project_id == project

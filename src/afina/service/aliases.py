@@ -11,7 +11,7 @@ from typing import Final
 
 from afina.domain.accounts import Caller
 from afina.domain.ids import ALIAS
-from afina.domain.models import SUFFIX
+from afina.domain.models import SUFFIX, ModelState
 from afina.errors import InvalidRequest, ModelNotFound, NotFound
 from afina.service import bases
 from afina.service.platform import Platform
@@ -113,7 +113,8 @@ def _older(history: list[AliasEntry]) -> list[str]:
 def _newest_of(tx: Tx, caller: Caller, suffix: str) -> str | None:
     for model in models.list_models(tx, caller.project_id):
         parts = model.name.split(":")
-        if model.step is None and len(parts) > 3 and parts[3] == suffix:
+        released = model.step is None and model.state is ModelState.RELEASED
+        if released and len(parts) > 3 and parts[3] == suffix:
             return model.name
     return None
 

@@ -101,7 +101,9 @@ class _Rows:
 
     def put(self) -> _Owned:
         project = self.caller.project_id
-        owned = _Owned(models=models.list_models(self.tx, project))
+        found = models.list_models(self.tx, project)
+        # What another project lets this one use is not this one's to take away.
+        owned = _Owned(models=[model for model in found if model.project_id == project])
         self._put_lines("files.jsonl", self._files(owned))
         self._put_jobs(owned)
         self._put_lines("models.jsonl", owned.models)

@@ -17,7 +17,7 @@ from afina.domain.ids import EVENT
 from afina.domain.jobs import Job
 from afina.domain.models import ModelState, TunedModel
 from afina.errors import Conflict, NotFound
-from afina.service import audit
+from afina.service import aliases, audit
 from afina.service.platform import Platform
 from afina.store import events, gates, jobs, models
 from afina.store.database import Tx
@@ -137,13 +137,15 @@ def hold(platform: Platform, caller: Caller, name: str) -> TunedModel:
 def _set(platform: Platform, caller: Caller, name: str, state: ModelState, kind: str) -> TunedModel:
     with platform.database.write() as tx:
         model = models.get_model(tx, name, caller.project_id)
-        if model is None:
+        if model is None or model.project_id != caller.project_id:
             raise NotFound(
                 f"There is no tuned model `{name[:300]}` in this project.", param="model"
             )
         if model.state is state:
             raise Conflict(f"The model `{name}` is {state.value} already.", param="model")
         gates.set_state(tx, name, state)
+        if state is ModelState.RELEASED:
+            aliases.follow_release(platform, tx, caller, name)
         audit.note(platform, tx, caller, kind, name, before=model.state.value)
     return replace(model, state=state)
 

@@ -180,7 +180,7 @@ def download_model_file(
 ) -> Response:
     """The bytes of one of the files that the model's page names."""
     entry = models.get_model(call.platform, call.caller, model)
-    handle, size = open_model_file(call.platform, entry, asked.file)
+    handle, size = open_model_file(call.platform, call.caller, entry, asked.file)
     return StreamingResponse(
         _pieces(handle),
         media_type="application/octet-stream",

@@ -63,7 +63,7 @@ def download(visit: Visit) -> Response:
     """One file of a tune."""
     entry = _entry(visit)
     name = visit.request.query_params.get("file", "")
-    handle, size = open_model_file(visit.platform, entry, name)
+    handle, size = open_model_file(visit.platform, visit.caller, entry, name)
 
     def pieces() -> Iterator[bytes]:
         with handle:
