@@ -19,6 +19,7 @@ from afina.pipeline.faults import fault_of
 from afina.service.chat import ChatService
 from afina.service.completions import CompletionsService
 from afina.service.embeddings import EmbeddingRequest, EmbeddingService
+from afina.service.guard import GuardedEngine
 from afina.service.moderation import moderator_of
 from afina.service.moderation_request import ModerationRequest, ModerationService
 from afina.service.platform import Platform
@@ -62,7 +63,7 @@ class BatchEngine:
 def answerer(platform: Platform, batch: Batch) -> Answer:
     """What answers the lines of this batch."""
     client = EngineClient(platform.settings.engine_socket)
-    engine = BatchEngine(client, batch)
+    engine = GuardedEngine(platform, BatchEngine(client, batch))
     match batch.endpoint:
         case "/v1/chat/completions":
             return ChatService(platform, engine).answer

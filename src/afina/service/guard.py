@@ -27,9 +27,12 @@ class Generator(Protocol):
 
 
 class GuardedEngine:
-    """Lets a request through to the engine when its project may ask and can pay."""
+    """Lets a request through to the engine when its project may ask and can pay. Without a limiter
+    only the budget counts: batches wait for no rate."""
 
-    def __init__(self, platform: Platform, engine: Generator, limiter: RateLimiter) -> None:
+    def __init__(
+        self, platform: Platform, engine: Generator, limiter: RateLimiter | None = None
+    ) -> None:
         self._platform = platform
         self._engine = engine
         self._limiter = limiter
@@ -41,7 +44,8 @@ class GuardedEngine:
         project = request.tag.get("project", request.namespace)
         await self._check_budget(project, request.tag.get("organization", ""))
         reserved = reserve(len(request.prompt), request.max_tokens * request.n)
-        self._limiter.admit(project, request.base, reserved, request.request_id)
+        if self._limiter is not None:
+            self._limiter.admit(project, request.base, reserved, request.request_id)
         used = reserved
         lines = self._engine.generate(request)
         try:
@@ -50,7 +54,8 @@ class GuardedEngine:
                     used = line.prompt_tokens + line.completion_tokens
                 yield line
         finally:
-            self._limiter.settle(project, request.base, reserved, used)
+            if self._limiter is not None:
+                self._limiter.settle(project, request.base, reserved, used)
             if isinstance(lines, AsyncGenerator):
                 await lines.aclose()
 
