@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tests.live import LivePlatform
+from tests.live import LivePlatform, wait_until
 
 
 class Reader:
@@ -55,6 +55,16 @@ class Reader:
         """One click, counted."""
         self.clicks += 1
         self.page.click(what)
+
+    def wait(self, what: str, expression: str, patience_s: float = 60.0) -> None:
+        """Until a script's expression is true. The browser's own way would evaluate a string in
+        the page, which the page's policy forbids."""
+
+        def is_so() -> bool:
+            self.page.wait_for_timeout(50)
+            return bool(self.page.evaluate(expression))
+
+        wait_until(what, is_so, patience_s)
 
     def _hear(self, message: Any) -> None:
         if message.type == "error" and "Failed to load resource" not in message.text:

@@ -44,9 +44,10 @@ def test_a_newcomer_tunes_and_compares_within_three_minutes_and_fifteen_clicks(
         page.fill("#max_tokens", "8")
         page.fill("#message", "What is a neural network?")
         reader.click("#send")
-        page.wait_for_function(
-            "[...document.querySelectorAll('.figures-line')].every(l => /\\d/.test(l.textContent))"
+        answered = (
+            "[...document.querySelectorAll('.figures-line')].every(l => /\\d/.test(l.innerText))"
         )
+        reader.wait("both models have answered", answered)
         assert page.locator(".bubble.failed").count() == 0
         assert reader.clicks < AFFORDABLE_CLICKS
         assert time.monotonic() - started < AFFORDABLE_S
@@ -60,7 +61,7 @@ def test_live_news_go_on_over_a_restart_of_the_server(
 
     job = platform.create_job(platform.upload(chats(60)), "restart", n_epochs=12)
     reader.go(f"/jobs/{job}")
-    reader.page.wait_for_function("document.getElementById('bar').value >= 2", timeout=60_000)
+    reader.wait("the job is at work", "document.getElementById('bar').value >= 2")
     platform.kill("api")
     reader.page.wait_for_selector(".badge.succeeded", timeout=150_000)
     assert "successfully" in reader.page.text_content("#events")
