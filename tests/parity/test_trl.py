@@ -12,6 +12,7 @@ from tests.tiny_run import make_run
 
 from afina.domain.runs import OptimizerSpec, RunPaths
 from afina.model.base import load_base
+from afina.model.trained import TrainedAdapter
 from afina.training.network import TrainedNetwork
 from afina.training.optimizer import AdamW
 from afina.training.run import read_spec
@@ -85,9 +86,11 @@ def trl_losses(stepper: Stepper, folder: Path) -> list[float]:
         ),
     )
     state = dict(trainer.model.named_parameters())
+    adapter = stepper.network.adapter
+    assert isinstance(adapter, TrainedAdapter)
     with torch.no_grad():
-        for name in stepper.network.adapter.names:
-            a, b = stepper.network.adapter.master_views(name)
+        for name in adapter.names:
+            a, b = adapter.master_views(name)
             state[f"base_model.model.{name}.lora_A.default.weight"].copy_(a)
             state[f"base_model.model.{name}.lora_B.default.weight"].copy_(b)
     trainer.train()

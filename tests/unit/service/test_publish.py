@@ -148,7 +148,7 @@ def test_nothing_is_visible_when_the_lease_was_lost(
     manifest = store_tune(platform, running, FACTS, tune_files(tmp_path / "tune", "x"))
     clock_of(platform).advance(61)
     assert claim(platform, "worker-2") is not None
-    publication = Publication((PublishedTune(1, manifest),), 5, "c" * 64, b"csv")
+    publication = Publication((PublishedTune(1, manifest),), 5, "c" * 64, results_csv=b"csv")
     with pytest.raises(StaleFence):
         publish_models(platform, running, publication)
     with pytest.raises(StaleFence):

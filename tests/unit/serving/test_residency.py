@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import asyncio
 
-import torch
-
 from afina.serving.adapters import Adapter, AdapterBank
 from afina.serving.residency import Residency
 
 
 def adapter(name: str) -> Adapter:
-    return Adapter(name, 8, {"layer": (torch.zeros(8, 4), torch.zeros(4, 8))})
+    return Adapter(name, 8)
 
 
 def test_the_least_recently_used_makes_room() -> None:
