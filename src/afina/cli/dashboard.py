@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from afina.cli.options import DataOption, load_settings
+from afina.cli.options import DataOption, JsonOption, load_settings
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from afina.web.live import LiveJobs
 
 
-def dashboard(data: DataOption = None) -> None:
+def dashboard(data: DataOption = None, as_json: JsonOption = False) -> None:
     """Print a link that opens the dashboard once, without a key. Run it where the data is."""
     import json
 
@@ -28,7 +28,8 @@ def dashboard(data: DataOption = None) -> None:
         url = str(json.loads((settings.data / "server.json").read_text())["url"])
     except (OSError, ValueError, KeyError):
         url = settings.server_url
-    print(url + new_link(settings.data, SYSTEM_CLOCK, SYSTEM_IDS))
+    link = url + new_link(settings.data, SYSTEM_CLOCK, SYSTEM_IDS)
+    print(json.dumps({"url": link}) if as_json else link)
 
 
 def with_pages(api: FastAPI) -> Front:
