@@ -82,10 +82,14 @@ def restore(
     vault: Annotated[
         Path, typer.Option("--vault", exists=True, dir_okay=False, help="The vault's file.")
     ],
+    json: JsonOption = False,
 ) -> None:
     """Put the values back where a file, or an answer in a file, has placeholders."""
     from afina.data.personal.redaction import restore_file
     from afina.data.personal.vault import read_key, unlock
 
     count = restore_file(path, to, unlock(vault.read_bytes(), read_key(key)))
+    if json:
+        print_json({"lines": count, "written": str(to)})
+        return
     print_facts({"restored": f"{in_count(count)} lines", "written": str(to)})

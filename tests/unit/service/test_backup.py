@@ -22,6 +22,8 @@ from afina.service.backup import backup, restore
 from afina.service.platform import Platform
 from afina.settings import Settings
 
+pytestmark = pytest.mark.sqlite
+
 
 def told(platform: Platform, caller: Caller) -> str:
     """All that a project's lists say."""
