@@ -39,7 +39,7 @@ demo: $(STAMP) $(STARTER)
 	$(BIN)/python examples/bard/tour.py
 
 unit: $(STAMP)
-	$(PYTEST) -n 2 tests/unit tests/property tests/test_architecture.py
+	$(PYTEST) -n 2 -m "not long" tests/unit tests/property tests/test_architecture.py
 
 test: $(STAMP) $(STARTER)
 	$(PYTEST) -n 2 -m "not slow" --dist loadgroup tests

@@ -15,6 +15,8 @@ from afina.data.content.shingles import bands_of, plain, similarity
 from afina.data.content.survey import ContentReport, check_content
 from afina.data.rules.content_rules import CONTENT_RULES
 
+pytestmark = pytest.mark.long
+
 WORDS = [
     "river",
     "stone",

@@ -14,6 +14,8 @@ from afina.model import starter
 from afina.model.folder import folder_sha256, read_record, vet_folder, vet_safetensors
 from afina.model.pull import pull, resolve_source
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture
 def tiny(tmp_path: Path) -> Path:

@@ -22,7 +22,7 @@ from afina.service.backup import backup, restore
 from afina.service.platform import Platform
 from afina.settings import Settings
 
-pytestmark = pytest.mark.sqlite
+pytestmark = [pytest.mark.sqlite, pytest.mark.long]
 
 
 def told(platform: Platform, caller: Caller) -> str:

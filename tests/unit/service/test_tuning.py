@@ -32,6 +32,8 @@ from afina.service.publish import pause_job as publish_pause
 from afina.service.refusals import parse
 from afina.service.usage import list_ledger
 
+pytestmark = pytest.mark.long
+
 EVERY: frozenset[TuneKind] = frozenset({"lora", "dora", "blocks", "full"})
 
 

@@ -24,6 +24,8 @@ from afina.training.bins import make_bin, plan_bins
 from afina.training.network import TrainedNetwork
 from afina.training.packing import Bin, pack_rows
 
+pytestmark = pytest.mark.long
+
 SPEC = LoraSpec(rank=4, alpha=8.0)
 FUSED = LoraSpec(
     rank=4, alpha=8.0, target_modules=("qkv_proj", "o_proj", "gate_up_proj", "down_proj")

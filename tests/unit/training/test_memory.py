@@ -17,6 +17,8 @@ from afina.training.memory import Capacities
 from afina.training.network import TrainedNetwork
 from afina.training.run import run_directory
 
+pytestmark = pytest.mark.long
+
 GIB = 1 << 30
 
 

@@ -29,6 +29,8 @@ from afina.training.preferences import PreferenceStepper, pair_bins, reference_l
 from afina.training.run import Hooks, read_spec, run_directory
 from afina.training.signals import Interrupted, Stop
 
+pytestmark = pytest.mark.long
+
 BLOCKS = TuneSpec("blocks", layers=1)
 HEAD = TuneSpec("blocks", layers=2, norm_and_head=True)
 FULL = TuneSpec("full")

@@ -15,6 +15,8 @@ from afina.service.sessions import LINK_S, new_link, resume_session
 from afina.web.files import static_files
 from afina.web.pages.usage import plain_cell
 
+pytestmark = pytest.mark.long
+
 BARD = Path(__file__).parents[3] / "examples" / "bard" / "questions.csv"
 PLACES = ("/", "/data", "/tune", "/jobs", "/models", "/playground", "/usage", "/settings")
 PAYLOADS = (
