@@ -19,6 +19,7 @@ import httptools
 
 from afina.errors import Unavailable
 
+_TURNS: Final = 5
 MAX_BODY_BYTES: Final = 64 * 1024 * 1024
 MAX_UNSENT_BYTES: Final = 16 * 1024 * 1024
 _REASONS: Final = {200: b"OK", 400: b"Bad Request", 404: b"Not Found", 429: b"Too Many Requests"}
@@ -137,6 +138,9 @@ class Listener:
         """Takes no more connections; those that are open may send the rest of what was written
         within `patience_s`, then they are cut off. The socket is removed."""
         self._server.close()
+        for _ in range(_TURNS):
+            # A connection that was accepted a moment ago is not in `_alive` yet.
+            await asyncio.sleep(0)
         loop = asyncio.get_running_loop()
         deadline = loop.time() + patience_s
         while self._alive and loop.time() < deadline:
