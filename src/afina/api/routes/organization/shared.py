@@ -27,7 +27,6 @@ Texts = Annotated[
     list[Annotated[str, Field(max_length=320)]], BeforeValidator(_as_list), Field(max_length=100)
 ]
 """A list in a query string: `name[]=a&name[]=b`, or `name=a` alone."""
-ORDERS = ("asc", "desc")
 
 
 class ListQuery(LaxWire):
