@@ -10,9 +10,11 @@ import openai
 import pytest
 from pydantic import BaseModel
 from tests.contract.live import BASE, Live
+from tests.platforms import first_caller
 
 from afina.domain.limits import month_of
 from afina.domain.reports import WIDTHS
+from afina.service.usage import record_embedding
 
 DAY_S = WIDTHS["1d"]
 
@@ -228,10 +230,15 @@ def test_usage_and_costs_are_buckets_of_the_ledger(admin: Any, live: Live) -> No
     assert (len(costs.data), costs.has_more) == (7, True)
     rest = admin.usage.costs(start_time=now - 10 * DAY_S, limit=7, page=costs.next_page)
     assert (len(rest.data), rest.has_more) == (4, False)
-    for kind in ("embeddings", "moderations"):
-        assert getattr(admin.usage, kind)(start_time=now - 60, bucket_width="1m").data
-    with pytest.raises(openai.NotFoundError, match="not offered"):
-        admin.usage.images(start_time=now)
+    record_embedding(live.platform, first_caller(live.platform), "req_e", "encoder", 7)
+    found = admin.usage.embeddings(start_time=now - 60, bucket_width="1m", group_by=["model"])
+    lines = [line for bucket in found.data for line in bucket.results]
+    assert [(line.model, line.input_tokens, line.num_model_requests) for line in lines] == [
+        ("encoder", 7, 1)
+    ]
+    for kind in ("images", "moderations"):
+        with pytest.raises(openai.NotFoundError, match="not offered"):
+            getattr(admin.usage, kind)(start_time=now)
     with pytest.raises(openai.BadRequestError, match="after it starts"):
         admin.usage.completions(start_time=now, end_time=month_of(now)[1] - 1)
 

@@ -12,7 +12,6 @@ class EntryKind(enum.StrEnum):
     TRAINING = "training"
     INFERENCE = "inference"
     EMBEDDING = "embedding"
-    MODERATION = "moderation"
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ _FAMILIES: Final[tuple[tuple[str, str], ...]] = (
     ("/v1/batches", "api.batch"),
     ("/v1/webhook_endpoints", "api.webhooks"),
     ("/v1/webhook_event_types", "api.webhooks"),
-    ("/v1/chat/completions/", "api.logs"),
+    ("/v1/chat/completions", "api.logs"),
     ("/v1/afina/jobs", "api.fine_tuning.jobs"),
     ("/v1/afina/models", "api.model"),
     ("/v1/afina/bases", "api.model"),

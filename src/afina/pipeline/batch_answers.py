@@ -72,19 +72,23 @@ def answerer(platform: Platform, batch: Batch) -> Answer:
         case "/v1/responses":
             return ResponsesService(platform, engine).answer
         case "/v1/embeddings":
-            return _plain(EmbeddingRequest, EmbeddingService(platform.settings).answer)
+            return _plain(EmbeddingRequest, EmbeddingService(platform).answer)
         case "/v1/moderations":
             service = ModerationService(moderator_of(platform.settings), platform.ids)
-            return _plain(ModerationRequest, service.answer)
+
+            def judge(caller: Caller, asked: ModerationRequest, request_id: str) -> Any:  # noqa: ARG001
+                return service.answer(asked)
+
+            return _plain(ModerationRequest, judge)
     raise Internal(f"Nothing answers {batch.endpoint}, which is offered to batches.")
 
 
-def _plain(shape: type[M], answer: Callable[[M], Mapping[str, Any]]) -> Answer:
+def _plain(shape: type[M], answer: Callable[[Caller, M, str], Mapping[str, Any]]) -> Answer:
     """An answerer of a service that waits in its thread."""
 
-    async def answered(caller: Caller, body: object, request_id: str) -> bytes:  # noqa: ARG001
+    async def answered(caller: Caller, body: object, request_id: str) -> bytes:
         asked = parse(shape, body)
-        return msgspec.json.encode(await asyncio.to_thread(answer, asked))
+        return msgspec.json.encode(await asyncio.to_thread(answer, caller, asked, request_id))
 
     return answered
 

@@ -14,12 +14,15 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field
 
+from afina.domain.accounts import Caller
 from afina.domain.encoders import ENCODER_ID, WIDTH
 from afina.errors import InvalidRequest, ModelNotFound, UnsupportedField
+from afina.service.budgets import check_budget
+from afina.service.platform import Platform
 from afina.service.refusals import Wire
+from afina.service.usage import record_embedding
 from afina.serving.network_client import NetworkClient
 from afina.serving.network_protocol import Embed
-from afina.settings import Settings
 
 MOST_INPUTS: Final = 2048
 MOST_CHARACTERS: Final = 400_000
@@ -34,19 +37,19 @@ class EmbeddingRequest(Wire):
     model: Annotated[str, Field(min_length=1, max_length=300)]
     encoding_format: Literal["float", "base64"] = "float"
     dimensions: Annotated[int, Field(ge=1)] | None = None
-    user: Annotated[str, Field(max_length=512)] | None = None
 
 
 @dataclass(frozen=True)
 class EmbeddingService:
-    """Answers requests for embeddings."""
+    """Answers requests for embeddings, and writes them into the ledger."""
 
-    settings: Settings
+    platform: Platform
 
-    def answer(self, asked: EmbeddingRequest) -> dict[str, Any]:
-        """The wire's answer. Raises ModelNotFound, UnsupportedField, InvalidRequest, and what the
-        engine says."""
-        _check_model(asked.model, self.settings.model_aliases)
+    def answer(self, caller: Caller, asked: EmbeddingRequest, request_id: str) -> dict[str, Any]:
+        """The wire's answer. Raises ModelNotFound, UnsupportedField, InvalidRequest, QuotaExceeded,
+        and what the engine says. `request_id` names the usage in the ledger."""
+        settings = self.platform.settings
+        _check_model(asked.model, settings.model_aliases)
         if asked.dimensions not in (None, WIDTH):
             raise UnsupportedField(
                 f"The model '{ENCODER_ID}' makes vectors of {WIDTH} dimensions and was not trained "
@@ -55,8 +58,10 @@ class EmbeddingService:
                 code="unsupported_value",
             )
         wanted = _embed(asked)
-        found = NetworkClient(self.settings.engine_socket).embed(wanted)
+        check_budget(self.platform, caller)
+        found = NetworkClient(settings.engine_socket).embed(wanted)
         total = sum(found.tokens)
+        record_embedding(self.platform, caller, request_id, ENCODER_ID, total)
         data = [
             {
                 "object": "embedding",

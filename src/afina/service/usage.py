@@ -65,6 +65,28 @@ def record_inference(platform: Platform, records: Sequence[UsageRecord]) -> int:
     return new
 
 
+def record_embedding(
+    platform: Platform, caller: Caller, request_id: str, model: str, tokens: int
+) -> None:
+    """Writes an embedding's tokens into the ledger, once per request."""
+    entry = LedgerEntry(
+        id=platform.ids.new(ids.ENTRY),
+        kind=EntryKind.EMBEDDING,
+        request_id=request_id,
+        time=platform.now(),
+        organization_id=caller.organization_id,
+        project_id=caller.project_id,
+        key_id=caller.key_id or None,
+        base_id=model,
+        model=model,
+        amount_pico=prices_of(platform.settings, model).inference_cost(tokens, 0, 0),
+        prompt_tokens=tokens,
+    )
+    with platform.database.write() as tx:
+        ledger.append_entries(tx, [entry], platform.clock.now())
+    raise_alerts(platform, caller)
+
+
 def record_training(platform: Platform, tx: Tx, job: Job, model: str, tokens: int) -> int:
     """Bills a job's training once, whoever asks again; in the transaction that ends the job."""
     caller = jobs.caller_of(tx, job.id)

@@ -3,7 +3,8 @@
     POST /moderate          Moderate  -> Moderated
     POST /embed             Embed     -> Embedded
 
-Both are answered by the encoder of `afina.model.encoder`; neither is metered.
+Both are answered by the encoder of `afina.model.encoder`. The engine keeps no journal of them: the
+service that asks writes embeddings into the ledger; moderation is not metered.
 """
 
 from __future__ import annotations

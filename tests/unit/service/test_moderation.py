@@ -9,11 +9,20 @@ import pytest
 from openai.types import ModerationCreateResponse
 
 from afina.data.moderation.categories import CATEGORIES
+from afina.domain.accounts import Caller
 from afina.domain.ids import Ids
-from afina.errors import BadSettings, InvalidRequest, ModelNotFound, Unavailable, UnsupportedField
+from afina.errors import (
+    BadSettings,
+    InvalidRequest,
+    ModelNotFound,
+    Unavailable,
+    UnknownField,
+    UnsupportedField,
+)
 from afina.service.embeddings import EmbeddingRequest, EmbeddingService
 from afina.service.moderation import Moderator, moderator_of
 from afina.service.moderation_request import ModerationRequest, ModerationService
+from afina.service.platform import Platform
 from afina.service.refusals import parse
 from afina.settings import ModerationSettings, Settings
 
@@ -89,12 +98,20 @@ def test_moderation_that_is_off_or_names_no_category_says_so(tmp_path: Path) -> 
         ({"input": "a", "model": "text-embedding-3-small"}, ModelNotFound, "model"),
         ({"input": []}, InvalidRequest, "input"),
         ({"input": [""]}, InvalidRequest, "input"),
+        ({"input": "a", "user": "someone"}, UnknownField, "user"),
     ],
 )
 def test_embeddings_refuse_what_they_do_not_do(
-    tmp_path: Path, body: dict[str, object], error: type[InvalidRequest], param: str
+    platform: Platform,
+    caller: Caller,
+    body: dict[str, object],
+    error: type[InvalidRequest],
+    param: str,
 ) -> None:
-    service = EmbeddingService(Settings(data=tmp_path))
+    def ask() -> None:
+        asked = parse(EmbeddingRequest, {"model": "multilingual-e5-small"} | body)
+        EmbeddingService(platform).answer(caller, asked, "req_1")
+
     with pytest.raises(error) as refused:
-        service.answer(parse(EmbeddingRequest, {"model": "multilingual-e5-small"} | body))
+        ask()
     assert refused.value.param == param

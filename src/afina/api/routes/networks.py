@@ -47,8 +47,8 @@ async def embed(call: Caller_) -> Response:
     Inputs beyond 512 tokens are read in windows, whose vectors are averaged."""
     body = await read_json(call.request, call.parts.settings.max_body_bytes)
     asked = parse(EmbeddingRequest, body)
-    service = EmbeddingService(call.parts.settings)
-    return answer(await to_thread.run_sync(service.answer, asked))
+    service = EmbeddingService(call.platform)
+    return answer(await to_thread.run_sync(service.answer, call.caller, asked, call.request_id))
 
 
 def moderator_of_app(call: Call) -> Moderator:

@@ -29,7 +29,6 @@ _COST_DAYS: Final = 180
 _OFFERED: Final = {
     "completions": (EntryKind.INFERENCE,),
     "embeddings": (EntryKind.EMBEDDING,),
-    "moderations": (EntryKind.MODERATION,),
 }
 
 
@@ -105,18 +104,6 @@ def completions(
 def embeddings(call: Caller_, asked: Annotated[UsageQuery, Depends(query(UsageQuery))]) -> Response:
     """Texts that were embedded."""
     return _usage(call, "embeddings", asked)
-
-
-@router.get(
-    "/usage/moderations",
-    summary="Usage of moderations",
-    openapi_extra=documented(query=UsageQuery),
-)
-def moderations(
-    call: Caller_, asked: Annotated[UsageQuery, Depends(query(UsageQuery))]
-) -> Response:
-    """Texts that were moderated."""
-    return _usage(call, "moderations", asked)
 
 
 @router.get("/costs", summary="Costs by the day", openapi_extra=documented(query=CostsQuery))
