@@ -159,6 +159,8 @@ def labelled(locale: str, count: int, seed: int) -> Iterator[Labelled]:
     """`count` sentences of each kind that the locale has."""
     fake, chance = Faker(locale), random.Random(seed)
     fake.seed_instance(seed)
+    # Some of Faker's providers draw from the one generator of all instances.
+    Faker.seed(seed)
     language = locale[:2]
     for kind, sentences in SENTENCES[language].items():
         if (locale, kind) in ABSENT:

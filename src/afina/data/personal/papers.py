@@ -9,6 +9,7 @@ from typing import Final
 from stdnum import iban, luhn
 from stdnum.br import cnpj, cpf
 from stdnum.es import cif, dni, nie
+from stdnum.exceptions import ValidationError
 from stdnum.gb import nhs
 from stdnum.iso7064 import mod_97_10
 from stdnum.mx import curp
@@ -51,7 +52,7 @@ def find_papers(text: str) -> Iterator[Span]:
     yield from _checked(text, _NIE, PersonalKind.NIE, nie.is_valid)
     yield from _checked(text, _NIF, PersonalKind.NIF, _is_nif)
     yield from _checked(text, _CIF, PersonalKind.CIF, cif.is_valid)
-    yield from _checked(text, _CURP, PersonalKind.CURP, curp.is_valid)
+    yield from _checked(text, _CURP, PersonalKind.CURP, _is_curp)
     for span in _checked(text, _NHS, PersonalKind.NHS, nhs.is_valid):
         if _named(text, span.start, _NHS_WORDS):
             yield span
@@ -79,6 +80,18 @@ def _is_card(written: str) -> bool:
 def _is_nif(written: str) -> bool:
     digits = re.sub(r"\D", "", written)
     return len(digits) in (7, 8) and bool(dni.is_valid(digits.zfill(8) + written[-1]))
+
+
+def _is_curp(written: str) -> bool:
+    """Of a possible day and with its check digit; a state outside the list is no acquittal.
+
+    Where something so long sums up, a mistyped state still names the same person.
+    """
+    try:
+        curp.get_birth_date(written)
+    except ValidationError:
+        return False
+    return bool(curp.calc_check_digit(written[:-1]) == written[-1])
 
 
 def _ibans(text: str) -> Iterator[Span]:
