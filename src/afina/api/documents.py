@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
-from pydantic import BaseModel
+from pydantic import BaseModel, TypeAdapter
 from pydantic.json_schema import models_json_schema
 from starlette.responses import HTMLResponse, Response
 
@@ -22,9 +22,11 @@ from afina.api.answers import ErrorEnvelope
 from afina.service.refusals import LaxWire
 
 _REF: Final = "#/components/schemas/{model}"
+_ERROR: Final = {"application/json": {"schema": {"$ref": _REF.format(model="ErrorEnvelope")}}}
+# Named, not given as a model: the framework would build a validator of it for every route.
 ERRORS: Final[dict[int | str, dict[str, Any]]] = {
-    "4XX": {"model": ErrorEnvelope, "description": "Refused; the error says what to do."},
-    "5XX": {"model": ErrorEnvelope, "description": "A fault, or a part is not ready yet."},
+    "4XX": {"content": _ERROR, "description": "Refused; the error says what to do."},
+    "5XX": {"content": _ERROR, "description": "A fault, or a part is not ready yet."},
 }
 
 
@@ -59,6 +61,8 @@ def openapi(
     components = document["components"]
     components["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
     schemas: dict[str, Any] = components.setdefault("schemas", {})
+    envelope = TypeAdapter(ErrorEnvelope).json_schema(ref_template=_REF)
+    schemas.update(envelope.pop("$defs", {}), ErrorEnvelope=envelope)
     read = models_json_schema([(s, "validation") for s in shapes], ref_template=_REF)[1]["$defs"]
     schemas.update(read)
     for path in document["paths"].values():

@@ -22,13 +22,18 @@ NAME_SHOWN = 64
 class Wire(BaseModel):
     """A request's shape: unknown fields and wrong types are refused, never bent."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, hide_input_in_errors=True)
+    # Validators are built at their first use: a start that builds them all takes 0.2 s longer.
+    model_config = ConfigDict(
+        extra="forbid", strict=True, frozen=True, hide_input_in_errors=True, defer_build=True
+    )
 
 
 class LaxWire(BaseModel):
     """As `Wire`, for values that travel as text: queries and forms."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, hide_input_in_errors=True, defer_build=True
+    )
 
 
 M = TypeVar("M", bound=BaseModel)

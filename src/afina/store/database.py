@@ -27,7 +27,7 @@ from afina.store.dialects import (
     make_engine,
     try_to_write,
 )
-from afina.store.migrations import HEAD
+from afina.store.migrations import HEAD, fresh
 
 Tx = Connection
 """An open transaction."""
@@ -122,6 +122,8 @@ class Database:
             raise BadSettings(f"The database {where} is damaged: {fault}.", remedy=_RESTORE)
 
     def _upgrade(self, revision: str | None) -> None:
+        if revision is None and self._make_fresh():
+            return
         # Alembic is loaded only when there is something to migrate: it costs a start 100 ms.
         from afina.store.migrations.upgrade import known_revisions, upgrade
 
@@ -134,6 +136,15 @@ class Database:
         with self._writer.begin() as tx:
             hold_migrations(tx)
             upgrade(tx)
+
+    def _make_fresh(self) -> bool:
+        with self._writer.begin() as tx:
+            hold_migrations(tx)
+            # Another process may have made them while this one waited for the lock.
+            empty = fresh.is_empty(tx)
+            if empty:
+                fresh.make(tx)
+            return empty
 
 
 @contextmanager

@@ -14,13 +14,14 @@ import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import event, select, text
+from sqlalchemy import event, inspect, select, text
+from tests.postgres import database_for, on_postgres
 
 from afina.errors import BadSettings, Unavailable
 from afina.settings import Settings
 from afina.store.database import Database
 from afina.store.migrations import HEAD
-from afina.store.migrations.upgrade import configuration
+from afina.store.migrations.upgrade import configuration, upgrade
 from afina.store.tables import METADATA, OUTBOX
 
 
@@ -28,11 +29,71 @@ def url(folder: Path) -> str:
     return f"sqlite:///{folder / 'afina.db'}"
 
 
-def test_migrations_give_the_tables_as_they_are_written(database: Database) -> None:
+def empty_database(folder: Path) -> Database:
+    settings = Settings(data=folder, database=database_for(folder) if on_postgres() else None)
+    return Database.open(settings.database_url)
+
+
+REVISIONS = tuple(
+    script.revision
+    for script in reversed([*ScriptDirectory.from_config(configuration()).walk_revisions()])
+)
+
+
+def differences(database: Database) -> list[object]:
     with database.engine.connect() as connection:
         options = {"compare_type": True, "compare_server_default": True}
         context = MigrationContext.configure(connection, opts=options)
-        assert compare_metadata(context, METADATA) == []
+        return [*compare_metadata(context, METADATA)]
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("revision", REVISIONS)
+def test_every_older_schema_migrates_to_the_tables_as_they_are_written(
+    tmp_path: Path, revision: str
+) -> None:
+    opened = empty_database(tmp_path)
+    with opened.write() as tx:
+        upgrade(tx, revision)
+    assert opened.schema_revision() == revision
+    opened.migrate()
+    assert (opened.schema_revision(), differences(opened)) == (HEAD, [])
+    opened.close()
+
+
+def test_an_empty_database_gets_the_tables_as_they_are_written(database: Database) -> None:
+    assert (database.schema_revision(), differences(database)) == (HEAD, [])
+
+
+@pytest.mark.long
+def test_one_step_gives_the_names_that_all_migrations_give(tmp_path: Path) -> None:
+    found = []
+    for name, make in (("steps", upgrade), ("fresh", Database.migrate)):
+        (tmp_path / name).mkdir()
+        opened = empty_database(tmp_path / name)
+        if make is upgrade:
+            with opened.write() as tx:
+                upgrade(tx)
+        else:
+            opened.migrate()
+        found.append(names(opened))
+        opened.close()
+    assert found[0] == found[1]
+
+
+def names(database: Database) -> dict[str, object]:
+    """Of each table its columns in any order, and the names of what stands on them."""
+    seen = inspect(database.engine)
+    return {
+        table: {
+            "columns": sorted(str((c["name"], c["type"], c["nullable"], c["default"])) for c in seen.get_columns(table)),
+            "indexes": sorted(str((i["name"], i["column_names"], i["unique"])) for i in seen.get_indexes(table)),
+            "unique": sorted(str((u["name"], u["column_names"])) for u in seen.get_unique_constraints(table)),
+            "foreign": sorted(str((f["name"], f["constrained_columns"], f["referred_table"], f["options"])) for f in seen.get_foreign_keys(table)),
+            "key": str(seen.get_pk_constraint(table)),
+        }
+        for table in seen.get_table_names()
+    }  # fmt: skip
 
 
 def test_the_named_head_is_the_last_migration() -> None:
