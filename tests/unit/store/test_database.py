@@ -15,7 +15,8 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import event, inspect, select, text
-from tests.postgres import database_for, on_postgres
+from tests.postgres import empty_database as unmade_for
+from tests.postgres import on_postgres
 
 from afina.errors import BadSettings, Unavailable
 from afina.settings import Settings
@@ -30,7 +31,7 @@ def url(folder: Path) -> str:
 
 
 def empty_database(folder: Path) -> Database:
-    settings = Settings(data=folder, database=database_for(folder) if on_postgres() else None)
+    settings = Settings(data=folder, database=unmade_for(folder) if on_postgres() else None)
     return Database.open(settings.database_url)
 
 
