@@ -58,6 +58,17 @@ _OWN: dict[str, tuple[str, str, dict[str, Any]]] = {
     ),
     "phi3": ("Phi3Config", "Phi3ForCausalLM", {}),
     "granite": ("GraniteConfig", "GraniteForCausalLM", {"logits_scaling": 2.0}),
+    "phi": ("PhiConfig", "PhiForCausalLM", {}),
+    "mixtral": (
+        "MixtralConfig",
+        "MixtralForCausalLM",
+        {"num_local_experts": 4, "num_experts_per_tok": 2},
+    ),
+    "qwen3_moe": (
+        "Qwen3MoeConfig",
+        "Qwen3MoeForCausalLM",
+        {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32},
+    ),
 }
 
 

@@ -38,6 +38,10 @@ class AttentionContext(Protocol):
         ...
 
 
+class AttentionRefused(ValueError):
+    """A network's attention is more than what contexts compute."""
+
+
 def _attend(
     module: torch.nn.Module,
     query: torch.Tensor,
@@ -53,11 +57,13 @@ def _attend(
 ) -> tuple[torch.Tensor, None]:
     unknown = sorted(k for k, v in others.items() if v is not None and k not in _HARMLESS)
     if unknown:
-        raise ValueError(f"attention argument {unknown[0]!r} is not supported")
+        raise AttentionRefused(
+            f"its attention has a part that afina does not compute: {unknown[0]}"
+        )
     if afina_ctx is None:
         raise ValueError("the model must be called with afina_ctx")
     if attention_mask is not None or dropout:
-        raise ValueError("attention masks and attention dropout are not supported")
+        raise AttentionRefused("its attention has a mask or a dropout of its own")
     out = afina_ctx.attend(
         int(module.layer_idx),  # type: ignore[arg-type]
         query,

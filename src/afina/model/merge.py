@@ -2,8 +2,10 @@
 tune's own weights in the place of the base's.
 
 Works file by file on safetensors, without building the network: each target layer's weight becomes
-W + scaling · B A, summed in fp32 and stored as the base stores it. Any loader of the base can load
-what comes out; nothing of afina is needed any more.
+W + scaling · B A, summed in fp32 and stored as the base stores it. Where the base's files spell a
+weight in another way than its network (experts of a mixture lie apart in files and are one tensor
+in memory), or the tune has a head of its own, transformers builds the network once and writes it.
+Any loader of the base can load what comes out; nothing of afina is needed any more.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from typing import Final
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
+from torch import nn
 
 from afina.domain.manifests import OWN_WEIGHTS
 from afina.errors import InvalidRequest
@@ -42,15 +45,18 @@ def merge(
     change = _change(adapter)
     if target.exists() and any(target.iterdir()):
         raise InvalidRequest(f"The folder {target} is not empty.", remedy="Name a new one.")
-    _check_names(change, _weight_names(base))
     partial = target.with_name(f".{target.name}.part")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
+    rebuilt = not change.names <= _weight_names(base)
+    if rebuilt:
+        progress("Merging in memory …")
+        _merge_in_memory(base, partial, change)
     for path in sorted(base.iterdir()):
-        if path.suffix == ".safetensors":
+        if path.suffix == ".safetensors" and not rebuilt:
             progress(f"Merging {path.name} …")
             _merge_file(path, partial / path.name, change)
-        elif path.is_file() and path.name != RECORD:
+        elif _is_other(path) and not (partial / path.name).exists():
             shutil.copy2(path, partial / path.name)
     if target.exists():
         target.rmdir()
@@ -65,6 +71,11 @@ class _Change:
     pairs: Pairs
     weights: Mapping[str, torch.Tensor]
 
+    @property
+    def names(self) -> set[str]:
+        """The weights that it changes."""
+        return {f"{layer}.weight" for layer in self.pairs} | set(self.weights)
+
 
 def _change(folder: Path) -> _Change:
     if (folder / OWN_WEIGHTS).exists():
@@ -73,19 +84,34 @@ def _change(folder: Path) -> _Change:
     return _Change(config.scaling, pairs, {})
 
 
-def _check_names(change: _Change, names: set[str]) -> None:
-    missing = set(change.pairs) - {_layer(name) for name in names} | set(change.weights) - names
-    if missing == {_HEAD}:
-        raise InvalidRequest(
-            "The tune has a head of its own, where its base's head is the embedding: such a model "
-            "cannot be merged into one folder here.",
-            remedy="Export its own files instead, or tune without norm_and_head.",
-        )
+def _merge_in_memory(base: Path, target: Path, change: _Change) -> None:
+    """The same by the network's own names for its weights, written by transformers."""
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(
+        base, dtype="auto", local_files_only=True, use_safetensors=True, trust_remote_code=False
+    )
+    names = {name for name, _ in model.named_parameters(remove_duplicate=False)}
+    missing = sorted(change.names - names)
     if missing:
         raise InvalidRequest(
-            f"The tune changes {sorted(missing)[0]}, which the base model does not have.",
+            f"The tune changes {missing[0]}, which the base model does not have.",
             remedy="Export the model with the base that it was tuned from.",
         )
+    head = model.get_output_embeddings()
+    if _HEAD in change.weights and head.weight is model.get_input_embeddings().weight:
+        head.weight = nn.Parameter(head.weight.detach().clone())
+        model.config.tie_word_embeddings = False
+    with torch.no_grad():
+        for name in sorted(change.names):
+            weight = model.get_parameter(name)
+            weight.copy_(_merged(name, weight, change))
+    model.save_pretrained(target)
+
+
+def _is_other(path: Path) -> bool:
+    weights = path.suffix == ".safetensors" or path.name.endswith(_INDEX)
+    return path.is_file() and path.name != RECORD and not weights
 
 
 def _layer(name: str) -> str:

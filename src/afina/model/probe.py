@@ -22,6 +22,7 @@ from torch import nn
 from afina.domain.precision import resolve_precision
 from afina.domain.runs import LoraSpec, Precision
 from afina.errors import BaseRefused
+from afina.model.attention import AttentionRefused
 from afina.model.base import DTYPES, LoadedBase, load_base
 from afina.model.lora import put_lora_layers
 from afina.model.packed import Masks, PackedContext, group_spans
@@ -82,6 +83,8 @@ def probe(folder: Path) -> Probed:
             refusal = _refuse_by_numbers(base.precision, facts)
         if refusal is None:
             facts["train_tokens_per_s"] = round(_training_rate(base, asked), 1)
+    except AttentionRefused as error:
+        refusal = str(error)
     except (ValueError, RuntimeError, NotImplementedError, TypeError, KeyError) as error:
         refusal = f"its network does not run here: {type(error).__name__}: {str(error)[:200]}"
     parameters = sum(p.numel() for p in base.model.parameters())

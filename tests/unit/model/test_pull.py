@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.tiny import make_tiny_model
@@ -123,6 +124,35 @@ def test_recurrent_layers_are_refused_by_name(tiny: Path, tmp_path: Path) -> Non
     record = pull(str(tiny), tmp_path / "models")
     assert not record.admitted
     assert "linear_attention" in (record.refusal or "")
+
+
+@pytest.mark.long
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_attention_with_sinks_or_chunks_is_refused_by_what_is_not_computed(
+    tiny: Path, tmp_path: Path
+) -> None:
+    from transformers import GptOssConfig, GptOssForCausalLM, Llama4ForCausalLM, Llama4TextConfig
+
+    shape: dict[str, Any] = {
+        "vocab_size": 300,
+        "hidden_size": 32,
+        "intermediate_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 1,
+        "head_dim": 16,
+        "num_local_experts": 2,
+        "num_experts_per_tok": 1,
+    }
+    GptOssForCausalLM(GptOssConfig(**shape)).save_pretrained(tiny)
+    sinks = pull(str(tiny), tmp_path / "sinks")
+    assert "afina does not compute: s_aux" in (sinks.refusal or "")
+    chunked = Llama4TextConfig(**shape, attention_chunk_size=8, intermediate_size_mlp=32)
+    Llama4ForCausalLM(chunked).save_pretrained(tiny)
+    chunks = pull(str(tiny), tmp_path / "chunks")
+    assert "chunked_attention" in (chunks.refusal or "")
+    assert not sinks.admitted
+    assert not chunks.admitted
 
 
 def test_names_mean_starter_folder_or_hub(tiny: Path) -> None:

@@ -282,7 +282,7 @@ def test_the_losses_of_rows_name_lines_and_the_row_that_stands_out(tmp_path: Pat
     assert [int(row["line"]) for row in told if row["suspect"] == "1"] == [5]
 
 
-@pytest.mark.parametrize("tune", [BLOCKS, FULL], ids=["block", "full"])
+@pytest.mark.parametrize("tune", [BLOCKS, HEAD, FULL], ids=["block", "head", "full"])
 def test_a_merged_model_of_own_weights_says_what_the_trainer_said(
     tmp_path: Path, tune: TuneSpec
 ) -> None:
