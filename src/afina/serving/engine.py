@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ import torch
 from afina.domain.clock import SYSTEM_CLOCK, Clock
 from afina.errors import EngineFailed
 from afina.serving.lane import Delivery, Lane
+from afina.serving.threads import Clocks, Threads
 
 _LOG = structlog.get_logger(__name__)
 
@@ -44,9 +46,9 @@ class Engine:
         self.on_fault: Callable[[Fault], object] = str
         self._deliver = deliver
         self._clock = clock
-        self._threads = threads
+        cores = len(os.sched_getaffinity(0))
+        self.threads = Threads(cores, threads, Clocks(clock.monotonic, time.process_time))
         self._threads_now = 0
-        self._trainers_until = 0.0
         self._inbox: deque[Callable[[], object]] = deque()
         self._wake = threading.Condition()
         self._stopping = False
@@ -76,17 +78,6 @@ class Engine:
         """Lets go of an idle lane; called in the engine's thread."""
         self.lanes.pop(name, None)
 
-    def set_trainers(self, count: int, ttl_s: float) -> None:
-        """While trainers live, one thread; renewed before `ttl_s` is over."""
-        self._trainers_until = self._clock.monotonic() + ttl_s if count else 0.0
-
-    def threads_wanted(self) -> int:
-        """Threads for the next step."""
-        if self._threads:
-            return self._threads
-        alone = self._clock.monotonic() >= self._trainers_until
-        return len(os.sched_getaffinity(0)) if alone else 1
-
     def _stop(self) -> None:
         self._stopping = True
 
@@ -95,9 +86,11 @@ class Engine:
             while not self._stopping:
                 self._hear()
                 self._set_threads()
+                self.threads.begin()
                 for lane in list(self.lanes.values()):
                     if not lane.is_idle:
                         self._deliver(lane.step())
+                self.threads.end(self._threads_now)
         except BaseException as error:  # noqa: BLE001 - told to every client, then the process ends
             self._break_off(error)
 
@@ -110,7 +103,7 @@ class Engine:
             act()
 
     def _set_threads(self) -> None:
-        wanted = self.threads_wanted()
+        wanted = self.threads.wanted()
         if wanted != self._threads_now:
             torch.set_num_threads(wanted)
             self._threads_now = wanted

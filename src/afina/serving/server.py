@@ -115,7 +115,7 @@ class Door:
                     exchange.answer(200, msgspec.json.encode(self._health()))
                 case "POST", "/trainers":
                     trainers = _decoded(exchange.body, Trainers)
-                    self._engine.set_trainers(trainers.count, trainers.ttl_s)
+                    self._engine.threads.set_trainers(trainers.count, trainers.ttl_s)
                     exchange.answer(200, b"{}")
                 case "POST", "/forget":
                     self._forget(exchange, _decoded(exchange.body, Forget).adapter)

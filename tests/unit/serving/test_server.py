@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from pathlib import Path
 
 import pytest
 from tests.engine_rig import make_data
 
-from afina.domain.clock import ManualClock
 from afina.errors import EngineFailed, Unavailable
 from afina.serving.client import EngineClient
-from afina.serving.engine import Engine
 from afina.serving.listener import listen
 from afina.serving.protocol import Delta, Final, Generate
 from afina.serving.runner import Runner
@@ -80,18 +77,3 @@ def test_the_engine_counts_requests_tokens_and_what_was_found_computed(tmp_path:
     assert f"afina_engine_completion_tokens_total{{{model}}} 6.0" in said
     assert 'afina_engine_first_token_seconds_count{base="tiny"} 2.0' in said
     assert f"afina_engine_cache_blocks_kept{{{model}}} 2.0" in said
-
-
-def test_the_engine_takes_one_thread_while_a_trainer_lives() -> None:
-    clock = ManualClock()
-    engine = Engine(lambda deliveries: None, clock=clock)
-    cores = len(os.sched_getaffinity(0))
-    assert engine.threads_wanted() == cores
-    engine.set_trainers(1, ttl_s=30)
-    assert engine.threads_wanted() == 1
-    clock.advance(31)
-    assert engine.threads_wanted() == cores
-    engine.set_trainers(1, ttl_s=30)
-    engine.set_trainers(0, ttl_s=30)
-    assert engine.threads_wanted() == cores
-    assert Engine(lambda deliveries: None, threads=3, clock=clock).threads_wanted() == 3
