@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Final
 
 from stdnum import iban, luhn
@@ -14,7 +15,7 @@ from stdnum.gb import nhs
 from stdnum.iso7064 import mod_97_10
 from stdnum.mx import curp
 
-from afina.data.personal.spans import PersonalKind, Span
+from afina.data.personal.spans import NAMED_CARD, PersonalKind, Span
 
 _CARD: Final = re.compile(r"(?<![\w.+-])(?:\d[ -]?){11,18}\d(?![\w-]|\.\d)")
 _CARD_PREFIX: Final = re.compile(
@@ -26,11 +27,17 @@ _NIF: Final = re.compile(r"(?<![\w-])\d{1,2}\.?\d{3}\.?\d{3}[ -]?[A-HJ-NP-TV-Z](
 _NIE: Final = re.compile(r"(?<![\w-])[XYZ][ -]?\d{7}[ -]?[A-HJ-NP-TV-Z](?![\w])")
 _CIF: Final = re.compile(r"(?<![\w-])[A-HJNP-SUVW][ -]?\d{7}[ -]?[0-9A-J](?![\w])")
 _CURP: Final = re.compile(r"(?<!\w)[A-Z]{4}\d{6}[HMX][A-Z]{5}[A-Z0-9]\d(?!\w)")
+_CARD_WORDS: Final = re.compile(
+    r"(?i)\b(?:cards?|visa|mastercard|amex|american express|diners|maestro|tarjetas?|cart[aã]o"
+    r"|cart[oõ]es|cr[eé]dito|d[eé]bito|credit|debit|paid|pay|charged?|pagu[eé]i?|pagou|pagado"
+    r"|cobr\w+)\b"
+)
+_CNPJ_WORDS: Final = re.compile(r"(?i)\b(?:cnpj|empresa|companhia|company|raz[aã]o social)\b")
 _CPF: Final = re.compile(
-    r"(?<![\w.-])(?:\d{3}\.\d{3}\.\d{3}-\d{2}|\d{11}|\d{9}-\d{2})(?![\w-]|\.\d)"
+    r"(?<![\w.+-])(?:\d{3}\.\d{3}\.\d{3}-\d{2}|\d{11}|\d{9}-\d{2})(?![\w-]|\.\d)"
 )
 _CNPJ: Final = re.compile(
-    r"(?<![\w.-])[0-9A-Z]{2}\.?[0-9A-Z]{3}\.?[0-9A-Z]{3}/?[0-9A-Z]{4}-?\d{2}(?![\w-])"
+    r"(?<![\w.+-])[0-9A-Z]{2}\.?[0-9A-Z]{3}\.?[0-9A-Z]{3}/?[0-9A-Z]{4}-?\d{2}(?![\w-])"
 )
 _NHS: Final = re.compile(r"(?<![\w.+-])\d{3}[ -]?\d{3}[ -]?\d{4}(?![\w-]|\.\d)")
 _NHS_WORDS: Final = re.compile(r"(?i)\bNHS\b")
@@ -45,7 +52,7 @@ _BEFORE: Final = 48
 
 def find_papers(text: str) -> Iterator[Span]:
     """Numbers of cards, accounts, people and companies in `text`."""
-    yield from _checked(text, _CARD, PersonalKind.CARD, _is_card)
+    yield from _cards(text)
     yield from _ibans(text)
     yield from _checked(text, _CNPJ, PersonalKind.CNPJ, cnpj.is_valid)
     yield from _checked(text, _CPF, PersonalKind.CPF, cpf.is_valid)
@@ -65,6 +72,18 @@ def _checked(
     for match in pattern.finditer(text):
         if valid(match.group()):
             yield Span(match.start(), match.end(), kind, "checksum")
+
+
+def _cards(text: str) -> Iterator[Span]:
+    for span in _checked(text, _CARD, PersonalKind.CARD, _is_card):
+        before = text[max(0, span.start - _BEFORE) : span.start]
+        named = _last(_CARD_WORDS, before) > _last(_CNPJ_WORDS, before)
+        yield replace(span, rule=NAMED_CARD) if named else span
+
+
+def _last(words: re.Pattern[str], before: str) -> int:
+    """Where the last of the words ends, or -1."""
+    return max((match.end() for match in words.finditer(before)), default=-1)
 
 
 def _is_card(written: str) -> bool:

@@ -64,10 +64,19 @@ class Span:
     """How it was found, such as `checksum` or `context`."""
 
 
+NAMED_CARD: Final = "checksum-named"
+"""A card's number with a card's word before it: fourteen digits may be a company's too."""
+
+
 def without_overlaps(spans: Iterable[Span]) -> list[Span]:
-    """The spans to keep, by place: the stronger kind wins, then the longer one."""
+    """The spans to keep, by place: what its words name wins, then the stronger kind, then the
+    longer one."""
     kept: list[Span] = []
-    for span in sorted(spans, key=lambda s: (_RANK[s.kind], s.start - s.end, s.start)):
+    for span in sorted(spans, key=_strength):
         if all(span.end <= other.start or span.start >= other.end for other in kept):
             kept.append(span)
     return sorted(kept, key=lambda span: span.start)
+
+
+def _strength(span: Span) -> tuple[bool, int, int, int]:
+    return span.rule != NAMED_CARD, _RANK[span.kind], span.start - span.end, span.start
