@@ -11,7 +11,8 @@ from afina.data.moderation.pieces import joined, pieces_of
 from afina.model.encoder import Encoder
 from afina.serving.moderation_head import ModerationHead
 
-AT_ONCE = 32
+AT_ONCE = 512
+"""Texts that are sorted by length together."""
 
 
 class OwnBackend:

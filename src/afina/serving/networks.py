@@ -87,13 +87,15 @@ class Networks:
         split = [pieces_of(text) for text in asked.texts]
         flat = [piece for pieces in split for piece in pieces]
         ids = encoder.tokenizer.ids([head.prefix + piece for piece in flat])
-        scores: list[list[float]] = []
+        scores: list[list[float]] = [[] for _ in ids]
         for part in _parts([len(one) for one in ids]):
             chosen = [ids[i] for i in part]
             words = [flat[i] for i in part]
-            scores += await self._compute(
+            found = await self._compute(
                 lambda chosen=chosen, words=words: head.scores(encoder, chosen, words)  # type: ignore[misc]
             )
+            for index, row in zip(part, found, strict=True):
+                scores[index] = row
         return Moderated(head.version, joined(split, scores))
 
     async def _embedded(self, asked: Embed) -> Embedded:
@@ -105,11 +107,12 @@ class Networks:
                 f"A token of 'input' is outside the model's {encoder.vocabulary} tokens.",
                 param="input",
             )
-        vectors: list[str] = []
+        vectors = [""] * len(ids)
         for part in _parts([len(one) for one in ids]):
             chosen = [ids[i] for i in part]
             found = await self._compute(lambda chosen=chosen: encoder.unit_ids(chosen))  # type: ignore[misc]
-            vectors += [base64.b64encode(row.numpy().tobytes()).decode() for row in found]
+            for index, row in zip(part, found, strict=True):
+                vectors[index] = base64.b64encode(row.numpy().tobytes()).decode()
         return Embedded(vectors, [len(one) + 2 for one in ids])
 
     async def _loaded(self) -> tuple[Encoder, ModerationHead]:
@@ -162,15 +165,14 @@ def _cancel(task: asyncio.Task[None]) -> None:
 
 
 def _parts(lengths: Sequence[int]) -> list[list[int]]:
-    """Indices in order, in parts of about PIECE_TOKENS tokens."""
+    """Indices from the shortest text to the longest, in parts of about PIECE_TOKENS tokens: texts
+    of one length beside one another are not padded (the marks count too)."""
     made: list[list[int]] = []
-    total = PIECE_TOKENS
-    for index, length in enumerate(lengths):
-        if total + length > PIECE_TOKENS:
+    for index in sorted(range(len(lengths)), key=lambda i: lengths[i]):
+        padded = lengths[index] + 2
+        if not made or (len(made[-1]) + 1) * padded > PIECE_TOKENS:
             made.append([])
-            total = 0
         made[-1].append(index)
-        total += length
     return made
 
 
