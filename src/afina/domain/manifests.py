@@ -36,7 +36,7 @@ FILES_OF: Final[Mapping[TuneKind, tuple[str, ...]]] = {
 """The files of each kind. `lora` and `dora` are PEFT's format, DoRA with a
 `lora_magnitude_vector` `[out]` for each layer."""
 
-SERVED: Final[frozenset[TuneKind]] = frozenset({"lora", "blocks", "full"})
+SERVED: Final[frozenset[TuneKind]] = frozenset({"lora", "dora", "blocks", "full"})
 """The kinds that the engine answers for; a job for another is refused when it is created."""
 
 

@@ -2,10 +2,11 @@
 tune's own weights in the place of the base's.
 
 Works file by file on safetensors, without building the network: each target layer's weight becomes
-W + scaling · B A, summed in fp32 and stored as the base stores it. Where the base's files spell a
-weight in another way than its network (experts of a mixture lie apart in files and are one tensor
-in memory), or the tune has a head of its own, transformers builds the network once and writes it.
-Any loader of the base can load what comes out; nothing of afina is needed any more.
+W + scaling · B A (of DoRA with its rows at their lengths), summed in fp32 and stored as the base
+stores it. Where the base's files spell a weight in another way than its network (experts of a
+mixture lie apart in files and are one tensor in memory), or the tune has a head of its own,
+transformers builds the network once and writes it. Any loader of the base can load what comes out;
+nothing of afina is needed any more.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -24,9 +25,17 @@ from torch import nn
 
 from afina.domain.manifests import OWN_WEIGHTS
 from afina.errors import InvalidRequest
+from afina.model.dora import merged_weight
 from afina.model.folder import RECORD, vet_folder
 from afina.model.own_weights import read_weights
-from afina.model.peft_files import CONFIG, WEIGHTS, read_adapter
+from afina.model.peft_files import (
+    CONFIG,
+    WEIGHTS,
+    Magnitudes,
+    parse_config,
+    read_adapter,
+    read_dora,
+)
 
 _INDEX: Final = ".safetensors.index.json"
 _HEAD: Final = "lm_head.weight"
@@ -70,6 +79,7 @@ class _Change:
     scaling: float
     pairs: Pairs
     weights: Mapping[str, torch.Tensor]
+    magnitudes: Magnitudes = field(default_factory=dict)
 
     @property
     def names(self) -> set[str]:
@@ -80,6 +90,9 @@ class _Change:
 def _change(folder: Path) -> _Change:
     if (folder / OWN_WEIGHTS).exists():
         return _Change(0.0, {}, read_weights(folder / OWN_WEIGHTS))
+    if parse_config((folder / CONFIG).read_bytes()).dora:
+        config, pairs, magnitudes = read_dora(folder / CONFIG, folder / WEIGHTS)
+        return _Change(config.scaling, pairs, {}, magnitudes)
     config, pairs = read_adapter(folder / CONFIG, folder / WEIGHTS)
     return _Change(config.scaling, pairs, {})
 
@@ -145,5 +158,8 @@ def _merged(name: str, weight: torch.Tensor, change: _Change) -> torch.Tensor:
     pair = change.pairs.get(_layer(name))
     if pair is None:
         return weight
+    if change.magnitudes:
+        magnitude = change.magnitudes[_layer(name)]
+        return merged_weight(weight, pair, magnitude, change.scaling).to(weight.dtype)
     a, b = (side.float() for side in pair)
     return weight.float().addmm_(b, a, alpha=change.scaling).to(weight.dtype)

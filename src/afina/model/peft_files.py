@@ -2,8 +2,9 @@
 
 `adapter_model.safetensors` holds `base_model.model.<layer>.lora_A.weight` and `lora_B.weight`;
 `adapter_config.json` is read with a schema of our own: a setting that would change the result and
-that we do not compute (DoRA, patterns of ranks, modules saved whole, code of its own) is refused
-by name. PEFT itself is never imported.
+that we do not compute (patterns of ranks, modules saved whole, code of its own) is refused
+by name. A DoRA adapter (`use_dora`) has a `lora_magnitude_vector` `[out]` for each layer besides,
+and is read by `read_dora` alone. PEFT itself is never imported.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from afina.model.folder import vet_safetensors
 WEIGHTS: Final = "adapter_model.safetensors"
 CONFIG: Final = "adapter_config.json"
 _KEY: Final = re.compile(r"base_model\.model\.(?P<layer>.+)\.lora_(?P<side>[AB])\.weight")
+_MAGNITUDE: Final = re.compile(r"base_model\.model\.(?P<layer>.+)\.lora_magnitude_vector")
 _MODULE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _MUST: Final[Mapping[str, tuple[object, ...]]] = {
     "peft_type": ("LORA",),
@@ -33,7 +35,7 @@ _MUST: Final[Mapping[str, tuple[object, ...]]] = {
     "bias": ("none",),
     "fan_in_fan_out": (False,),
     "lora_bias": (False,),
-    "use_dora": (False,),
+    "use_dora": (False, True),
     "use_qalora": (False,),
 }
 _HARMLESS: Final = frozenset(
@@ -56,6 +58,7 @@ _HARMLESS: Final = frozenset(
 _EMPTY: Final[tuple[object, ...]] = (None, False, [], {}, "")
 
 Pairs = Mapping[str, tuple[torch.Tensor, torch.Tensor]]
+Magnitudes = Mapping[str, torch.Tensor]
 
 
 @dataclass(frozen=True)
@@ -68,6 +71,7 @@ class AdapterConfig:
     target_modules: tuple[str, ...]
     base: str | None = None
     rank_stabilised: bool = False
+    dora: bool = False
 
     @property
     def scaling(self) -> float:
@@ -75,7 +79,7 @@ class AdapterConfig:
         return self.alpha / (self.rank**0.5 if self.rank_stabilised else self.rank)
 
     @staticmethod
-    def of(spec: LoraSpec, base: str) -> AdapterConfig:
+    def of(spec: LoraSpec, base: str, *, dora: bool = False) -> AdapterConfig:
         """The configuration of a run's adapter. `base` is the base model's id."""
         return AdapterConfig(
             rank=spec.rank,
@@ -84,6 +88,7 @@ class AdapterConfig:
             target_modules=spec.target_modules,
             base=base,
             rank_stabilised=spec.rank_stabilised,
+            dora=dora,
         )
 
     def to_bytes(self) -> bytes:
@@ -102,7 +107,7 @@ class AdapterConfig:
             "r": self.rank,
             "target_modules": sorted(self.target_modules),
             "task_type": "CAUSAL_LM",
-            "use_dora": False,
+            "use_dora": self.dora,
             "use_rslora": self.rank_stabilised,
         }
         return (json.dumps(value, indent=2, sort_keys=True) + "\n").encode()
@@ -135,6 +140,7 @@ def parse_config(raw: bytes) -> AdapterConfig:
         target_modules=_target_modules(value.get("target_modules")),
         base=base if isinstance(base, str) else None,
         rank_stabilised=bool(value.get("use_rslora")),
+        dora=bool(value.get("use_dora")),
     )
 
 
@@ -154,9 +160,12 @@ def _refused(reason: str) -> InvalidRequest:
     )
 
 
-def adapter_bytes(pairs: Pairs) -> bytes:
-    """The bytes of an adapter_model.safetensors with A and B of each layer, as they are."""
+def adapter_bytes(pairs: Pairs, magnitudes: Magnitudes | None = None) -> bytes:
+    """The bytes of an adapter_model.safetensors with A and B of each layer, as they are; of DoRA
+    with its lengths."""
     tensors = {}
+    for layer, magnitude in (magnitudes or {}).items():
+        tensors[f"base_model.model.{layer}.lora_magnitude_vector"] = magnitude.contiguous()
     for layer, (a, b) in pairs.items():
         tensors[f"base_model.model.{layer}.lora_A.weight"] = a.contiguous()
         tensors[f"base_model.model.{layer}.lora_B.weight"] = b.contiguous()
@@ -172,6 +181,8 @@ def read_pairs(path: Path, config: AdapterConfig) -> dict[str, tuple[torch.Tenso
     with safe_open(path, framework="pt") as file:
         for key in file.keys():  # noqa: SIM118 - safe_open is no mapping
             match = _KEY.fullmatch(key)
+            if config.dora and _MAGNITUDE.fullmatch(key):
+                continue
             if match is None:
                 raise InvalidRequest(f"The adapter holds {key}, which is no LoRA matrix.")
             found.setdefault(match["layer"], {})[match["side"]] = file.get_tensor(key)
@@ -196,6 +207,26 @@ def _pair(
 def read_adapter(
     config_path: Path, weights_path: Path
 ) -> tuple[AdapterConfig, dict[str, tuple[torch.Tensor, torch.Tensor]]]:
-    """An adapter from its two files, wherever they lie and whatever they are called."""
+    """A LoRA adapter from its two files, wherever they lie and whatever they are called."""
     config = parse_config(config_path.read_bytes())
+    if config.dora:
+        raise _refused("use_dora is true where a LoRA adapter is expected")
     return config, read_pairs(weights_path, config)
+
+
+def read_dora(
+    config_path: Path, weights_path: Path
+) -> tuple[AdapterConfig, dict[str, tuple[torch.Tensor, torch.Tensor]], dict[str, torch.Tensor]]:
+    """A DoRA adapter from its two files: configuration, pairs, and the lengths `[out]` by layer."""
+    config = parse_config(config_path.read_bytes())
+    if not config.dora:
+        raise _refused("use_dora is not true where a DoRA adapter is expected")
+    pairs = read_pairs(weights_path, config)
+    found = {}
+    with safe_open(weights_path, framework="pt") as file:
+        for layer, (_, b) in pairs.items():
+            key = f"base_model.model.{layer}.lora_magnitude_vector"
+            if key not in file.keys() or file.get_slice(key).get_shape() != [len(b)]:  # noqa: SIM118
+                raise InvalidRequest(f"The adapter has no lengths that fit {layer}.")
+            found[layer] = file.get_tensor(key)
+    return config, pairs, found

@@ -32,10 +32,11 @@ class TrainedAdapter:
         self.names = sorted(layers)
         self.shapes = {n: (layers[n].in_features, layers[n].out_features) for n in self.names}
         size = sum(spec.rank * (fan_in + fan_out) for fan_in, fan_out in self.shapes.values())
+        size += self._further()
         self.masters = torch.zeros(size)
         self.grads = torch.zeros(size)
         self.compute = torch.zeros(size, dtype=dtype)
-        self._together = layers_together(layers)
+        self._together = self._groups(layers)
         self._places = self._make_places()
         self.views = {name: self._view(name) for name in self.names}
         self._products: dict[str, tuple[JointProduct, int]] = {}
@@ -47,6 +48,14 @@ class TrainedAdapter:
         # makes autograd call the layers' backward although no input of theirs needs a gradient
         self.anchor = torch.zeros(1, dtype=dtype, requires_grad=True)
         self._initialise(seed)
+
+    def _groups(self, layers: Mapping[str, nn.Linear]) -> list[tuple[str, ...]]:
+        """The names of layers by what is one product."""
+        return layers_together(layers)
+
+    def _further(self) -> int:
+        """How many numbers are learned beside the matrices; they stand behind them."""
+        return 0
 
     def _make_places(self) -> dict[str, tuple[int, int]]:
         """Where each layer's A and B begin: the A of one product in a row, then its B."""

@@ -105,6 +105,8 @@ class Lane:
         self.base_id = base_id
         self.tune: str | None = None
         """The tune whose own weights the lane computes with."""
+        self.adapter: str | None = None
+        """The adapter of those weights, in the bank for good: every request here uses it."""
         self.metrics: EngineMetrics | None = None
         """Where steps and first tokens are counted."""
         self.runner = runner
@@ -122,6 +124,8 @@ class Lane:
 
     def submit(self, ticket: Ticket) -> Delivery:
         """Takes a request in, or refuses it. The delivery of one taken in has no lines."""
+        if self.adapter is not None:
+            ticket.prompt.adapter = self.adapter
         try:
             self.scheduler.submit(ticket.prompt)
         except AfinaError as error:

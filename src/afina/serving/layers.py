@@ -8,6 +8,7 @@ of the results stay the same. The low-rank terms of the batch's adapters are add
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -62,6 +63,9 @@ class ServedLayers:
     places: dict[str, int] = field(default_factory=dict)
     size: int = 0
     """Bytes of weights that are nobody else's."""
+    gains: dict[str, tuple[torch.Tensor, torch.Tensor | None]] = field(default_factory=dict)
+    """By product what its output is multiplied by, fp32 `[out]`, and what is added then: a tune
+    whose rows have lengths of their own."""
 
     def delta(self, name: str, x: torch.Tensor) -> torch.Tensor | None:
         """Never asked: `linear` gives the whole output."""
@@ -82,7 +86,25 @@ class ServedLayers:
         """The whole output of a product: the base's part and its adapters'."""
         out = product.compute(x)
         self.adapters.add_to(out, product.names[0], x)
+        if self.gains and product.names[0] in self.gains:
+            factor, offset = self.gains[product.names[0]]
+            out.mul_(factor)
+            if offset is not None:
+                out.add_(offset)
         return out
+
+    def gain(self, factors: Mapping[str, torch.Tensor]) -> None:
+        """Multiplies the outputs of layers, without their bias, by fp32 `[out]` from now on."""
+        for product in {id(p): p for p in self.products.values()}.values():
+            if not any(name in factors for name in product.names):
+                continue
+            parts = [
+                factors.get(name, torch.ones(size))
+                for name, size in zip(product.names, product.sizes, strict=True)
+            ]
+            factor = torch.cat(parts)
+            offset = None if product.bias is None else product.bias * (1 - factor)
+            self.gains[product.names[0]] = factor, offset
 
     def forget_step(self) -> None:
         """Lets go of the last step's tensors."""

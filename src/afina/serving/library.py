@@ -20,8 +20,16 @@ from afina.domain.manifests import OWN_WEIGHTS, Manifest, TuneKind, blob_path
 from afina.domain.models import BASE_ID, BaseModel
 from afina.errors import BaseRefused, Internal, InvalidRequest, ModelNotFound
 from afina.model.base import LoadedBase, load_base
+from afina.model.dora import row_norms
 from afina.model.own_weights import read_weights
-from afina.model.peft_files import CONFIG, WEIGHTS, read_adapter
+from afina.model.peft_files import (
+    CONFIG,
+    WEIGHTS,
+    AdapterConfig,
+    Pairs,
+    read_adapter,
+    read_dora,
+)
 from afina.serving.adapters import Adapter, AdapterBank, nobody
 from afina.serving.blocks import BlockAllocator
 from afina.serving.cache import KvCache
@@ -31,6 +39,7 @@ from afina.serving.layers import Sharing
 from afina.serving.metrics import EngineMetrics
 from afina.serving.overlay import put_weights, share_embedding
 from afina.serving.own_lanes import OwnLane
+from afina.serving.pages import check_fit
 from afina.serving.protocol import UsageRecord
 from afina.serving.runner import Runner
 from afina.serving.scheduler import Limits, Scheduler
@@ -38,8 +47,9 @@ from afina.settings import Settings
 from afina.text.tokenizer import ChatTokenizer
 
 BLOCK_TOKENS = 16
-OWN_KINDS: Final[frozenset[TuneKind]] = frozenset({"blocks", "full"})
-"""Tunes with weights of their own: a lane for each."""
+OWN_KINDS: Final[frozenset[TuneKind]] = frozenset({"blocks", "full", "dora"})
+"""Tunes with weights of their own: a lane for each. DoRA's are its base's, with rows of other
+lengths, so its lane takes no more memory than an adapter does."""
 Precision = Literal["bf16", "fp32"]
 
 
@@ -98,6 +108,8 @@ class Library:
         memory. Takes seconds."""
         manifest = self.manifest(sha256)
         self._check_base(manifest, sha256, parent)
+        if manifest.kind == "dora":
+            return self._load_dora(parent, sha256, manifest)
         weights = read_weights(self._verified(manifest.files[OWN_WEIGHTS]))
         base = load_base(self._settings.models / parent.base_id, self.precision)
         changed = put_weights(base.model, weights)
@@ -108,6 +120,26 @@ class Library:
         left = {id(parameter) for parameter in base.model.parameters()}
         others = sum(p.nbytes for p in changed if id(p) in left)
         return OwnLane(lane, lane.runner.layers.size + others)
+
+    def _load_dora(self, parent: Lane, sha256: str, manifest: Manifest) -> OwnLane:
+        paths = [self._verified(manifest.files[name]) for name in (CONFIG, WEIGHTS)]
+        config, pairs, magnitudes = read_dora(paths[0], paths[1])
+        base = load_base(self._settings.models / parent.base_id, self.precision)
+        linears = {n: m for n, m in base.model.named_modules() if isinstance(m, torch.nn.Linear)}
+        check_fit(pairs, {n: (m.in_features, m.out_features) for n, m in linears.items()})
+        gains = {
+            name: magnitudes[name].float() / row_norms(linears[name].weight, pair, config.scaling)
+            for name, pair in pairs.items()
+        }
+        share_embedding(base.model, parent.runner.base.model, [])
+        sharing = Sharing(parent.runner.layers, frozenset())
+        bank = AdapterBank(1, lambda _: True)
+        lane = self._lane(parent.base_id, base, parent.tokenizer, bank, sharing)
+        lane.tune = lane.adapter = sha256
+        bank.add(self._read(lane, sha256, config, pairs), 0.0)
+        lane.runner.layers.gain(gains)
+        size = sum(a.nbytes + b.nbytes for a, b in pairs.values())
+        return OwnLane(lane, lane.runner.layers.size + size)
 
     def _lane(
         self,
@@ -147,6 +179,9 @@ class Library:
         self._check_base(manifest, sha256, lane)
         paths = [self._verified(manifest.files[name]) for name in (CONFIG, WEIGHTS)]
         config, pairs = read_adapter(*paths)
+        return self._read(lane, sha256, config, pairs)
+
+    def _read(self, lane: Lane, sha256: str, config: AdapterConfig, pairs: Pairs) -> Adapter:
         dtype = lane.runner.dtype
         scaled = {
             name: (a.to(dtype), (b.float() * config.scaling).to(dtype))

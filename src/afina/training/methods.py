@@ -10,7 +10,7 @@ import torch
 from afina.domain.runs import RunSpec
 from afina.model.base import load_base
 from afina.training.bins import Rows
-from afina.training.network import Network, TrainedNetwork
+from afina.training.network import DoraNetwork, Network, TrainedNetwork
 from afina.training.optimizer import AdamW
 from afina.training.own_network import FullNetwork, TopNetwork
 from afina.training.preferences import PreferenceStepper
@@ -24,6 +24,8 @@ def build_network(spec: RunSpec) -> Network:
         return FullNetwork(base)
     if spec.tune.kind == "blocks":
         return TopNetwork(base, spec)
+    if spec.tune.kind == "dora":
+        return DoraNetwork(base, spec.lora, spec.seed, spec.base.id)
     return TrainedNetwork(base, spec.lora, spec.seed, spec.base.id)
 
 

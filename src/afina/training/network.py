@@ -16,11 +16,19 @@ from torch import nn
 
 from afina.domain.runs import LoraSpec
 from afina.model.base import LoadedBase
+from afina.model.dora import DoraAdapter
 from afina.model.fused import fuse_frozen
 from afina.model.lora import LoraLinear, put_lora_layers
 from afina.model.loss import summed_loss
 from afina.model.packed import Masks
-from afina.model.peft_files import CONFIG, WEIGHTS, AdapterConfig, adapter_bytes, read_adapter
+from afina.model.peft_files import (
+    CONFIG,
+    WEIGHTS,
+    AdapterConfig,
+    adapter_bytes,
+    read_adapter,
+    read_dora,
+)
 from afina.model.trained import TrainedAdapter
 from afina.training.bins import BinTensors, Rows, make_bin
 from afina.training.packing import Bin
@@ -106,15 +114,23 @@ class TrainedNetwork(Network):
 
     def __init__(self, base: LoadedBase, spec: LoraSpec, seed: int, base_id: str = "") -> None:
         self.base = base
-        self.config = AdapterConfig.of(spec, base_id)
+        self.config = self._config(spec, base_id)
         names = put_lora_layers(self.model, spec.target_modules, _Unset())
         layers = {name: self._layer(name) for name in names}
         dtype = next(self.model.parameters()).dtype
         linears = {n: m.base for n, m in layers.items()}
-        self.adapter: TrainedAdapter = TrainedAdapter(linears, spec, dtype, seed)
+        self.adapter: TrainedAdapter = self._adapter(linears, spec, dtype, seed)
         for layer in layers.values():
             layer.set_adapters(self.adapter)
         fuse_frozen(self.model)
+
+    def _config(self, spec: LoraSpec, base_id: str) -> AdapterConfig:
+        return AdapterConfig.of(spec, base_id)
+
+    def _adapter(
+        self, linears: dict[str, nn.Linear], spec: LoraSpec, dtype: torch.dtype, seed: int
+    ) -> TrainedAdapter:
+        return TrainedAdapter(linears, spec, dtype, seed)
 
     def _layer(self, name: str) -> LoraLinear:
         module: nn.Module = self.model.get_submodule(name)
@@ -133,3 +149,30 @@ class TrainedNetwork(Network):
             self.adapter.start_from(pairs)
         else:
             self.adapter.load_published(pairs)
+
+
+class DoraNetwork(TrainedNetwork):
+    """A frozen base with LoRA layers whose output rows have a learned length."""
+
+    adapter: DoraAdapter
+
+    def _config(self, spec: LoraSpec, base_id: str) -> AdapterConfig:
+        return AdapterConfig.of(spec, base_id, dora=True)
+
+    def _adapter(
+        self, linears: dict[str, nn.Linear], spec: LoraSpec, dtype: torch.dtype, seed: int
+    ) -> DoraAdapter:
+        return DoraAdapter(linears, spec, dtype, seed)
+
+    def files(self) -> dict[str, bytes]:
+        """PEFT's two files."""
+        raw = adapter_bytes(self.adapter.publish(), self.adapter.magnitudes())
+        return {WEIGHTS: raw, CONFIG: self.config.to_bytes()}
+
+    def load_files(self, folder: Path, *, into_masters: bool) -> None:
+        """See Network."""
+        _, pairs, magnitudes = read_dora(folder / CONFIG, folder / WEIGHTS)
+        if into_masters:
+            self.adapter.start_from_tune(pairs, magnitudes)
+        else:
+            self.adapter.load_tune(pairs, magnitudes)

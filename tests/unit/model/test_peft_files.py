@@ -54,7 +54,7 @@ def test_what_is_written_is_read_back(tmp_path: Path) -> None:
     "changes",
     [
         {"auto_mapping": {"base_model_class": "Evil", "parent_library": "os"}},
-        {"use_dora": True},
+        {"use_dora": "yes"},
         {"bias": "all"},
         {"fan_in_fan_out": True},
         {"modules_to_save": ["lm_head"]},
