@@ -37,4 +37,19 @@ WATCH: Final = Table(
     Column("count", BigInteger, nullable=False),
 )
 """How often a key's requests to a model were flagged, by hour and category; never a text. The
-category `` (none) counts texts that were looked at, `*` those that were flagged at all."""
+category `` (none) counts texts that were looked at, `*` those that were flagged at all, `!` those
+that could not be looked at, `~` places that were masked in answers."""
+
+WATCH_STATES: Final = Table(
+    "watch_states",
+    METADATA,
+    Column("project_id", String(64), primary_key=True),
+    Column("key_id", String(64), primary_key=True),
+    Column("model", String(300), primary_key=True),
+    Column("state", String(16), nullable=False),
+    Column("since", BigInteger, nullable=False),
+    Column("looked_at", BigInteger, nullable=False),
+    Column("flagged", BigInteger, nullable=False),
+)
+"""What was done about a key and a model: `alert`, `block`, `suspend` or `released`, with the tally
+that led to it."""
