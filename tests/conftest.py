@@ -8,12 +8,22 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-# The gate is deterministic: the same examples every time. AFINA_TEST_EXPLORE=1 looks for new ones.
+# The gate is deterministic: the same examples, the same random numbers and the same shuffled order
+# every time. AFINA_TEST_EXPLORE=1 looks for new ones; `--randomly-seed=N` repeats a run.
+EXPLORE = bool(os.environ.get("AFINA_TEST_EXPLORE"))
+SEED = 20_260_101
 settings.register_profile("gate", derandomize=True)
 settings.register_profile("explore", derandomize=False, print_blob=True)
-settings.load_profile("explore" if os.environ.get("AFINA_TEST_EXPLORE") else "gate")
+settings.load_profile("explore" if EXPLORE else "gate")
 
 STARTER = Path(__file__).parent.parent / ".afina" / "models" / "smollm2-135m-instruct"
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config: pytest.Config) -> None:
+    """Before pytest-randomly draws a seed of its own."""
+    if not EXPLORE and getattr(config.option, "randomly_seed", None) == "default":
+        config.option.randomly_seed = SEED
 
 
 @pytest.fixture(scope="session")
