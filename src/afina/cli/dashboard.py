@@ -41,7 +41,8 @@ def with_pages(api: FastAPI) -> Front:
     live = LiveJobs()
 
     def rooms() -> Rooms:
-        return Rooms(api.state.parts.platform, api.state.parts.chat, live)
+        parts = api.state.parts
+        return Rooms(parts.platform, parts.chat, parts.completions, live)
 
     return Whole(api, create_pages(rooms), live)
 

@@ -8,8 +8,8 @@ from typing import Final
 
 from afina.errors import InvalidRequest
 
-_USER: Final = ("user", "question", "prompt", "instruction", "input")
-_ASSISTANT: Final = ("assistant", "answer", "completion", "response", "output")
+QUESTION_NAMES: Final = ("user", "question", "prompt", "instruction", "input")
+ANSWER_NAMES: Final = ("assistant", "answer", "completion", "response", "output")
 
 
 @dataclass(frozen=True)
@@ -31,8 +31,8 @@ def map_columns(
     if user is None and assistant is None and system is None and "messages" in columns:
         return Mapped(is_chat=True)
     notes: list[str] = []
-    found_user = _find(columns, user, "user", _USER, notes)
-    found_assistant = _find(columns, assistant, "assistant", _ASSISTANT, notes)
+    found_user = _find(columns, user, "user", QUESTION_NAMES, notes)
+    found_assistant = _find(columns, assistant, "assistant", ANSWER_NAMES, notes)
     found_system = None if system is None else _find(columns, system, "system-column", (), notes)
     if found_user == found_assistant:
         raise InvalidRequest(

@@ -30,6 +30,7 @@ from afina.service.merging import merged
 from afina.service.models import resolve_model
 from afina.service.platform import Platform
 from afina.service.refusals import parse
+from afina.service.usage import PROMPT_PAID
 from afina.serving.protocol import Delta, Final, Generate, Score, Scored
 from afina.text.renderer import Renderer
 
@@ -88,6 +89,7 @@ class CompletionsService:
                 generate.tag["user"] = request.user
             generates.append(generate)
             texts.append(prompt if isinstance(prompt, str) else renderer.tokenizer.decode(tokens))
+        self._asker.saw(generates[0], texts)
         head = CompletionHead(
             id=self._platform.ids.new(ids.COMPLETION),
             created=self._platform.now(),
@@ -95,6 +97,10 @@ class CompletionsService:
             fingerprint=model.fingerprint,
         )
         return PreparedCompletion(request, head, generates, texts, renderer)
+
+    def renderer(self, caller: Caller, name: str) -> Renderer:
+        """What turns chats with the model into ids. Raises ModelNotFound."""
+        return self._asker.renderer(resolve_model(self._platform, caller, name))
 
     async def answer(self, caller: Caller, body: object, request_id: str) -> bytes:
         """The whole answer to a request's JSON. Raises what `prepare` and the engine say."""
@@ -170,9 +176,10 @@ class CompletionsService:
         if not rest:
             return told
         top = prepared.request.logprobs or 0
-        scored = await self._scorer.score(
-            Score(generate.base, first, rest, generate.adapter, max(1, top))
-        )
+        score = Score(generate.base, first, rest, generate.adapter, max(1, top))
+        score.request_id, score.tag = f"{generate.request_id}-echo", dict(generate.tag)
+        scored = await self._scorer.score(score)
+        generate.tag[PROMPT_PAID] = score.request_id
         for place, token in enumerate(rest):
             best = zip(scored.top_ids[place], scored.top_logprobs[place], strict=True)
             candidates = {of(id): value for id, value in list(best)[:top]}

@@ -153,6 +153,17 @@ def choose_base(platform: Platform, caller: Caller, draft_id: str, base: str | N
     return draft
 
 
+def add_line(folder: Path, draft: Draft, line: bytes) -> Draft:
+    """Appends a row to a draft whose rows are no table's. The file that came stays as it is; the
+    caller holds the lock."""
+    with (folder / "rows.jsonl").open("ab") as out:
+        out.write(line)
+    draft = replace(draft, rows=_index(folder / "rows.jsonl"))
+    (folder / "findings.json").unlink(missing_ok=True)
+    _write(folder, draft)
+    return draft
+
+
 def delete_draft(platform: Platform, caller: Caller, draft_id: str) -> None:
     """Removes the draft with all its bytes. Raises NotFound."""
     get_draft(platform, caller, draft_id)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hmac
+import json
 from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -12,8 +13,9 @@ from starlette.datastructures import FormData
 from starlette.requests import Request
 
 from afina.domain.accounts import Caller
-from afina.errors import Forbidden, Unauthenticated
+from afina.errors import Forbidden, InvalidRequest, TooLarge, Unauthenticated
 from afina.service.chat import ChatService
+from afina.service.completions import CompletionsService
 from afina.service.platform import Platform
 from afina.service.sessions import Session, form_token, resume_session
 from afina.web.live import LiveJobs
@@ -35,6 +37,7 @@ class Rooms:
 
     platform: Platform
     chat: ChatService
+    completions: CompletionsService
     live: LiveJobs
 
 
@@ -111,6 +114,24 @@ async def form_of(visit: Visit) -> FormData:
 def check_token(visit: Visit) -> None:
     """For bodies that are no forms: the token is in a header. Raises Forbidden."""
     _check_token(visit, visit.request.headers.get(TOKEN_HEADER))
+
+
+async def json_of(visit: Visit, most_bytes: int = 4 * 1024 * 1024) -> dict[str, Any]:
+    """The body, a JSON object, with the session's token in its header. Raises Forbidden,
+    InvalidRequest, TooLarge."""
+    check_token(visit)
+    body = bytearray()
+    async for piece in visit.request.stream():
+        body += piece
+        if len(body) > most_bytes:
+            raise TooLarge(f"This request is larger than {most_bytes // 1024 // 1024} MiB.")
+    try:
+        found = json.loads(body)
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):
+        raise InvalidRequest("The body is not a JSON object.")
+    return found
 
 
 def _check_token(visit: Visit, given: Any) -> None:

@@ -29,7 +29,7 @@ class Site:
         shutil.rmtree(self.platform.settings.models)  # its base has no tokenizer to check with
         ensure_first_key(self.platform)
         self.key = (data / "api-key").read_text().strip()
-        rooms = Rooms(self.platform, cast(Any, None), LiveJobs())
+        rooms = Rooms(self.platform, cast(Any, None), cast(Any, None), LiveJobs())
         self.pages: Pages = create_pages(lambda: rooms)
         self.cookies: dict[str, str] = {}
 

@@ -16,10 +16,22 @@ SCRIPTS = sorted((WEB / "static").glob("*.js"))
 NAMED = re.compile(r"""\bt(?:exts)?\(\s*f?["']([a-z_]+\.[a-z_0-9]+)["']""")
 PREFIXED = re.compile(r"""\bt\(\s*["']([a-z_]+\.[a-z_0-9]*)["']\s*~""")
 SAME_EVERYWHERE = re.compile(
-    r"^(unit\..*|ui\.tokens|ui\.no|jobs\.title|models\.base|play\.(top_p|speed|counted)|job\.per_second"
+    r"^(unit\..*|ui\.tokens|ui\.no|jobs\.title|models\.base|table\.prompts|play\.(top_p|speed|counted)|job\.per_second"
     r"|settings\.webhooks|usage\.total|home\.requests|jobs\.filter_all)$"
 )
-NO_WORDS = {"afina", "curl", "Python", "JSON", "M", "FOLDER", "kWh"}
+NO_WORDS = {
+    "adapter",
+    "gguf",
+    "llama",
+    "cpp",
+    "afina",
+    "curl",
+    "Python",
+    "JSON",
+    "M",
+    "FOLDER",
+    "kWh",
+}
 
 
 def test_every_text_is_in_every_language_and_translated() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from typing import Any, Final
 
@@ -16,14 +15,13 @@ from afina.service.draft_rows import DraftRow, Verdict
 from afina.service.drafts import Columns, Draft
 from afina.service.files import FileQuery
 from afina.web.render import page
-from afina.web.visit import Visit, check_token, form_of
+from afina.web.visit import Visit, check_token, form_of, json_of
 
 _PREVIEWED: Final = 3
 _LISTED: Final = 200
 _CELL: Final = 400
 """Characters of a text that the table gets; the editor gets all."""
 _PIECE: Final = 256 * 1024
-_MAX_EDIT: Final = 4 * 1024 * 1024
 
 
 def show(visit: Visit) -> Response:
@@ -119,7 +117,7 @@ def summary(visit: Visit) -> Response:
 async def edit(visit: Visit) -> Response:
     """Puts another row in the place of one."""
     draft_id, number = visit.request.path_params["id"], visit.request.path_params["row"]
-    body = await _json(visit)
+    body = await json_of(visit)
     text = body.get("text")
     if not isinstance(text, str):
         raise InvalidRequest("The row's text is missing.", param="text")
@@ -129,7 +127,7 @@ async def edit(visit: Visit) -> Response:
 async def drop(visit: Visit) -> Response:
     """Leaves one row out, or all that have an error."""
     draft_id = visit.request.path_params["id"]
-    body = await _json(visit)
+    body = await json_of(visit)
     numbers = body.get("rows")
     if numbers == "bad":
         draft = await to_thread.run_sync(_draft, visit)
@@ -220,22 +218,6 @@ def download(visit: Visit) -> Response:
 async def _edited(visit: Visit, change: Any, *given: Any) -> Response:
     verdict = await to_thread.run_sync(change, visit.platform, visit.caller, *given)
     return JSONResponse({"bad": verdict.rows_bad, "usable": verdict.rows_usable})
-
-
-async def _json(visit: Visit) -> dict[str, Any]:
-    check_token(visit)
-    body = bytearray()
-    async for piece in visit.request.stream():
-        body += piece
-        if len(body) > _MAX_EDIT:
-            raise InvalidRequest("This edit is larger than 4 MiB.")
-    try:
-        found = json.loads(body)
-    except ValueError:
-        found = None
-    if not isinstance(found, dict):
-        raise InvalidRequest("The body is not a JSON object.")
-    return found
 
 
 def _draft(visit: Visit) -> Draft:

@@ -5,7 +5,6 @@ The browser sends what the API takes, and the same function answers it; only the
 
 from __future__ import annotations
 
-import json
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from typing import Any, Final
@@ -13,37 +12,37 @@ from typing import Any, Final
 from anyio import to_thread
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
-from afina.errors import AfinaError, InvalidRequest, TooLarge
+from afina.errors import AfinaError, InvalidRequest
 from afina.service import models
 from afina.service.chat_answer import error_event
 from afina.service.chat_request import ChatRequest
 from afina.service.refusals import parse
 from afina.service.trained_prompt import trained_prompt
 from afina.web.render import page
-from afina.web.visit import Visit, check_token
+from afina.web.visit import Visit, json_of
 
 MOST_MODELS: Final = 3
-_MAX_BODY: Final = 4 * 1024 * 1024
 
 
 def show(visit: Visit) -> Response:
     """The page; the models to ask stand in the query."""
+    return page(visit, "playground.html", chosen_models(visit))
+
+
+def chosen_models(visit: Visit) -> dict[str, Any]:
+    """The models there are, and those that the query names; else the newest tune and its base."""
     entries = models.list_models(visit.platform, visit.caller)
     names = [entry.id for entry in entries]
     asked = [name for name in visit.request.query_params.getlist("model") if name in names]
     if not asked:
         whole = [e.id for e in entries if e.tuned is not None and e.tuned.step is None]
         asked = [name for name in (_base(entries, whole), *whole[:1]) if name]
-    return page(
-        visit,
-        "playground.html",
-        {
-            "bases": [entry.id for entry in entries if entry.base],
-            "tuned": [entry.id for entry in entries if entry.tuned],
-            "asked": asked[:MOST_MODELS],
-            "most": MOST_MODELS,
-        },
-    )
+    return {
+        "bases": [entry.id for entry in entries if entry.base],
+        "tuned": [entry.id for entry in entries if entry.tuned],
+        "asked": asked[:MOST_MODELS],
+        "most": MOST_MODELS,
+    }
 
 
 def about(visit: Visit) -> Response:
@@ -55,17 +54,7 @@ def about(visit: Visit) -> Response:
 
 async def answer(visit: Visit) -> Response:
     """An answer as the API streams it. Raises what the API would refuse."""
-    check_token(visit)
-    body = bytearray()
-    async for piece in visit.request.stream():
-        body += piece
-        if len(body) > _MAX_BODY:
-            raise TooLarge("This request is larger than 4 MiB.")
-    try:
-        given = json.loads(body)
-    except ValueError:
-        raise InvalidRequest("The body is not JSON.") from None
-    asked = parse(ChatRequest, given)
+    asked = parse(ChatRequest, await json_of(visit))
     if not asked.stream:
         raise InvalidRequest("The playground streams.", param="stream")
     chat = visit.rooms.chat

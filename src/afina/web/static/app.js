@@ -31,14 +31,20 @@ export function offline(is) {
   if (word) word.hidden = !is;
 }
 
-/** Says something in the place for notices; `kind` is ok, warn or bad. */
-export function tell(message, kind = "bad") {
+/** Says something in the place for notices; `kind` is ok, warn or bad; `link` leads on. */
+export function tell(message, kind = "bad", link = null) {
   const place = document.getElementById("notices");
   const box = document.createElement("div");
   box.className = `notice ${kind}`;
   const line = document.createElement("p");
   line.textContent = message;
   if (kind === "bad") line.lang = "en";
+  if (link) {
+    const way = document.createElement("a");
+    way.href = link.href;
+    way.textContent = link.text;
+    line.append(" ", way);
+  }
   box.append(line);
   place.replaceChildren(box);
   box.scrollIntoView({ block: "nearest" });
@@ -46,7 +52,7 @@ export function tell(message, kind = "bad") {
 
 /** `text` with {names} filled in; of "one|many" the form for `n`. */
 export function fill(text, values = {}) {
-  if (text.includes("|")) text = text.split("|")[Number(values.n) === 1 ? 0 : 1];
+  if (text.includes("|")) text = text.split("|")[String(values.n) === "1" ? 0 : 1];
   return text.replace(/\{(\w+)\}/g, (_, name) => values[name]);
 }
 

@@ -1,6 +1,8 @@
 // The playground: the same request to each model, streamed side by side. What models say is put
 // into the page as text, never as markup.
 import { ask, fill, number, tell, texts } from "./app.js";
+import { stream } from "./asking.js";
+import { keepRow } from "./keep.js";
 import { showTokens, tokenText } from "./tokens.js";
 import { markDifferences } from "./differences.js";
 import { asCurl, asPython } from "./code.js";
@@ -89,63 +91,43 @@ function say(side, kind, who, text) {
   return content;
 }
 
-async function* events(answer) {
-  const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
-  let rest = "";
-  for (;;) {
-    const { done, value } = await reader.read();
-    if (done) return;
-    rest += value;
-    const parts = rest.split("\n\n");
-    rest = parts.pop();
-    for (const part of parts) if (part.startsWith("data: ") && part !== "data: [DONE]") yield JSON.parse(part.slice(6));
-  }
-}
-
 async function run(side, text, signal) {
   if (!side.history.length) side.talk.replaceChildren();
   const history = [...side.history, { role: "user", content: text }];
-  const body = { ...request(side, history), stream: true, stream_options: { include_usage: true } };
+  const body = request(side, history);
   if ($("probabilities").checked) Object.assign(body, { logprobs: true, top_logprobs: 5 });
   say(side, "user", t.you, text);
   const place = say(side, "assistant", shownName(side), "");
   side.line.textContent = t.waiting;
-  const started = performance.now(), tokens = [], decoder = tokenText();
-  let first = null, usage = null, cut = false, calls = "";
+  const tokens = [], decoder = tokenText();
   side.answer = "";
   try {
-    const answer = await ask("/playground/answer", { method: "POST", body: JSON.stringify(body), headers: { accept: "application/json, text/event-stream", "content-type": "application/json" }, signal });
-    for await (const event of events(answer)) {
-      if (event.error) throw new Error([event.error.message, event.error.remedy].filter(Boolean).join(" "));
-      usage = event.usage ?? usage;
-      const choice = event.choices?.[0];
-      if (!choice) continue;
-      cut ||= choice.finish_reason === "length";
-      for (const call of choice.delta?.tool_calls ?? []) calls += (call.function?.name ? `${call.function.name} ` : "") + (call.function?.arguments ?? "");
-      const piece = choice.delta?.content ?? "";
-      if (piece || calls) first ??= performance.now() - started;
-      side.answer += piece;
-      if (choice.logprobs?.content) { for (const token of choice.logprobs.content) tokens.push(decoder(token)); showTokens(place, tokens); }
+    const told = await stream(body, signal, (piece, probabilities) => {
+      if (probabilities) { for (const token of probabilities) tokens.push(decoder(token)); showTokens(place, tokens); }
       else if (piece) place.append(piece);
+      side.answer += piece;
       side.talk.scrollTop = side.talk.scrollHeight;
-    }
-    if (calls) place.append(calls);
-    if (usage) {
-      const seconds = (performance.now() - started - (first ?? 0)) / 1000;
-      const parts = [fill(t.first_token, { n: number(first ?? 0) }), fill(t.counted, { n: number(usage.completion_tokens) })];
-      if (usage.completion_tokens > 1 && seconds > 0) parts.push(fill(t.speed, { n: number((usage.completion_tokens - 1) / seconds, 1) }));
-      if (cut) parts.push(t.cut);
-      side.line.textContent = parts.join(" · ");
-    }
+    });
+    if (told.calls) place.append(told.calls);
+    side.line.textContent = figures(told);
     side.history = [...history, { role: "assistant", content: side.answer }];
-    side.element.querySelector(".side-keep").hidden = false;
+    side.element.querySelector(".side-keep").hidden = !side.answer;
   } catch (error) {
-    if (error.name === "AbortError") { side.line.textContent = ""; return; }
     side.line.textContent = "";
+    if (error.name === "AbortError") return;
     place.lang = "en";
     place.textContent = error.message;
     place.parentElement.classList.add("failed");
   }
+}
+
+function figures({ usage, first, took, cut }) {
+  if (!usage) return "";
+  const seconds = (took - (first ?? 0)) / 1000;
+  const parts = [fill(t.first_token, { n: number(first ?? 0) }), fill(t.counted, { n: number(usage.completion_tokens) })];
+  if (usage.completion_tokens > 1 && seconds > 0) parts.push(fill(t.speed, { n: number((usage.completion_tokens - 1) / seconds, 1) }));
+  if (cut) parts.push(t.cut);
+  return parts.join(" · ");
 }
 
 const shownName = (side) => $("blind").checked ? fill(t.blind_name, { n: sides.indexOf(side) + 1 }) : side.select.value;
@@ -203,10 +185,8 @@ function vote(side) {
   for (const one of sides) one.element.querySelector(".side-vote").hidden = true;
 }
 
-async function keep(side) {
-  const messages = request(side, side.history).messages;
-  await navigator.clipboard.writeText(JSON.stringify({ messages }));
-  tell(texts.copied, "ok");
+function keep(side) {
+  keepRow(request(side, side.history).messages).catch((error) => tell(error.message));
 }
 
 function remember() {
