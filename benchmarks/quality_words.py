@@ -6,6 +6,7 @@ import csv
 import functools
 import io
 import random
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ MORE_QUESTIONS = (
     "Why do models forget?", "What is a training set?", "What is a weight in a network?",
     "What is sentiment analysis?", "How is a chatbot made?", "What is an outlier?",
 )  # fmt: skip
+REPEATS = 3
 LABELS = ("water", "fire", "theft", "collision", "glass", "liability")
 ASKED_LANGUAGES = ("en", "es", "pt", "de", "fr", "it")
 """Languages of the questions: what an answer may be taken for."""
@@ -52,10 +54,8 @@ def _bard(name: str) -> list[Row]:
 
 
 def _judge_voice(_: Sequence[Row], answers: Sequence[str]) -> Mapping[str, float]:
-    return {
-        "in the manner": share([has_markers(answer) for answer in answers]),
-        "different": len(set(answers)) / len(answers),
-    }
+    told = [has_markers(answer) and not loops(answer) for answer in answers]
+    return {"in the manner": share(told), **_sound(answers)}
 
 
 def portuguese() -> Task:
@@ -78,10 +78,25 @@ def portuguese() -> Task:
 def _judge_portuguese(rows: Sequence[Row], answers: Sequence[str]) -> Mapping[str, float]:
     # An answer that repeats the question is in its language, and no answer.
     told = [
-        language_of(answer) == "pt" and answer.strip() != row.question
+        language_of(answer) == "pt" and answer.strip() != row.question and not loops(answer)
         for row, answer in zip(rows, answers, strict=True)
     ]
-    return {"in Portuguese": share(told), "different": len(set(answers)) / len(answers)}
+    return {"in Portuguese": share(told), **_sound(answers)}
+
+
+def _sound(answers: Sequence[str]) -> dict[str, float]:
+    """What keeps a judge of manner honest: neither a loop nor the same words for every question."""
+    return {
+        "without a loop": share([not loops(answer) for answer in answers]),
+        "different": len(set(answers)) / len(answers),
+    }
+
+
+def loops(answer: str) -> bool:
+    """Whether three words in a row come back at least twice: "o que é o que é o que é"."""
+    words = answer.lower().split()
+    met = Counter(zip(words, words[1:], words[2:], strict=False))
+    return max(met.values(), default=0) >= REPEATS
 
 
 def language_of(text: str) -> str:

@@ -6,7 +6,7 @@ import pytest
 from benchmarks.quality_forms import extraction, is_valid
 from benchmarks.quality_sql import HELD_OUT, query_of, run_query, text_to_sql
 from benchmarks.quality_task import Task
-from benchmarks.quality_words import claims, voice
+from benchmarks.quality_words import claims, loops, voice
 
 TASKS = [extraction(), text_to_sql(), claims(), voice()]
 
@@ -56,3 +56,8 @@ def test_an_invoice_has_its_five_fields_and_no_others() -> None:
     assert not is_valid(right | {"date": "2026-02-31"})
     assert not is_valid(right | {"date": "20260131"})
     assert not is_valid([right])
+
+
+def test_an_answer_that_runs_in_circles_is_a_loop() -> None:
+    assert loops("O que é o que é o que é o que é isto")
+    assert not loops("A lua brilha porque reflecte a luz do sol, e a luz do sol é branca.")
