@@ -123,22 +123,38 @@ def export(
     name: NameArgument,
     to: Annotated[Path, typer.Option("--to", metavar="DIR", help="A new or empty folder.")],
     format: Annotated[
-        Format, typer.Option(help="The adapter as PEFT reads it, or whole weights.")
+        Format,
+        typer.Option(
+            help="The adapter as PEFT reads it; base and tune as one model for transformers or, "
+            "as one file, for llama.cpp; the adapter alone for llama.cpp."
+        ),
     ] = Format.PEFT,
+    weights: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TYPE",
+            help="How --format gguf stores matrices: bf16, f16, f32, q8_0, q4_1 or q4_0 [bf16].",
+        ),
+    ] = None,
     server: ServerOption = None,
     data: DataOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Take a tuned model away: an adapter in PEFT's format, or a merged model as transformers
-    reads it."""
-    from afina.cli.takeaway import export_merged, export_peft
+    """Take a tuned model away: an adapter in PEFT's format, a merged model as transformers reads
+    it, or a file that llama.cpp runs. A base can be written as such a file too."""
+    from afina.cli import takeaway
 
     settings = load_settings(data, server)
+    stored = takeaway.weights_of(format, weights)
     with open_client(data, server) as client:
         if format is Format.PEFT:
-            files = export_peft(client, name, to)
+            files = takeaway.export_peft(client, name, to)
+        elif format is Format.MERGED:
+            files = takeaway.export_merged(client, name, to, settings)
+        elif stored is None:
+            files = takeaway.export_gguf_lora(client, name, to)
         else:
-            files = export_merged(client, name, to, settings)
+            files = takeaway.export_gguf(client, name, to, settings, stored)
     if json:
         print_json({"model": name, "format": format.value, "path": str(to), "files": files})
         return

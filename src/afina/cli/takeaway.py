@@ -8,10 +8,13 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from afina.cli.terminal import tell
+from afina.domain.manifests import ADAPTER_GGUF
 from afina.errors import Internal, InvalidRequest
 
 if TYPE_CHECKING:
     from afina.cli.client import Client
+    from afina.model.gguf_export import Weights
     from afina.settings import Settings
 
 
@@ -20,6 +23,29 @@ class Format(enum.StrEnum):
 
     PEFT = "peft"
     MERGED = "merged"
+    GGUF = "gguf"
+    GGUF_LORA = "gguf-lora"
+
+
+def weights_of(format: Format, weights: str | None) -> Weights | None:
+    """How a whole GGUF file stores matrices; None for the other formats. Raises InvalidRequest for
+    a type that is unknown, or asked of a format that has no choice."""
+    if format is not Format.GGUF:
+        if weights is not None:
+            raise InvalidRequest(
+                f"--weights goes with --format gguf alone, not with {format.value}.",
+                remedy="Leave it out.",
+            )
+        return None
+    from afina.model.gguf_export import Weights
+
+    try:
+        return Weights((weights or Weights.BF16).lower())
+    except ValueError:
+        known = ", ".join(kind.value for kind in Weights)
+        raise InvalidRequest(
+            f"There is no type of weights {str(weights)[:40]!r}.", remedy=f"Choose one of {known}."
+        ) from None
 
 
 def export_peft(client: Client, name: str, target: Path) -> list[str]:
@@ -44,6 +70,50 @@ def export_merged(client: Client, name: str, target: Path, settings: Settings) -
         _fetch(client, name, files, adapter)
         merge(Path(base.path), adapter, target)
     return sorted(path.name for path in target.iterdir())
+
+
+def export_gguf(
+    client: Client, name: str, target: Path, settings: Settings, weights: Weights
+) -> list[str]:
+    """Write a base, or base and tune as one model, as a file that llama.cpp runs into the folder
+    `target`; the base must be on this machine."""
+    from afina.cli.bases import find_base
+    from afina.cli.client import segment
+    from afina.model.gguf_export import Label, Talk, write_model
+    from afina.text.renderer import Renderer
+    from afina.text.template import read_template
+
+    model = client.get(f"/v1/afina/models/{segment(name)}")
+    tuned = model.get("kind") == "tuned"
+    base = find_base(settings, str(model["base_id"] if tuned else model["id"]))
+    folder = Path(base.path)
+    renderer = Renderer.load(folder)
+    talk = Talk(read_template(folder).default, renderer.end_token, renderer.tokenizer.opening_ids)
+    label = Label(name, base.licence, {"base": base.id})
+    _make_empty(target)
+    file = f"{_plain(name)}-{weights.value}.gguf"
+    with tempfile.TemporaryDirectory(prefix="afina-") as room:
+        if tuned:
+            export_merged(client, name, Path(room) / "merged", settings)
+            folder = Path(room) / "merged"
+        write_model(folder, target / file, talk, label, weights, tell)
+    return [file]
+
+
+def export_gguf_lora(client: Client, name: str, target: Path) -> list[str]:
+    """Write a tune's adapter as llama.cpp reads it beside its base's file; the server makes it."""
+    from afina.cli.client import segment
+
+    _tune(client, name)
+    _make_empty(target)
+    file = f"{_plain(name)}-lora.gguf"
+    client.save(f"/v1/afina/files-of/{segment(name)}?file={ADAPTER_GGUF}", target / file)
+    return [file]
+
+
+def _plain(name: str) -> str:
+    """A name of a file: colons are no good in it elsewhere."""
+    return "".join(c if c.isascii() and (c.isalnum() or c in "._-") else "-" for c in name)
 
 
 def _tune(client: Client, name: str) -> tuple[str, dict[str, str]]:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import tempfile
+from pathlib import Path
 from typing import BinaryIO
 
 from afina.domain.accounts import Caller
-from afina.domain.manifests import Manifest
+from afina.domain.manifests import ADAPTER_CONFIG, ADAPTER_GGUF, ADAPTER_WEIGHTS, Manifest
 from afina.domain.models import TunedModel
 from afina.errors import Forbidden, InvalidRequest, NotFound
+from afina.service.bases import get_base
 from afina.service.models import ModelEntry
 from afina.service.platform import Platform
 
@@ -21,8 +24,9 @@ def tune_files(platform: Platform, tuned: TunedModel) -> dict[str, str]:
 def open_model_file(
     platform: Platform, caller: Caller, entry: ModelEntry, name: str
 ) -> tuple[BinaryIO, int]:
-    """One of a tune's files, open, and its size. Raises NotFound, InvalidRequest for a base, and
-    Forbidden for a model that another project lets this one use: its weights stay there."""
+    """One of a tune's files, open, and its size; or its adapter as llama.cpp reads it, made here.
+    Raises NotFound, InvalidRequest for a base, and Forbidden for a model that another project lets
+    this one use: its weights stay there."""
     if entry.tuned is None:
         raise InvalidRequest(
             f"The model {entry.id} is a base; its files are in the data directory.", param="model"
@@ -34,7 +38,38 @@ def open_model_file(
             param="model",
             code="insufficient_permissions",
         )
-    sha256 = tune_files(platform, entry.tuned).get(name)
+    files = tune_files(platform, entry.tuned)
+    if name == ADAPTER_GGUF:
+        return _adapter_gguf(platform, entry.tuned, files)
+    sha256 = files.get(name)
     if sha256 is None:
         raise NotFound(f"The model {entry.id} has no file {name[:255]}.", param="file")
     return platform.blobs.open(sha256), platform.blobs.path(sha256).stat().st_size
+
+
+def _adapter_gguf(
+    platform: Platform, tuned: TunedModel, files: dict[str, str]
+) -> tuple[BinaryIO, int]:
+    """A tune's adapter as llama.cpp reads it. Raises InvalidRequest for a tune without one, and
+    BaseRefused for a network that llama.cpp does not know."""
+    from afina.model.gguf_export import AdapterFiles, Label, write_adapter
+
+    base = get_base(platform, tuned.base_id)
+    if not {ADAPTER_CONFIG, ADAPTER_WEIGHTS} <= files.keys():
+        raise InvalidRequest(
+            f"The model {tuned.name} has weights of its own and no adapter.",
+            param="file",
+            remedy="Export it whole: `afina models export NAME --format gguf`.",
+        )
+    if base is None:
+        raise NotFound(f"The base {tuned.base_id} is not on this machine.", param="model")
+    with tempfile.TemporaryDirectory(prefix="afina-") as room:
+        target = Path(room) / ADAPTER_GGUF
+        config = platform.blobs.path(files[ADAPTER_CONFIG])
+        matrices = platform.blobs.path(files[ADAPTER_WEIGHTS])
+        write_adapter(
+            AdapterFiles(config, matrices, Path(base.path)),
+            target,
+            Label(tuned.name, base.licence, {"base": base.id}),
+        )
+        return target.open("rb"), target.stat().st_size  # the file stays until it is closed

@@ -199,6 +199,34 @@ def test_an_export_never_mixes_with_what_is_there(
         assert "is not empty" in done.stderr
 
 
+def test_an_adapter_for_llama_cpp_is_made_by_the_server(
+    server: ScriptedServer, afina: Afina, tmp_path: Path
+) -> None:
+    server.say("GET /v1/afina/models/ft:x", TUNED | {"files": {}})
+    server.say_bytes("GET /v1/afina/files-of/ft:x", b"GGUF")
+    to = tmp_path / "out"
+    done = afina("models", "export", "ft:x", "--to", str(to), "--format", "gguf-lora", "--json")
+    assert json.loads(done.stdout)["files"] == ["ft-x-lora.gguf"]
+    assert (to / "ft-x-lora.gguf").read_bytes() == b"GGUF"
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--format", "gguf", "--weights", "q9"), "no type of weights 'q9'"),
+        (("--weights", "q8_0"), "--weights goes with --format gguf alone"),
+        (("--format", "gguf-lora", "--weights", "f16"), "--weights goes with --format gguf alone"),
+    ],
+)
+def test_a_type_of_weights_is_known_and_of_use(
+    server: ScriptedServer, afina: Afina, tmp_path: Path, options: tuple[str, ...], words: str
+) -> None:
+    done = afina("models", "export", "ft:x", "--to", str(tmp_path / "out"), *options)
+    assert done.exit_code == 1
+    assert words in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
 def tar_of(*names: str) -> bytes:
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w") as tar:
