@@ -81,6 +81,9 @@ def test_logprobs_of_echo_begin_with_one_that_nobody_knows(
     assert told.top_logprobs is not None
     assert told.token_logprobs[:2] == [None, -0.5]
     assert "".join(told.tokens) == answer.choices[0].text
+    score, generate = live.engine.scores[-1], live.engine.requests[-1]
+    assert score.request_id == generate.tag["prompt_paid"] == f"{generate.request_id}-echo"
+    assert score.tag["project"] == generate.tag["project"]
     text = answer.choices[0].text
     for token, offset in zip(told.tokens, told.text_offset, strict=True):
         assert text[offset : offset + len(token)] == token

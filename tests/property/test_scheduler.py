@@ -55,12 +55,20 @@ class SchedulerMachine(RuleBasedStateMachine):
         adapter=st.sampled_from([None, "a", "b", "c"]),
         space=st.sampled_from(["x", "y"]),
         differs_at=st.integers(0, 40),
+        background=st.booleans(),
     )
     def submit(
-        self, size: int, answers: list[int], adapter: str | None, space: str, differs_at: int
+        self,
+        size: int,
+        answers: list[int],
+        adapter: str | None,
+        space: str,
+        differs_at: int,
+        background: bool,
     ) -> None:
         self.count += 1
         prompt = request(f"r{self.count}", size, answers, adapter, space)
+        prompt.background = background
         # Prompts of one adapter and namespace begin alike up to somewhere; others never do.
         own = 1000 * (1 + ["a", "b", "c", None].index(adapter) + 4 * (space == "x"))
         shift = [0] * differs_at + [500] * size

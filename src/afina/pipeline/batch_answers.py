@@ -26,7 +26,7 @@ from afina.service.platform import Platform
 from afina.service.refusals import parse
 from afina.service.responses import ResponsesService
 from afina.serving.client import EngineClient
-from afina.serving.protocol import Delta, Generate
+from afina.serving.protocol import Delta, Generate, Score, Scored
 from afina.serving.protocol import Final as Last
 from afina.store.batches import LineResult
 
@@ -50,7 +50,7 @@ class BatchEngine:
         """As the engine's."""
         tag = {**request.tag, "batch": self._batch.id}
         lines: AsyncIterator[Delta | Last] = self._engine.generate(
-            msgspec.structs.replace(request, tag=tag)
+            msgspec.structs.replace(request, tag=tag, background=True)
         )
         try:
             async for line in lines:
@@ -59,16 +59,22 @@ class BatchEngine:
             if isinstance(lines, AsyncGenerator):
                 await lines.aclose()
 
+    async def score(self, request: Score) -> Scored:
+        """As the engine's."""
+        tag = {**request.tag, "batch": self._batch.id}
+        return await self._engine.score(msgspec.structs.replace(request, tag=tag, background=True))
+
 
 def answerer(platform: Platform, batch: Batch) -> Answer:
     """What answers the lines of this batch."""
     client = EngineClient(platform.settings.engine_socket)
-    engine = GuardedEngine(platform, BatchEngine(client, batch))
+    scorer = BatchEngine(client, batch)
+    engine = GuardedEngine(platform, scorer)
     match batch.endpoint:
         case "/v1/chat/completions":
             return ChatService(platform, engine).answer
         case "/v1/completions":
-            return CompletionsService(platform, engine, client).answer
+            return CompletionsService(platform, engine, scorer).answer
         case "/v1/responses":
             return ResponsesService(platform, engine).answer
         case "/v1/embeddings":

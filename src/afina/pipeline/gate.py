@@ -190,6 +190,7 @@ class GateRun:
                 seed=0,
                 temperature=0.0,
                 end_tokens=list(candidate.spec.end_tokens),
+                background=True,
                 tag={"gate": candidate.spec.job_id},
             )
             for prompt in prompts
@@ -210,7 +211,7 @@ class GateRun:
             self.check()
             found = []
             for adapter in (None, self.candidate.manifest):
-                asked = Score(spec.base.id, row[0], row[1], adapter, top=1)
+                asked = Score(spec.base.id, row[0], row[1], adapter, top=1, background=True)
                 said = client.score(asked).logprobs
                 found.append(-sum(said) / max(1, len(said)))
             return found[0], found[1]

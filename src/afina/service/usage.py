@@ -23,6 +23,8 @@ from afina.store.database import Tx
 from afina.store.ledger import Grouping as Grouping
 
 MAX_LIST: Final = 1000
+PROMPT_PAID: Final = "prompt_paid"
+"""In a tag: the request that paid for the same prompt, when its log-probabilities were told."""
 _DAY_S: Final = 86_400
 
 
@@ -143,9 +145,10 @@ def _date_of(unix_s: int) -> date:
 
 def _inference_entry(platform: Platform, record: UsageRecord) -> LedgerEntry:
     prices = prices_of(platform.settings, record.base)
-    amount = prices.inference_cost(
-        record.prompt_tokens, record.cached_tokens, record.completion_tokens
-    )
+    is_paid = PROMPT_PAID in record.tag
+    prompt = 0 if is_paid else record.prompt_tokens
+    cached = 0 if is_paid else record.cached_tokens
+    amount = prices.inference_cost(prompt, cached, record.completion_tokens)
     return LedgerEntry(
         id=platform.ids.new(ids.ENTRY),
         kind=EntryKind.INFERENCE,
@@ -157,8 +160,8 @@ def _inference_entry(platform: Platform, record: UsageRecord) -> LedgerEntry:
         base_id=record.base,
         model=record.tag.get("model") or record.base,
         amount_pico=amount,
-        prompt_tokens=record.prompt_tokens,
-        cached_tokens=record.cached_tokens,
+        prompt_tokens=prompt,
+        cached_tokens=cached,
         completion_tokens=record.completion_tokens,
         outcome=record.outcome,
     )

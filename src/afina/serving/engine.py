@@ -21,6 +21,7 @@ import torch
 from afina.domain.clock import SYSTEM_CLOCK, Clock
 from afina.errors import EngineFailed
 from afina.serving.lane import Delivery, Lane
+from afina.serving.ranks import Pace
 from afina.serving.threads import Clocks, Threads
 
 _LOG = structlog.get_logger(__name__)
@@ -49,6 +50,7 @@ class Engine:
         cores = len(os.sched_getaffinity(0))
         self.threads = Threads(cores, threads, Clocks(clock.monotonic, time.process_time))
         self._threads_now = 0
+        self._pace = Pace()
         self._inbox: deque[Callable[[], object]] = deque()
         self._wake = threading.Condition()
         self._stopping = False
@@ -87,9 +89,8 @@ class Engine:
                 self._hear()
                 self._set_threads()
                 self.threads.begin()
-                for lane in list(self.lanes.values()):
-                    if not lane.is_idle:
-                        self._deliver(lane.step())
+                for lane in self._at_work():
+                    self._deliver(lane.step())
                 self.threads.end(self._threads_now)
         except BaseException as error:  # noqa: BLE001 - told to every client, then the process ends
             self._break_off(error)
@@ -101,6 +102,13 @@ class Engine:
             heard, self._inbox = self._inbox, deque()
         for act in heard:
             act()
+
+    def _at_work(self) -> list[Lane]:
+        """The lanes that step in this round: those of the background alone let others go first."""
+        busy = [lane for lane in self.lanes.values() if not lane.is_idle]
+        front = [lane for lane in busy if lane.has_front]
+        with_background = self._pace.next(bool(front))
+        return busy if with_background or not front else front
 
     def _set_threads(self) -> None:
         wanted = self.threads.wanted()

@@ -15,7 +15,7 @@ import torch
 from afina.domain.clock import Clock
 from afina.errors import AfinaError, EngineFailed
 from afina.serving.adapters import Adapter
-from afina.serving.answers import Answer, Candidates
+from afina.serving.answers import Answer, Candidates, ScoredAnswer
 from afina.serving.failures import to_failure
 from afina.serving.grammar import Grammars
 from afina.serving.metrics import EngineMetrics
@@ -122,6 +122,11 @@ class Lane:
     def is_idle(self) -> bool:
         return not self._tickets
 
+    @property
+    def has_front(self) -> bool:
+        """Whether anybody waits for an answer from here, not the background alone."""
+        return self.scheduler.has_front
+
     def submit(self, ticket: Ticket) -> Delivery:
         """Takes a request in, or refuses it. The delivery of one taken in has no lines."""
         if self.adapter is not None:
@@ -196,7 +201,7 @@ class Lane:
         self, deliveries: dict[str, Delivery], ticket: Ticket, sequence: Sequence, delta: Delta
     ) -> None:
         given = deliveries.setdefault(ticket.request_id, Delivery(ticket.request_id, []))
-        if ticket.tag is not None:
+        if not isinstance(ticket.answer, ScoredAnswer):
             given.lines.append(delta)
         if delta.finish is not None and self.scheduler.finish(sequence):
             self._close(ticket, "finished")
@@ -239,15 +244,19 @@ class Lane:
             self.runner.bank.release(ticket.adapter.sha256, self._clock.monotonic())
         if ticket.tag is None:
             return
+        prompt_tokens = len(ticket.prompt.ids) if ticket.prompt.started else 0
+        completion_tokens = ticket.answer.completion_tokens
+        if isinstance(ticket.answer, ScoredAnswer):  # what was forced is nobody's completion
+            prompt_tokens, completion_tokens = prompt_tokens + completion_tokens, 0
         self._meter(
             UsageRecord(
                 request_id=ticket.request_id,
                 time=self._clock.now(),
                 base=self.base_id,
                 adapter=ticket.prompt.adapter or self.tune,
-                prompt_tokens=len(ticket.prompt.ids) if ticket.prompt.started else 0,
+                prompt_tokens=prompt_tokens,
                 cached_tokens=ticket.prompt.cached,
-                completion_tokens=ticket.answer.completion_tokens,
+                completion_tokens=completion_tokens,
                 outcome=outcome,
                 tag=ticket.tag,
             )

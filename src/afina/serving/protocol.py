@@ -46,6 +46,8 @@ class Generate(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
     """Control tokens whose text is part of an answer: the marks of calls, say. No others are."""
     logprobs: int | None = None
     """None: none; k: the chosen token's and the k best (0 to 20) at each position."""
+    background: bool = False
+    """Nobody waits for it: requests of others go first."""
     tag: dict[str, str] = {}
 
 
@@ -102,13 +104,18 @@ Line = Delta | Final | Failure
 
 
 class Score(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
-    """Log-probabilities of given continuations; not metered."""
+    """Log-probabilities of given continuations. What has a `request_id` is metered: prompt and ids
+    together are its prompt, and nothing is its completion."""
 
     base: str
     prompt: list[int]
     ids: list[int]
     adapter: str | None = None
     top: int = 20
+    request_id: str = ""
+    background: bool = False
+    """Nobody waits for it: requests of others go first."""
+    tag: dict[str, str] = {}
 
 
 class Scored(msgspec.Struct, tag_field="t", tag="scored"):

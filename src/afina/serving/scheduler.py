@@ -6,6 +6,7 @@ go round among namespaces and then among models (afina.serving.turns), in the qu
 prompts. What others computed of the same prefix is not computed again (afina.serving.prefixes).
 When blocks run out, kept prefixes are let go first and then the youngest sequence goes back to the
 queue: its tokens stay, its cache is computed again. The oldest never gives way, so everybody ends.
+Sequences of the background give way before others, and others' arrivals make them (ranks).
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from dataclasses import dataclass
 from afina.errors import ContextTooLong, Overloaded
 from afina.serving.blocks import BlockAllocator
 from afina.serving.prefixes import Branch, PrefixIndex
+from afina.serving.ranks import Pace, Ranks
 from afina.serving.sequences import Chunk, Plan, Prompt, Sequence, State
 from afina.serving.turns import Turns
 
@@ -47,9 +49,12 @@ class Scheduler:
         self._limits = limits
         self._prompts: dict[str, Prompt] = {}
         self.prefixes = PrefixIndex(allocator)
-        self._waiting = Turns()
+        self._waiting = Ranks()
         self._running: list[Sequence] = []
-        self._prefilling = Turns()
+        self._prefilling = Ranks()
+        self._pace = Pace()
+        self._moved: set[Sequence] = set()
+        """Those that came into the batch or left it in the plan that is being made."""
         self._arrivals = 0
 
     @property
@@ -70,6 +75,11 @@ class Scheduler:
     @property
     def is_idle(self) -> bool:
         return not self._prompts
+
+    @property
+    def has_front(self) -> bool:
+        """Whether anybody waits for an answer from here."""
+        return any(not prompt.background for prompt in self._prompts.values())
 
     def submit(self, prompt: Prompt) -> None:
         """Queues a request. Raises Overloaded or ContextTooLong and then holds nothing of it."""
@@ -108,10 +118,15 @@ class Scheduler:
     def plan(self) -> Plan:
         """The next step. Blocks for all that it writes are taken when it returns."""
         plan = Plan()
+        self._moved.clear()
         self._let_go_of_the_unneeded()
-        self._plan_decodes(plan)
+        front = any(not s.prompt.background for s in self._running)
+        with_background = self._pace.next(front)
+        self._plan_decodes(plan, with_background)
         self._admit(plan)
-        self._plan_chunks(plan)
+        # Whoever was planned may have had to make room since.
+        plan.decodes[:] = [s for s in plan.decodes if s not in self._moved]
+        self._plan_chunks(plan, with_background)
         return plan
 
     def computed(self, chunk: Chunk, first: object | None = None) -> None:
@@ -144,9 +159,11 @@ class Scheduler:
 
     # -- a step's parts ----------------------------------------------------------------------
 
-    def _plan_decodes(self, plan: Plan) -> None:
+    def _plan_decodes(self, plan: Plan, with_background: bool) -> None:
         for sequence in list(self._running):
             if sequence.state is not State.RUNNING or not sequence.is_decoding:
+                continue
+            if sequence.prompt.background and not with_background:
                 continue
             if self._blocks.blocks_for(sequence.computed + 1) > len(sequence.blocks) and (
                 not self._make_room(1, sequence)
@@ -155,39 +172,85 @@ class Scheduler:
             missing = self._blocks.blocks_for(sequence.computed + 1) - len(sequence.blocks)
             sequence.blocks += self._blocks.take(missing)
             plan.decodes.append(sequence)
-        # A younger one may have been planned before it had to make room for an older one.
-        plan.decodes[:] = [s for s in plan.decodes if s.state is State.RUNNING]
 
-    def _plan_chunks(self, plan: Plan) -> None:
+    def _plan_chunks(self, plan: Plan, with_background: bool) -> None:
         budget = self._limits.prefill_tokens
         given: dict[Sequence, int] = {}
         put_off: list[Sequence] = []
-        while budget > 0 and (sequence := self._prefilling.next()) is not None:
-            if sequence not in given:
-                self._take_over(sequence)
-                if any(self._is_worth_waiting(sequence, other) for other in given):
-                    self._prefilling.remove(sequence)
-                    put_off.append(sequence)
-                    continue
-            missing = sequence.target - sequence.computed - given.get(sequence, 0)
-            length = min(self._limits.chunk_tokens, missing, budget)
-            given[sequence] = given.get(sequence, 0) + length
-            budget -= length
-            if length == missing:
-                self._prefilling.remove(sequence)
-            else:
-                self._prefilling.served(sequence)
+        if with_background:
+            # One turn at least, whatever others have to compute.
+            first = min(budget, self._limits.chunk_tokens)
+            budget -= self._give(self._prefilling.background, first, given, put_off)
+        budget -= self._give(self._prefilling.front, budget, given, put_off)
+        if with_background:
+            self._give(self._prefilling.background, budget, given, put_off)
         for sequence in reversed(put_off):
             self._prefilling.add(sequence, front=True)
         plan.chunks.extend(Chunk(s, s.computed, n) for s, n in given.items() if n)
 
+    def _give(
+        self, turns: Turns, budget: int, given: dict[Sequence, int], put_off: list[Sequence]
+    ) -> int:
+        """Gives prompts their turns, `budget` positions at most; how many were given."""
+        left = budget
+        while left > 0 and (sequence := turns.next()) is not None:
+            if sequence not in given:
+                self._take_over(sequence)
+                if any(self._is_worth_waiting(sequence, other) for other in given):
+                    turns.remove(sequence)
+                    put_off.append(sequence)
+                    continue
+            missing = sequence.target - sequence.computed - given.get(sequence, 0)
+            length = min(self._limits.chunk_tokens, missing, left)
+            given[sequence] = given.get(sequence, 0) + length
+            left -= length
+            if length == missing:
+                turns.remove(sequence)
+            else:
+                turns.served(sequence)
+        return budget - left
+
     def _admit(self, plan: Plan) -> None:
-        while len(self._running) < self._limits.max_batch:
-            sequence = self._waiting.next()
-            if sequence is None or not self._adapter_fits(sequence):
-                return
+        while (sequence := self._next_to_start()) is not None:
             if not self._start(sequence, plan):
                 return
+
+    def _next_to_start(self) -> Sequence | None:
+        for sequence in self._waiting.heads():
+            if sequence in self._moved:
+                continue
+            if self._fits(sequence, self._running):
+                return sequence
+            if sequence.prompt.background or not self._fits(sequence, self._staying()):
+                continue
+            while not self._fits(sequence, self._running):
+                self._background_gives_way(sequence)
+            return sequence
+        return None
+
+    def _fits(self, sequence: Sequence, running: list[Sequence]) -> bool:
+        """Whether beside `running` there is a place in the batch, and for its adapter."""
+        if len(running) >= self._limits.max_batch:
+            return False
+        adapters = {s.prompt.adapter for s in running} | {sequence.prompt.adapter}
+        return len(adapters - {None}) <= self._limits.max_adapters
+
+    def _background_gives_way(self, wanted_by: Sequence) -> bool:
+        """Sends the youngest of the background back to the queue for one that somebody waits for;
+        False if there is none."""
+        staying = self._staying()
+        if wanted_by.prompt.background or len(staying) == len(self._running):
+            return False
+        self._send_back(next(s for s in reversed(self._running) if s not in staying))
+        return True
+
+    def _staying(self) -> list[Sequence]:
+        """Who gives way to nobody's arrival: others than the background, the oldest of all, and
+        whoever has just come."""
+        oldest = self._running[:1]
+        return oldest + [
+            s for s in self._running[1:] if not s.prompt.background or s in self._moved
+        ]
 
     def _start(self, sequence: Sequence, plan: Plan) -> bool:
         """Brings a sequence into the batch; False if it must wait for blocks."""
@@ -197,10 +260,15 @@ class Scheduler:
         self._blocks.share(shared)  # so that making room cannot take them
         missing = self._blocks.blocks_for(sequence.target + 1) - len(shared)
         is_fork = bool(prompt.held) and not sequence.tokens and sequence.choice > 0
-        if not self._free_up(missing + len(self._running)) or (is_fork and not prompt.held):
+        while not self._free_up(missing + len(self._running)):
+            if not self._background_gives_way(sequence):
+                self._blocks.release(shared)
+                return False
+        if is_fork and not prompt.held:
             self._blocks.release(shared)
             return False
-        self._waiting.remove(sequence)
+        self._waiting.served(sequence)
+        self._moved.add(sequence)
         sequence.blocks = shared + self._blocks.take(missing)
         sequence.state = State.RUNNING
         self._arrivals += 1
@@ -330,7 +398,8 @@ class Scheduler:
         while not self._free_up(blocks):
             if self._drop_held():
                 continue
-            youngest = self._running[-1]
+            background = [s for s in self._running[1:] if s.prompt.background]
+            youngest = (background or self._running)[-1]
             self._send_back(youngest)
             if youngest is wanted_by:
                 return False
@@ -355,6 +424,7 @@ class Scheduler:
     def _send_back(self, sequence: Sequence) -> None:
         self._leave_batch(sequence)
         sequence.computed = 0
+        self._moved.add(sequence)
         self._enqueue(sequence, front=True)
 
     # -- queue and batch ---------------------------------------------------------------------
@@ -362,10 +432,6 @@ class Scheduler:
     def _enqueue(self, sequence: Sequence, *, front: bool) -> None:
         sequence.state = State.WAITING
         self._waiting.add(sequence, front=front)
-
-    def _adapter_fits(self, sequence: Sequence) -> bool:
-        adapters = {s.prompt.adapter for s in self._running} | {sequence.prompt.adapter}
-        return len(adapters - {None}) <= self._limits.max_adapters
 
     def _end(self, sequence: Sequence) -> None:
         if sequence.state is State.RUNNING:

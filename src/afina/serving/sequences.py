@@ -30,6 +30,8 @@ class Prompt:
     ids: list[int]
     adapter: str | None = None
     namespace: str = ""
+    background: bool = False
+    """Nobody waits for its answer: others go first (afina.serving.ranks)."""
     sequences: list[Sequence] = field(default_factory=list)
     held: list[int] = field(default_factory=list)
     """Blocks of the computed prompt, kept until every sibling has started."""

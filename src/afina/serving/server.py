@@ -103,7 +103,7 @@ class Door:
                 case "POST", "/score":
                     score = _decoded(exchange.body, Score)
                     self._scores += 1
-                    name = f"score-{self._scores}"
+                    name = score.request_id or f"score-{self._scores}"
                     self._visit(exchange, name, lambda v: self._score(v, name, score))
                 case "POST", "/moderate":
                     self._networks.moderate(exchange)
@@ -210,6 +210,7 @@ class Door:
     async def _generate(self, visit: _Visit, request: Generate) -> None:
         lane = await self._lane_of(visit, request.base, request.adapter)
         ticket = await self._ticket(request, lane)
+        ticket.arrived = visit.arrived
         await self._take_tune(visit, lane, ticket)
         self._submit(visit, lane, ticket)
 
@@ -227,7 +228,6 @@ class Door:
 
     def _submit(self, visit: _Visit, lane: Lane, ticket: Ticket) -> None:
         visit.lane = lane
-        ticket.arrived = visit.arrived if ticket.tag is not None else None
         self._engine.call(lambda: self._from_engine([lane.submit(ticket)]))
 
     # -- deliveries ----------------------------------------------------------------------------

@@ -25,7 +25,13 @@ def generate_ticket(request: Generate, lane: Lane) -> Ticket:
     _within("top_p", request.top_p, 0.0, 1.0)
     if request.logprobs is not None:
         _within("logprobs", request.logprobs, 0, MAX_TOP)
-    prompt = Prompt(request.request_id, request.prompt, request.adapter, request.namespace)
+    prompt = Prompt(
+        request.request_id,
+        request.prompt,
+        request.adapter,
+        request.namespace,
+        request.background,
+    )
     prompt.sequences = [Sequence(prompt, i, request.max_tokens) for i in range(request.n)]
     manner = Manner(
         seed=request.seed,
@@ -44,10 +50,11 @@ def score_ticket(name: str, request: Score, lane: Lane, precision: str) -> Ticke
     _check_sizes(lane, request.prompt, len(request.ids))
     _check_ids(lane, request.ids)
     _within("top", request.top, 1, MAX_TOP)
-    prompt = Prompt(name, request.prompt, request.adapter)
+    prompt = Prompt(name, request.prompt, request.adapter, background=request.background)
     prompt.sequences = [Sequence(prompt, 0, len(request.ids))]
     manner = Manner(top=request.top, forced=tuple(request.ids))
-    return Ticket(prompt, manner, ScoredAnswer(request, precision))
+    tag = request.tag if request.request_id else None
+    return Ticket(prompt, manner, ScoredAnswer(request, precision), tag=tag)
 
 
 def _reshapings(request: Generate, lane: Lane) -> tuple[Reshaping, ...]:

@@ -14,7 +14,14 @@ from afina.domain.accounts import Caller
 from afina.errors import BadSettings, InvalidRequest
 from afina.service.platform import Platform
 from afina.service.pricing import check_prices, prices_of
-from afina.service.usage import UsageQuery, list_ledger, record_inference, summarize, usage_tag
+from afina.service.usage import (
+    PROMPT_PAID,
+    UsageQuery,
+    list_ledger,
+    record_inference,
+    summarize,
+    usage_tag,
+)
 from afina.serving.protocol import UsageRecord
 from afina.settings import Price, Settings
 
@@ -65,6 +72,17 @@ def test_a_journal_read_again_adds_nothing(priced: Platform) -> None:
     assert record_inference(priced, []) == 0
     total = summarize(priced, caller, UsageQuery(group_by=()))
     assert [(s.entries, s.prompt_tokens, s.cached_tokens) for s in total] == [(5, 500, 200)]
+
+
+def test_a_prompt_whose_log_probabilities_are_told_is_paid_once(priced: Platform) -> None:
+    caller = first_caller(priced)
+    tag = usage_tag(caller, BASE)
+    scored = record("req_1-echo", tag, cached_tokens=0, completion_tokens=0)
+    answered = record("req_1", {**tag, PROMPT_PAID: "req_1-echo"})
+    assert record_inference(priced, [scored, answered]) == 2
+    (total,) = summarize(priced, caller, UsageQuery(group_by=()))
+    assert (total.prompt_tokens, total.cached_tokens, total.completion_tokens) == (100, 0, 10)
+    assert total.amount_pico == 100 * 300_000 + 10 * 1_200_000
 
 
 def test_a_record_without_a_tag_is_kept_for_no_project(priced: Platform) -> None:

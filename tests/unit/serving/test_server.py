@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
+import msgspec
 import pytest
 from tests.engine_rig import make_data
 
 from afina.errors import EngineFailed, Unavailable
 from afina.serving.client import EngineClient
 from afina.serving.listener import listen
-from afina.serving.protocol import Delta, Final, Generate
+from afina.serving.protocol import Delta, Final, Generate, Score, UsageRecord
 from afina.serving.runner import Runner
 from afina.serving.server import Door
 
@@ -77,3 +78,24 @@ def test_the_engine_counts_requests_tokens_and_what_was_found_computed(tmp_path:
     assert f"afina_engine_completion_tokens_total{{{model}}} 6.0" in said
     assert 'afina_engine_first_token_seconds_count{base="tiny"} 2.0' in said
     assert f"afina_engine_cache_blocks_kept{{{model}}} 2.0" in said
+
+
+def test_scores_with_a_name_are_metered_as_prompts_and_others_are_not(tmp_path: Path) -> None:
+    settings, _ = make_data(tmp_path)
+
+    async def story() -> None:
+        door = Door(settings)
+        server = await listen(settings.engine_socket, door.handle)
+        client = EngineClient(settings.engine_socket)
+        asked = Score("tiny", [3, 4], [5, 6, 7], top=1)
+        told = await client.score(asked)
+        asked.request_id, asked.tag = "req_1-echo", {"project": "proj"}
+        assert await client.score(asked) == told
+        await door.drain(0.0)
+        await server.close()
+
+    asyncio.run(story())
+    (line,) = settings.journal.read_bytes().splitlines()
+    record = msgspec.json.decode(line, type=UsageRecord)
+    assert (record.request_id, record.tag) == ("req_1-echo", {"project": "proj"})
+    assert (record.prompt_tokens, record.completion_tokens) == (5, 0)
