@@ -37,6 +37,7 @@ class Display(Protocol):
 def watch_job(client: Client, job_id: str, as_json: bool = False) -> dict[str, Any]:
     """Show a job's events as they come and return the job once it has ended."""
     follower = _Follower(client, job_id)
+    status = ""
     with _display(as_json) as display:
         while True:
             # The job is read before its events, so that none is missed after it ended.
@@ -44,6 +45,9 @@ def watch_job(client: Client, job_id: str, as_json: bool = False) -> dict[str, A
             follower.show_new(display)
             if job["status"] in _TERMINAL:
                 return job
+            if job["status"] == "paused" != status:
+                display.remark(f"The job is paused. To go on with it: afina jobs resume {job_id}")
+            status = job["status"]
             time.sleep(_POLL_S)
 
 

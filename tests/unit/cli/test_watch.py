@@ -78,6 +78,15 @@ def test_steps_are_thinned_out_where_nobody_looks_at_a_terminal(
     assert lines[-1].rstrip().endswith("▁")
 
 
+def test_a_pause_is_said_once_with_the_way_out_of_it(server: ScriptedServer, afina: Afina) -> None:
+    server.say(JOB, job("running"), job("paused"), job("paused"), job("running"), job("paused"))
+    server.say(JOB, job("succeeded", fine_tuned_model="ft:x"))
+    server.say(EVENTS, page())
+    done = afina("jobs", "watch", "ftjob-1")
+    assert done.exit_code == 0
+    assert done.stderr.count("To go on with it: afina jobs resume ftjob-1") == 2
+
+
 def test_a_failed_job_is_one_line_and_exit_code_1(server: ScriptedServer, afina: Afina) -> None:
     error = {"code": "invalid_training_file", "message": "Line 3 is not JSON.", "param": None}
     server.say(JOB, job("failed", error=error))
