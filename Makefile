@@ -10,11 +10,12 @@ STAMP := .venv/.installed
 STARTER := .afina/models/smollm2-135m-instruct/afina.json
 PYTEST := $(BIN)/python -m pytest
 
-.PHONY: help install starter demo test test-browser unit check format crash contract bench docs lock clean
+.PHONY: help install starter demo test smoke test-browser unit check format crash contract bench docs lock clean
 help:
 	@sed -n '2,3p' $(firstword $(MAKEFILE_LIST)) | sed 's/^# //'
 	@echo "  make unit     the unit ring alone, in under a minute"
 	@echo "  make check    formatter, linter, types, layers"
+	@echo "  make smoke    the pages in Debian's chromium, a few seconds"
 	@echo "  make test-browser  the pages in Debian's chromium"
 	@echo "  make crash    at least 50 kills at random moments"
 	@echo "  make contract three versions of the official client against a live server"
@@ -44,6 +45,11 @@ unit: $(STAMP)
 test: $(STAMP) $(STARTER)
 	$(PYTEST) -n 2 -m "not slow" --dist loadgroup tests
 	AFINA_TEST_STORE=postgres $(PYTEST) -q -n 2 -m "not slow and not sqlite" tests/unit/store tests/unit/service
+
+smoke: $(STAMP)
+	@command -v chromium > /dev/null || { echo "chromium is missing: apt-get install chromium"; exit 1; }
+	$(BIN)/python -m pip install --quiet --no-deps --require-hashes -r requirements/browser.txt
+	$(PYTEST) -q -m slow -p no:randomly tests/browser/test_smoke.py
 
 test-browser: $(STAMP)
 	@command -v chromium > /dev/null || { echo "chromium is missing: apt-get install chromium"; exit 1; }

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import tempfile
 from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -225,6 +226,18 @@ def _check(platform: Platform, folder: Path, draft: Draft) -> Verdict:
     )
     write_whole(folder / "findings.json", json.dumps(encode(verdict)).encode())
     return verdict
+
+
+@contextlib.contextmanager
+def written_rows(folder: Path) -> Iterator[Path]:
+    """The rows that were not dropped, as a file for as long as it is looked at."""
+    with tempfile.TemporaryDirectory(prefix="look-", dir=folder) as place:
+        path = Path(place) / "rows.jsonl"
+        with path.open("wb") as out:
+            for _, text in _current(folder):
+                if text is not None:
+                    out.write(text.encode() + b"\n")
+        yield path
 
 
 def _current(folder: Path) -> Iterator[tuple[int, str | None]]:

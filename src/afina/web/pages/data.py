@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from anyio import from_thread, to_thread
 from starlette.responses import JSONResponse, RedirectResponse, Response, StreamingResponse
 
 from afina.domain.findings import Finding
-from afina.errors import InvalidRequest
-from afina.service import bases, draft_rows, drafts, files
+from afina.domain.jobs import Hyperparameters
+from afina.errors import EngineFailed, InvalidRequest, Overloaded, Unavailable
+from afina.service import bases, draft_rows, draft_views, drafts, files
 from afina.service.draft_rows import DraftRow, Verdict
 from afina.service.drafts import Columns, Draft
 from afina.service.files import FileQuery
@@ -21,6 +22,7 @@ _PREVIEWED: Final = 3
 _LISTED: Final = 200
 _CELL: Final = 400
 """Characters of a text that the table gets; the editor gets all."""
+_MOST_EPOCHS: Final = 50
 _PIECE: Final = 256 * 1024
 
 
@@ -107,6 +109,43 @@ def rows(visit: Visit) -> Response:
             "rows": [_row(visit, row, beside.get(row.number, []), whole) for row in found],
         }
     )
+
+
+def marks(visit: Visit) -> Response:
+    """What moderation or the search for personal data says of a window of rows."""
+    draft = _draft(visit)
+    asked = visit.request.query_params
+    numbers = draft_rows.numbers_of(visit.platform, draft, asked.get("which", "all"))
+    start, count = _whole(asked.get("start", "0")), _whole(asked.get("count", "100"))
+    window = numbers[start : start + min(count, draft_rows.MAX_WINDOW)]
+    rows = [r for r in draft_rows.read_rows(visit.platform, draft, window) if not r.is_dropped]
+    if asked.get("what") != "moderation":
+        return JSONResponse({"marks": _named(visit, draft_views.personal_marks(rows))})
+    try:
+        found = draft_views.moderation_marks(visit.platform, rows)
+    except (Unavailable, EngineFailed, Overloaded) as error:
+        return JSONResponse({"marks": {}, "reason": error.message})
+    return JSONResponse({"marks": _named(visit, found)})
+
+
+def lengths(visit: Visit) -> Response:
+    """How long the rows are, in bins."""
+    found = draft_views.lengths_of(visit.platform, _draft(visit))
+    return page(visit, "parts/lengths.html", {"found": found})
+
+
+def estimate(visit: Visit) -> Response:
+    """What a tune with the rows would take, for so many epochs."""
+    draft = _draft(visit)
+    verdict = draft_rows.verdict_of(visit.platform, draft)
+    text = visit.request.query_params.get("n_epochs", "auto").strip().lower() or "auto"
+    if text != "auto" and not (text.isdecimal() and 1 <= int(text[:4]) <= _MOST_EPOCHS):
+        raise InvalidRequest(
+            f"n_epochs must be auto or from 1 to {_MOST_EPOCHS}.", param="n_epochs"
+        )
+    asked = Hyperparameters() if text == "auto" else Hyperparameters(n_epochs=int(text))
+    found = draft_views.estimate_draft(visit.platform, draft, verdict, asked)
+    return page(visit, "parts/draft_estimate.html", {"found": found})
 
 
 def summary(visit: Visit) -> Response:
@@ -235,10 +274,15 @@ def _shown(visit: Visit, draft: Draft) -> dict[str, Any]:
     verdict = draft_rows.verdict_of(platform, draft) if draft.is_ready else None
     first = draft_rows.read_rows(platform, draft, range(1, _PREVIEWED + 1))
     head = [] if draft.is_ready or not draft.is_table else drafts.table_head(platform, draft, 3)
+    found = None
+    if verdict is not None:
+        found = draft_views.estimate_draft(platform, draft, verdict, Hyperparameters())
     severities = {f.rule: f.severity.value for f in verdict.findings} if verdict else {}
     return {
         "draft": draft,
         "verdict": verdict,
+        "found": found,
+        "redacts": platform.settings.redact.enabled,
         "severities": severities,
         "about_file": [f for f in verdict.findings if f.line is None] if verdict else [],
         "preview": [row.value for row in first if row.value and _messages(row.value)],
@@ -278,6 +322,16 @@ def _messages(value: Any) -> list[dict[str, str]] | None:
     return found
 
 
+def _named(visit: Visit, found: Mapping[int, Mapping[str, float]]) -> dict[int, list[str]]:
+    """Kinds and categories by the names that the reader knows them by."""
+
+    def name(kind: str) -> str:
+        key = f"mark.{kind.replace('/', '_').replace('-', '_')}"
+        return visit.texts(key) if visit.texts.has(key) else kind.upper()
+
+    return {number: [name(kind) for kind in kinds] for number, kinds in found.items()}
+
+
 def _finding(visit: Visit, finding: Finding) -> dict[str, Any]:
     key = f"rule.{finding.rule.replace('-', '_')}"
     known = visit.texts.has(key)
@@ -299,6 +353,9 @@ ROUTES: Final = (
     ("POST", "/data/{id}/columns", choose),
     ("GET", "/data/{id}/rows", rows),
     ("GET", "/data/{id}/summary", summary),
+    ("GET", "/data/{id}/marks", marks),
+    ("GET", "/data/{id}/lengths", lengths),
+    ("GET", "/data/{id}/estimate", estimate),
     ("POST", "/data/{id}/rows/{row}", edit),
     ("POST", "/data/{id}/drop", drop),
     ("POST", "/data/{id}/undo", undo),

@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Final, get_args
 
 from anyio import to_thread
 from starlette.datastructures import FormData
 from starlette.responses import RedirectResponse, Response
 
-from afina.domain.jobs import Hyperparameters
+from afina.domain.jobs import Auto, Hyperparameters
 from afina.domain.manifests import SERVED
-from afina.domain.methods import DEFAULT_RANK, Extension, GatePolicy, GateWish, Tuning
+from afina.domain.methods import (
+    DEFAULT_BETA,
+    DEFAULT_RANK,
+    MAX_RANK,
+    EarlyStopping,
+    Extension,
+    GatePolicy,
+    GateWish,
+    Tuning,
+)
 from afina.errors import AfinaError, InvalidRequest
 from afina.service import bases, files, jobs, models
 from afina.service.estimates import estimate_job
@@ -23,6 +33,8 @@ from afina.web.visit import Visit, form_of
 _NUMBERS: Final = ("n_epochs", "batch_size", "learning_rate_multiplier")
 _LISTED: Final = 200
 _PAIRS: Final = 4
+_MOST_LAYERS: Final = 512
+_MOST_PATIENCE: Final = 50
 
 
 def show(visit: Visit) -> Response:
@@ -88,6 +100,7 @@ def _shown(visit: Visit, values: dict[str, str]) -> dict[str, Any]:
         "kinds": [kind for kind, served in TUNE_KINDS.items() if served in SERVED],
         "gates": get_args(GatePolicy),
         "rank": DEFAULT_RANK,
+        "beta": DEFAULT_BETA,
         "pairs": _PAIRS,
         "values": values,
         "error": None,
@@ -107,7 +120,14 @@ def _like(visit: Visit, job_id: str) -> dict[str, str]:
         "kind": job.extension.tuning.kind,
         "rank": str(job.extension.tuning.rank or ""),
         "gate": job.extension.gate.policy,
+        "layers": str(job.extension.tuning.layers or ""),
+        "norm_and_head": "1" if job.extension.tuning.norm_and_head else "",
+        "best_checkpoint": "1" if job.extension.best_checkpoint else "",
     }
+    if job.extension.early_stopping is not None:
+        values["patience"] = str(job.extension.early_stopping.patience)
+    if job.hyperparameters.beta is not None:
+        values["beta"] = str(job.hyperparameters.beta)
     for name in _NUMBERS:
         values[name] = str(getattr(job.hyperparameters, name))
     for place, (key, value) in enumerate((job.metadata or {}).items()):
@@ -124,13 +144,6 @@ def _request(form: FormData) -> JobRequest:
     if not text("model"):
         raise InvalidRequest("A job needs a base model.", param="model")
     pairs = {text(f"key{i}"): text(f"value{i}") for i in range(_PAIRS) if text(f"key{i}")}
-    kind = text("kind") or "lora"
-    if kind not in TUNE_KINDS:
-        raise InvalidRequest("There is no such kind of tuning.", param="afina.tuning.kind")
-    rank = _number(text("rank"), "afina.tuning.rank") if kind in ("lora", "dora") else None
-    gate = text("gate") or "report"
-    if gate not in get_args(GatePolicy):
-        raise InvalidRequest("There is no such policy.", param="afina.gate.policy")
     return JobRequest(
         model=text("model"),
         training_file=text("file"),
@@ -141,10 +154,31 @@ def _request(form: FormData) -> JobRequest:
         method=text("method") or "supervised",
         method_given=True,
         metadata=pairs or None,
-        extension=Extension(
-            tuning=Tuning(kind, rank=rank),  # type: ignore[arg-type]
-            gate=GateWish(policy=gate),  # type: ignore[arg-type]
-        ),
+        extension=_extension(text),
+    )
+
+
+def _extension(text: Callable[[str], str]) -> Extension:
+    kind, gate = text("kind") or "lora", text("gate") or "report"
+    if kind not in TUNE_KINDS:
+        raise InvalidRequest("There is no such kind of tuning.", param="afina.tuning.kind")
+    if gate not in get_args(GatePolicy):
+        raise InvalidRequest("There is no such policy.", param="afina.gate.policy")
+    # What the form hides for this kind is not part of the wish.
+    if kind in ("lora", "dora"):
+        rank = _within(text("rank"), "afina.tuning.rank", MAX_RANK)
+        tuning = Tuning(kind, rank=rank)  # type: ignore[arg-type]
+    elif kind == "last_layers":
+        layers = _within(text("layers"), "afina.tuning.layers", _MOST_LAYERS)
+        tuning = Tuning("last_layers", layers=layers, norm_and_head=bool(text("norm_and_head")))
+    else:
+        tuning = Tuning("full")
+    patience = _within(text("patience"), "afina.early_stopping.patience", _MOST_PATIENCE)
+    return Extension(
+        tuning=tuning,
+        early_stopping=None if patience is None else EarlyStopping(patience=patience),
+        best_checkpoint=bool(text("best_checkpoint")),
+        gate=GateWish(policy=gate),  # type: ignore[arg-type]
     )
 
 
@@ -160,7 +194,27 @@ def _hyperparameters(form: FormData) -> Hyperparameters:
             raise InvalidRequest(
                 f"{name} must be auto or a number.", param=f"hyperparameters.{name}"
             ) from None
+    if str(form.get("method") or "") == "dpo":
+        given["beta"] = _beta(str(form.get("beta") or "auto").strip().lower())
     return Hyperparameters(**given)
+
+
+def _beta(text: str) -> float | Auto:
+    if text == "auto":
+        return "auto"
+    try:
+        return float(text)
+    except ValueError:
+        raise InvalidRequest(
+            "beta must be auto or a number.", param="hyperparameters.beta"
+        ) from None
+
+
+def _within(text: str, param: str, most: int) -> int | None:
+    value = _number(text, param)
+    if value is not None and not 1 <= value <= most:
+        raise InvalidRequest(f"{param} must be from 1 to {most}.", param=param)
+    return value
 
 
 def _number(text: str, param: str) -> int | None:

@@ -5,7 +5,7 @@ import { ask, fill, number, tell } from "./app.js";
 const HEIGHT = 88, WINDOW = 100, BEYOND = 8;
 const editor = document.getElementById("editor");
 const form = document.getElementById("editor-form");
-let table, space, t, draft, which, total, windows, shown, editing;
+let table, space, t, draft, which, total, windows, shown, editing, marks, silent = false;
 
 function begin() {
   table = document.getElementById("rows");
@@ -26,6 +26,7 @@ function begin() {
 
 function again() {
   windows = new Map();
+  marks = { personal: {}, moderation: {} };
   shown = new Map();
   space.replaceChildren();
   load(0);
@@ -43,10 +44,34 @@ async function load(start) {
     total = told.total;
     table.setAttribute("aria-rowcount", total);
     draw();
+    for (const what of silent ? ["personal"] : ["personal", "moderation"]) mark(what, start, mine);
   } catch (error) {
     windows.delete(start);
     tell(error.message);
   }
+}
+
+/** What moderation and the search for personal data say of a window; it comes after the rows. */
+async function mark(what, start, mine) {
+  try {
+    const told = await (await ask(`/data/${draft}/marks?what=${what}&which=${which.value}&start=${start}&count=${WINDOW}`)).json();
+    if (mine !== windows) return;
+    if (told.reason && !silent) {
+      silent = true;
+      const word = line("span", "", ` ${t.moderation_none} `);
+      const reason = line("span", "", told.reason);
+      reason.lang = "en";
+      document.getElementById("marks-word").append(word, reason);
+    }
+    Object.assign(marks[what], told.marks);
+    for (const [place, element] of shown) {
+      const row = windows.get(Math.floor(place / WINDOW) * WINDOW)?.[place % WINDOW];
+      if (!row || !(row.n in told.marks)) continue;
+      const fresh = make(row, place);
+      element.replaceWith(fresh);
+      shown.set(place, fresh);
+    }
+  } catch { /* the rows stand without their marks */ }
 }
 
 function draw() {
@@ -92,6 +117,10 @@ function make(row, place) {
     const word = line("p", `say ${finding.severity}`, finding.text);
     word.lang = finding.lang;
     beside.append(word);
+  }
+  for (const what of ["moderation", "personal"]) {
+    const found = row.dropped ? null : marks[what][row.n];
+    if (found) beside.append(line("p", `say mark ${what}`, `${t[`mark_${what}`]}: ${found.join(", ")}`));
   }
   const act = line("div", "row-act", "");
   const edit = line("button", worst ? "mend" : "plain mend", worst === "bad" ? t.mend : t.edit);

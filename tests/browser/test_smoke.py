@@ -1,0 +1,82 @@
+"""The quick ring: pages in a real browser, without engine or worker. Nothing here goes by a clock.
+
+`make smoke` runs it in a few seconds, and the gate with it wherever chromium is.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+import uvicorn
+from tests.browser.reader import Reader
+from tests.live import LivePlatform, wait_until
+from tests.unit.web.site import Site
+
+pytestmark = pytest.mark.slow
+BARD = Path(__file__).parents[2] / "examples" / "bard" / "questions.csv"
+PLACES = (
+    "/", "/data", "/tune", "/jobs", "/models", "/playground", "/playground/table", "/usage",
+    "/settings", "/nowhere",
+)  # fmt: skip
+PATIENCE_MS = 120_000
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LivePlatform]:
+    """The pages alone, behind a server on a free port."""
+    data = tmp_path_factory.mktemp("data")
+    site = Site(data)
+    config = uvicorn.Config(
+        cast(Any, site.pages), port=0, log_config=None, lifespan="off", timeout_graceful_shutdown=2
+    )
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    wait_until("the pages answer", lambda: server.started)
+    port = server.servers[0].sockets[0].getsockname()[1]
+    yield cast(LivePlatform, SimpleNamespace(port=port, data=data))
+    server.should_exit = True
+    thread.join(30)
+    site.platform.close()
+
+
+@pytest.mark.parametrize("language", ["en", "es", "pt"])
+def test_every_page_opens_without_a_complaint_and_fits_a_telephone(
+    chromium: Any, served: LivePlatform, language: str
+) -> None:
+    with Reader(chromium, served, language, width=360) as reader:
+        reader.page.set_default_timeout(PATIENCE_MS)
+        for path in PLACES:
+            reader.go(path)
+            assert reader.page.get_attribute("html", "lang") == language
+            assert reader.page.locator("h1").count() == 1, path
+            over = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
+            assert reader.page.evaluate(over) <= 0, path
+        assert reader.complaints == []
+        assert reader.hosts == {reader.origin.removeprefix("http://")}
+
+
+def test_the_bard_s_sheet_is_mended_undone_and_saved(chromium: Any, served: LivePlatform) -> None:
+    with Reader(chromium, served) as reader:
+        page = reader.page
+        page.set_default_timeout(PATIENCE_MS)
+        reader.go("/data")
+        page.set_input_files("#file", str(BARD))
+        page.wait_for_selector(".row.bad")
+        page.click(".row.bad .mend")
+        page.fill("#part-1", "<img src=x onerror=alert(1)> Marry, 'tis so.")
+        page.click("#editor-form .primary")
+        page.wait_for_selector("#summary .good")
+        page.click("[data-act=undo]")
+        page.wait_for_selector(".row.bad")
+        page.click("[data-act=redo]")
+        page.wait_for_selector("#summary .good")
+        page.click("#summary form .primary")
+        page.wait_for_url("**/tune?file=*")
+        assert "questions.jsonl" in str(page.text_content("#file option"))
+        assert reader.complaints == []
