@@ -61,24 +61,46 @@ def _norm(module: nn.Module, epsilon: float, x: torch.Tensor) -> torch.Tensor:
     return out
 
 
+def norm_of(
+    x: torch.Tensor, weight: torch.Tensor, epsilon: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """weight * x / sqrt(mean(x²) + epsilon), the root and the quotient in fp32, and 1 over the
+    root. https://arxiv.org/abs/1910.07467"""
+    wide = x.to(torch.float32, copy=True)
+    inverse = wide.pow(2).mean(-1, keepdim=True).add_(epsilon).rsqrt_()
+    return wide.mul_(inverse).to(x.dtype).mul_(weight), inverse
+
+
+def norm_back(
+    grad: torch.Tensor,
+    x: torch.Tensor,
+    weight: torch.Tensor,
+    inverse: torch.Tensor,
+    beside: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """The gradient of x through `norm_of`, whose weight is frozen; `beside` is added to it."""
+    wide = (grad * weight).to(torch.float32)
+    normed = x.to(torch.float32, copy=True).mul_(inverse)
+    along = (wide * normed).mean(-1, keepdim=True)
+    wide.addcmul_(normed, along, value=-1).mul_(inverse)
+    if beside is not None:
+        wide.add_(beside)
+    return wide.to(x.dtype)
+
+
 class _Norm(torch.autograd.Function):
-    """weight * x / sqrt(mean(x²) + epsilon), the root and the quotient in fp32; the weight is
-    frozen. https://arxiv.org/abs/1910.07467"""
+    """`norm_of` with a frozen weight."""
 
     @staticmethod
     def forward(ctx: Any, x: torch.Tensor, weight: torch.Tensor, epsilon: float) -> torch.Tensor:
-        wide = x.to(torch.float32, copy=True)
-        inverse = wide.pow(2).mean(-1, keepdim=True).add_(epsilon).rsqrt_()
+        out, inverse = norm_of(x, weight, epsilon)
         ctx.save_for_backward(x, weight, inverse)
-        return wide.mul_(inverse).to(x.dtype).mul_(weight)
+        return out
 
     @staticmethod
     def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         x, weight, inverse = ctx.saved_tensors
-        grad = (grads[0] * weight).to(torch.float32)
-        normed = x.to(torch.float32, copy=True).mul_(inverse)
-        along = (grad * normed).mean(-1, keepdim=True)
-        return grad.addcmul_(normed, along, value=-1).mul_(inverse).to(x.dtype), None, None
+        return norm_back(grads[0], x, weight, inverse), None, None
 
 
 def _fused_gate(
@@ -116,6 +138,29 @@ class _Gate(torch.autograd.Function):
         # side by side, as the layers that made gate and up want their gradients
         both = gate.new_empty(*gate.shape[:-1], 2, gate.shape[-1])
         of_gate, of_up = both[..., 0, :], both[..., 1, :]
-        torch.mul(grads[0], functional.silu(gate), out=of_up)
-        torch.ops.aten.silu_backward.grad_input(grads[0] * up, gate, grad_input=of_gate)
+        gate_back(grads[0], gate, up, functional.silu(gate), (of_gate, of_up))
         return of_gate, of_up
+
+
+def gate_back(
+    grad: torch.Tensor,
+    gate: torch.Tensor,
+    up: torch.Tensor,
+    opened: torch.Tensor,
+    into: tuple[torch.Tensor, torch.Tensor],
+) -> None:
+    """Writes the gradients of gate and up through silu(gate) * up; `opened` is silu(gate)."""
+    torch.mul(grad, opened, out=into[1])
+    torch.ops.aten.silu_backward.grad_input(grad * up, gate, grad_input=into[0])
+
+
+def fused_norm_epsilon(module: object) -> float | None:
+    """The epsilon of a module whose forward pass became `norm_of`; None of any other."""
+    made = vars(module).get("forward")
+    return made.args[1] if isinstance(made, partial) and made.func is _norm else None
+
+
+def is_fused_gate(module: object) -> bool:
+    """Whether a module's forward pass became silu(gate) * up between linear layers."""
+    made = vars(module).get("forward")
+    return isinstance(made, partial) and made.func is _gated

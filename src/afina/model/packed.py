@@ -15,14 +15,15 @@ import torch
 from torch.nn import functional
 
 from afina.model.folding import Group, Masks, Places, Span, group_spans
+from afina.model.grids import Grids, Heads
 
 __all__ = ["Masks", "PackedContext", "group_spans"]
 
-_FUSED_FROM: Final = 768
+FUSED_FROM: Final = 768
 
 
 @dataclass(frozen=True)
-class _How:
+class How:
     """What a layer says about its attention."""
 
     scaling: float
@@ -37,11 +38,18 @@ class PackedContext:
     capacity: int
     groups: tuple[Group, ...]
     masks: Masks = field(repr=False)
+    _grids: dict[Heads, Grids] = field(default_factory=dict, init=False, repr=False)
 
     @cached_property
     def places(self) -> Places:
         """Where tokens go inside a layer."""
         return Places(self.groups, self.capacity)
+
+    def grids(self, heads: Heads) -> Grids:
+        """Where the heads of tokens go inside a layer."""
+        if heads not in self._grids:
+            self._grids[heads] = Grids(self.groups, self.capacity, heads)
+        return self._grids[heads]
 
     def attend(  # noqa: PLR0913
         self,
@@ -55,7 +63,7 @@ class PackedContext:
         softcap: float | None,
     ) -> torch.Tensor:
         """See afina.model.attention.AttentionContext."""
-        how = _How(scaling, sliding_window, softcap)
+        how = How(scaling, sliding_window, softcap)
         out: torch.Tensor = _PackedAttention.apply(  # type: ignore[no-untyped-call]
             q_1HTD, k_1GTD, v_1GTD, self, how
         )
@@ -72,19 +80,19 @@ class _PackedAttention(torch.autograd.Function):
         k_1GTD: torch.Tensor,
         v_1GTD: torch.Tensor,
         packed: PackedContext,
-        how: _How,
+        how: How,
     ) -> torch.Tensor:
         wanted = any(ctx.needs_input_grad[:3])
         ctx.packed, ctx.how, ctx.kept = packed, how, []
         places = packed.places
         parts = []
-        kept: _Kept | _FusedKept
+        kept: Kept | FusedKept
         for number, group in enumerate(packed.groups):
             q = places.rows(q_1HTD[0], number, group)
             k, v = (places.keys(x[0], number, group) for x in (k_1GTD, v_1GTD))
-            if group.key_length >= _FUSED_FROM and how.softcap is None:
-                mask = _long_mask(packed.masks, group, how, q.dtype)
-                part, kept = _fused(q, k, v, mask, how, wanted=wanted)
+            if group.key_length >= FUSED_FROM and how.softcap is None:
+                mask = long_mask(packed.masks, group, how, q.dtype)
+                part, kept = fused(q, k, v, mask, how, wanted=wanted)
             else:
                 mask = packed.masks.get(group, how.window, q.dtype, q.shape[1] // k.shape[1])
                 part, kept = _multiplied(q, k, v, mask, how)
@@ -104,7 +112,7 @@ class _PackedAttention(torch.autograd.Function):
         shared: list[tuple[Span, list[torch.Tensor]]] = []
         for number, (group, kept) in enumerate(zip(packed.groups, ctx.kept, strict=True)):
             grad_CHLD = packed.places.grads(grad_HTD, number, group)
-            pull = _fused_back if isinstance(kept, _FusedKept) else _multiplied_back
+            pull = fused_back if isinstance(kept, FusedKept) else _multiplied_back
             of_q, *parts = pull(kept, grad_CHLD, ctx.how)
             before = group.prefix[1]
             of_queries.append(of_q)
@@ -123,8 +131,8 @@ class _PackedAttention(torch.autograd.Function):
 
 
 @dataclass
-class _Kept:
-    """What the backward pass of `_multiplied` needs."""
+class Kept:
+    """What the backward pass of `multiply` needs."""
 
     q: torch.Tensor
     k: torch.Tensor
@@ -134,85 +142,110 @@ class _Kept:
     """tanh of the scores over the cap, where there is one."""
 
 
-def _multiplied(
-    q_CHLD: torch.Tensor,
-    k_CGMD: torch.Tensor,
-    v_CGMD: torch.Tensor,
+def multiply(
+    q_BRD: torch.Tensor,
+    k_BMD: torch.Tensor,
+    v_BMD: torch.Tensor,
     mask_RM: torch.Tensor,
-    how: _How,
-) -> tuple[torch.Tensor, _Kept]:
-    """softmax(scale q kᵀ + mask) v, as products of `[C * G, R, D]` with R = H / G * L rows."""
-    chats, heads, length, _ = q_CHLD.shape
-    batch, keys = chats * k_CGMD.shape[1], k_CGMD.shape[2]
-    q = q_CHLD.reshape(batch, mask_RM.shape[0], -1)
-    k, v = k_CGMD.reshape(batch, keys, -1), v_CGMD.reshape(batch, keys, -1)
+    how: How,
+    out: torch.Tensor | None = None,
+) -> tuple[torch.Tensor, Kept]:
+    """softmax(scale q kᵀ + mask) v, as products over chats and key heads with R = H / G * L rows;
+    into `out` if there is one."""
     capped = None
-    scores = torch.bmm(q, k.transpose(1, 2))
+    scores = torch.bmm(q_BRD, k_BMD.transpose(1, 2))
     if how.softcap is None:
         torch.add(mask_RM, scores, alpha=how.scaling, out=scores)
     else:
         capped = scores.mul_(how.scaling / how.softcap).tanh_()
         scores = torch.add(mask_RM, capped, alpha=how.softcap)
     chances = torch.softmax(scores, -1)
-    out = torch.bmm(chances, v)
-    return out.view(chats, heads, length, -1), _Kept(q, k, v, chances, capped)
+    done = torch.bmm(chances, v_BMD) if out is None else torch.bmm(chances, v_BMD, out=out)
+    return done, Kept(q_BRD, k_BMD, v_BMD, chances, capped)
 
 
-def _multiplied_back(
-    kept: _Kept, grad_CHLD: torch.Tensor, how: _How
+def multiply_back(
+    kept: Kept,
+    grad_BRD: torch.Tensor,
+    how: How,
+    outs: tuple[torch.Tensor, torch.Tensor, torch.Tensor] | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    chats, heads, length, _ = grad_CHLD.shape
+    """The gradients of q, k and v; into `outs` if there are any."""
+    of_q, of_k, of_v = outs or (torch.empty_like(x) for x in (kept.q, kept.k, kept.v))
     chances = kept.chances
-    batch, rows, keys = chances.shape
-    grad = grad_CHLD.reshape(batch, rows, -1)
-    of_v = torch.bmm(chances.transpose(1, 2), grad)
-    of_chances = torch.bmm(grad, kept.v.transpose(1, 2))
+    torch.bmm(chances.transpose(1, 2), grad_BRD, out=of_v)
+    of_chances = torch.bmm(grad_BRD, kept.v.transpose(1, 2))
     of_scores = torch._softmax_backward_data(of_chances, chances, -1, chances.dtype)
     of_scores.mul_(how.scaling)
     if kept.capped is not None:
         of_scores.addcmul_(of_scores * kept.capped, kept.capped, value=-1)
-    of_q = torch.bmm(of_scores, kept.k)
-    of_k = torch.bmm(of_scores.transpose(1, 2), kept.q)
+    torch.bmm(of_scores, kept.k, out=of_q)
+    torch.bmm(of_scores.transpose(1, 2), kept.q, out=of_k)
+    return of_q, of_k, of_v
+
+
+def _multiplied(
+    q_CHLD: torch.Tensor,
+    k_CGMD: torch.Tensor,
+    v_CGMD: torch.Tensor,
+    mask_RM: torch.Tensor,
+    how: How,
+) -> tuple[torch.Tensor, Kept]:
+    chats, heads, length, _ = q_CHLD.shape
+    batch, keys = chats * k_CGMD.shape[1], k_CGMD.shape[2]
+    q = q_CHLD.reshape(batch, mask_RM.shape[0], -1)
+    k, v = k_CGMD.reshape(batch, keys, -1), v_CGMD.reshape(batch, keys, -1)
+    out, kept = multiply(q, k, v, mask_RM, how)
+    return out.view(chats, heads, length, -1), kept
+
+
+def _multiplied_back(
+    kept: Kept, grad_CHLD: torch.Tensor, how: How
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    chats, heads, length, _ = grad_CHLD.shape
+    batch, rows, keys = kept.chances.shape
+    of_q, of_k, of_v = multiply_back(kept, grad_CHLD.reshape(batch, rows, -1), how)
     in_grid = (chats, batch // chats, keys, -1)
     return of_q.view(chats, heads, length, -1), of_k.view(in_grid), of_v.view(in_grid)
 
 
 @dataclass
-class _FusedKept:
-    """What the backward pass of `_fused` needs: its inputs, and its output with torch's graph."""
+class FusedKept:
+    """What the backward pass of `fused` needs: its inputs, and its output with torch's graph."""
 
     inputs: tuple[torch.Tensor, torch.Tensor, torch.Tensor]
     out: torch.Tensor
 
 
-def _long_mask(masks: Masks, group: Group, how: _How, dtype: torch.dtype) -> torch.Tensor | None:
+def long_mask(masks: Masks, group: Group, how: How, dtype: torch.dtype) -> torch.Tensor | None:
     """None where plain causality says it all."""
     windowed = how.window is not None and how.window < group.key_length
     return masks.get(group, how.window, dtype, 1) if windowed or group.prefix[1] else None
 
 
-def _fused(
+def fused(
     q_CHLD: torch.Tensor,
     k_CGMD: torch.Tensor,
     v_CGMD: torch.Tensor,
     mask_LM: torch.Tensor | None,
-    how: _How,
+    how: How,
     *,
     wanted: bool,
-) -> tuple[torch.Tensor, _FusedKept]:
+) -> tuple[torch.Tensor, FusedKept]:
     """The same by torch's own kernel, which keeps no probabilities."""
     with torch.set_grad_enabled(wanted):
         q, k, v = (x.detach().requires_grad_(wanted) for x in (q_CHLD, k_CGMD, v_CGMD))
         out = functional.scaled_dot_product_attention(
             q, k, v, mask_LM, is_causal=mask_LM is None, scale=how.scaling, enable_gqa=True
         )
-    return out.detach(), _FusedKept((q, k, v), out)
+    return out.detach(), FusedKept((q, k, v), out)
 
 
-def _fused_back(
-    kept: _FusedKept,
+def fused_back(
+    kept: FusedKept,
     grad_CHLD: torch.Tensor,
-    how: _How,  # noqa: ARG001
+    how: How,  # noqa: ARG001
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """The gradients of q, k and v."""
     of_q, of_k, of_v = torch.autograd.grad(kept.out, kept.inputs, grad_CHLD)
     return of_q, of_k, of_v

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Final
 
 import torch
@@ -75,9 +76,10 @@ class JointProduct:
     def refresh(self) -> None:
         """Takes over the B of its layers, after they changed."""
         if len(self.views) > 1:
-            for view, (rows, columns) in zip(self.views, self.blocks(), strict=True):
+            for view, (rows, columns) in zip(self.views, self.blocks, strict=True):
                 self.b[rows, columns] = view.b
 
+    @cached_property
     def blocks(self) -> list[tuple[slice, slice]]:
         """Where each layer's B stands in the block diagonal."""
         found = []
@@ -99,6 +101,42 @@ class JointProduct:
             x, self._packed, self.bias, "none", [], ""
         )
         return out
+
+    def forward(
+        self, x: torch.Tensor, beside: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """For flat `x` `[T, in]` all layers' outputs side by side, with `beside` added to them, and
+        x Aᵀ."""
+        low = torch.mm(x, self.a.t())
+        out = self.frozen(x)
+        out.addmm_(low, self.b.t(), alpha=self.scaling)
+        return (out if beside is None else out.add_(beside)), low
+
+    def backward(
+        self,
+        grad: torch.Tensor,
+        x: torch.Tensor,
+        low: torch.Tensor,
+        out: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """The gradient of x, into `out` if there is one; those of A and B go to their places."""
+        low_grad = self.backward_low(grad, x, low)
+        x_grad = (
+            torch.mm(grad, self.weight) if out is None else torch.mm(grad, self.weight, out=out)
+        )
+        return x_grad.addmm_(low_grad, self.a)
+
+    def backward_low(self, grad: torch.Tensor, x: torch.Tensor, low: torch.Tensor) -> torch.Tensor:
+        """Adds the gradients of A and B to their places; returns that of x Aᵀ."""
+        low_grad = torch.mm(grad, self.b).mul_(self.scaling)
+        self.grad_a.add_(torch.mm(low_grad.t(), x))
+        if len(self.views) == 1:
+            self.views[0].grad_b.add_(torch.mm(grad.t(), low), alpha=self.scaling)
+            return low_grad
+        of_b = torch.mm(low.t(), grad)
+        for view, (rows, columns) in zip(self.views, self.blocks, strict=True):
+            view.grad_b.add_(of_b[columns, rows].t(), alpha=self.scaling)
+        return low_grad
 
     def output(self, place: int, x: torch.Tensor, anchor: torch.Tensor) -> torch.Tensor:
         """What layer number `place` returns for `x`."""
@@ -143,9 +181,7 @@ class _Joint(torch.autograd.Function):
         product: JointProduct,
     ) -> tuple[torch.Tensor, ...]:
         flat = x.reshape(-1, x.shape[-1])
-        low = torch.mm(flat, product.a.t())
-        out = product.frozen(flat)
-        out.addmm_(low, product.b.t(), alpha=product.scaling)
+        out, low = product.forward(flat)
         ctx.save_for_backward(flat, low)
         ctx.product = product
         ctx.set_materialize_grads(False)
@@ -160,17 +196,10 @@ class _Joint(torch.autograd.Function):
         if shape is None:
             return None, None, None
         flat = _one(grads, product.sizes, x)
-        low_grad = torch.mm(flat, product.b).mul_(product.scaling)
-        product.grad_a.add_(torch.mm(low_grad.t(), x))
-        of_b = torch.mm(low.t(), flat)
-        for view, (rows, columns) in zip(product.views, product.blocks(), strict=True):
-            view.grad_b.add_(of_b[columns, rows].t(), alpha=product.scaling)
-        x_grad = None
-        if ctx.needs_input_grad[0]:
-            x_grad = torch.mm(flat, product.weight)
-            x_grad.addmm_(low_grad, product.a)
-            x_grad = x_grad.view(*shape, -1)
-        return x_grad, None, None
+        if not ctx.needs_input_grad[0]:
+            product.backward_low(flat, x, low)
+            return None, None, None
+        return product.backward(flat, x, low).view(*shape, -1), None, None
 
 
 def _one(

@@ -18,6 +18,7 @@ from torch.nn import functional
 
 from afina.domain.mixing import mixed_key
 from afina.domain.runs import LoraSpec
+from afina.model.four_bits import FourBitLinear
 from afina.model.products import JointProduct, LoraViews, layers_together
 
 
@@ -36,11 +37,13 @@ class TrainedAdapter:
         self.masters = torch.zeros(size)
         self.grads = torch.zeros(size)
         self.compute = torch.zeros(size, dtype=dtype)
-        self._together = self._groups(layers)
+        late = any(isinstance(linear, FourBitLinear) for linear in layers.values())
+        # a weight that is made when a product needs it can lie below no other one
+        self._together = [(name,) for name in self.names] if late else self._groups(layers)
         self._places = self._make_places()
         self.views = {name: self._view(name) for name in self.names}
         self._products: dict[str, tuple[JointProduct, int]] = {}
-        for group in self._together:
+        for group in () if late else self._together:
             product = self._join(group, layers)
             self._products |= {name: (product, place) for place, name in enumerate(group)}
         self.dropout_generator: torch.Generator | None = None
@@ -141,6 +144,10 @@ class TrainedAdapter:
                 master.copy_(side)
         self.refresh()
 
+    def product(self, name: str) -> JointProduct | None:
+        """The product that a layer is part of, if it is part of one."""
+        return self._products[name][0] if name in self._products else None
+
     def delta(self, name: str, x: torch.Tensor) -> torch.Tensor:
         """The low-rank term alone, without gradients for the matrices."""
         view = self.views[name]
@@ -148,21 +155,27 @@ class TrainedAdapter:
 
     def linear(self, base: nn.Linear, name: str, x: torch.Tensor) -> torch.Tensor:
         """The whole layer: base product and low-rank term."""
-        if self.dropout_generator is None or self.spec.dropout == 0:
+        mask = self._mask(x)
+        if mask is None and name in self._products:
             product, place = self._products[name]
             return product.output(place, x, self.anchor)
-        keep = 1 - self.spec.dropout
-        mask = torch.empty_like(x).bernoulli_(keep, generator=self.dropout_generator)
-        mask.div_(keep)
         out: torch.Tensor = _LoraProduct.apply(  # type: ignore[no-untyped-call]
             x, self.anchor, base, self.views[name], self, mask
         )
         return out
 
+    def _mask(self, x: torch.Tensor) -> torch.Tensor | None:
+        """What dropout leaves of a layer's input, and by how much it grows."""
+        if self.dropout_generator is None or self.spec.dropout == 0:
+            return None
+        keep = 1 - self.spec.dropout
+        mask = torch.empty_like(x).bernoulli_(keep, generator=self.dropout_generator)
+        return mask.div_(keep)
+
 
 class _LoraProduct(torch.autograd.Function):
     """x Wᵀ + bias + scaling (mask ∘ x) Aᵀ Bᵀ, gradients of A and B added to their places: a layer
-    with dropout, which draws a mask of its own."""
+    with dropout, which draws a mask of its own, or one whose weight is made when it is needed."""
 
     @staticmethod
     def forward(  # noqa: PLR0913

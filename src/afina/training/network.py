@@ -16,6 +16,7 @@ from torch import nn
 
 from afina.domain.runs import LoraSpec
 from afina.model.base import LoadedBase
+from afina.model.block import fuse_blocks
 from afina.model.dora import DoraAdapter
 from afina.model.fused import fuse_frozen
 from afina.model.lora import LoraLinear, put_lora_layers
@@ -123,6 +124,7 @@ class TrainedNetwork(Network):
         for layer in layers.values():
             layer.set_adapters(self.adapter)
         fuse_frozen(self.model)
+        fuse_blocks(self.model, self.adapter)
 
     def _config(self, spec: LoraSpec, base_id: str) -> AdapterConfig:
         return AdapterConfig.of(spec, base_id)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from tempfile import mkdtemp
 
@@ -18,6 +18,7 @@ from torch.nn import functional
 
 from afina.domain.runs import LoraSpec
 from afina.model.base import LoadedBase, load_base
+from afina.model.block import Block
 from afina.model.lora import put_lora_layers
 from afina.model.packed import Masks
 from afina.training.bins import make_bin, plan_bins
@@ -225,9 +226,51 @@ def eager(made: TrainedNetwork, rows: ListedRows) -> tuple[float, torch.Tensor]:
 
 
 def test_what_is_fused_gives_the_same_bits_and_other_norms_keep_their_own_code() -> None:
-    assert fused_modules("llama") == 3 * 3 + 1
+    assert fused_modules("llama") == 3 * (3 + 1) + 1
     assert fused_modules("qwen3") == 3 * 5 + 1
     assert fused_modules("gemma3") == 0
+
+
+@pytest.mark.parametrize(
+    ("architecture", "layers"),
+    [("llama", 3), ("qwen2", 3), ("mistral", 3), ("granite", 3), ("qwen3", 0), ("phi3", 0)],
+)
+def test_layers_with_these_parts_alone_are_one_operation_and_others_keep_their_own_code(
+    architecture: str, layers: int
+) -> None:
+    whole = [m for m in network(architecture).model.modules() if is_whole(m)]
+    assert len(whole) == layers
+
+
+def test_a_layer_that_scales_what_it_adds_keeps_its_own_code(tmp_path: Path) -> None:
+    make_tiny_model(tmp_path, architecture="granite", residual_multiplier=0.5)
+    made = TrainedNetwork(load_base(tmp_path, "fp32"), SPEC, seed=3)
+    assert not [m for m in made.model.modules() if is_whole(m)]
+
+
+def is_whole(module: torch.nn.Module) -> bool:
+    made = vars(module).get("forward")
+    return isinstance(made, partial) and isinstance(made.args[0], Block)
+
+
+@pytest.mark.parametrize("architecture", ["llama", "qwen2", "mistral"])
+def test_a_layer_as_one_operation_gives_the_loss_and_the_gradient_of_its_own_code(
+    architecture: str,
+) -> None:
+    rows = chats_with_beginnings([(40, [9, 31, 3, 14]), (0, [12, 30]), (64, [20, 50])], seed=5)
+    made = network(architecture)
+    bins = plan_bins(rows, range(len(rows)), (128, 256, 512))
+    ours = loss_and_gradient(made, rows, bins)
+    layers = [m for m in made.model.modules() if is_whole(m)]
+    forwards = [vars(m)["forward"] for m in layers]
+    for layer in layers:
+        del layer.forward
+    try:
+        own = loss_and_gradient(made, rows, bins)
+    finally:
+        for layer, forward in zip(layers, forwards, strict=True):
+            layer.forward = forward
+    assert_same(ours, own)
 
 
 def fused_modules(architecture: str) -> int:

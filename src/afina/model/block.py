@@ -1,0 +1,320 @@
+"""A whole layer of a network in the manner of Llama as one operation, forward and backward by hand.
+
+A layer is some three hundred operations when autograd strings them together, and on short bins
+their bookkeeping takes longer than their arithmetic. By hand it is a third of that: each tensor is
+moved to where attention wants it once and back once, residuals and gradients are added in place.
+A layer is replaced only where, tried out, it computes what its own code computes; a layer with
+anything more or anything else keeps its own code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Final
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from afina.model.folding import Masks, Span, group_spans
+from afina.model.fused import (
+    fused_norm_epsilon,
+    gate_back,
+    is_fused_gate,
+    norm_back,
+    norm_of,
+)
+from afina.model.grids import Heads
+from afina.model.lora import LoraLinear
+from afina.model.packed import How, PackedContext
+from afina.model.products import JointProduct
+from afina.model.rows_attention import KeptRows, attend_rows, attend_rows_back
+from afina.model.trained import TrainedAdapter
+
+_PARTS: Final = {
+    "": {"self_attn", "mlp", "input_layernorm", "post_attention_layernorm"},
+    "self_attn": {"q_proj", "k_proj", "v_proj", "o_proj"},
+    "mlp": {"gate_proj", "up_proj", "down_proj", "act_fn"},
+}
+_NORMS: Final = ("input", "post_attention")
+_PASSED_ON: Final = {"position_ids", "position_embeddings", "afina_ctx", "use_cache"}
+_CLOSE: Final = {torch.float32: 1e-5, torch.bfloat16: 3e-2}
+"""How far a layer's output and gradient, without the residual, may be from its own code's."""
+_TRIED_TOKENS: Final = 24
+
+Rope = tuple[torch.Tensor, torch.Tensor]
+
+
+@dataclass(frozen=True)
+class _Norm:
+    weight: torch.Tensor
+    epsilon: float
+
+
+@dataclass(frozen=True)
+class Block:
+    """What a layer consists of."""
+
+    heads: Heads
+    norms: tuple[_Norm, _Norm]
+    qkv: JointProduct
+    o: JointProduct
+    gate_up: JointProduct
+    down: JointProduct
+    how: How = How(1.0, None, None)  # noqa: RUF009 - frozen
+
+
+def fuse_blocks(model: nn.Module, adapter: TrainedAdapter) -> int:
+    """Replaces the forward pass of the layers that can be replaced; returns how many."""
+    # what differs from plain low-rank terms has its own ways through a layer
+    if type(adapter) is not TrainedAdapter or adapter.spec.dropout:
+        return 0
+    known: dict[object, How | None] = {}
+    count = 0
+    for layer in list(model.modules()):
+        block = _parts(layer, adapter)
+        if block is None:
+            continue
+        kind = tuple(_facts(layer.get_submodule(name)) for name in _PARTS)
+        if kind not in known:
+            known[kind] = _tried(layer, block, model, adapter)
+        how = known[kind]
+        if how is not None:
+            made = Block(block.heads, block.norms, block.qkv, block.o,
+                         block.gate_up, block.down, how)  # fmt: skip
+            layer.forward = partial(_forward, made, adapter, layer.forward)
+            count += 1
+    return count
+
+
+def _forward(
+    block: Block, adapter: TrainedAdapter, own: Callable[..., Any], x: torch.Tensor, **others: Any
+) -> Any:
+    context, rope = others.get("afina_ctx"), others.get("position_embeddings")
+    unusual = any(value is not None for name, value in others.items() if name not in _PASSED_ON)
+    unusual |= bool(others.get("use_cache")) or rope is None or type(context) is not PackedContext
+    if unusual or (adapter.dropout_generator is not None and adapter.spec.dropout):
+        return own(x, **others)
+    return _Block.apply(  # type: ignore[no-untyped-call]
+        x, adapter.anchor, block, context, rope
+    )
+
+
+def _facts(module: nn.Module) -> tuple[object, ...]:
+    """What tells one kind of layer from another, beside its place and its weights."""
+    plain = (int, float, str, bool, type(None))
+    said = sorted((k, v) for k, v in vars(module).items() if isinstance(v, plain))
+    return (type(module), *(pair for pair in said if pair[0] != "layer_idx"))
+
+
+def _parts(layer: nn.Module, adapter: TrainedAdapter) -> Block | None:
+    """What a layer consists of, if it has these parts and no others."""
+    for name, wanted in _PARTS.items():
+        module = getattr(layer, name, None) if name else layer
+        if not isinstance(module, nn.Module) or {n for n, _ in module.named_children()} != wanted:
+            return None
+    attention, mlp = layer.get_submodule("self_attn"), layer.get_submodule("mlp")
+    norms = [_norm_part(layer.get_submodule(f"{n}_layernorm")) for n in _NORMS]
+    size = getattr(attention, "head_dim", None)
+    products = [
+        _product(adapter, [getattr(parent, name) for name in names])
+        for parent, names in (
+            (attention, ("q_proj", "k_proj", "v_proj")),
+            (attention, ("o_proj",)),
+            (mlp, ("gate_proj", "up_proj")),
+            (mlp, ("down_proj",)),
+        )
+    ]
+    if not is_fused_gate(mlp) or not isinstance(size, int) or None in norms or None in products:
+        return None
+    queries, keys, values = (width // size for width in products[0].sizes)  # type: ignore[union-attr]
+    if keys != values or queries % keys or sum(products[0].sizes) != (queries + 2 * keys) * size:  # type: ignore[union-attr]
+        return None
+    return Block(Heads(queries, keys, size), tuple(norms), *products)  # type: ignore[arg-type]
+
+
+def _norm_part(module: nn.Module) -> _Norm | None:
+    epsilon = fused_norm_epsilon(module)
+    return None if epsilon is None else _Norm(module.weight, epsilon)  # type: ignore[arg-type]
+
+
+def _product(adapter: TrainedAdapter, layers: Sequence[nn.Module]) -> JointProduct | None:
+    """The one product that these layers are, if they are one, on the processor."""
+    names = [layer.name for layer in layers if isinstance(layer, LoraLinear)]
+    if len(names) != len(layers):
+        return None
+    product = adapter.product(names[0])
+    together = product is not None and [adapter.product(n) is product for n in names]
+    if not product or not all(together or ()) or len(product.views) != len(names):
+        return None
+    return product if product.weight.is_cpu else None
+
+
+class _Spy:
+    """A context that notes what a layer says about its attention."""
+
+    def __init__(self, packed: PackedContext) -> None:
+        self.packed = packed
+        self.how: How | None = None
+
+    def attend(self, layer: int, *tensors: torch.Tensor, **said: Any) -> torch.Tensor:
+        """See afina.model.attention.AttentionContext."""
+        self.how = How(said["scaling"], said["sliding_window"], said["softcap"])
+        return self.packed.attend(layer, *tensors, **said)
+
+
+def _tried(layer: nn.Module, block: Block, model: nn.Module, adapter: TrainedAdapter) -> How | None:
+    """What the layer says about its attention, if the block computes what the layer computes: its
+    output and the gradient of its input, for a beginning, two chats behind it and one alone."""
+    rope_of = next((m for n, m in model.named_modules() if n.endswith("rotary_emb")), None)
+    weight = block.qkv.weight
+    generator = torch.Generator().manual_seed(0)
+    shape = (1, _TRIED_TOKENS, weight.shape[1])
+    x, grad = (torch.randn(shape, generator=generator).to(weight.dtype) for _ in range(2))
+    places = torch.tensor([[*range(7), *range(7, 12), *range(7, 10), *range(9)]])
+    try:
+        rope = rope_of(x, places)  # type: ignore[misc]
+        if rope[0].shape != (1, _TRIED_TOKENS, block.heads.size):
+            return None
+        spy = _Spy(_tried_context())
+        asked = {"attention_mask": None, "position_ids": places, "position_embeddings": rope}
+        theirs = _pulled(lambda given: layer(given, **asked, afina_ctx=spy), x, grad)
+        if spy.how is None:
+            return None
+        made = Block(block.heads, block.norms, block.qkv, block.o,
+                     block.gate_up, block.down, spy.how)  # fmt: skip
+        asked["afina_ctx"] = _tried_context()
+        ours = _pulled(
+            lambda given: _forward(made, adapter, layer.forward, given, **asked), x, grad
+        )
+    except (TypeError, ValueError, AttributeError, RuntimeError):
+        return None  # it asks for something else than such layers do
+    finally:
+        adapter.grads.zero_()
+    close = _CLOSE[weight.dtype]
+    good = all(
+        float((own - mine).norm()) <= close * float((own - past).norm())
+        for own, mine, past in zip(theirs, ours, (x, grad), strict=True)
+    )
+    return spy.how if good else None
+
+
+def _tried_context() -> PackedContext:
+    prefix: Span = (0, 7)
+    shared = group_spans([(7, 5), (12, 3)], None, prefix)
+    alone = group_spans([prefix, (15, 9)], None)
+    return PackedContext(_TRIED_TOKENS, (*shared, *alone), Masks())
+
+
+def _pulled(
+    layer: Callable[[torch.Tensor], Any], x: torch.Tensor, grad: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """A layer's output for x, and the gradient of x."""
+    with torch.enable_grad():
+        given = x.clone().requires_grad_()
+        out = layer(given)
+        if not isinstance(out, torch.Tensor):
+            raise TypeError("the layer returns no tensor")
+        (of_x,) = torch.autograd.grad(out, given, grad)
+    return out.detach(), of_x
+
+
+@dataclass
+class _Kept:
+    """What the backward pass of a layer needs."""
+
+    x: torch.Tensor
+    inverse: torch.Tensor
+    normed: torch.Tensor
+    low_qkv: torch.Tensor
+    attention: KeptRows
+    attended: torch.Tensor
+    low_o: torch.Tensor
+    x2: torch.Tensor
+    inverse2: torch.Tensor
+    normed2: torch.Tensor
+    low_gate_up: torch.Tensor
+    gate_up: torch.Tensor
+    opened: torch.Tensor
+    low_down: torch.Tensor
+
+
+class _Block(torch.autograd.Function):
+    """x2 = x + o(attention(norm(x))); x2 + down(silu(gate(norm(x2))) * up(norm(x2)))."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x_1TW: torch.Tensor,
+        anchor: torch.Tensor,  # noqa: ARG004
+        block: Block,
+        context: PackedContext,
+        rope: Rope,
+    ) -> torch.Tensor:
+        x = x_1TW.reshape(-1, x_1TW.shape[-1])
+        first, second = block.norms
+        normed, inverse = norm_of(x, first.weight, first.epsilon)
+        qkv, low_qkv = block.qkv.forward(normed)
+        turn = (rope[0].transpose(0, 1), rope[1].transpose(0, 1))
+        qkv_THD = qkv.view(len(x), -1, block.heads.size)
+        rotate(qkv_THD[:, : block.heads.queries + block.heads.keys], turn)
+        attended, rows = attend_rows(qkv_THD, context, block.heads, block.how)
+        x2, low_o = block.o.forward(attended, x)
+        normed2, inverse2 = norm_of(x2, second.weight, second.epsilon)
+        gate_up, low_gate_up = block.gate_up.forward(normed2)
+        gate, up = gate_up.chunk(2, -1)
+        opened = functional.silu(gate)
+        out, low_down = block.down.forward(opened * up, x2)
+        ctx.block, ctx.context, ctx.turn, ctx.shape = block, context, turn, x_1TW.shape
+        ctx.kept = _Kept(
+            x, inverse, normed, low_qkv, rows, attended, low_o,
+            x2, inverse2, normed2, low_gate_up, gate_up, opened, low_down,
+        )  # fmt: skip
+        return out.view(x_1TW.shape)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        kept: _Kept = ctx.kept
+        block: Block = ctx.block
+        ctx.kept = None
+        first, second = block.norms
+        grad = grads[0].reshape(-1, grads[0].shape[-1])
+        gate, up = kept.gate_up.chunk(2, -1)
+        of_inner = block.down.backward(grad, kept.opened * up, kept.low_down)
+        of_both = torch.empty_like(kept.gate_up)
+        of_gate, of_up = of_both.chunk(2, -1)
+        gate_back(of_inner, gate, up, kept.opened, (of_gate, of_up))
+        of_normed = block.gate_up.backward(of_both, kept.normed2, kept.low_gate_up)
+        of_x2 = norm_back(of_normed, kept.x2, second.weight, kept.inverse2, grad)
+        # the places of padding read the row of zeros behind the last token
+        of_attended = grad.new_empty(len(grad) + 1, kept.attended.shape[-1])
+        of_attended[-1].zero_()
+        block.o.backward(of_x2, kept.attended, kept.low_o, of_attended[:-1])
+        of_qkv = attend_rows_back(kept.attention, of_attended, ctx.context, block.heads, block.how)
+        rotate(of_qkv[:, : block.heads.queries + block.heads.keys], ctx.turn, back=True)
+        of_qkv_TO = of_qkv.view(len(grad), -1)
+        if not ctx.needs_input_grad[0]:
+            block.qkv.backward_low(of_qkv_TO, kept.normed, kept.low_qkv)
+            return None, None, None, None, None
+        of_normed = block.qkv.backward(of_qkv_TO, kept.normed, kept.low_qkv)
+        of_x = norm_back(of_normed, kept.x, first.weight, kept.inverse, of_x2)
+        return of_x.view(ctx.shape), None, None, None, None
+
+
+def rotate(x_THD: torch.Tensor, turn: Rope, *, back: bool = False) -> None:
+    """Turns queries and keys by their positions, in place, or their gradients back; cos and sin are
+    `[T, 1, D]`. RoPE, halves against halves: https://arxiv.org/abs/2104.09864"""
+    cos, sin = turn
+    half = x_THD.shape[-1] // 2
+    low, high = x_THD[..., :half], x_THD[..., half:]
+    sin_low, sin_high = sin[..., :half], sin[..., half:]
+    out = x_THD * cos
+    if back:
+        out[..., :half].addcmul_(high, sin_high)
+        out[..., half:].addcmul_(low, sin_low, value=-1)
+    else:
+        out[..., :half].addcmul_(high, sin_low, value=-1)
+        out[..., half:].addcmul_(low, sin_high)
+    x_THD.copy_(out)
