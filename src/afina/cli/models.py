@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -88,13 +88,14 @@ def show(
 ) -> None:
     """Show a model: where it comes from, and the proof that it serves what was trained."""
     from afina.cli.client import segment
+    from afina.cli.model_facts import flat, tuned_facts
 
     with open_client(data, server) as client:
         model = client.get(f"/v1/afina/models/{segment(name)}")
     if json:
         print_json(model)
     else:
-        print_facts(dict(_flat(model)))
+        print_facts(tuned_facts(model) if model.get("kind") == "tuned" else dict(flat(model)))
 
 
 @app.command()
@@ -168,6 +169,8 @@ app.command()(gate.hold)
 
 
 def _base_facts(record: BaseModel) -> dict[str, str]:
+    from afina.cli.model_facts import flat
+
     facts = {
         "id": record.id,
         "folder": record.path,
@@ -177,24 +180,4 @@ def _base_facts(record: BaseModel) -> dict[str, str]:
         "context": f"{in_count(record.context_tokens)} tokens",
         "admitted": "yes" if record.admitted else f"no: {record.refusal}",
     }
-    return facts | dict(_flat(dict(record.capabilities)))
-
-
-def _flat(value: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:
-    """Nested objects as lines: `parity mean kl  0.0004`."""
-    lines: list[tuple[str, str]] = []
-    for key, item in value.items():
-        name = f"{prefix}{key.replace('_', ' ')}"
-        if isinstance(item, dict):
-            lines += _flat(item, f"{name} ")
-        elif isinstance(item, list) and all(not isinstance(part, dict | list) for part in item):
-            lines.append((name, ", ".join(str(part) for part in item) or "–"))
-        elif isinstance(item, list):
-            lines.append((name, f"{len(item)} entries"))
-        elif key.endswith("_at") or key == "created":
-            lines.append((name, at(item)))
-        elif isinstance(item, float):
-            lines.append((name, f"{item:.4g}"))
-        else:
-            lines.append((name, "–" if item is None else str(item)))
-    return lines
+    return facts | dict(flat(record.capabilities))

@@ -147,11 +147,35 @@ def test_usage_is_grouped_and_summed_exactly(server: ScriptedServer, afina: Afin
     assert total == ["in", "all", "2", "2,000", "4", "2", "6", "$0.30"]
 
 
-def test_a_model_is_shown_with_its_parity_record(server: ScriptedServer, afina: Afina) -> None:
-    shown = {"id": "ft:x", "created_at": 1_700_000_000, "parity": {"bf16": {"mean_kl": 0.00042}}}
+def test_a_tuned_model_is_shown_with_its_proof_in_a_sentence(
+    server: ScriptedServer, afina: Afina
+) -> None:
+    parity = {"passed": True, "mean_kl": 0.00042, "agreement": 0.9727, "positions": 256}
+    limits = {"mean_kl_limit": 0.005, "engine_precision": "bf16", "reasons": []}
+    shown = {"id": "ft:x", "kind": "tuned", "base_id": "b", "created_at": 1_700_000_000}
+    shown |= {"state": "released", "job_id": "ftjob-1", "step": None, "template_sha256": "abc"}
+    shown |= {"parity": parity | limits, "files": {"adapter_model.safetensors": "0" * 64}}
+    server.say("GET /v1/afina/models/ft:x", shown | {"lineage": {"parent": "ft:w"}})
+    lines = afina("models", "show", "ft:x").stdout.splitlines()
+    assert [line.split()[0] for line in lines] == (
+        ["id", "base", "made", "state", "parity", "files", "template", "lineage"]
+    )
+    proof = next(line for line in lines if line.startswith("parity"))
+    assert "holds: over 256 positions in bf16" in proof
+    assert "0.00042 nats (limit 0.005) and picks the same token 97.3% of the time" in proof
+
+
+def test_a_model_whose_proof_failed_says_why(server: ScriptedServer, afina: Afina) -> None:
+    parity = {"passed": False, "mean_kl": 0.1, "agreement": 0.5, "positions": 2}
+    shown = {
+        "id": "ft:x",
+        "kind": "tuned",
+        "created_at": 1,
+        "parity": parity | {"reasons": ["far"]},
+    }
     server.say("GET /v1/afina/models/ft:x", shown)
-    done = afina("models", "show", "ft:x")
-    assert "parity bf16 mean kl  0.00042" in done.stdout
+    assert "FAILED: over 2 positions" in (said := afina("models", "show", "ft:x").stdout)
+    assert "; far" in said
 
 
 TUNED = {"kind": "tuned", "base_id": "base"}
