@@ -132,6 +132,13 @@ class ListObject(TypedDict):
     last_id: NotRequired[str | None]
 
 
+class ModelList(TypedDict):
+    """All models: the one list that has no pages."""
+
+    object: str
+    data: list[ModelObject]
+
+
 class ErrorEnvelope(TypedDict):
     """What every refusal looks like."""
 

@@ -11,8 +11,8 @@ from starlette.responses import Response
 
 from afina.api.answers import (
     DeletedObject,
-    ListObject,
     ModelExtension,
+    ModelList,
     ModelObject,
     answer,
     deleted,
@@ -35,7 +35,7 @@ router = APIRouter(
 )
 
 
-@router.get("", summary="List models", responses={200: {"model": ListObject}})
+@router.get("", summary="List models", responses={200: {"model": ModelList}})
 def list_models(call: Caller_) -> Response:
     """The bases of this machine, and the project's tuned models and checkpoints."""
     entries = models.list_models(call.platform, call.caller)
