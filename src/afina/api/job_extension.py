@@ -13,6 +13,7 @@ from pydantic import Field
 
 from afina.domain.methods import (
     MAX_RANK,
+    BaseBits,
     EarlyStopping,
     Extension,
     GatePolicy,
@@ -35,6 +36,7 @@ class TuningShape(Wire):
     dropout: Annotated[float, Field(ge=0, lt=1)] | None = None
     target_modules: Annotated[list[Module], Field(min_length=1, max_length=64)] | None = None
     rank_stabilised: bool | None = None
+    base_bits: BaseBits | None = None
     layers: Annotated[int, Field(ge=1, le=1024)] | None = None
     norm_and_head: bool | None = None
 

@@ -15,6 +15,7 @@ TUNING_FIELDS: Final = (
     "dropout",
     "target_modules",
     "rank_stabilised",
+    "base_bits",
     "layers",
     "norm_and_head",
 )
@@ -59,6 +60,10 @@ ModulesOption = Annotated[
 ]
 StabilisedOption = Annotated[
     bool, typer.Option("--rank-stabilised", help="Scale by the root of the rank.")
+]
+BitsOption = Annotated[
+    int | None,
+    typer.Option(help="4: hold the frozen base in 4 bits while training (QLoRA); by default 16."),
 ]
 LayersOption = Annotated[
     int | None,

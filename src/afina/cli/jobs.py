@@ -44,6 +44,7 @@ def create(
     dropout: job_body.DropoutOption = None,
     target_modules: job_body.ModulesOption = None,
     rank_stabilised: job_body.StabilisedOption = False,
+    base_bits: job_body.BitsOption = None,
     layers: job_body.LayersOption = None,
     norm_and_head: job_body.NormAndHeadOption = False,
     early_stopping: job_body.StoppingOption = None,
@@ -64,7 +65,7 @@ def create(
     rate = learning_rate_multiplier
     numbers = (epochs, batch_size, rate, beta)
     body |= job_body.method_of(method, named(("n_epochs", "batch_size", RATE, "beta"), numbers))
-    adapters = (rank, alpha, dropout, target_modules, rank_stabilised or None)
+    adapters = (rank, alpha, dropout, target_modules, rank_stabilised or None, base_bits)
     tuned = named(TUNING_FIELDS, (tuning, *adapters, layers, norm_and_head or None))
     wished = given(policy=gate, suite=gate_suite)
     body |= job_body.extension_of(tuned, early_stopping, best_checkpoint, wished)

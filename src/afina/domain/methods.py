@@ -23,6 +23,7 @@ from typing import Any, Final, Literal, get_args
 from afina.domain.codec import encode
 
 TuningKind = Literal["lora", "dora", "full", "last_layers"]
+BaseBits = Literal[4, 16]
 GatePolicy = Literal["off", "report", "hold"]
 GateSuite = Literal["default", "full"]
 KINDS: Final[tuple[str, ...]] = get_args(TuningKind)
@@ -31,7 +32,9 @@ MAX_RANK: Final = 512
 DEFAULT_BETA: Final = 0.1
 """What `auto` means for DPO's beta."""
 
-_LOW_RANK: Final = frozenset({"rank", "alpha", "dropout", "target_modules", "rank_stabilised"})
+_LOW_RANK: Final = frozenset(
+    {"rank", "alpha", "dropout", "target_modules", "rank_stabilised", "base_bits"}
+)
 FIELDS: Final[Mapping[str, frozenset[str]]] = {
     "lora": _LOW_RANK,
     "dora": _LOW_RANK,
@@ -51,6 +54,8 @@ class Tuning:
     dropout: float | None = None
     target_modules: tuple[str, ...] | None = None
     rank_stabilised: bool | None = None
+    base_bits: BaseBits | None = None
+    """What the trainer holds a weight of the frozen base in: 4 is QLoRA."""
     layers: int | None = None
     """How many blocks from the top."""
     norm_and_head: bool | None = None

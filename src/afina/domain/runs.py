@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from afina.domain.manifests import TuneKind
-from afina.domain.methods import EarlyStopping
+from afina.domain.methods import BaseBits, EarlyStopping
 
 SPEC: Final = "spec.json"
 CONTROL: Final = "control.json"
@@ -80,6 +80,9 @@ class TuneSpec:
     norm_and_head: bool = False
     keep_frozen_output: bool = True
     """Compute what the frozen blocks say about each row once, and keep it on disk."""
+    base_bits: BaseBits = 16
+    """What a weight of the frozen base is held in, of kinds `lora` and `dora`; 16 stands for the
+    run's precision."""
 
 
 @dataclass(frozen=True)

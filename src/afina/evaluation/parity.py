@@ -48,7 +48,7 @@ class ParityReport:
     largest_margin: float
     """Of the trainer's first choice over the engine's, where they differ; 0 if they never do."""
     precision: str
-    """The trainer's."""
+    """The trainer's: bf16 or fp32, or int4 where it held the base in 4 bits."""
     engine_precision: str
     mean_kl_limit: float
     margin_limit: float

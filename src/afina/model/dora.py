@@ -110,6 +110,9 @@ class DoraAdapter(TrainedAdapter):
             norms = row_norms(self._linears[name].weight, (view.a, view.b), self.scaling)
             self.norms[name], self.gains[name] = norms, self._lengths[name] / norms
 
+    def product(self, name: str) -> None:
+        """None: a layer is more than a product here."""
+
     def magnitudes(self) -> dict[str, torch.Tensor]:
         """The lengths of each layer, as they are published."""
         return {name: self.lengths_in(self.masters, name).clone() for name in self.names}
@@ -135,11 +138,7 @@ class DoraAdapter(TrainedAdapter):
 
     def linear(self, base: nn.Linear, name: str, x: torch.Tensor) -> torch.Tensor:
         """The whole layer."""
-        mask = None
-        if self.dropout_generator is not None and self.spec.dropout > 0:
-            keep = 1 - self.spec.dropout
-            mask = torch.empty_like(x).bernoulli_(keep, generator=self.dropout_generator)
-            mask.div_(keep)
+        mask = self._mask(x)
         out: torch.Tensor = _DoraProduct.apply(  # type: ignore[no-untyped-call]
             x, self.anchor, base, name, self, mask
         )

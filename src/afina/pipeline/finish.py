@@ -155,7 +155,8 @@ def _prove(given: _Finish, manifest: str) -> ParityReport:
     """Ask the engine for what the trainer saw; the engine may be away for a while."""
     _stage(given, "parity")
     engine = _PatientEngine(given, manifest)
-    return compare(given.result.parity, engine.score, given.result.precision)
+    weights = given.result.precision if given.spec.tune.base_bits == 16 else "int4"
+    return compare(given.result.parity, engine.score, weights)
 
 
 class _PatientEngine:

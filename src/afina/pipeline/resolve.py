@@ -131,6 +131,7 @@ def tune_for(tuning: Tuning) -> TuneSpec:
         kind=TUNE_KINDS[tuning.kind],
         layers=tuning.layers or 0,
         norm_and_head=bool(tuning.norm_and_head),
+        base_bits=tuning.base_bits or 16,
     )
 
 
@@ -140,6 +141,8 @@ def settings_of(tune: TuneSpec, numbers: Hyperparameters) -> dict[str, str]:
     if tune.kind == "blocks":
         head = "true" if tune.norm_and_head else "false"
         said |= {"layers": str(tune.layers), "norm_and_head": head}
+    if tune.base_bits != 16:
+        said["base_bits"] = str(tune.base_bits)
     return said
 
 

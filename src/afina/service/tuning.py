@@ -132,19 +132,22 @@ def _with_defaults(platform: Platform, base: BaseModel, asked: Tuning) -> Tuning
         dropout=asked.dropout or 0.0,
         target_modules=modules,
         rank_stabilised=bool(asked.rank_stabilised),
+        base_bits=asked.base_bits or 16,
     )
 
 
 def _continued(asked: Tuning, parent: Parent) -> Tuning:
-    """The parent's tuning with this job's dropout; anything else that differs is refused."""
+    """The parent's tuning with what this job says about dropout and the base's bits, which leave no
+    trace in a tune's shape; anything else that differs is refused."""
     made = parent.tuning
     if asked != Tuning() and asked.kind != made.kind:
         raise _differs(parent, "kind", made.kind)
     for name, value in asked.given.items():
-        if name != "dropout" and value != getattr(made, name):
+        if name not in ("dropout", "base_bits") and value != getattr(made, name):
             raise _differs(parent, name, getattr(made, name))
     if made.kind in ("lora", "dora"):
-        return replace(made, dropout=asked.dropout or 0.0)
+        bits = asked.base_bits or made.base_bits
+        return replace(made, dropout=asked.dropout or 0.0, base_bits=bits)
     return made
 
 
@@ -175,6 +178,7 @@ def _tuning_of(platform: Platform, manifest: Manifest) -> Tuning:
         dropout=0.0,
         target_modules=tuple(sorted(config["target_modules"])),
         rank_stabilised=bool(config.get("use_rslora")),
+        base_bits=4 if manifest.settings.get("base_bits") == "4" else 16,
     )
 
 

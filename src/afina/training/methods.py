@@ -9,6 +9,7 @@ import torch
 
 from afina.domain.runs import RunSpec
 from afina.model.base import load_base
+from afina.model.four_bits import hold_in_four_bits
 from afina.training.bins import Rows
 from afina.training.network import DoraNetwork, Network, TrainedNetwork
 from afina.training.optimizer import AdamW
@@ -20,6 +21,8 @@ from afina.training.steps import Stepper
 def build_network(spec: RunSpec) -> Network:
     """The network of a run, with its base loaded. Raises BaseRefused."""
     base = load_base(Path(spec.base.path), spec.precision)
+    if spec.tune.base_bits == 4:
+        hold_in_four_bits(base.model, keep=[base.model.get_output_embeddings()])
     if spec.tune.kind == "full":
         return FullNetwork(base)
     if spec.tune.kind == "blocks":
