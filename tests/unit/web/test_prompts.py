@@ -74,3 +74,49 @@ def test_kept_rows_gather_in_one_draft_and_only_there(site: Site) -> None:
     gone = {"messages": [QUESTION, ANSWER], "draft": "draft-" + "x" * 24}
     assert site.ask("POST", "/playground/rows", json=gone, headers=headers).status_code == 404
     assert site.ask("POST", "/playground/rows", json=more).status_code == 403
+
+
+@pytest.mark.long
+def test_rows_carry_marks_and_the_page_says_what_a_tune_would_take(site: Site) -> None:
+    draft = site.bring("p.csv", b"question,answer\nq,write to ana@example.com\nq2,a\n")
+    told = site.ask("GET", f"{draft}/marks?what=personal").json()
+    assert told["marks"] == {"1": ["e-mail"]}
+    assert "ana@" not in str(told)
+    moderated = site.ask("GET", f"{draft}/marks?what=moderation").json()
+    assert moderated["marks"] == {}
+    assert moderated["reason"], "without an engine the page says why there are no marks"
+    assert "≤2" in site.ask("GET", f"{draft}/lengths").text
+    assert site.ask("GET", f"{draft}/estimate?n_epochs=5").status_code == 200
+    assert site.ask("GET", f"{draft}/estimate?n_epochs=0").status_code == 400
+
+
+@pytest.mark.long
+def test_budget_and_people_are_set_and_taken_back(site: Site) -> None:
+    form = {"form_token": site.token()}
+    assert site.ask("POST", "/settings/budget", data=form | {"dollars": "12.50"}).status_code == 303
+    assert 'value="12.50"' in site.ask("GET", "/settings").text
+    assert site.ask("POST", "/settings/budget", data=form | {"dollars": "1.234"}).status_code == 400
+    assert site.ask("POST", "/settings/budget", data=form).status_code == 303
+    assert 'value="12.50"' not in site.ask("GET", "/settings").text
+    person = form | {"email": "bea@example.com", "role": "reader"}
+    assert site.ask("POST", "/settings/people", data=person).status_code == 303
+    assert "bea@example.com" in site.ask("GET", "/settings").text
+    assert site.ask("POST", "/settings/people", data=person).status_code == 409
+    wrong = form | {"model": "none", "requests_per_minute": "1"}
+    assert site.ask("POST", "/settings/limits", data=wrong).status_code == 404
+
+
+@pytest.mark.long
+def test_the_form_of_a_job_refuses_what_is_out_of_range(site: Site) -> None:
+    form = {"form_token": site.token(), "file": "file-x", "model": "m", "method": "dpo"}
+    for wrong in (
+        {"beta": "much"},
+        {"kind": "last_layers", "layers": "0"},
+        {"patience": "51"},
+        {"rank": "x"},
+        {"kind": "nothing"},
+    ):
+        answer = site.ask("POST", "/tune", data=form | wrong)
+        assert answer.status_code == 400, wrong
+        kept = f'value="{next(iter(wrong.values()))}"'
+        assert "kind" in wrong or kept in answer.text, "the form keeps what was written"

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import shutil
+from decimal import Decimal, InvalidOperation
 from typing import Any, Final
 
 from anyio import to_thread
+from starlette.datastructures import FormData
 from starlette.responses import RedirectResponse, Response
 
 from afina.domain.webhooks import EVENT_TYPES
-from afina.errors import AfinaError, InvalidRequest
-from afina.service import bases, keys, projects, webhooks
+from afina.errors import AfinaError, InvalidRequest, NotFound
+from afina.service import bases, budgets, keys, limits, people, projects, webhooks
 from afina.service.webhooks import EndpointChanges
 from afina.web.render import page
 from afina.web.visit import Visit, form_of
 
+LIMITS: Final = ("requests_per_minute", "tokens_per_minute", "requests_per_day")
 _LIVES: Final = {"": None, "30": 30 * 86_400, "90": 90 * 86_400, "365": 365 * 86_400}
 
 
@@ -95,6 +100,76 @@ async def create_project(visit: Visit) -> Response:
     return RedirectResponse("/settings#projects", 303)
 
 
+async def add_person(visit: Visit) -> Response:
+    """A new user of the organization."""
+    form = await form_of(visit)
+    email, role = str(form.get("email") or "").strip(), str(form.get("role") or "")
+    await to_thread.run_sync(people.add_user, visit.platform, visit.caller, email, role)
+    return RedirectResponse("/settings#people", 303)
+
+
+async def remove_person(visit: Visit) -> Response:
+    """Takes a user out; the user's keys open nothing any more."""
+    await form_of(visit)
+    id_ = visit.request.path_params["id"]
+    await to_thread.run_sync(people.remove_user, visit.platform, visit.caller, id_)
+    return RedirectResponse("/settings#people", 303)
+
+
+async def set_limit(visit: Visit) -> Response:
+    """The project's rate limits for one model; an empty field leaves what holds."""
+    form = await form_of(visit)
+    name = limits.PREFIX + str(form.get("model") or "")
+    changes = {field: _whole(form, field) for field in LIMITS if str(form.get(field) or "").strip()}
+    caller = visit.caller
+    await to_thread.run_sync(
+        limits.change_rate_limit, visit.platform, caller, caller.project_id, name, changes
+    )
+    return RedirectResponse("/settings#limits", 303)
+
+
+async def set_budget(visit: Visit) -> Response:
+    """What the project may spend in a month; an empty field takes the limit away."""
+    form = await form_of(visit)
+    text = str(form.get("dollars") or "").strip()
+    caller = visit.caller
+
+    def change() -> None:
+        if text:
+            budgets.set_spend_limit(visit.platform, caller, caller.project_id, _cents(text))
+            return
+        with contextlib.suppress(NotFound):  # there was none
+            budgets.remove_spend_limit(visit.platform, caller, caller.project_id)
+
+    await to_thread.run_sync(change)
+    return RedirectResponse("/settings#limits", 303)
+
+
+def _cents(text: str) -> int:
+    try:
+        cents = Decimal(text) * 100
+    except InvalidOperation:
+        cents = Decimal(-1)
+    if not cents.is_finite() or cents < 0 or cents != cents.to_integral_value():
+        raise InvalidRequest("A budget is dollars and whole cents.", param="dollars")
+    return int(cents)
+
+
+def _whole(form: FormData, field: str) -> int:
+    text = str(form.get(field) or "").strip()
+    if not text.isdecimal() or len(text) > 15:
+        raise InvalidRequest(f"{field} must be a whole number.", param=field)
+    return int(text)
+
+
+def _budget(visit: Visit) -> str | None:
+    try:
+        found = budgets.get_spend_limit(visit.platform, visit.caller, visit.caller.project_id)
+    except NotFound:
+        return None
+    return f"{Decimal(found.cents) / 100:.2f}"
+
+
 def _shown(visit: Visit) -> dict[str, Any]:
     platform, caller = visit.platform, visit.caller
     settings = platform.settings
@@ -106,6 +181,13 @@ def _shown(visit: Visit) -> dict[str, Any]:
         "webhooks": webhooks.list_endpoints(platform, caller, limit=100).data,
         "event_types": EVENT_TYPES,
         "projects": projects.list_projects(platform, caller) if manages else None,
+        "people": people.list_people(platform, caller) if manages else None,
+        "limits": limits.list_rate_limits(platform, caller, caller.project_id) if manages else (),
+        "budget": _budget(visit) if manages else None,
+        "cores": len(os.sched_getaffinity(0)),
+        "memory": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        "precision": (settings.training.precision, settings.engine.precision),
+        "at_once": settings.engine.max_batch,
         "prices": [(base.id, settings.price_of(base.id)) for base in bases.list_bases(platform)],
         "data": str(settings.data),
         "disk": disk,
@@ -124,4 +206,8 @@ ROUTES: Final = (
     ("POST", "/settings/webhooks/{id}/delete", delete_webhook),
     ("POST", "/settings/webhooks/{id}/test", test_webhook),
     ("POST", "/settings/projects", create_project),
+    ("POST", "/settings/people", add_person),
+    ("POST", "/settings/people/{id}/remove", remove_person),
+    ("POST", "/settings/limits", set_limit),
+    ("POST", "/settings/budget", set_budget),
 )

@@ -112,4 +112,5 @@ document.addEventListener("change", (event) => {
 });
 
 localTimes(document);
+document.querySelector(".side nav [aria-current]")?.scrollIntoView({ inline: "center", block: "nearest" });
 document.documentElement.classList.add("with-script");

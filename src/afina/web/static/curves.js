@@ -55,6 +55,8 @@ export function curves(place, names, { ends = () => [], dots = [], faint = [], c
       const all = plot.data[0];
       const zoomed = all.length > 1 && (min > all[0] || max < all.at(-1));
       plot.setData(columns, !zoomed);
+      // Without a pointer over it, the legend says how things stand.
+      if (plot.cursor.idx == null && columns[0].length) plot.setLegend({ idx: columns[0].length - 1 }, false);
     },
     destroy() { plot.destroy(); },
   };

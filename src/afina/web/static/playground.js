@@ -148,6 +148,7 @@ $("ask").addEventListener("submit", async (event) => {
   $("send").disabled = false;
   $("stop").hidden = true;
   for (const side of sides) side.element.querySelector(".side-vote").hidden = !vote;
+  $("draw").hidden = !vote;
   if ($("diff").checked) differ();
   $("message").focus();
 });
@@ -179,7 +180,9 @@ function hideNames(hidden) {
 }
 
 function vote(side) {
-  votes[side.select.value] = (votes[side.select.value] ?? 0) + 1;
+  const name = side?.select.value ?? t.draws;
+  votes[name] = (votes[name] ?? 0) + 1;
+  $("draw").hidden = true;
   $("tally").textContent = `${t.tally}: ${Object.entries(votes).map(([name, n]) => `${name} ${number(n)}`).join(" · ")}`;
   hideNames(false);
   for (const one of sides) one.element.querySelector(".side-vote").hidden = true;
@@ -224,6 +227,8 @@ $("add").addEventListener("click", () => { addSide(); remember(); about(); });
 $("stop").addEventListener("click", () => stopper?.abort());
 $("clear").addEventListener("click", () => { stopper?.abort(); for (const side of sides) { side.history = []; side.talk.replaceChildren(); side.line.textContent = ""; } hideNames(false); });
 $("blind").addEventListener("change", () => { if (!$("blind").checked) hideNames(false); });
+$("draw").addEventListener("click", () => vote(null));
+$("probabilities").addEventListener("change", () => { $("sure-legend").hidden = !$("probabilities").checked; });
 $("diff").addEventListener("change", () => { if ($("diff").checked) differ(); });
 $("system").addEventListener("input", () => { $("system").dataset.touched = "1"; word(); });
 $("restore").addEventListener("click", () => { $("system").value = system ?? ""; delete $("system").dataset.touched; word(); });
