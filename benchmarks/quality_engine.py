@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +27,7 @@ from afina.serving.protocol import Delta, Generate, Score
 from afina.settings import Settings
 from afina.text.renderer import Renderer
 
-AT_ONCE = 8
+AT_ONCE = 16
 """Requests in flight: a batch that two cores answer without waiting for memory."""
 START_S = 120.0
 
@@ -90,16 +91,20 @@ class Served:
         self, chats: Sequence[Chat], answers: Sequence[str], adapter: str | None
     ) -> float:
         """Nats a token that a model gives to answers, end of turn included; NaN for none."""
-        client, logs = BlockingEngineClient(self.socket), []
-        for chat, answer in zip(chats, answers, strict=True):
-            if not answer:
-                continue
+        client = BlockingEngineClient(self.socket)
+
+        def score(pair: tuple[Chat, str]) -> list[float]:
+            chat, answer = pair
             prompt = self.renderer.prompt(chat)
             row = self.renderer.training_row([*chat, {"role": "assistant", "content": answer}])
             # what follows the prompt: the answer and its end, but not the newline after it
             rest = zip(row.ids[len(prompt) :], row.learned[len(prompt) :], strict=True)
             ids = [token for token, learned in rest if learned]
-            logs += client.score(Score(self.base.id, prompt, ids, adapter=adapter, top=1)).logprobs
+            return client.score(Score(self.base.id, prompt, ids, adapter=adapter, top=1)).logprobs
+
+        pairs = [pair for pair in zip(chats, answers, strict=True) if pair[1]]
+        with ThreadPoolExecutor(AT_ONCE) as pool:  # the engine computes them as one batch
+            logs = [value for found in pool.map(score, pairs) for value in found]
         return math.fsum(logs) / len(logs) if logs else math.nan
 
 
