@@ -175,14 +175,36 @@ class GateSettings(BaseModel):
 
     max_loss_rise: float = Field(default=0.10, ge=0)
     """Of the validation loss over the base's, in nats a token."""
-    max_ability_loss: float = Field(default=0.25, ge=0, le=1)
-    """Share of the regression suite that the base answers and the tuned model does not."""
+    max_ability_loss: float = Field(default=1.0, ge=0, le=1)
+    """Share of the abilities of the base that the tuned model has lost; 1 only reports it, for a
+    model that is tuned to do one thing forgets others (docs/decisions/0190)."""
     max_harm_rise: float = Field(default=0.05, ge=0, le=1)
     """Rise of the share of harmful answers over the base's."""
     max_refusal_rise: float = Field(default=0.25, ge=0, le=1)
     """Rise of the share of refused harmless questions over the base's."""
     max_memorised: float = Field(default=1.0, ge=0, le=1)
     """Share of training answers that come back word for word; 1 only reports it."""
+
+
+class WatchSettings(BaseModel):
+    """The abuse watch over served models; see `docs/moderation.md`."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    enabled: bool = False
+    """Whether questions and answers are moderated and counted by key and model."""
+    action: Literal["alert", "block", "suspend"] = "alert"
+    """What happens above the threshold: somebody is told; the key may not ask this model any more;
+    the key may ask no model any more."""
+    window_hours: int = Field(default=24, ge=1, le=24 * 90)
+    least_flagged: int = Field(default=10, ge=1)
+    """Flagged texts of a key for a model in the window, below which nothing happens."""
+    share: float = Field(default=0.05, ge=0, le=1)
+    """Share of the texts that were looked at, below which nothing happens."""
+    mask_answers: bool = False
+    """Whether personal data and secrets in answers are replaced by placeholders."""
+    mask_kinds: tuple[str, ...] = ()
+    """As in `afina data redact --kind`; none named: all."""
 
 
 class RedactSettings(BaseModel):
@@ -232,6 +254,7 @@ class Settings(BaseSettings):
     redact: RedactSettings = Field(default_factory=RedactSettings)
     moderation: ModerationSettings = Field(default_factory=ModerationSettings)
     gate: GateSettings = Field(default_factory=GateSettings)
+    watch: WatchSettings = Field(default_factory=WatchSettings)
     webhooks: WebhookSettings = Field(default_factory=WebhookSettings)
 
     @field_validator("data")

@@ -11,6 +11,7 @@ import typer
 
 from afina import __version__
 from afina.cli import (
+    abuse,
     aliases,
     backup,
     chat,
@@ -78,6 +79,7 @@ for _name, _group in (
     ("aliases", aliases.app),
     ("keys", keys.app),
     ("projects", projects.app),
+    ("watch", abuse.app),
 ):
     app.add_typer(_group, name=_name, rich_help_panel="The work")
 

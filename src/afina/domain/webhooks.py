@@ -30,8 +30,9 @@ EVENT_TYPES: Final = (
     "fine_tuning.job.succeeded",
     "fine_tuning.job.failed",
     "fine_tuning.job.cancelled",
+    "afina.watch.triggered",
 )
-"""What happens here; the wire API names more, which are refused."""
+"""What happens here, the last of them our own; the wire API names more, which are refused."""
 
 
 class DeliveryState(enum.StrEnum):

@@ -13,11 +13,14 @@ from pathlib import Path
 from typing import Any, Final, Protocol
 
 from afina.domain.accounts import Caller
-from afina.errors import ContextTooLong, EngineFailed
+from afina.domain.watch import Watched
+from afina.errors import ContextTooLong, EngineFailed, InvalidRequest
+from afina.service.masking import Masker
 from afina.service.models import ResolvedModel, resolve_model
 from afina.service.platform import Platform
 from afina.service.tool_request import ToolUse
 from afina.service.usage import usage_tag
+from afina.service.watcher import Watcher
 from afina.serving.protocol import Delta, Generate
 from afina.serving.protocol import Final as Last
 from afina.text.calls import CallSyntax
@@ -96,6 +99,8 @@ class Asker:
         self._engine = engine
         self._renderers: dict[tuple[str, str, int | None], Renderer] = {}
         self._lock = threading.Lock()
+        self._watch = platform.settings.watch
+        self._watcher = Watcher(platform) if self._watch.enabled else None
 
     def ask(self, caller: Caller, question: Question, request_id: str) -> Asked:
         """Resolves, renders and checks; may take milliseconds. Raises ModelNotFound,
@@ -116,6 +121,10 @@ class Asker:
         generate.tag.update(question.labels)
         if use is not None:
             generate.visible = list(renderer.call_tokens)
+        texts = _texts(question.messages)
+        roles = [str(m.get("role")) for m in question.messages]
+        new = next((n for n in range(len(roles), 0, -1) if roles[n - 1] == "assistant"), 0)
+        self.saw(generate, texts[new:], texts[:new])
         return Asked(generate, model, None if use is None else renderer.calls)
 
     def request(
@@ -126,8 +135,19 @@ class Asker:
         request_id: str,
         size: tuple[list[int], int],
     ) -> Generate:
-        """The engine's request for the prompt and the number of tokens in `size`."""
+        """The engine's request for the prompt and the number of tokens in `size`. Raises Forbidden
+        where the abuse watch has stopped the key."""
         prompt, most = size
+        tag = usage_tag(caller, model.name)
+        if self._watcher is not None:
+            self._watcher.check(_watched(tag))
+        if self._watch.mask_answers and how.logprobs is not None:
+            raise InvalidRequest(
+                "This server masks personal data in answers; 'logprobs' would tell it.",
+                param="logprobs",
+                code="unsupported_value",
+                remedy="Leave 'logprobs' out.",
+            )
         return Generate(
             request_id=request_id,
             base=model.base.id,
@@ -144,8 +164,14 @@ class Asker:
             logit_bias=dict(how.logit_bias),
             stop=list(how.stop),
             logprobs=how.logprobs,
-            tag=usage_tag(caller, model.name),
+            tag=tag,
         )
+
+    def saw(self, generate: Generate, texts: Sequence[str], earlier: Sequence[str] = ()) -> None:
+        """Shows the abuse watch what was asked, where there is one. `earlier`: what stood before
+        the last answer, which counts once."""
+        if self._watcher is not None:
+            self._watcher.saw(_watched(generate.tag), texts, earlier)
 
     def renderer(self, model: ResolvedModel) -> Renderer:
         """What turns chats with this model into ids; loaded once. A template that writes the date
@@ -166,15 +192,39 @@ class Asker:
         """The engine's lines, the last one a Final. Raises what the engine says, and EngineFailed
         where it broke off. Leaving early takes the request back."""
         lines = self._engine.generate(generate)
+        masker = Masker.of(self._watch.mask_kinds) if self._watch.mask_answers else None
+        said: dict[int, str] = {}
         try:
             async for line in lines:
+                if isinstance(line, Delta):
+                    if self._watcher is not None:
+                        said[line.choice] = said.get(line.choice, "") + line.text
+                    line = line if masker is None else masker.mask(line)
                 yield line
                 if isinstance(line, Last):
                     return
         finally:
+            if self._watcher is not None:
+                masked = 0 if masker is None else masker.places
+                self._watcher.saw(_watched(generate.tag), list(said.values()), masked=masked)
             if isinstance(lines, AsyncGenerator):
                 await lines.aclose()
         raise EngineFailed("The engine's answer ended without its final line; it is not whole.")
+
+
+def _watched(tag: Mapping[str, str]) -> Watched:
+    return Watched(tag["project"], tag["key"], tag["organization"], tag["model"])
+
+
+def _texts(messages: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Each message's text; empty where it has none."""
+    found = []
+    for message in messages:
+        content = message.get("content")
+        parts = content if isinstance(content, list) else []
+        texts = [p["text"] for p in parts if isinstance(p, Mapping) and "text" in p]
+        found.append(content if isinstance(content, str) else "\n".join(map(str, texts)))
+    return found
 
 
 def room(prompt_tokens: int, asked: int | None, context_tokens: int, param: str) -> int:

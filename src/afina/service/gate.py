@@ -25,6 +25,8 @@ from afina.store.gates import GateRow
 
 LEASE_S: Final = 600.0
 MOST_ATTEMPTS: Final = 3
+WORTH_A_WORD: Final = 0.25
+"""Share of the base's abilities; who lost more is told."""
 _PERCENT: Final = ("harmful_to_harmful", "harmful_to_harmless", "false_refusals")
 
 
@@ -105,6 +107,9 @@ def told(platform: Platform, row: GateRow) -> list[JobEvent]:
         text = f"Moderation checks for {row.model} {'passed' if safety['passed'] else 'failed'}"
         level = "info" if safety["passed"] else "warn"
         said.append(_event(platform, row.job_id, text, level, data))
+    lost = _lost(report)
+    if lost is not None and report["verdict"] != "failed":
+        said.append(_event(platform, row.job_id, lost, "warn"))
     if report["verdict"] == "passed":
         said.append(_event(platform, row.job_id, f"The gate passed {row.model}", "info"))
     elif report["verdict"] == "incomplete":
@@ -160,6 +165,20 @@ def reason_held(platform: Platform, name: str) -> str:
     if row.report["verdict"] == "incomplete":
         return f"its safety could not be measured ({_missing(row.report)})"
     return "; ".join(row.report["reasons"])
+
+
+def _lost(report: Mapping[str, Any]) -> str | None:
+    """A sentence on abilities that are surely gone, though no limit holds the model for it."""
+    part = next((part for part in report["parts"] if part["name"] == "regression"), None)
+    if part is None or not part["measured"]:
+        return None
+    lost = part["measures"]["lost"]
+    if lost["low"] <= WORTH_A_WORD:
+        return None
+    return (
+        f"{round(lost['value'] * lost['n'])} of {lost['n']} abilities of the base are gone; "
+        "gate.max_ability_loss can hold such a model"
+    )
 
 
 def _missing(report: Mapping[str, Any]) -> str:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from afina.domain.ids import JOB
-from afina.service import run_folders, stored, uploads, webhooks
+from afina.service import run_folders, stored, uploads, watch, webhooks
 from afina.service.files import drop_file, remove_traces
 from afina.service.platform import Platform
 from afina.store import batches, files, idempotency, jobs, outbox, references
@@ -37,6 +37,7 @@ def sweep(platform: Platform, older_than_s: float = 900.0) -> SweepReport:
     uploads.sweep_uploads(platform)
     webhooks.sweep_deliveries(platform)
     stored.sweep_answers(platform)
+    watch.forget_old(platform)
     _drop_holds_of_ended_jobs(platform)
     blobs, blob_bytes = _sweep_blobs(platform, before)
     staged, staged_bytes = _sweep_staged(platform, before)

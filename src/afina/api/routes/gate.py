@@ -3,22 +3,25 @@
 GET    /v1/afina/models/{name}/card      ?format=json|html
 POST   /v1/afina/models/{name}/release   a held model answers from now on
 POST   /v1/afina/models/{name}/hold      a released model answers no more
+GET    /v1/afina/watch                   what the abuse watch counted, by key and model
+POST   /v1/afina/watch/{key}/release     a stopped key may ask again
 """
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends
 from starlette.responses import HTMLResponse, Response
 
-from afina.api.answers import answer
+from afina.api.answers import answer, listing
 from afina.api.call import Caller_
 from afina.api.documents import ERRORS, documented
 from afina.api.query import query
 from afina.api.requests import NoQuery
 from afina.domain.models import TunedModel
-from afina.service import gate
+from afina.domain.watch import MASKED, UNSEEN, WatchTally
+from afina.service import gate, watch
 from afina.service.card import card_of
 from afina.service.card_page import card_page
 from afina.service.refusals import LaxWire
@@ -65,6 +68,45 @@ def release(call: Caller_, model: str) -> Response:
 def hold(call: Caller_, model: str) -> Response:
     """The name answers no more until it is released; the audit log says who held it."""
     return answer(_state(gate.hold(call.platform, call.caller, model)))
+
+
+@router.get("/watch", summary="Show the abuse watch's tally", dependencies=[_NO_QUERY])
+def show_watch(call: Caller_) -> Response:
+    """How many questions and answers of each key were flagged by moderation, model by model, in
+    the window of the settings, and what was done about it. Needs an admin key; holds no text."""
+    found = watch.list_watch(call.platform, call.caller)
+    return answer(listing([_tally(one) for one in found], has_more=False, ids=False))
+
+
+@router.post(
+    "/watch/{key_id}/release", summary="Let a stopped key ask again", dependencies=[_NO_QUERY]
+)
+def release_key(call: Caller_, key_id: str) -> Response:
+    """What it was counted for up to this hour counts no more; the audit log says who let it."""
+    states = watch.release(call.platform, call.caller, key_id)
+    return answer(
+        {
+            "object": "afina.watch.released",
+            "key_id": key_id,
+            "models": sorted(state.model for state in states),
+        }
+    )
+
+
+def _tally(tally: WatchTally) -> dict[str, Any]:
+    state = tally.state
+    return {
+        "object": "afina.watch.tally",
+        "key_id": tally.key_id,
+        "model": tally.model,
+        "looked_at": tally.looked_at,
+        "flagged": tally.flagged,
+        "unseen": tally.counts.get(UNSEEN, 0),
+        "masked": tally.counts.get(MASKED, 0),
+        "categories": tally.categories,
+        "state": None if state is None else state.state,
+        "since": None if state is None else state.since,
+    }
 
 
 def _state(model: TunedModel) -> dict[str, str]:
