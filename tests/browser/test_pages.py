@@ -12,8 +12,10 @@ from tests.live import LivePlatform
 
 pytestmark = pytest.mark.slow
 PLACES = (
-    "/", "/data", "/tune", "/jobs", "/models", "/playground", "/usage", "/settings", "/nowhere",
+    "/", "/data", "/tune", "/jobs", "/models", "/playground", "/playground/table", "/usage",
+    "/settings", "/nowhere",
 )  # fmt: skip
+BARD = Path(__file__).parents[2] / "examples" / "bard" / "questions.csv"
 RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
 SEEDS = (
     "<script>{0}</script>",
@@ -51,7 +53,11 @@ def test_axe_finds_nothing_and_nothing_runs_over_the_edge(
     assert found.origin is not None
     axe = (Path(found.origin).parent / "axe.min.js").read_text()
     with Reader(chromium, platform, "pt", theme, width, bypass_policy=True) as reader:
-        for path in PLACES:
+        reader.go("/data")
+        reader.page.set_input_files("#file", str(BARD))
+        reader.page.wait_for_selector(".row.bad")
+        draft = "/" + reader.page.url.split("/", 3)[3]
+        for path in (*PLACES, draft):
             reader.go(path)
             reader.page.wait_for_load_state("networkidle")
             reader.page.evaluate(axe)
@@ -73,6 +79,9 @@ def test_a_hundred_hostile_texts_run_nowhere(reader: Reader) -> None:
     page.wait_for_selector(".row")
     for top in range(0, 100 * 88, 500):
         page.evaluate("top => document.getElementById('rows').scrollTo(0, top)", top)
+    reader.go("/playground/table")
+    page.set_input_files("#file", files=[sheet])
+    page.wait_for_selector("#body tr")
     reader.go("/playground")
     page.fill("#max_tokens", "1")
     for payload in PAYLOADS[::10]:

@@ -65,3 +65,30 @@ def test_live_news_go_on_over_a_restart_of_the_server(
     platform.kill("api")
     reader.page.wait_for_selector(".badge.succeeded", timeout=150_000)
     assert "successfully" in reader.page.text_content("#events")
+
+
+def test_a_file_of_prompts_is_scored_and_an_answer_is_kept(reader: Reader) -> None:
+    page = reader.page
+    reader.go("/playground/table")
+    sheet = b"question,answer\nwhat says the fox?,the fox jumps\n<b>no</b>,=1+1\n"
+    page.set_input_files("#file", [{"name": "p.csv", "mimeType": "text/csv", "buffer": sheet}])
+    page.wait_for_selector("#body tr >> nth=1")
+    page.fill("#max_tokens", "6")
+    page.click("#run")
+    page.wait_for_selector("#export", timeout=120_000)
+    cells = page.locator("#scores tr").first.locator("td").all_inner_texts()
+    assert cells[1] == "2", "both prompts are answered"
+    assert cells[-1] == "0", "none failed"
+    likelihood = float(cells[4].replace("\u2212", "-"))
+    assert -30 < likelihood < 0, "a mean of natural logarithms of shares"
+    with page.expect_download() as download:
+        page.click("#export")
+    assert '"\'=1+1"' in Path(download.value.path()).read_text("utf-8-sig")
+    page.click(".marks button")
+    page.fill("#keep-1", "Mended.")
+    page.click("#keep-form .primary")
+    page.wait_for_selector("#notices a")
+    page.click("#notices a")
+    page.wait_for_selector(".row")
+    assert "Mended." in str(page.text_content(".row .answered"))
+    assert reader.complaints == []

@@ -56,7 +56,8 @@ export function curves(place, names, { ends = () => [], dots = [], faint = [], c
       const zoomed = all.length > 1 && (min > all[0] || max < all.at(-1));
       plot.setData(columns, !zoomed);
       // Without a pointer over it, the legend says how things stand.
-      if (plot.cursor.idx == null && columns[0].length) plot.setLegend({ idx: columns[0].length - 1 }, false);
+      const last = columns[0].length - 1;
+      requestAnimationFrame(() => { if (plot.cursor.idx == null && last >= 0) plot.setLegend({ idx: last }, false); });
     },
     destroy() { plot.destroy(); },
   };
