@@ -92,7 +92,8 @@ class PrefixIndex:
                 self._drop(place)
                 freed += 1
                 parent = place.parent
-                older = parent is not None and parent.used_at < place.used_at
+                # Those that were used after `branch` come later in this very round.
+                older = parent is not None and parent.used_at < branch.used_at
                 place = parent if older else None
             if freed >= wanted:
                 break

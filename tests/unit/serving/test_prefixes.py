@@ -1,0 +1,30 @@
+"""Kept prefixes are let go whole, whatever was used when."""
+
+from __future__ import annotations
+
+from afina.serving.blocks import BlockAllocator
+from afina.serving.prefixes import Branch, PrefixIndex
+
+ROOT = ("project", None)
+
+
+def keep(index: PrefixIndex, allocator: BlockAllocator, place: Branch, letters: str) -> None:
+    """Keeps a block of one token a letter, as a sequence that ends afterwards."""
+    for letter in letters:
+        (block,) = allocator.take(1)
+        found = index.keep(place, (ord(letter),), block)
+        allocator.release([block])
+        assert found is not None
+        place = found
+
+
+def test_one_round_lets_go_of_all_that_nobody_reads() -> None:
+    allocator = BlockAllocator(8, 1)
+    index = PrefixIndex(allocator)
+    root = index.root(ROOT)
+    keep(index, allocator, root, "abc")
+    shared = index.follow(root, [ord("a"), ord("b")], 2)
+    keep(index, allocator, shared[-1], "d")
+    assert allocator.free == 4
+    assert index.let_go(8) == 4
+    assert allocator.free == 8
