@@ -1,6 +1,6 @@
 """Is `auto` good? Five small tasks with held-out questions, judged by what the models answer.
 
-    python -m benchmarks.quality [--tasks voice,sql] [--arms plain,prompted,trl,auto] [--seeds 3]
+    python -m benchmarks.quality [--tasks voice,sql] [--arms plain,trl,auto] [--seeds 3]
 
 Every arm answers greedily, through afina's engine, in the same template. Raw answers are kept under
 --cache, so a run that was cut off goes on, and a judge can be changed without asking again. What is
@@ -16,7 +16,7 @@ import statistics
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.quality_arms import ARMS, Answered, Bench
+from benchmarks.quality_arms import ARMS, Answered, Bench, kept
 from benchmarks.quality_engine import engine
 from benchmarks.quality_forms import extraction
 from benchmarks.quality_sql import text_to_sql
@@ -92,27 +92,35 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)),
                         help="1 where others use the machine too")  # fmt: skip
     parser.add_argument("--show", type=int, default=0, help="print so many questions with answers")
+    parser.add_argument("--kept", action="store_true", help="the tables of what is in --cache")
     given = parser.parse_args()
     arms = given.arms.split() if " " in given.arms or ":" in given.arms else given.arms.split(",")
     tasks = [TASKS[name]() for name in given.tasks.split(",")]
     given.cache.mkdir(parents=True, exist_ok=True)
+    if not given.kept:
+        run(given, tasks, arms)
+    for task in tasks:
+        found = kept(given.cache, task)
+        if not given.kept:
+            found = {arm: found[arm][: given.seeds] for arm in arms}
+        print_table(task, found)
+        if given.show:
+            show(task, found, given.show)
+
+
+def run(given: argparse.Namespace, tasks: Sequence[Task], arms: Sequence[str]) -> None:
+    """Asks everything that is not in the cache yet."""
     with engine(given.model, given.cache / "engine", given.threads) as served:
         bench = Bench(served, given.cache, given.threads)
-        table: dict[str, dict[str, list[Answered]]] = {task.name: {} for task in tasks}
         for seed in range(given.seeds):
             for task in tasks:
                 for arm in arms:
                     if arm == "plain" and seed:
                         continue  # nothing of it is drawn
                     one = bench.answered(task, arm, seed)
-                    table[task.name].setdefault(arm, []).append(one)
                     first, value = next(iter(task.judge(task.held_out, one.answers).items()))
                     print(f"{task.name} {arm} seed {seed}: {first} {value:.3f}, "
                           f"{one.likelihood:.3f} nats {dict(one.facts)}", flush=True)  # fmt: skip
-        for task in tasks:
-            print_table(task, table[task.name])
-            if given.show:
-                show(task, table[task.name], given.show)
 
 
 if __name__ == "__main__":

@@ -37,7 +37,7 @@ from afina.pipeline.resolve import Resolution, resolve_run
 from afina.pipeline.run_files import read_result, write_spec
 from afina.settings import TrainingSettings, child_environment
 
-ARMS = ("plain", "prompted", "trl", "auto")
+ARMS = ("plain", "prompted", "trl", "trl-documented", "auto")
 KNOBS: Mapping[str, str] = {
     "multiplier": "job", "epochs": "job", "batch": "job",
     "kind": "tuning", "rank": "tuning", "alpha": "tuning", "dropout": "tuning",
@@ -96,6 +96,20 @@ class Bench:
         wanted = [row.answer for row in task.held_out]
         likelihood = self.served.likelihood(chats, wanted, adapter)
         return Answered(arm, seed, answers, likelihood, facts)
+
+
+def kept(cache: Path, task: Task) -> dict[str, list[Answered]]:
+    """What stands in the cache, by arm; of answers under other numbers of `auto` the newest."""
+    folder = cache / f"{task.name}-{task.sha256[:8]}"
+    newest: dict[tuple[str, int], Answered] = {}
+    for path in sorted(folder.glob("*.json"), key=lambda path: path.stat().st_mtime):
+        one = Answered(**json.loads(path.read_text()))
+        newest[one.arm, one.seed] = one
+    known = {arm: place for place, arm in enumerate(ARMS)}
+    found: dict[str, list[Answered]] = {}
+    for arm, seed in sorted(newest, key=lambda key: (known.get(key[0], len(known)), key)):
+        found.setdefault(arm, []).append(newest[arm, seed])
+    return found
 
 
 def _slug(arm: str) -> str:
@@ -202,10 +216,11 @@ def train_peer(
         "threads": bench.threads,
         "documented": arm == "trl-documented",
     }
-    command = [sys.executable, "-m", "benchmarks.quality_peer", str(bench.served.folder)]
-    _run([*command, str(file), str(room), json.dumps(settings)], child_environment())
-    adapter = bench.served.publish(room, "lora", task.sha256)
-    return adapter, json.loads((room / "facts.json").read_text())
+    facts = room / "facts.json"
+    if not facts.exists():  # written last
+        command = [sys.executable, "-m", "benchmarks.quality_peer", str(bench.served.folder)]
+        _run([*command, str(file), str(room), json.dumps(settings)], child_environment())
+    return bench.served.publish(room, "lora", task.sha256), json.loads(facts.read_text())
 
 
 def _run(command: list[str], environment: dict[str, str]) -> None:

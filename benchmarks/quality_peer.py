@@ -27,7 +27,8 @@ def main() -> None:
     torch.set_num_threads(given["threads"])
     chats = [json.loads(line)["messages"] for line in Path(rows).read_text().splitlines()]
     data = Dataset.from_list([{"prompt": c[:-1], "completion": c[-1:]} for c in chats])
-    adapters, rate = LoraConfig(), {}
+    # without the task PEFT writes which class it wrapped, which nobody else reads
+    adapters, rate = LoraConfig(task_type="CAUSAL_LM"), {}
     if given["documented"]:
         adapters = LoraConfig(
             r=32, lora_alpha=16, lora_dropout=0.05, bias="none", task_type="CAUSAL_LM"
