@@ -33,7 +33,7 @@ TEXT = (
     "clerk asks for the invoice a photo of the pipe and the date of the last repair before paying"
 )
 WORDS = TEXT.split()
-PATIENCE_S = 300.0
+PATIENCE_S = 900.0
 
 
 def rows(count: int) -> bytes:

@@ -7,6 +7,7 @@ outside the folder, and no code that came with a model is run.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,6 +17,7 @@ import torch
 from afina.domain.runs import Precision
 from afina.errors import BaseRefused
 from afina.model import attention
+from afina.model.folder import read_record
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
@@ -75,6 +77,33 @@ def load_base(
     model.eval()
     model.to(device)
     return describe(model, precision)
+
+
+class ReadyBase:
+    """At most one base that was loaded before anybody asked for it."""
+
+    def __init__(self) -> None:
+        self._held: tuple[tuple[Path, Precision, str], LoadedBase] | None = None
+
+    def fill(self, folder: Path, precision: Precision) -> None:
+        """Loads a base ahead; one that cannot be loaded is left for `load` to refuse."""
+        key = _key(folder, precision)
+        if key is not None:
+            with suppress(BaseRefused):
+                self._held = (key, load_base(folder, precision))
+
+    def load(self, folder: Path, precision: Precision) -> LoadedBase:
+        """The base that is held, if it is this one and its record has not changed; else as
+        `load_base`."""
+        held, self._held = self._held, None
+        if held is not None and held[0] == _key(folder, precision):
+            return held[1]
+        return load_base(folder, precision)
+
+
+def _key(folder: Path, precision: Precision) -> tuple[Path, Precision, str] | None:
+    record = read_record(folder)
+    return None if record is None else (folder.absolute(), precision, record.sha256)
 
 
 def describe(model: PreTrainedModel, precision: Precision) -> LoadedBase:

@@ -88,25 +88,28 @@ class Lane:
             self._stop.wait(pause)
 
 
-@dataclass(frozen=True)
+@dataclass
 class PrepareLane:
     """Takes jobs that wait for validation, one after another."""
 
     platform: Platform
     keeper: LeaseKeeper
     owner: str
+    lease: HeldLease | None = None
+    """Of the job that is being prepared; other threads look at it."""
 
     def work(self) -> bool:
         """Prepare one job; False where none waits."""
         job = claim(self.platform, self.owner, [JobStatus.VALIDATING])
         if job is None:
             return False
-        lease = self.keeper.hold(job)
+        lease = self.lease = self.keeper.hold(job)
         try:
             self._prepare(lease)
         except (LeaseLost, StaleFence):
             log.warning("job.taken_over", job=job.id)
         finally:
+            self.lease = None
             self.keeper.forget(lease)
         return True
 

@@ -13,6 +13,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -43,6 +44,14 @@ class Command:
     nice: int = NICE
 
 
+@dataclass(frozen=True)
+class Waiting:
+    """What a trainer loads before it is told to go."""
+
+    base: Path
+    precision: str
+
+
 @dataclass
 class Trainer:
     """A living or ended trainer. Closing the pipe, or our death, ends it."""
@@ -50,6 +59,8 @@ class Trainer:
     process: subprocess.Popen[bytes]
     attempt: int
     _pipe: int
+    _gate: int = -1
+    """The writing end of the pipe that a waiting trainer reads."""
 
     @property
     def pid(self) -> int:
@@ -61,6 +72,13 @@ class Trainer:
         if code is not None:
             self._close()
         return code
+
+    def go(self) -> None:
+        """Let a waiting trainer look at its run; one that has ended meanwhile is seen by `poll`."""
+        if self._gate >= 0:
+            with contextlib.suppress(OSError):
+                os.write(self._gate, b"g")
+        self._close_gate()
 
     def ask_to_leave(self) -> None:
         """Ask for a checkpoint and an exit with code 75."""
@@ -78,28 +96,48 @@ class Trainer:
         if self._pipe >= 0:
             os.close(self._pipe)
             self._pipe = -1
+        self._close_gate()
+
+    def _close_gate(self) -> None:
+        if self._gate >= 0:
+            os.close(self._gate)
+            self._gate = -1
 
 
 def start_trainer(
-    paths: RunPaths, attempt: int, threads: int, command: Command | None = None
+    paths: RunPaths,
+    attempt: int,
+    threads: int,
+    command: Command | None = None,
+    waiting: Waiting | None = None,
 ) -> Trainer:
-    """Start a trainer in `paths.root`. Raises RunBusy while another one lives there."""
+    """Start a trainer in `paths.root`, with `waiting` one that loads and waits for `go`. Raises
+    RunBusy while another one lives there."""
     command = command or Command()
     folder = paths.attempt(attempt)
     folder.mkdir(parents=True, exist_ok=True)
     lock = _lock(paths.root / LOCK)
     reading, writing = os.pipe()
+    ours, theirs = [writing], [reading, lock]
+    arguments = [*command.arguments, str(paths.root), "--parent-fd", str(reading)]
+    if waiting is not None:
+        gate, gate_end = os.pipe()
+        theirs.append(gate)
+        ours.append(gate_end)
+        arguments += ["--wait-fd", str(gate), "--base", str(waiting.base)]
+        arguments += ["--precision", waiting.precision]
     try:
         with (folder / "log.txt").open("ab") as log:
-            process = _spawn(command, paths.root, threads, (reading, lock), log)
+            process = _spawn(arguments, command.nice, threads, theirs, log)
     except BaseException:
-        os.close(writing)
+        for fd in ours:
+            os.close(fd)
         raise
     finally:
-        os.close(reading)
-        os.close(lock)
+        for fd in theirs:
+            os.close(fd)
     _write_mark(paths.root / LOCK, process.pid)
-    return Trainer(process, attempt, writing)
+    return Trainer(process, attempt, *ours)
 
 
 def end_other_trainer(paths: RunPaths) -> None:
@@ -126,10 +164,10 @@ def trainer_environment(threads: int) -> dict[str, str]:
 
 
 def _spawn(
-    command: Command, root: Path, threads: int, fds: tuple[int, int], log: IO[bytes]
+    arguments: Sequence[str], nice: int, threads: int, fds: Sequence[int], log: IO[bytes]
 ) -> subprocess.Popen[bytes]:
     process = subprocess.Popen(
-        [*command.arguments, str(root), "--parent-fd", str(fds[0])],
+        arguments,
         stdin=subprocess.DEVNULL,
         stdout=log,
         stderr=subprocess.STDOUT,
@@ -138,7 +176,7 @@ def _spawn(
         env=trainer_environment(threads),
     )
     with contextlib.suppress(OSError):  # it may have ended: slower neighbours, same result
-        os.setpriority(os.PRIO_PROCESS, process.pid, command.nice)
+        os.setpriority(os.PRIO_PROCESS, process.pid, nice)
     return process
 
 

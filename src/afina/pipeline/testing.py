@@ -1,6 +1,6 @@
 """An honest fake trainer for tests: keeps the contract of a run directory, computes nothing.
 
-    python -m afina.pipeline.testing RUN --parent-fd N
+    python -m afina.pipeline.testing RUN --parent-fd N [--wait-fd N --base FOLDER --precision P]
 
 It follows `script.json` in the run directory: how many steps, how long each takes, and where the
 attempts crash (exit code by attempt). It resumes, obeys wishes and SIGTERM, and writes the same
@@ -143,8 +143,13 @@ def main() -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("run", type=Path)
     parser.add_argument("--parent-fd", type=int)
+    parser.add_argument("--wait-fd", type=int)
+    parser.add_argument("--base", type=Path)
+    parser.add_argument("--precision")
     given = parser.parse_args()
     die_with_parent(given.parent_fd)
+    if given.wait_fd is not None and not os.read(given.wait_fd, 1):
+        return 0
     return FakeTrainer(given.run).run()
 
 

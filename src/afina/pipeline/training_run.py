@@ -23,6 +23,7 @@ from afina.pipeline.follow import Follower, first_guess
 from afina.pipeline.held import HeldLease, LeaseLost
 from afina.pipeline.launcher import Command, RunBusy, Trainer, end_other_trainer, start_trainer
 from afina.pipeline.run_files import read_result, read_spec, write_wish
+from afina.pipeline.warm import WarmTrainer
 from afina.pipeline.wire_events import EventWriter
 from afina.service import bases, publish
 from afina.service.platform import Platform
@@ -40,9 +41,14 @@ class TrainingRun:
     """The train lane's job. `step` until `is_over`."""
 
     def __init__(
-        self, platform: Platform, lease: HeldLease, command: Command | None = None
+        self,
+        platform: Platform,
+        lease: HeldLease,
+        command: Command | None = None,
+        warm: WarmTrainer | None = None,
     ) -> None:
         self._platform = platform
+        self._warm = warm
         self._lease = lease
         self._command = command or Command()
         self._paths = RunPaths(platform.settings.runs / lease.job.id)
@@ -126,18 +132,28 @@ class TrainingRun:
         self._launch(self._spec)
 
     def _launch(self, spec: RunSpec) -> None:
-        end_other_trainer(self._paths)
-        self._mark_running()
-        write_wish(self._paths, None)
-        self._pause_passed_on = False
-        attempt = exits.next_attempt(self._paths)
+        ready = self._warm.take(self.job.id, spec.threads) if self._warm is not None else None
         try:
-            self._trainer = start_trainer(self._paths, attempt, spec.threads, self._command)
+            if ready is None:
+                end_other_trainer(self._paths)
+            self._mark_running()
+            write_wish(self._paths, None)
+            self._pause_passed_on = False
+            self._trainer = ready if ready is not None else self._started(spec)
         except RunBusy:
             self._due = self._now() + BUSY_PAUSE_S
             return
+        finally:
+            if ready is not None and self._trainer is not ready:
+                ready.kill()
+        self._trainer.go()
+        attempt = self._trainer.attempt
         self._follower = Follower(self._platform, self.job, self._paths, attempt)
         log.info("trainer.started", job=self.job.id, attempt=attempt, pid=self._trainer.pid)
+
+    def _started(self, spec: RunSpec) -> Trainer:
+        attempt = exits.next_attempt(self._paths)
+        return start_trainer(self._paths, attempt, spec.threads, self._command)
 
     def _mark_running(self) -> None:
         """Fenced, and just before every start: a worker that lost the job starts nothing."""

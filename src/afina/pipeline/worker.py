@@ -29,6 +29,7 @@ from afina.pipeline.identity import WorkerIdentity
 from afina.pipeline.lanes import ChoresLane, Lane, PrepareLane, claim
 from afina.pipeline.launcher import Command
 from afina.pipeline.training_run import TrainingRun
+from afina.pipeline.warm import WarmTrainer
 from afina.service.platform import Platform
 from afina.settings import Settings
 
@@ -49,7 +50,8 @@ class Worker:
         self._keeper = LeaseKeeper(platform)
         self._run: TrainingRun | None = None
         self._stop = threading.Event()
-        prepare = PrepareLane(platform, self._keeper, self.owner)
+        self._warm = WarmTrainer(platform, command)
+        self._prepare = prepare = PrepareLane(platform, self._keeper, self.owner)
         chores = ChoresLane(platform, lambda: int(self._has_trainer()))
         batches = BatchLane(platform, self.owner, self._stop.is_set)
         self._lanes = [
@@ -97,6 +99,7 @@ class Worker:
     def _train(self) -> None:
         if self._run is None:
             self._take_up()
+            self._warm.follow(self._prepare.lease)
         if self._run is not None:
             self._run.step()
             self._let_go_if_over()
@@ -109,7 +112,8 @@ class Worker:
         job = claim(self._platform, self.owner, [JobStatus.QUEUED, JobStatus.RUNNING])
         if job is not None:
             log.info("job.claimed", job=job.id, fence=job.fence)
-            self._run = TrainingRun(self._platform, self._keeper.hold(job), self._command)
+            lease = self._keeper.hold(job)
+            self._run = TrainingRun(self._platform, lease, self._command, self._warm)
 
     def _let_go_if_over(self) -> None:
         if self._run is not None and self._run.is_over:
@@ -120,6 +124,7 @@ class Worker:
         """Let the trainer write its checkpoint, give every lease back, end."""
         for lane in self._lanes:
             lane.stop()
+        self._warm.drop()
         deadline = self._platform.clock.monotonic() + DRAIN_S
         while self._run is not None and self._platform.clock.monotonic() < deadline:
             self._keeper.tick()

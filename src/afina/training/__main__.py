@@ -1,5 +1,8 @@
 """The trainer: `python -m afina.training runs/<job> [--parent-fd N]`.
 
+With `--wait-fd` it loads what it needs, and the base of `--base`, and looks at its run when a byte
+comes; when the pipe ends without one, it leaves.
+
 Ends with 0 when result.json stands, 75 when it left after SIGTERM with a checkpoint, and 1 when
 the run failed, with a `failed` event as the last line of events.jsonl.
 """
@@ -21,16 +24,26 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="afina.training", description=__doc__)
     parser.add_argument("run", type=Path, help="the run directory")
     parser.add_argument("--parent-fd", type=int, help="a pipe whose end means: leave at once")
+    parser.add_argument("--wait-fd", type=int, help="a pipe to wait at before the run is read")
+    parser.add_argument("--base", type=Path, help="the base to load meanwhile")
+    parser.add_argument("--precision", choices=("bf16", "fp32"), default="bf16")
     given = parser.parse_args(arguments)
     stop = Stop()
     stop.listen()
     die_with_parent(given.parent_fd)
     # after the signals: loading torch takes a second, and SIGTERM may come within it
+    from afina.model.base import ReadyBase
     from afina.training.failures import describe_failure
     from afina.training.run import run_directory, tell_failure
 
+    ready = ReadyBase()
+    if given.wait_fd is not None:
+        if given.base is not None:
+            ready.fill(given.base, given.precision)
+        if not os.read(given.wait_fd, 1):
+            return 0
     try:
-        result = run_directory(given.run, stop)
+        result = run_directory(given.run, stop, load=ready.load)
     except Exception as error:  # noqa: BLE001 - whatever it is, the worker must be told
         traceback.print_exc()
         failure = describe_failure(error)

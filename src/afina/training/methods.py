@@ -7,8 +7,8 @@ from pathlib import Path
 
 import torch
 
-from afina.domain.runs import RunSpec
-from afina.model.base import load_base
+from afina.domain.runs import Precision, RunSpec
+from afina.model.base import LoadedBase, load_base
 from afina.model.four_bits import hold_in_four_bits
 from afina.training.bins import Rows
 from afina.training.network import DoraNetwork, Network, TrainedNetwork
@@ -17,10 +17,12 @@ from afina.training.own_network import FullNetwork, TopNetwork
 from afina.training.preferences import PreferenceStepper
 from afina.training.steps import Stepper
 
+Load = Callable[[Path, Precision], LoadedBase]
 
-def build_network(spec: RunSpec) -> Network:
+
+def build_network(spec: RunSpec, load: Load = load_base) -> Network:
     """The network of a run, with its base loaded. Raises BaseRefused."""
-    base = load_base(Path(spec.base.path), spec.precision)
+    base = load(Path(spec.base.path), spec.precision)
     if spec.tune.base_bits == 4:
         hold_in_four_bits(base.model, keep=[base.model.get_output_embeddings()])
     if spec.tune.kind == "full":

@@ -26,6 +26,7 @@ from afina.domain.jobs import Wish
 from afina.domain.methods import EarlyStopping
 from afina.domain.runs import ParentSpec, ParityRow, RunCheckpoint, RunPaths, RunResult, RunSpec
 from afina.errors import TrainingFailed
+from afina.model.base import load_base
 from afina.model.folder import read_record
 from afina.training.bins import Rows
 from afina.training.checkpoints import (
@@ -45,7 +46,8 @@ from afina.training.decoding import greedy_rows
 from afina.training.evaluation import batch_rows
 from afina.training.events import EventLog
 from afina.training.frozen import NoRoom
-from afina.training.methods import build_network, build_stepper
+from afina.training.methods import Load, build_network, build_stepper
+from afina.training.network import Network
 from afina.training.optimizer import AdamW, learning_rate
 from afina.training.packing import steps_in_epoch
 from afina.training.preferences import REFERENCE, keep_reference, kept_reference, reference_logs
@@ -79,9 +81,15 @@ def read_spec(paths: RunPaths) -> RunSpec:
 
 
 def run_directory(
-    root: Path, stop: Stop | None = None, *, clock: Clock = SYSTEM_CLOCK, hooks: Hooks | None = None
+    root: Path,
+    stop: Stop | None = None,
+    *,
+    clock: Clock = SYSTEM_CLOCK,
+    hooks: Hooks | None = None,
+    load: Load = load_base,
 ) -> RunResult | None:
-    """Carries a run to its end; None if `stop` was asked first, with a checkpoint to go on from."""
+    """Carries a run to its end; None if `stop` was asked first, with a checkpoint to go on from.
+    `load` gives the base."""
     paths = RunPaths(root)
     spec = read_spec(paths)
     standing = _standing_result(paths)
@@ -89,7 +97,9 @@ def run_directory(
         return standing
     if torch.get_num_threads() != spec.threads:
         torch.set_num_threads(spec.threads)
-    run = _Run(spec, paths, stop or Stop(), clock, hooks or Hooks())
+    _check_base(spec)
+    network = build_network(spec, load)
+    run = _Run(spec, paths, network, stop or Stop(), clock, hooks or Hooks())
     try:
         return run.go()
     finally:
@@ -136,10 +146,17 @@ class _Run:
     """One life of a run."""
 
     def __init__(
-        self, spec: RunSpec, paths: RunPaths, stop: Stop, clock: Clock, hooks: Hooks
+        self,
+        spec: RunSpec,
+        paths: RunPaths,
+        network: Network,
+        stop: Stop,
+        clock: Clock,
+        hooks: Hooks,
     ) -> None:
         self.spec = spec
         self.paths = paths
+        self.network = network
         self.stop = stop
         self.clock = clock
         self.hooks = hooks
@@ -148,8 +165,6 @@ class _Run:
         self.validation: Rows | None = (
             Shards.open(Path(spec.validation.path)) if spec.validation else None
         )
-        _check_base(spec)
-        self.network = build_network(spec)
         if spec.parent is not None:
             _check_files(spec.parent)
             self.network.load_files(Path(spec.parent.path), into_masters=True)
