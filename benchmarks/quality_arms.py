@@ -18,7 +18,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -117,10 +117,21 @@ def _slug(arm: str) -> str:
 
 
 def _digest(spec: RunSpec) -> str:
-    """Of what the training depends on, wherever its files lie."""
-    value = asdict(replace(spec, job_id="", training=replace(spec.training, path=""), threads=0))
-    value["base"] = spec.base.sha256
-    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:8]
+    """Of what the training depends on: where its files lie does not matter, nor does a field that
+    came later, as long as it has its default."""
+    value = {
+        "base": spec.base.sha256,
+        "data": spec.training.sha256,
+        "numbers": [spec.epochs, spec.batch_size, spec.seed, spec.precision, spec.method],
+        "parts": [_chosen(part) for part in (spec.lora, spec.optimizer, spec.tune)],
+    }
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:8]
+
+
+def _chosen(part: Any) -> dict[str, Any]:
+    """The fields of a part of a spec that have no default, or not that."""
+    every = [(field, getattr(part, field.name)) for field in fields(part)]
+    return {field.name: value for field, value in every if value != field.default}
 
 
 def afina_spec(bench: Bench, task: Task, arm: str, seed: int) -> RunSpec:
