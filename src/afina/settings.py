@@ -84,6 +84,8 @@ class TrainingSettings(BaseModel):
     precision: Literal["auto", "bf16", "fp32"] = "auto"
     threads: int = Field(default=0, ge=0)
     """0: all cores of this machine."""
+    processes: int = Field(default=1, ge=1, le=256)
+    """How many processes share each step of a run; they share the threads too."""
     max_row_tokens: int = Field(default=4096, ge=128)
     resume_interval_s: float = Field(default=30.0, gt=0)
     """How often a checkpoint for resuming alone is written between those of the epochs."""

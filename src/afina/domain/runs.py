@@ -161,6 +161,8 @@ class RunSpec:
     """With dpo a shard's rows are pairs: the preferred answer, then the other one."""
     beta: float = 0.0
     parent: ParentSpec | None = None
+    processes: int = 1
+    """How many share each step, with `threads` threads each."""
     early_stopping: EarlyStopping | None = None
     best_checkpoint: bool = False
     settings: Mapping[str, str] = field(default_factory=dict)

@@ -1,4 +1,5 @@
-"""The trainer: `python -m afina.training runs/<job> [--parent-fd N]`.
+"""The trainer: `python -m afina.training runs/<job> [--parent-fd N]`, or the same module through
+`torchrun` for several processes on several machines.
 
 With `--wait-fd` it loads what it needs, and the base of `--base`, and looks at its run when a byte
 comes; when the pipe ends without one, it leaves.
@@ -32,9 +33,13 @@ def main(arguments: list[str] | None = None) -> int:
     stop.listen()
     die_with_parent(given.parent_fd)
     # after the signals: loading torch takes a second, and SIGTERM may come within it
+    from torch import distributed
+
     from afina.model.base import ReadyBase
     from afina.training.failures import describe_failure
+    from afina.training.helper import help_run
     from afina.training.run import run_directory, tell_failure
+    from afina.training.team import start_team
 
     ready = ReadyBase()
     if given.wait_fd is not None:
@@ -42,8 +47,14 @@ def main(arguments: list[str] | None = None) -> int:
             ready.fill(given.base, given.precision)
         if not os.read(given.wait_fd, 1):
             return 0
+    team = None
+    if distributed.is_torchelastic_launched():
+        team = start_team(given.run, 1)
+        if team.rank:
+            help_run(given.run, team)
+            return 0
     try:
-        result = run_directory(given.run, stop, load=ready.load)
+        result = run_directory(given.run, stop, load=ready.load, team=team)
     except Exception as error:  # noqa: BLE001 - whatever it is, the worker must be told
         traceback.print_exc()
         failure = describe_failure(error)

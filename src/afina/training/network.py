@@ -33,6 +33,7 @@ from afina.model.peft_files import (
 from afina.model.trained import TrainedAdapter
 from afina.training.bins import BinTensors, Rows, make_bin
 from afina.training.packing import Bin
+from afina.training.team import Team
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -55,6 +56,8 @@ class Network(ABC):
 
     base: LoadedBase
     adapter: Trained
+    team: Team = Team()
+    """The processes that share the run's steps."""
 
     @property
     def model(self) -> PreTrainedModel:

@@ -127,6 +127,10 @@ class _Sums:
         self.rejected += float(found.rejected_rewards.sum())
         self.pairs += len(found.losses)
 
+    def join(self, other: _Sums) -> None:
+        for name, value in vars(other).items():
+            setattr(self, name, getattr(self, name) + value)
+
     def means(self) -> dict[str, float]:
         count = max(self.pairs, 1)
         return {
@@ -163,17 +167,9 @@ class PreferenceStepper(Stepper):
         pairs = self._rows_of(step)
         sums = _Sums()
         of_rows: dict[int, float] = {}
-        self.network.adapter.grads.zero_()
-        for packed in pair_bins(self.rows, pairs, self.capacities.planned):
-            if interrupted():
-                raise Interrupted
-            members, found = self._measure(self.rows, packed, self._reference)
-            loss = found.losses.sum() / len(pairs)
-            if not math.isfinite(float(loss.detach())):
-                raise self._not_finite(step, float(loss.detach()))
-            loss.backward()  # type: ignore[no-untyped-call]
-            sums.add(found)
-            of_rows |= dict(zip(members, found.losses.tolist(), strict=True))
+        for its_sums, its_rows in self._together(step, interrupted):
+            sums.join(its_sums)
+            of_rows |= its_rows
         norm = self.optimizer.update(self.network.adapter.grads, step)
         if not math.isfinite(norm):
             raise self._not_finite(step, sums.loss)
@@ -187,6 +183,26 @@ class PreferenceStepper(Stepper):
             row_losses=of_rows,
             measured=sums.means(),
         )
+
+    def _part(self, step: int, interrupted: Callable[[], bool]) -> tuple[_Sums, dict[int, float]]:
+        """Sums and losses by pair of this process's pairs."""
+        pairs = self._rows_of(step)
+        mine = self.network.team.share(
+            pairs, lambda pair: int(self.lengths[2 * pair] + self.lengths[2 * pair + 1])
+        )
+        sums = _Sums()
+        of_rows: dict[int, float] = {}
+        for packed in pair_bins(self.rows, mine, self.capacities.planned):
+            if interrupted():
+                raise Interrupted
+            members, found = self._measure(self.rows, packed, self._reference)
+            loss = found.losses.sum() / len(pairs)
+            if not math.isfinite(float(loss.detach())):
+                raise self._not_finite(step, float(loss.detach()))
+            loss.backward()  # type: ignore[no-untyped-call]
+            sums.add(found)
+            of_rows |= dict(zip(members, found.losses.tolist(), strict=True))
+        return sums, of_rows
 
     def evaluate(self, rows: Rows, chosen: Sequence[int]) -> dict[str, float]:
         """See Stepper; `chosen` are pairs."""

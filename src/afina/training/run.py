@@ -55,6 +55,7 @@ from afina.training.row_losses import FILE as ROW_LOSSES
 from afina.training.row_losses import RowLosses
 from afina.training.signals import Interrupted, Stop, read_wish
 from afina.training.steps import Stepper, StepResult
+from afina.training.team import Team, start_team
 
 Outcome = Literal["succeeded", "cancelled", "paused"]
 NOTHING_YET = RunState(0, 0, 0, 0.0, {})
@@ -87,9 +88,10 @@ def run_directory(
     clock: Clock = SYSTEM_CLOCK,
     hooks: Hooks | None = None,
     load: Load = load_base,
+    team: Team | None = None,
 ) -> RunResult | None:
     """Carries a run to its end; None if `stop` was asked first, with a checkpoint to go on from.
-    `load` gives the base."""
+    `load` gives the base, `team` the processes that share its steps."""
     paths = RunPaths(root)
     spec = read_spec(paths)
     standing = _standing_result(paths)
@@ -99,11 +101,15 @@ def run_directory(
         torch.set_num_threads(spec.threads)
     _check_base(spec)
     network = build_network(spec, load)
-    run = _Run(spec, paths, network, stop or Stop(), clock, hooks or Hooks())
+    network.team = team or start_team(root, spec.processes)
     try:
-        return run.go()
+        run = _Run(spec, paths, network, stop or Stop(), clock, hooks or Hooks())
+        try:
+            return run.go()
+        finally:
+            run.events.close()
     finally:
-        run.events.close()
+        network.team.end()
 
 
 def _check_base(spec: RunSpec) -> None:

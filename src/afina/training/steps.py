@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,6 +22,7 @@ from afina.model.packed import Masks
 from afina.training.bins import BinTensors, Rows, plan_bins
 from afina.training.evaluation import evaluate
 from afina.training.failures import is_out_of_memory
+from afina.training.frozen import FrozenRows
 from afina.training.memory import Capacities, bytes_of_token
 from afina.training.network import Network
 from afina.training.optimizer import AdamW
@@ -31,6 +33,7 @@ from afina.training.packing import (
     steps_in_epoch,
 )
 from afina.training.signals import Interrupted
+from afina.training.team import Order
 
 
 @dataclass(frozen=True)
@@ -116,29 +119,69 @@ class Stepper:
 
     def _take(self, step: int, interrupted: Callable[[], bool]) -> StepResult:
         chosen = self._rows_of(step)
-        # dropout draws one mask for each token, so with it no token can stand for several chats
-        share = self.spec.lora.dropout == 0
-        packed = plan_bins(self.rows, chosen, self.capacities.planned, share=share)
-        bins = [self.network.make_bin(self.rows, one, self._masks) for one in packed]
-        learned = sum(one.learned for one in bins)
+        learned = self._learned(chosen)
         tokens = int(sum(self.lengths[row] for row in chosen))
         if not learned:
             return StepResult(0.0, 0.0, tokens, 0)
         loss = accuracy = 0.0
         of_rows: dict[int, float] = {}
-        self.network.adapter.grads.zero_()
-        for number, (one, tensors) in enumerate(zip(packed, bins, strict=True)):
-            if interrupted():
-                raise Interrupted
-            part = self._backward(tensors, learned, step, number)
+        for part in self._together(step, interrupted):
             loss += part[0]
             accuracy += part[1]
-            of_rows |= row_losses(self.rows, one, part[2])
+            of_rows |= part[2]
         norm = self.optimizer.update(self.network.adapter.grads, step)
         if not (math.isfinite(loss) and math.isfinite(norm)):
             raise self._not_finite(step, loss)
         self.network.adapter.refresh()
         return StepResult(loss, accuracy, tokens, learned, of_rows)
+
+    def _together(self, step: int, interrupted: Callable[[], bool]) -> list[Any]:
+        """What each process has to say of its part of the step; their gradients, summed."""
+        team, adapter = self.network.team, self.network.adapter
+        team.begin(
+            Order(step, self.capacities.planned, isinstance(self.rows, FrozenRows)),
+            adapter.masters,
+        )
+        return self._collected(step, interrupted)
+
+    def _collected(self, step: int, interrupted: Callable[[], bool]) -> list[Any]:
+        adapter = self.network.adapter
+        adapter.grads.zero_()
+        part, failure = None, None
+        try:
+            part = self._part(step, interrupted)
+        except Exception as error:  # noqa: BLE001 - the others wait for our word, whatever it is
+            failure = error
+        return self.network.team.collect(adapter.grads, part, failure)
+
+    def help(self, order: Order) -> None:
+        """Computes this process's part of a step that another one leads."""
+        self.capacities.planned = order.capacities
+        self._collected(order.step, lambda: False)
+
+    def _part(self, step: int, interrupted: Callable[[], bool]) -> Any:
+        """Loss, accuracy and losses by row of this process's rows."""
+        team = self.network.team
+        chosen = self._rows_of(step)
+        learned = self._learned(chosen)
+        mine = team.share(chosen, lambda row: int(self.lengths[row]))
+        # dropout draws one mask for each token, so with it no token can stand for several chats
+        share = self.spec.lora.dropout == 0
+        loss = accuracy = 0.0
+        of_rows: dict[int, float] = {}
+        packed = plan_bins(self.rows, mine, self.capacities.planned, share=share) if mine else ()
+        for number, one in enumerate(packed):
+            if interrupted():
+                raise Interrupted
+            tensors = self.network.make_bin(self.rows, one, self._masks)
+            part = self._backward(tensors, learned, step, team.rank + team.size * number)
+            loss += part[0]
+            accuracy += part[1]
+            of_rows |= row_losses(self.rows, one, part[2])
+        return loss, accuracy, of_rows
+
+    def _learned(self, chosen: Sequence[int]) -> int:
+        return sum(int(self.rows.row(row)[1][1:].sum()) for row in chosen)
 
     def _backward(
         self, tensors: BinTensors, learned: int, step: int, number: int

@@ -68,7 +68,8 @@ def test_a_job_that_says_nothing_tunes_lora_with_all_its_numbers_shown(
     [
         ({"rank": 4}, {"kind": "lora", "rank": 4, "alpha": 8.0, "dropout": 0.0}),
         ({"kind": "dora", "alpha": 1.0, "dropout": 0.1}, {"rank": 16, "alpha": 1.0}),
-        ({"rank_stabilised": True}, {"rank_stabilised": True}),
+        ({"rank_stabilised": True}, {"rank_stabilised": True, "base_bits": 16}),
+        ({"kind": "dora", "base_bits": 4}, {"base_bits": 4, "rank": 16}),
         ({"kind": "last_layers"}, {"layers": 7, "norm_and_head": False, "rank": None}),
         ({"kind": "last_layers", "layers": 30, "norm_and_head": True}, {"layers": 30}),
         ({"kind": "full"}, {"kind": "full", "rank": None, "layers": None}),
@@ -91,6 +92,8 @@ def test_what_was_left_open_is_filled_in_for_its_kind(
         ({"target_modules": ["q_proj", "w_proj"]}, "afina.tuning.target_modules"),
         ({"rnak": 4}, "afina.tuning.rnak"),
         ({"rank": 513}, "afina.tuning.rank"),
+        ({"base_bits": 8}, "afina.tuning.base_bits"),
+        ({"kind": "full", "base_bits": 4}, "afina.tuning.base_bits"),
         ({"dropout": 1.0}, "afina.tuning.dropout"),
         ({"kind": "lara"}, "afina.tuning.kind"),
     ],

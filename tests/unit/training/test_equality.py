@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
 from tempfile import mkdtemp
@@ -21,7 +22,7 @@ from afina.model.base import LoadedBase, load_base
 from afina.model.block import Block
 from afina.model.lora import put_lora_layers
 from afina.model.packed import Masks
-from afina.training.bins import make_bin, plan_bins
+from afina.training.bins import BinTensors, make_bin, plan_bins
 from afina.training.network import TrainedNetwork
 from afina.training.packing import Bin, pack_rows
 
@@ -161,6 +162,38 @@ def test_a_long_shared_beginning_through_the_fused_kernel_gives_the_same_gradien
     assert long[0].families[0].shared > 16
     alone = tuple(Bin((row,), 512) for row in range(3))
     assert_same(loss_and_gradient(made, rows, shared), loss_and_gradient(made, rows, alone))
+
+
+@settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(FAMILIES, st.integers(0, 1000), st.sampled_from(["llama", "granite", "gemma2"]))
+def test_logits_at_answers_alone_give_the_loss_and_gradient_of_logits_everywhere(
+    families: list[tuple[int, list[int]]], seed: int, architecture: str
+) -> None:
+    rows = chats_with_beginnings(families, seed)
+    made = network(architecture)
+    found = []
+    for everywhere in (False, True):
+        made.adapter.grads.zero_()
+        total = 0.0
+        for one in plan_bins(rows, range(len(rows)), (128, 512)):
+            tensors = make_bin(rows, one, Masks())
+            tensors = with_all_logits(tensors) if everywhere else tensors
+            loss, _, _ = made.loss(tensors, rows.learned)
+            loss.backward()  # type: ignore[no-untyped-call]
+            total += float(loss.detach())
+        found.append((total, made.adapter.grads.clone()))
+    assert_same(found[0], found[1])
+
+
+def with_all_logits(tensors: BinTensors) -> BinTensors:
+    """The same bin with logits at every position; those that no loss looks at weigh nothing."""
+    count = tensors.ids_1T.shape[1]
+    targets, weights = torch.zeros(count, dtype=torch.int64), torch.zeros(count)
+    kept = tensors.keep_K[: tensors.learned]
+    targets[kept] = tensors.targets_K[: tensors.learned]
+    weights[kept] = tensors.weights_K[: tensors.learned]
+    everywhere = torch.arange(count)
+    return replace(tensors, keep_K=everywhere, targets_K=targets, weights_K=weights)
 
 
 def test_any_size_of_micro_batch_gives_the_same_gradient() -> None:
