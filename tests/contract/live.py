@@ -16,6 +16,7 @@ import uvicorn
 from tests.tiny import write_tiny_tokenizer
 
 from afina.api.app import create_app
+from afina.api.wire_protocol import EnvelopedProtocol
 from afina.domain.codec import encode
 from afina.domain.models import BaseModel
 from afina.service.platform import Platform
@@ -84,7 +85,7 @@ def running(settings: Settings) -> Iterator[Live]:
     config = uvicorn.Config(
         app,
         loop="uvloop",
-        http="httptools",
+        http=EnvelopedProtocol,
         lifespan="on",
         log_config=None,
         access_log=False,

@@ -233,13 +233,17 @@ OPERATIONS: Final[dict[str, Operation]] = {
     "GET /v1/organization/usage/embeddings": _of(query="?start_time=1"),
     "GET /v1/organization/costs": _of(query="?start_time=1"),
     "GET /v1/organization/audit_logs": _of(),
+    "GET /v1/afina/watch": _of(),
+    "POST /v1/afina/watch/{key_id}/release": _of(("key_id", "key")),
     "GET /metrics": _of(),
 }
 
 OPEN: Final = {"GET /health"}
 """Operations that need no key and tell nothing of anybody."""
 
-ADMIN_ONLY: Final = re.compile(r"\S+ (/v1/organization|/v1/fine_tuning/checkpoints|/metrics)")
+ADMIN_ONLY: Final = re.compile(
+    r"\S+ (/v1/organization|/v1/fine_tuning/checkpoints|/v1/afina/watch|/metrics)"
+)
 """Operations for keys that manage an organization."""
 
 FIELDS: Final[dict[str, str]] = {
@@ -419,7 +423,7 @@ def make_world(live: Live, mine: Asker, scratch: Path, name: str) -> dict[str, s
     asked = dict(OPERATIONS["POST /v1/batches"].body, input_file_id=batched)  # type: ignore[call-overload]
     ids["batch"] = make("POST /v1/batches", asked)["id"]
     ids["endpoint"] = make("POST /v1/webhook_endpoints")["id"]
-    job = _published(live, mine.key, ids["file"], scratch)
+    job = published(live, mine.key, ids["file"], scratch)
     ids |= {"job": job.id, "model": job.fine_tuned_model or ""}
     _deliver(live, mine.key, ids)
     ids["delivery"] = make("GET /v1/afina/webhook_deliveries")["data"][0]["id"]
@@ -458,9 +462,11 @@ def _organization(mine: Asker, ids: dict[str, str], name: str) -> dict[str, str]
     return ids
 
 
-def _published(live: Live, key: str, file: str, scratch: Path) -> Job:
+def published(live: Live, key: str, file: str | None, scratch: Path) -> Job:
+    """A job of `file` that ended in a model; without a file, the oldest job that waits does."""
     platform = live.platform
-    create_job(platform, authenticate(platform, key), JobRequest(BASE, file, suffix="bot"))
+    if file is not None:
+        create_job(platform, authenticate(platform, key), JobRequest(BASE, file, suffix="bot"))
     with platform.database.write() as tx:
         now = platform.clock.now()
         statuses = [JobStatus.VALIDATING]

@@ -42,6 +42,17 @@ def test_the_client_reads_the_id_of_a_request(client: openai.OpenAI) -> None:
     assert request_id.startswith("req_")
 
 
+@pytest.mark.parametrize("sent", [b"GET /v1/mod\x01els HTTP/1.1\r\n\r\n", b"\x16\x03\x01 hello"])
+def test_what_is_no_http_is_refused_in_the_envelope(live: Live, sent: bytes) -> None:
+    host, _, port = live.url.removeprefix("http://").partition(":")
+    with socket.create_connection((host, int(port)), 10) as connection:
+        connection.sendall(sent)
+        head, _, body = connection.makefile("rb").read().partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 400 ")
+    assert b"content-type: application/json" in head
+    assert json.loads(body)["error"]["type"] == "invalid_request_error"
+
+
 def test_head_and_options_are_refused_in_the_envelope(live: Live) -> None:
     answer = live.http.request("OPTIONS", "/v1/files")
     assert answer.status_code == 405

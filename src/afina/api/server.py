@@ -16,6 +16,7 @@ from starlette.types import Receive, Scope, Send
 
 from afina.api import logs
 from afina.api.app import create_app
+from afina.api.wire_protocol import EnvelopedProtocol
 from afina.domain.orphans import die_with_parent
 from afina.settings import Settings
 
@@ -65,7 +66,7 @@ def run(
         host=settings.host,
         port=settings.port,
         loop="uvloop",
-        http="httptools",
+        http=EnvelopedProtocol,
         ws="none",
         lifespan="on",
         log_config=None,

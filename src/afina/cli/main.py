@@ -23,6 +23,7 @@ from afina.cli import (
     files,
     jobs,
     keys,
+    migrate,
     models,
     processes,
     projects,
@@ -79,6 +80,7 @@ for _name, _group in (
     ("aliases", aliases.app),
     ("keys", keys.app),
     ("projects", projects.app),
+    ("migrate", migrate.app),
     ("watch", abuse.app),
 ):
     app.add_typer(_group, name=_name, rich_help_panel="The work")
