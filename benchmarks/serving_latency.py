@@ -1,6 +1,7 @@
 """How soon the engine answers: arrivals beside a full batch, shared prefixes, cold and many tunes.
 
-    python benchmarks/serving_latency.py [--registered 1000]
+    python benchmarks/serving_latency.py [--registered 1000] [--only arrivals,prefixes,cold,many,
+                                          background]
 
 All through the engine's socket, bf16, the client on the same machine. Tunes are adapters of rank 16
 on all linear layers; the registered ones differ in their manifests and share sixteen files of
@@ -17,6 +18,7 @@ import random
 import statistics
 import tempfile
 import time
+from contextlib import aclosing
 from dataclasses import replace
 from pathlib import Path
 
@@ -31,6 +33,7 @@ from serving import STARTER, make_adapters, measure, processes, put_blob, questi
 
 STREAMS = 32
 PREFIX_TOKENS = 1000
+PARTS = ("arrivals", "prefixes", "cold", "background", "many")
 
 
 class Asking:
@@ -47,7 +50,12 @@ class Asking:
         return self._renderer.prompt([{"role": "user", "content": question(number)}])
 
     async def ask(
-        self, ids: list[int], new_tokens: int, adapter: str | None = None
+        self,
+        ids: list[int],
+        new_tokens: int,
+        adapter: str | None = None,
+        *,
+        background: bool = False,
     ) -> tuple[int, float]:
         """Tokens, and seconds to the first of them."""
         request = Generate(
@@ -58,15 +66,17 @@ class Asking:
             seed=0,
             adapter=adapter,
             temperature=0.0,
+            background=background,
             tag={"bench": "latency"},
         )
         begun = time.perf_counter()
         first, tokens = 0.0, 0
-        async for line in self._client.generate(request):
-            first = first or time.perf_counter() - begun
-            tokens += len(line.ids) if isinstance(line, Delta) else 0
-            if isinstance(line, Final):
-                tokens = line.completion_tokens
+        async with aclosing(self._client.generate(request)) as lines:
+            async for line in lines:
+                first = first or time.perf_counter() - begun
+                tokens += len(line.ids) if isinstance(line, Delta) else 0
+                if isinstance(line, Final):
+                    tokens = line.completion_tokens
         return tokens, first
 
     async def until_first(self, ids: list[int], adapter: str | None = None) -> float:
@@ -122,38 +132,73 @@ def register(settings: Settings, manifests: list[str], count: int) -> list[str]:
     return [put_blob(settings, manifest.to_bytes()) for manifest in made]
 
 
-async def run(settings: Settings, base: BaseModel, registered: int) -> None:
+async def behind(asking: Asking) -> tuple[list[float], list[float], list[float]]:
+    """Milliseconds a token of one answer: alone, beside sixteen of the background, and beside
+    sixteen that people wait for."""
+    found: list[list[float]] = [[], [], []]
+    for kind in (0, 1, 2, 2, 1, 0):
+        others = [
+            asyncio.ensure_future(asking.ask(asking.prompt(i), 400, background=kind == 1))
+            for i in range(0 if kind == 0 else 16)
+        ]
+        await asking.ask(asking.prompt(40), 4)
+        for number in range(3):
+            begun = time.perf_counter()
+            tokens, _ = await asking.ask(asking.prompt(50 + number), 24)
+            found[kind].append(1000 * (time.perf_counter() - begun) / tokens)
+        for other in others:
+            other.cancel()
+        await asyncio.gather(*others, return_exceptions=True)
+    return found[0], found[1], found[2]
+
+
+async def show_prefixes(asking: Asking) -> None:
+    """What a kept prefix saves."""
+    first, second = await prefixes(asking)
+    show(f"prefix of {PREFIX_TOKENS} tokens, first", first)
+    show(f"prefix of {PREFIX_TOKENS} tokens, again", second)
+    ratio = statistics.median(first) / statistics.median(second)
+    print(f"  the second is {ratio:.1f} times as soon", flush=True)
+
+
+async def show_many(asking: Asking, few: list[str], tunes: list[str]) -> None:
+    """Sixteen tunes, and a thousand of which sixty-four fit."""
+    rng = random.Random(3)
+    weights = [1 / rank for rank in range(1, len(tunes) + 1)]
+    spread = rng.choices(tunes, weights, k=96)
+    sixteen = await many(asking, [few[i % 16] for i in range(96)])
+    zipf = await many(asking, spread)
+    print(f"96 requests over 16 tunes: {sixteen:.0f} tokens/s")
+    print(
+        f"96 requests over {len(tunes)} tunes by a Zipf law ({len(set(spread))} asked), 64 in "
+        f"memory: {zipf:.0f} tokens/s, {zipf / sixteen:.2f} of that"
+    )
+
+
+async def run(settings: Settings, base: BaseModel, registered: int, parts: set[str]) -> None:
     """Measures and prints."""
     few = make_adapters(settings, base, 16)
     tunes = register(settings, few, registered)
     asking = Asking(settings, base.id, Renderer.load(settings.models / base.id))
     with processes(settings, base.id, with_api=False):
-        await many(asking, few * 2)
-        show("arrives beside 31 of the base", await arrivals(asking, []))
-        show("arrives beside 31 of 16 tunes", await arrivals(asking, few[:16]))
-        first, second = await prefixes(asking)
-        show(f"prefix of {PREFIX_TOKENS} tokens, first", first)
-        show(f"prefix of {PREFIX_TOKENS} tokens, again", second)
-        ratio = statistics.median(first) / statistics.median(second)
-        print(f"  the second is {ratio:.1f} times as soon")
-        show(
-            "warm tune, alone",
-            [await asking.until_first(asking.prompt(i), few[i]) for i in range(8)],
-        )
-        show(
-            "cold tune, alone",
-            [await asking.until_first(asking.prompt(i), tunes[-1 - i]) for i in range(8)],
-        )
-        rng = random.Random(3)
-        weights = [1 / rank for rank in range(1, registered + 1)]
-        spread = rng.choices(tunes, weights, k=96)
-        sixteen = await many(asking, [few[i % 16] for i in range(96)])
-        zipf = await many(asking, spread)
-        print(f"96 requests over 16 tunes: {sixteen:.0f} tokens/s")
-        print(
-            f"96 requests over {registered} tunes by a Zipf law ({len(set(spread))} asked), 64 in "
-            f"memory: {zipf:.0f} tokens/s, {zipf / sixteen:.2f} of that"
-        )
+        await many(asking, few)
+        if "arrivals" in parts:
+            show("arrives beside 31 of the base", await arrivals(asking, []))
+            show("arrives beside 31 of 16 tunes", await arrivals(asking, few))
+        if "prefixes" in parts:
+            await show_prefixes(asking)
+        if "cold" in parts:
+            warm = [await asking.until_first(asking.prompt(i), few[i]) for i in range(8)]
+            show("warm tune, alone", warm)
+            cold = [await asking.until_first(asking.prompt(i), tunes[-1 - i]) for i in range(8)]
+            show("cold tune, alone", cold)
+        if "background" in parts:
+            alone, quiet, loud = await behind(asking)
+            show("a token alone", alone)
+            show("a token beside 16 of the background", quiet)
+            show("a token beside 16 that others wait for", loud)
+        if "many" in parts:
+            await show_many(asking, few, tunes)
 
 
 def show(what: str, milliseconds: list[float]) -> None:
@@ -167,13 +212,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", type=Path, default=STARTER)
     parser.add_argument("--registered", type=int, default=1000)
+    parser.add_argument("--only", default=",".join(PARTS), help="parts, with commas")
     given = parser.parse_args()
+    parts = set(given.only.split(","))
+    if not parts <= set(PARTS):
+        parser.error(f"--only takes {', '.join(PARTS)}")
     record = decode(BaseModel, json.loads((given.model / "afina.json").read_text()), "afina.json")
     with tempfile.TemporaryDirectory(prefix="afina-bench-") as folder:
         settings = Settings.load(data=Path(folder))
         settings.models.mkdir()
         (settings.models / record.id).symlink_to(given.model.absolute())
-        asyncio.run(run(settings, record, given.registered))
+        asyncio.run(run(settings, record, given.registered, parts))
 
 
 if __name__ == "__main__":

@@ -209,3 +209,18 @@ def test_a_stream_of_short_requests_does_not_starve_a_long_one() -> None:
         if "long" not in machine.alive:
             return
     raise AssertionError("the long prompt starves")
+
+
+def test_an_adapter_may_be_forgotten_while_a_prompt_waits_for_its_prefix() -> None:
+    scheduler = Scheduler(BlockAllocator(64, BLOCK_TOKENS), LIMITS)
+    prompts = [request(name, 36, [3], "a", "x") for name in ("first", "second")]
+    for prompt in prompts:
+        scheduler.submit(prompt)
+    (chunk,) = scheduler.plan().chunks
+    assert (chunk.sequence.prompt, len(scheduler.running)) == (prompts[0], 2)
+    scheduler.computed(chunk)
+    # Who computed it goes, and what was kept of it: its blocks are anybody's now.
+    scheduler.cancel("first")
+    scheduler.prefixes.forget("a")
+    (chunk,) = scheduler.plan().chunks
+    assert (chunk.sequence.prompt, chunk.start) == (prompts[1], 0)

@@ -106,6 +106,8 @@ class PrefixIndex:
             while gone:
                 branch = gone.pop()
                 gone += branch.children.values()
+                # A sequence may still stand here: it must not find what is let go behind it.
+                branch.children = {}
                 branch.is_kept = False
                 if branch.parent is not None:
                     del self._used[branch]

@@ -28,3 +28,16 @@ def test_one_round_lets_go_of_all_that_nobody_reads() -> None:
     assert allocator.free == 4
     assert index.let_go(8) == 4
     assert allocator.free == 8
+
+
+def test_nothing_is_found_behind_a_place_that_was_forgotten() -> None:
+    allocator = BlockAllocator(8, 1)
+    index = PrefixIndex(allocator)
+    root = index.root(ROOT)
+    keep(index, allocator, root, "abc")
+    (place,) = index.follow(root, [ord("a")], 1)
+    index.forget(None)
+    assert allocator.free == 8
+    for left in (root, place, index.root(ROOT)):
+        assert index.follow(left, [ord("a"), ord("b"), ord("c")], 3) == []
+        assert index.follow(left, [ord("b"), ord("c")], 2) == []
