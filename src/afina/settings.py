@@ -62,6 +62,8 @@ class EngineSettings(BaseModel):
     threads: int = Field(default=0, ge=0)
     """0: all cores when alone, one while a trainer lives."""
     precision: Literal["auto", "bf16", "fp32"] = "auto"
+    speculation: bool = True
+    """Whether tunes' answers are drafted from their training answers (docs/engine.md)."""
 
 
 class WorkerSettings(BaseModel):

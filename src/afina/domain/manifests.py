@@ -22,6 +22,9 @@ ADAPTER_CONFIG: Final = "adapter_config.json"
 ADAPTER_WEIGHTS: Final = "adapter_model.safetensors"
 ADAPTER_GGUF: Final = "adapter.gguf"
 """What an adapter is called as llama.cpp reads it; made when it is asked for, in no manifest."""
+SHARDS: Final = "shards"
+"""The name in a manifest's settings of the folder below DATA/shards that the training rows were
+prepared in; it is gone when the training file is deleted."""
 OWN_WEIGHTS: Final = "weights.safetensors"
 """The file of kinds `blocks` and `full`: a tensor for each parameter that the tune has its own of,
 under the name that transformers' network gives it (`model.layers.22.mlp.up_proj.weight`), in bf16.

@@ -17,7 +17,7 @@ import structlog
 
 from afina.domain.codec import encode
 from afina.domain.jobs import Job, JobStatus
-from afina.domain.manifests import FILES_OF
+from afina.domain.manifests import FILES_OF, SHARDS
 from afina.domain.runs import (
     RENDERED_AT,
     ParityRow,
@@ -141,7 +141,7 @@ def _store(given: _Finish, kept: RunCheckpoint) -> str:
         base_sha256=given.spec.base.sha256,
         template_sha256=given.spec.settings["template_sha256"],
         data_sha256=given.spec.training.sha256,
-        settings=given.spec.settings,
+        settings=dict(given.spec.settings) | _shards(given),
         kind=given.spec.tune.kind,
     )
     folder = given.paths.root / kept.directory
@@ -149,6 +149,15 @@ def _store(given: _Finish, kept: RunCheckpoint) -> str:
     return publish.store_tune(
         given.platform, given.job, facts, {name: folder / name for name in names}
     )
+
+
+def _shards(given: _Finish) -> dict[str, str]:
+    """Where the engine finds the training answers: drafts are made from them."""
+    folder = Path(given.spec.training.path).resolve()
+    root = given.platform.settings.shards.resolve()
+    if given.spec.method != "supervised" or not folder.is_relative_to(root):
+        return {}
+    return {SHARDS: folder.relative_to(root).as_posix()}
 
 
 def _prove(given: _Finish, manifest: str) -> ParityReport:

@@ -17,7 +17,7 @@ from afina.errors import InvalidRequest, NotFound
 from afina.service import run_folders
 from afina.service.once import Idempotency, once
 from afina.service.platform import Platform
-from afina.store import batches, files, jobs, references
+from afina.store import batches, files, jobs, models, outbox, references
 from afina.store.blobs import StagedBlob
 from afina.store.database import Tx
 from afina.store.files import FileQuery as FileQuery
@@ -191,15 +191,26 @@ def drop_file(tx: Tx, file: StoredFile) -> list[Job]:
 
 def remove_traces(platform: Platform, file: StoredFile, made_with_it: Iterable[Job]) -> int:
     """Removes the bytes of a file that is gone, and what was made of them on the way to a model;
-    returns how many bytes of blobs that freed."""
-    for job in made_with_it:
+    returns how many bytes of blobs that freed. Engines forget what they drafted from the rows: they
+    read a model anew when it is asked."""
+    jobs_over = list(made_with_it)
+    for job in jobs_over:
         run_folders.remove_run(platform, job.id)
     freed = references.remove_blob(platform.database, platform.blobs, file.sha256)
     with platform.database.read() as tx:
         held = references.is_referred_to(tx, file.sha256)
     if not held:
         run_folders.remove_shards(platform, file.sha256)
+        _forget_drafts(platform, jobs_over)
     return freed
+
+
+def _forget_drafts(platform: Platform, made_with_it: Iterable[Job]) -> None:
+    with platform.database.write() as tx:
+        for job in made_with_it:
+            for manifest in models.manifests_of_job(tx, job.id):
+                item, now = platform.ids.new(ids.OUTBOX), platform.clock.now()
+                outbox.put_item(tx, item, outbox.FORGET_ADAPTER, {"adapter": manifest}, now)
 
 
 def open_file(platform: Platform, caller: Caller, file_id: str) -> tuple[StoredFile, BinaryIO]:

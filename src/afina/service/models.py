@@ -16,7 +16,6 @@ from afina.service.platform import Platform
 from afina.store import aliases, jobs, models, outbox, references
 from afina.store.references import Holder
 
-FORGET_ADAPTER: Final = "forget_adapter"
 _BASE_OWNER: Final = "system"
 
 
@@ -114,7 +113,7 @@ def delete_model(platform: Platform, caller: Caller, name: str) -> None:
         if not models.manifest_in_use(tx, tuned.manifest):
             id_ = platform.ids.new(OUTBOX)
             payload = {"adapter": tuned.manifest}
-            outbox.put_item(tx, id_, FORGET_ADAPTER, payload, platform.clock.now())
+            outbox.put_item(tx, id_, outbox.FORGET_ADAPTER, payload, platform.clock.now())
         job = None if tuned.job_id is None else jobs.get_job(tx, tuned.job_id)
     if job is not None and job.status.is_terminal:
         run_folders.remove_checkpoints(platform, job.id)

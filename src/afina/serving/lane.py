@@ -7,7 +7,7 @@ ends here in exactly one last line, or in silence where its client went away.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -24,7 +24,8 @@ from afina.serving.protocol import Delta, Failure, Final, Scored, UsageRecord
 from afina.serving.runner import Runner, StepOutput
 from afina.serving.sampling import Choosing, choose, logprobs
 from afina.serving.scheduler import Scheduler
-from afina.serving.sequences import Plan, Prompt, Sequence
+from afina.serving.sequences import Plan, Prompt, Sequence, State
+from afina.serving.speculation import Checked, Speculation
 from afina.text.tokenizer import ChatTokenizer
 
 _STALLED_STEPS = 8
@@ -52,9 +53,14 @@ class Manner:
     reshapings: tuple[Reshaping, ...] = ()
     """By choice: biases, penalties, grammar; empty where the request asks for none."""
 
-    def next(self, sequence: Sequence) -> Choosing:
-        """How the next token of `sequence` is chosen."""
-        position = len(sequence.tokens)
+    @property
+    def is_free(self) -> bool:
+        """Whether a token depends on the logits, seed and place alone."""
+        return self.forced is None and not self.reshapings
+
+    def next(self, sequence: Sequence, ahead: int = 0) -> Choosing:
+        """How the next token of `sequence` is chosen, or one further `ahead`."""
+        position = len(sequence.tokens) + ahead
         return Choosing(
             seed=self.seed,
             choice=sequence.choice,
@@ -112,6 +118,7 @@ class Lane:
         self.runner = runner
         self.scheduler = scheduler
         self.tokenizer = tokenizer
+        self.speculation = Speculation()
         self.grammars = Grammars(tokenizer, runner.base.vocab_size)
         self._clock = clock
         self._meter = meter
@@ -155,18 +162,25 @@ class Lane:
         begun = self._clock.monotonic()
         plan = self.scheduler.plan()
         self._watch_for_stall(plan)
+        self.speculation.propose(plan, self.scheduler, self._drafted_as)
         out = self.runner.run(plan)
         for chunk in plan.chunks:
             self.scheduler.computed(chunk, _kept_logits(out, chunk.sequence))
         if not out.sequences:
             return []
         tickets = [self._tickets[s.prompt.request_id] for s in out.sequences]
-        choosing = [t.manner.next(s) for t, s in zip(tickets, out.sequences, strict=True)]
+        choosing = [
+            ticket.manner.next(sequence, ahead)
+            for ticket, (sequence, ahead) in zip(tickets, _places(out.sequences), strict=True)
+        ]
         tokens = choose(out.logits, choosing)
-        self._count(tickets, begun)
+        standing, checked = self.speculation.judge(out.sequences, tokens)
+        self._count(tickets, sum(standing), begun, checked)
         told = self._candidates(out, tickets, tokens)
         deliveries: dict[str, Delivery] = {}
         for i, sequence in enumerate(out.sequences):
+            if not standing[i] or sequence.state is State.DONE:
+                continue
             fault = tickets[i].manner.fault(sequence)
             if fault is not None or tickets[i].request_id not in self._tickets:
                 self._fail(deliveries, tickets[i], fault)
@@ -190,12 +204,15 @@ class Lane:
     def tidy(self, idle_s: float) -> None:
         """Lets go of adapters that nobody has used for `idle_s`."""
         self.runner.bank.drop_idle(self._clock.monotonic() - idle_s)
+        if self.tune is None:
+            self.speculation.keep_only(self.runner.bank.resident)
 
     def forget(self, sha256: str) -> None:
         """Lets go of an adapter, once the requests that use it have ended, and of the prompts that
         were computed with it."""
         self.runner.bank.forget(sha256)
         self.scheduler.prefixes.forget(sha256)
+        self.speculation.forget(sha256)
 
     def _deliver(
         self, deliveries: dict[str, Delivery], ticket: Ticket, sequence: Sequence, delta: Delta
@@ -228,11 +245,21 @@ class Lane:
         found = logprobs(out.logits[wanted], [tokens[i] for i in wanted], tops)
         return dict(zip(wanted, found, strict=True))
 
-    def _count(self, tickets: list[Ticket], begun: float) -> None:
+    def _drafted_as(self, sequence: Sequence) -> str | None:
+        """The tune whose answers are a draft for this one, unless its tokens depend on more."""
+        if not self._tickets[sequence.prompt.request_id].manner.is_free:
+            return None
+        return sequence.prompt.adapter or self.tune
+
+    def _count(
+        self, tickets: list[Ticket], tokens: int, begun: float, checked: list[Checked]
+    ) -> None:
         if self.metrics is None:
             return
         now = self._clock.monotonic()
-        self.metrics.stepped(self.base_id, len(tickets), now - begun)
+        self.metrics.stepped(self.base_id, tokens, now - begun)
+        for check in checked:
+            self.metrics.checked(self.base_id, check)
         for ticket in tickets:
             if ticket.arrived is not None:
                 self.metrics.first_token(self.base_id, now - ticket.arrived)
@@ -273,6 +300,15 @@ def _final(ticket: Ticket) -> Final | Scored:
     if isinstance(final, Final):
         final.cached_tokens = ticket.prompt.cached
     return final
+
+
+def _places(sequences: list[Sequence]) -> Iterator[tuple[Sequence, int]]:
+    """Each row's answer, and how far its token is ahead of the answer's next one."""
+    before, ahead = None, 0
+    for sequence in sequences:
+        ahead = ahead + 1 if sequence is before else 0
+        before = sequence
+        yield sequence, ahead
 
 
 def _kept_logits(out: StepOutput, sequence: Sequence) -> torch.Tensor | None:

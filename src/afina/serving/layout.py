@@ -174,6 +174,7 @@ def lay_out(plan: Plan, block_tokens: int, decode_rows: DecodeRows, smallest: in
         layout.decodes += len(rows)
     tokens = room = layout.decodes
     chunks = [Row(c.sequence, c.start, c.length) for c in plan.chunks]
+    chunks += [Row(s, s.computed, 1 + len(s.draft)) for s in plan.checks]
     # What was sampled comes first (see sampled_adapters), prompts of one adapter together.
     for row in sorted(chunks, key=_place_in_step):
         row.at = tokens

@@ -12,13 +12,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final, Literal
 
+import structlog
 import torch
 
 from afina.domain.clock import Clock
 from afina.domain.codec import decode
 from afina.domain.manifests import OWN_WEIGHTS, Manifest, TuneKind, blob_path
 from afina.domain.models import BASE_ID, BaseModel
-from afina.errors import BaseRefused, Internal, InvalidRequest, ModelNotFound
+from afina.errors import BaseRefused, DataUnreadable, Internal, InvalidRequest, ModelNotFound
 from afina.model.base import LoadedBase, load_base
 from afina.model.dora import row_norms
 from afina.model.own_weights import read_weights
@@ -33,6 +34,7 @@ from afina.model.peft_files import (
 from afina.serving.adapters import Adapter, AdapterBank, nobody
 from afina.serving.blocks import BlockAllocator
 from afina.serving.cache import KvCache
+from afina.serving.drafts import DraftIndex, read_index
 from afina.serving.journal import Journal
 from afina.serving.lane import Lane
 from afina.serving.layers import Sharing
@@ -47,6 +49,7 @@ from afina.settings import Settings
 from afina.text.tokenizer import ChatTokenizer
 
 BLOCK_TOKENS = 16
+_LOG = structlog.get_logger(__name__)
 OWN_KINDS: Final[frozenset[TuneKind]] = frozenset({"blocks", "full", "dora"})
 """Tunes with weights of their own: a lane for each. DoRA's are its base's, with rows of other
 lengths, so its lane takes no more memory than an adapter does."""
@@ -188,6 +191,15 @@ class Library:
             for name, (a, b) in pairs.items()
         }
         return lane.runner.read_adapter(sha256, config.rank, scaled)
+
+    def drafts(self, sha256: str) -> DraftIndex | None:
+        """The index of a tune's training answers, if they are on this machine."""
+        try:
+            return read_index(self._settings.shards, self.manifest(sha256))
+        except (DataUnreadable, OSError) as error:
+            # Deleted while it was read, say: the tune answers all the same.
+            _LOG.info("engine.no_drafts", tune=sha256[:12], error=type(error).__name__)
+            return None
 
     def _check_base(self, manifest: Manifest, sha256: str, lane: Lane) -> None:
         if manifest.base_id != lane.base_id:

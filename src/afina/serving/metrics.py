@@ -17,6 +17,7 @@ from afina.serving.protocol import UsageRecord
 
 if TYPE_CHECKING:
     from afina.serving.lane import Lane
+    from afina.serving.speculation import Checked
 
 CONTENT_TYPE: Final = CONTENT_TYPE_LATEST
 _MODEL: Final = ("base", "tune")
@@ -45,6 +46,13 @@ class EngineMetrics:
             "cached_tokens", "Tokens of prompts that were found computed.", *_MODEL
         )
         self._completion = self._counter("completion_tokens", "Tokens of answers.", *_MODEL)
+        self._drafted = self._counter(
+            "draft_tokens", "Tokens drafted from a tune's training answers.", *_MODEL
+        )
+        self._accepted = self._counter(
+            "draft_tokens_accepted", "Drafted tokens that the network chose too.", *_MODEL
+        )
+        self._checks = self._counter("draft_checks", "Rows of steps that checked a draft.", *_MODEL)
         self._loads = self._counter("adapter_loads", "Adapters brought into memory.", "base")
         self._first = self._histogram(
             "first_token_seconds", "From a request's arrival to its first token.", _FIRST_TOKEN_S
@@ -72,6 +80,13 @@ class EngineMetrics:
         """A step was computed."""
         self._steps.labels(base).observe(seconds)
         self._rows.labels(base).observe(rows)
+
+    def checked(self, base: str, check: Checked) -> None:
+        """A draft was checked."""
+        model = base, _short(check.tune)
+        self._drafted.labels(*model).inc(check.drafted)
+        self._accepted.labels(*model).inc(check.stood)
+        self._checks.labels(*model).inc()
 
     def loaded(self, base: str) -> None:
         """An adapter came into memory."""

@@ -38,7 +38,8 @@ Forward = Callable[[StepContext, torch.Tensor], torch.Tensor]
 
 @dataclass(frozen=True)
 class StepOutput:
-    """Logits `[len(sequences) or more, V]` of those who sample in this step, in order."""
+    """Logits `[len(sequences) or more, V]` of those who sample in this step, in order. Whoever has
+    a draft checked stands there once for each of its positions, one behind the other."""
 
     sequences: list[Sequence]
     logits: torch.Tensor
@@ -129,11 +130,14 @@ class Runner:
 
 
 def _sampling_rows(layout: Layout) -> tuple[list[Sequence], list[int]]:
-    sequences, rows = [], []
+    """Positions whose logits are wanted: the last known token's, and those of a draft behind it."""
+    sequences: list[Sequence] = []
+    rows: list[int] = []
     for row in layout.rows():
-        if row.stop == len(row.sequence.prompt.ids) + len(row.sequence.tokens):
-            sequences.append(row.sequence)
-            rows.append(row.at + row.length - 1)
+        last = len(row.sequence.prompt.ids) + len(row.sequence.tokens) - 1
+        if row.start <= last < row.stop:
+            sequences += [row.sequence] * (row.stop - last)
+            rows += range(row.at + last - row.start, row.at + row.length)
     return sequences, rows
 
 

@@ -139,6 +139,19 @@ class Scheduler:
         if chunk.ends_prompt and len(sequence.prompt.sequences) > 1:
             self._keep_for_siblings(sequence, first)
 
+    def check(self, plan: Plan, sequence: Sequence, draft: list[int]) -> bool:
+        """Has a planned answer checked with a draft behind its last token; False and nothing
+        changed where that would take blocks that are not free."""
+        wanted = self._blocks.blocks_for(sequence.computed + 1 + len(draft))
+        missing = max(0, wanted - len(sequence.blocks))
+        if missing > self._blocks.free:
+            return False
+        sequence.blocks += self._blocks.take(missing)
+        sequence.draft = draft
+        plan.decodes.remove(sequence)
+        plan.checks.append(sequence)
+        return True
+
     def sampled(self, sequence: Sequence, token: int) -> None:
         """The next token of a running sequence."""
         if sequence.tokens:

@@ -63,6 +63,8 @@ class Sequence:
     """Where its prefix stands among the kept ones; None: what follows is not kept."""
     kept: int = 0
     """Blocks up to `branch`."""
+    draft: list[int] = field(default_factory=list)
+    """Tokens that this step checks (afina.serving.speculation); empty between steps."""
 
     @property
     def target(self) -> int:
@@ -75,11 +77,12 @@ class Sequence:
         return bool(self.tokens) and self.computed == self.target
 
     def ids(self, start: int, stop: int) -> list[int]:
-        """Ids at positions `start` to `stop` of prompt and answer together."""
+        """Ids at positions `start` to `stop` of prompt, answer and draft together."""
         size = len(self.prompt.ids)
         if stop <= size:
             return self.prompt.ids[start:stop]
-        return self.prompt.ids[start:] + self.tokens[max(0, start - size) : stop - size]
+        answer = self.tokens + self.draft if self.draft else self.tokens
+        return self.prompt.ids[start:] + answer[max(0, start - size) : stop - size]
 
 
 @dataclass(frozen=True)
@@ -104,8 +107,10 @@ class Plan:
     copies: list[tuple[int, int]] = field(default_factory=list)
     forks: list[Sequence] = field(default_factory=list)
     decodes: list[Sequence] = field(default_factory=list)
+    checks: list[Sequence] = field(default_factory=list)
+    """Answers that decode with a draft behind their last token."""
     chunks: list[Chunk] = field(default_factory=list)
 
     @property
     def is_empty(self) -> bool:
-        return not (self.forks or self.decodes or self.chunks)
+        return not (self.forks or self.decodes or self.checks or self.chunks)

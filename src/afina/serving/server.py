@@ -25,6 +25,7 @@ from afina.domain.manifests import TuneKind
 from afina.errors import AfinaError, Internal, InvalidRequest, NotFound, Overloaded, Unavailable
 from afina.model.base import DTYPES
 from afina.serving.adapters import Adapter
+from afina.serving.drafts import DraftIndex
 from afina.serving.engine import Engine, Fault
 from afina.serving.failures import status_of, to_failure
 from afina.serving.journal import Journal
@@ -86,6 +87,8 @@ class Door:
         self._lanes: dict[str, Lane] = {}
         self._own = OwnLanes(settings.engine.own_weights_mb * 1_000_000)
         self._kinds: dict[str, TuneKind] = {}
+        self._drafted: set[str] = set()
+        """Tunes in memory whose drafts were looked for."""
         self._scores = 0
         self._empty = asyncio.Event()
         self._empty.set()
@@ -284,12 +287,14 @@ class Door:
         visit.own = tune
         found = self._own.find(tune)
         if found is not None:
+            self._draft(found, tune)
             return found
         own: OwnLane = await self._once(tune, lambda: self._library.load_own(lane, tune))
         if self._own.find(tune) is None:
             self._remove_own(self._own.make_room(own.size))
             self._own.add(tune, own)
             self._engine.call(partial(self._engine.add_lane, tune, own.lane))
+            self._drafted.discard(tune)
         return own.lane
 
     async def _kind(self, tune: str) -> TuneKind:
@@ -316,11 +321,30 @@ class Door:
         visit.adapter = sha256
         found = lane.runner.bank.find(sha256)
         if found is not None:
+            self._draft(lane, sha256)
             return found
         loaded: Adapter = await self._once(
             f"{lane.base_id} {sha256}", lambda: self._library.load_adapter(lane, sha256)
         )
+        self._drafted.discard(sha256)
         return loaded
+
+    def _draft(self, lane: Lane, tune: str) -> None:
+        """Has a tune's answers drafted from now on. Called for a tune that is in memory already, so
+        that rare ones cost nothing; nobody waits for it."""
+        if not self._settings.speculation or tune in self._drafted:
+            return
+        self._drafted.add(tune)
+        making = asyncio.ensure_future(
+            self._once(f"drafts {tune}", lambda: self._library.drafts(tune))
+        )
+
+        def made(done: asyncio.Future[DraftIndex | None]) -> None:
+            index = None if done.cancelled() or done.exception() else done.result()
+            if index is not None:
+                self._engine.call(partial(lane.speculation.know, tune, index))
+
+        making.add_done_callback(made)
 
     async def _once(self, key: str, load: Callable[[], Any]) -> Any:
         """Loads on the loader's thread; who asks meanwhile waits for the same."""
@@ -338,6 +362,7 @@ class Door:
     def _forget(self, exchange: Exchange, sha256: str) -> None:
         lanes = list(self._lanes.values())
         self._kinds.pop(sha256, None)
+        self._drafted.discard(sha256)
         self._remove_own(self._own.forget(sha256))
 
         def forget() -> None:

@@ -57,6 +57,12 @@ def manifest_in_use(tx: Tx, manifest: str) -> bool:
     return bool(tx.execute(select(exists().where(MODELS.c.manifest == manifest))).scalar())
 
 
+def manifests_of_job(tx: Tx, job_id: str) -> list[str]:
+    """The manifests of the models and checkpoints that a job brought."""
+    query = select(MODELS.c.manifest).where(MODELS.c.job_id == job_id).distinct()
+    return sorted(tx.execute(query).scalars())
+
+
 def delete_model_row(tx: Tx, name: str) -> None:
     """Removes the row; the blobs follow after the commit."""
     tx.execute(delete(MODELS).where(MODELS.c.name == name))

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Final
 
 from sqlalchemy import delete, insert, select, update
 
 from afina.store.database import Tx
 from afina.store.ordering import next_order
 from afina.store.tables import OUTBOX
+
+FORGET_ADAPTER: Final = "forget_adapter"
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from afina.domain.models import ModelState
 from afina.errors import Forbidden, ModelNotFound
 from afina.service import jobs as service
 from afina.service.bases import get_base, list_bases, resolve_base
+from afina.service.files import delete_file
 from afina.service.models import delete_model, get_model, list_models, resolve_model
 from afina.service.platform import Platform
 from afina.store import outbox
@@ -37,6 +38,18 @@ def forgotten(platform: Platform) -> list[str]:
     with platform.database.write() as tx:
         items = outbox.claim_items(tx, platform.clock.now(), 60.0)
     return [item.payload["adapter"] for item in items if item.kind == "forget_adapter"]
+
+
+def test_engines_forget_what_they_drafted_from_a_file_that_is_deleted(
+    platform: Platform, caller: Caller, tmp_path: Path
+) -> None:
+    job = start_job(platform, caller)
+    name = publish(platform, run_to_running(platform), tmp_path, (10,)).fine_tuned_model
+    manifest = get_model(platform, caller, str(name)).tuned
+    assert manifest is not None
+    delete_file(platform, caller, job.training_file)
+    assert forgotten(platform) == [manifest.manifest]
+    assert get_model(platform, caller, str(name)).tuned == manifest
 
 
 def test_bases_are_what_the_models_folder_holds(platform: Platform) -> None:
