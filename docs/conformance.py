@@ -1,10 +1,19 @@
-"""Writes docs/conformance.md: every operation of the official client, and every field that it can
-send, beside what this server does with it. Part of `make docs`; a contract test compares."""
+"""Writes docs/conformance.md: every operation of the official client in each version that is
+supported, and every field that it can send, beside what this server does with it. Part of `make
+docs`; a contract test compares.
+
+The newest version is read from the installed client. What the older ones send stands in
+docs/clients.json, which is read anew from a client's folder by
+
+    python docs/conformance.py 1.109.1 FOLDER/openai/resources
+"""
 
 from __future__ import annotations
 
 import ast
+import json
 import re
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,15 +29,22 @@ from afina.settings import Settings
 
 PAGE = Path(__file__).parent / "conformance.md"
 _VERBS = {"_get": "GET", "_post": "POST", "_delete": "DELETE", "_get_api_list": "GET"}
+CLIENTS = Path(__file__).parent / "clients.json"
 _INTRO = """# What of the wire API is here
 
-Made by `make docs` from the sources of the official client, version {version}, and from this
-server's own OpenAPI document. Of {total} operations that the client has, {here} are here; the
-others answer 404 in the error envelope with a sentence that names them.
+Made by `make docs` from the sources of the official client, {versions}, and
+from this server's own OpenAPI document. Of {total} operations that these clients have, {here} are
+here; the others answer 404 in the error envelope with a sentence that names them. Of {fields}
+fields that the clients send to operations that are here, {taken} are taken, and {refused} are
+refused by their name: 100 % are one or the other.
 
 *Taken*: the field has its place, and a value that asks for more than is offered is refused with a
 400 that names the field. *Refused*: any value is a 400 that names the field. Nothing is accepted
-and ignored.
+and ignored. *Clients*: the major versions that have the operation; a field with a number after it
+is sent by those versions alone.
+
+| client | operations | here | fields sent to them | taken | refused by name |
+|---|---|---|---|---|---|
 """
 
 
@@ -41,11 +57,12 @@ class Operation:
     fields: tuple[str, ...]
 
 
-def operations() -> list[Operation]:
-    """Those of the whole client, sorted, each once."""
+def operations(folder: Path | None = None) -> list[Operation]:
+    """Those of a whole client, sorted, each once; of the installed one, or of the one whose
+    `resources` are in `folder`."""
     assert resources.__file__ is not None
     found: dict[tuple[str, str], set[str]] = {}
-    for source in sorted(Path(resources.__file__).parent.rglob("*.py")):
+    for source in sorted((folder or Path(resources.__file__).parent).rglob("*.py")):
         for node in ast.walk(ast.parse(source.read_text())):
             if isinstance(node, ast.FunctionDef):
                 for verb, path, fields in _calls(node):
@@ -133,35 +150,82 @@ def _properties(schema: dict[str, Any], schemas: dict[str, Any]) -> Iterator[str
         yield from _properties(branch, schemas)
 
 
+def by_version() -> dict[str, list[Operation]]:
+    """What each supported version of the client sends, oldest first."""
+    older = json.loads(CLIENTS.read_text())
+    found = {
+        version: [Operation(*name.split(" "), tuple(fields)) for name, fields in known.items()]
+        for version, known in older.items()
+    }
+    return found | {openai.__version__: operations()}
+
+
+def keep(version: str, folder: Path) -> None:
+    """Writes down what a version of the client sends."""
+    known = json.loads(CLIENTS.read_text()) if CLIENTS.exists() else {}
+    known[version] = {f"{o.verb} {o.path}": list(o.fields) for o in operations(folder)}
+    CLIENTS.write_text(json.dumps(dict(sorted(known.items())), indent=1) + "\n")
+
+
 def page() -> str:
     """The whole page."""
-    here = offered()
-    theirs = operations()
-    count = sum((operation.path, operation.verb) in here for operation in theirs)
-    lines = [_INTRO.format(version=openai.__version__, total=len(theirs), here=count)]
-    lines += ["## Here", "", "| operation | taken | refused |", "|---|---|---|"]
-    for operation in theirs:
-        known = here.get((operation.path, operation.verb))
-        if known is not None:
-            taken = [name for name in operation.fields if name in known]
-            refused = [name for name in operation.fields if name not in known]
-            lines.append(f"| {_shown(operation)} | {_names(taken)} | {_names(refused)} |")
-    lines += ["", "## Not here", "", "| operation | what it answers |", "|---|---|"]
-    for operation in theirs:
-        if (operation.path, operation.verb) not in here:
-            told = absence(operation.verb, "/v1" + operation.path.replace("{}", "x"))
+    here, clients = offered(), by_version()
+    everything: dict[tuple[str, str], dict[str, set[str]]] = {}
+    for version, theirs in clients.items():
+        for one in theirs:
+            fields = everything.setdefault((one.path, one.verb), {})
+            fields[version] = set(one.fields)
+    table = [_counts(version, theirs, here) for version, theirs in clients.items()]
+    named = {
+        (key, name): name in here[key]
+        for key, fields in everything.items()
+        if key in here
+        for name in set().union(*fields.values())
+    }
+    intro = _INTRO.format(
+        versions=", ".join(clients),
+        total=len(everything),
+        here=sum(key in here for key in everything),
+        fields=len(named),
+        taken=sum(named.values()),
+        refused=len(named) - sum(named.values()),
+    )
+    lines = [intro + "\n".join(table), "", "## Here", ""]
+    lines += ["| operation | clients | taken | refused |", "|---|---|---|---|"]
+    absent = ["## Not here", "", "| operation | clients | what it answers |", "|---|---|---|"]
+    for (path, verb), fields in sorted(everything.items()):
+        shown = f"| `{verb} {path.replace('{}', '…')}` | {_majors(fields)} |"
+        known = here.get((path, verb))
+        if known is None:
+            told = absence(verb, "/v1" + path.replace("{}", "x"))
             said = told.message if told is not None else "Invalid URL, or method not allowed."
-            lines.append(f"| {_shown(operation)} | {said} |")
-    return "\n".join(lines) + "\n"
+            absent.append(f"{shown} {said} |")
+            continue
+        names = sorted(set().union(*fields.values()))
+        taken = [_field(name, fields) for name in names if name in known]
+        refused = [_field(name, fields) for name in names if name not in known]
+        lines.append(f"{shown} {', '.join(taken) or '–'} | {', '.join(refused) or '–'} |")
+    return "\n".join([*lines, "", *absent]) + "\n"
 
 
-def _shown(operation: Operation) -> str:
-    return f"`{operation.verb} {operation.path.replace('{}', '…')}`"
+def _counts(version: str, theirs: list[Operation], here: dict[tuple[str, str], set[str]]) -> str:
+    found = [one for one in theirs if (one.path, one.verb) in here]
+    known = [name in here[(one.path, one.verb)] for one in found for name in one.fields]
+    counts = (len(theirs), len(found), len(known), sum(known), len(known) - sum(known))
+    return f"| {version} | {' | '.join(map(str, counts))} |"
 
 
-def _names(names: list[str]) -> str:
-    return ", ".join(f"`{name}`" for name in names) or "–"
+def _majors(versions: dict[str, set[str]]) -> str:
+    return " ".join(version.partition(".")[0] for version in versions)
+
+
+def _field(name: str, fields: dict[str, set[str]]) -> str:
+    """A field; with the versions that send it where others have the operation and do not."""
+    sent = {version: found for version, found in fields.items() if name in found}
+    return f"`{name}`" if len(sent) == len(fields) else f"`{name}` ({_majors(sent)})"
 
 
 if __name__ == "__main__":
+    if len(sys.argv) == 3:
+        keep(sys.argv[1], Path(sys.argv[2]))
     PAGE.write_text(page())
