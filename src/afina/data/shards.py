@@ -15,6 +15,7 @@ import hashlib
 import json
 from array import array
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -140,6 +141,14 @@ def _read_manifest(folder: Path) -> tuple[Manifest, str]:
         ) from None
 
 
+@dataclass(frozen=True)
+class _Encoding:
+    """A batch that another thread encodes: the line of each chat, and what they become."""
+
+    lines: list[int]
+    rows: Future[list[tuple[TokenRow, ...] | InvalidRequest]]
+
+
 class _Build:
     """One pass over a file, writing a shard whenever enough tokens are there."""
 
@@ -153,10 +162,18 @@ class _Build:
 
     def run(self, source: str, progress: Callable[[int, int], None] | None) -> Manifest:
         """Everything but the manifest's own writing."""
-        for batch in self._batches():
-            self._write(batch)
-            if progress is not None:
-                progress(self._reader.bytes_read, self._reader.bytes_total)
+        with ThreadPoolExecutor(1, "tokenizer") as beside:
+            waiting: _Encoding | None = None
+            for batch in self._batches():
+                # the tokenizer encodes one batch while the template writes the next
+                begun = self._begin(batch, beside)
+                if waiting is not None:
+                    self._take(waiting)
+                waiting = begun
+                if progress is not None:
+                    progress(self._reader.bytes_read, self._reader.bytes_total)
+            if waiting is not None:
+                self._take(waiting)
         files = self._writer.finish()
         return Manifest(
             format=1,
@@ -212,14 +229,22 @@ class _Build:
             what = "chat" if kind is RowKind.CHAT else kind.value.replace("_", " ")
             raise _refused(line.number, f"It is no {what}.") from None
 
-    def _write(self, batch: list[tuple[int, Any]]) -> None:
+    def _begin(self, batch: list[tuple[int, Any]], beside: ThreadPoolExecutor) -> _Encoding:
+        """Has a batch encoded by another thread."""
+        renderer = self._renderer
         if self._options.kind is RowKind.PROMPT_COMPLETION:
-            for line, pair in batch:
-                self._add(line, pair_row(pair, self._renderer))
-            return
+            pairs = [pair for _, pair in batch]
+            return _Encoding(
+                [line for line, _ in batch],
+                beside.submit(lambda: [(pair_row(pair, renderer),) for pair in pairs]),
+            )
+        plans = renderer.plan_rows(chat for _, chats in batch for chat in chats)
         lines = [line for line, chats in batch for _ in chats]
-        results = self._renderer.training_rows(chat for _, chats in batch for chat in chats)
-        for line, rows in zip(lines, results, strict=True):
+        return _Encoding(lines, beside.submit(renderer.encode_plans, plans))
+
+    def _take(self, begun: _Encoding) -> None:
+        """Puts the rows of a batch down."""
+        for line, rows in zip(begun.lines, begun.rows.result(), strict=True):
             if isinstance(rows, InvalidRequest):
                 raise _refused(line, rows.message)
             if self._options.kind is RowKind.PREFERENCE and len(rows) != 1:

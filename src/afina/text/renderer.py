@@ -39,6 +39,8 @@ _CONTEXT_UNKNOWN: Final = 2048
 
 Messages = Sequence[Mapping[str, Any]]
 Tools = Sequence[Mapping[str, Any]] | None
+Plan = list[tuple[TemplateText, TurnText]] | InvalidRequest
+"""The texts of a chat with their turns, or why it cannot be rendered."""
 
 
 @dataclass(frozen=True)
@@ -140,7 +142,14 @@ class Renderer:
     ) -> list[tuple[TokenRow, ...] | InvalidRequest]:
         """Many chats at once, quickly. A chat is one row, or one row a learned turn where the
         template writes earlier turns differently later; or the reason why it cannot be rendered."""
-        planned = [self._plan(messages, tools) for messages, tools in chats]
+        return self.encode_plans(self.plan_rows(chats))
+
+    def plan_rows(self, chats: Iterable[tuple[Messages, Tools]]) -> list[Plan]:
+        """The first half of `training_rows`: what is to be encoded. Python's work alone."""
+        return [self._plan(messages, tools) for messages, tools in chats]
+
+    def encode_plans(self, planned: Sequence[Plan]) -> list[tuple[TokenRow, ...] | InvalidRequest]:
+        """The second half: mostly the tokenizer's work, which another thread may wait for."""
         texts = [
             text for plan in planned if not isinstance(plan, InvalidRequest) for text, _ in plan
         ]
@@ -203,9 +212,7 @@ class Renderer:
     def _read(self, messages: Messages, tools: Tools) -> tuple[Conversation, str | None]:
         return mark_conversation(read_conversation(messages, tools, self._dialect), self.tokenizer)
 
-    def _plan(
-        self, messages: Messages, tools: Tools
-    ) -> list[tuple[TemplateText, TurnText]] | InvalidRequest:
+    def _plan(self, messages: Messages, tools: Tools) -> Plan:
         try:
             chat, mark = self._read(messages, tools)
             turns = find_turns(self._template, self.tokenizer, chat, self._facts)

@@ -150,8 +150,21 @@ def _read_json(path: Path) -> dict[str, Any]:
     return data if isinstance(data, dict) else {}
 
 
+class _Environment(ImmutableSandboxedEnvironment):
+    """The sandbox, which need not ask whether a key of plain data is safe."""
+
+    def getattr(self, obj: Any, attribute: str) -> Any:
+        """`message.role`: of a plain mapping the key, where no method is called so."""
+        if type(obj) is dict and attribute in obj and attribute not in _OF_DICT:
+            return obj[attribute]
+        return super().getattr(obj, attribute)
+
+
+_OF_DICT = frozenset(dir(dict))
+
+
 def _environment(clock: Clock) -> ImmutableSandboxedEnvironment:
-    environment = ImmutableSandboxedEnvironment(
+    environment = _Environment(
         trim_blocks=True,
         lstrip_blocks=True,
         extensions=[_Generation, jinja2.ext.loopcontrols],

@@ -61,6 +61,16 @@ def test_a_refusal_repeats_the_templates_words_and_never_the_users() -> None:
     assert "Hi" not in users.value.message
 
 
+def test_a_key_named_like_a_method_of_mappings_hides_no_method() -> None:
+    message = {"role": "user", "content": "a", "items": "b", "__class__": "c"}
+    source = (
+        "{% set m = messages[0] %}{{ m.role }}{% for k, v in m.items() %}{{ v }}{% endfor %}"
+        "|{{ m.items is string }}|{{ m.nothing is defined }}|{{ m.__class__ is string }}"
+    )
+    template = ChatTemplate(TemplateSource(source, None, {}), ManualClock())
+    assert template.render([message]) == "useruserabc|False|False|False"
+
+
 def test_a_broken_template_is_refused_at_once() -> None:
     with pytest.raises(BaseRefused, match="not valid Jinja"):
         render("{% if %}")
