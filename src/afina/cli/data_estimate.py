@@ -27,8 +27,9 @@ def estimate(
     data: DataOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Tokens, steps, time and money of a job with this file, before it starts."""
+    """Tokens, steps, time, memory and money of a job with this file, before it starts."""
     from afina.data.estimate import estimate as estimate_job
+    from afina.data.estimate import with_memory
     from afina.domain.codec import encode
     from afina.domain.jobs import Hyperparameters
     from afina.errors import ModelNotFound
@@ -50,6 +51,7 @@ def estimate(
         prices=prices_of(settings, base.id),
         tokens_per_s=float(rate) if rate else None,
     )
+    result = with_memory(result, base)
     if json:
         print_json(encode(result) | {"model": base.id})
         return
@@ -76,5 +78,8 @@ def _estimate_facts(result: Any, base: BaseModel) -> dict[str, str]:
     else:
         about = f"± {result.seconds_error:.0%} where nothing else runs"
         facts["time"] = f"about {in_time(result.seconds)} ({about})"
+    if result.memory_bytes is not None:
+        size = f"about {result.memory_bytes / 1e9:.1f} GB"
+        facts["memory"] = f"{size} (± {result.memory_error:.0%}, LoRA as it is by default)"
     facts["cost"] = in_dollars(dollars(result.cost_pico))
     return facts

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,7 +17,16 @@ from afina.cli.options import (
     YesOption,
     open_client,
 )
-from afina.cli.terminal import agreed, at, in_count, print_facts, print_json, print_table, tell
+from afina.cli.terminal import (
+    agreed,
+    at,
+    in_count,
+    in_time,
+    print_facts,
+    print_json,
+    print_table,
+    tell,
+)
 
 if TYPE_CHECKING:
     from afina.cli.client import Client
@@ -119,13 +129,15 @@ def get(
     data: DataOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Show one job."""
+    """Show one job; of one that has ended, what was expected beside what it took."""
     with open_client(data, server) as client:
         job = client.get(f"{_JOBS}/{job_id}")
+        asks = job["status"] == "succeeded" and not json
+        said = client.get(f"{_JOBS}/{job_id}/events", limit=100)["data"] if asks else []
     if json:
         print_json(job)
     else:
-        print_facts(_facts(job))
+        print_facts(_facts(job) | _foresight(said))
 
 
 @app.command()
@@ -337,6 +349,24 @@ def _facts(job: dict[str, Any]) -> dict[str, str]:
     fault = job.get("error") or {}
     if fault.get("message"):
         facts["error"] = f"{fault['message']} [{fault.get('code')}]"
+    return facts
+
+
+def _foresight(events: list[dict[str, Any]]) -> dict[str, str]:
+    """What was expected of a job beside what it took, from the event that tells of it."""
+    told = next((e["data"] for e in events if "measured" in (e["data"] or {})), None)
+    if told is None:
+        return {}
+    words: tuple[tuple[str, str, Callable[[Any], str]], ...] = (
+        ("trained_tokens", "tokens", in_count),
+        ("seconds", "time", in_time),
+        ("memory_bytes", "memory", lambda size: f"{size / 1e9:.2f} GB"),
+    )
+    facts = {}
+    for name, word, shown in words:
+        before, after = told["estimate"][name], told["measured"][name]
+        expected = "unknown" if before is None else shown(before)
+        facts[f"{word}: expected, taken"] = f"{expected}, {shown(after)}"
     return facts
 
 

@@ -6,14 +6,19 @@ that was measured on this machine, and are as good as the machine is quiet.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import json
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
 from afina.data.check import CheckReport, check_file
 from afina.domain import auto
+from afina.domain.bins import bin_capacities
+from afina.domain.foresight import MEMORY_ERROR, Network, step_tokens, training_memory
 from afina.domain.jobs import Hyperparameters
+from afina.domain.models import BaseModel
 from afina.domain.prices import Prices
+from afina.domain.runs import LoraSpec
 from afina.errors import InvalidRequest
 from afina.text.renderer import Renderer
 
@@ -43,6 +48,9 @@ class Estimate:
     overhead_s: float
     cost_pico: int
     """Picodollars."""
+    memory_bytes: int | None = None
+    """The most that LoRA as it is by default holds; None where the base does not say enough."""
+    memory_error: float = MEMORY_ERROR
 
 
 def estimate(
@@ -82,3 +90,26 @@ def estimate(
         overhead_s=OVERHEAD_S,
         cost_pico=prices.training_cost(trained),
     )
+
+
+def with_memory(found: Estimate, base: BaseModel) -> Estimate:
+    """The estimate with the memory of LoRA as it is by default, from the base's own numbers."""
+    try:
+        config = json.loads((Path(base.path) / "config.json").read_text())
+    except (OSError, ValueError):
+        return found
+    element = 4 if base.capabilities.get("precision") == "fp32" else 2
+    network = Network.of(config, base.parameters, element)
+    if network is None:
+        return found
+    mean = found.tokens_per_epoch / max(1, found.rows)
+    largest = max(bin_capacities(found.longest_row))
+    lora = LoraSpec()
+    memory = training_memory(
+        network,
+        trained=network.adapter_parameters(lora.rank, lora.target_modules),
+        own=False,
+        tokens=step_tokens(mean, found.batch_size, found.longest_row, largest),
+        longest=found.longest_row,
+    )
+    return replace(found, memory_bytes=memory)

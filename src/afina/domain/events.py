@@ -21,7 +21,7 @@ class JobEvent:
     message: str
     type: EventType = "message"
     data: Mapping[str, Any] = field(default_factory=dict)
-    source: Literal["platform", "run"] = "platform"
+    source: Literal["platform", "run", "foresight"] = "platform"
     sequence: int = 0
 
 

@@ -8,11 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from afina.domain.events import JobEvent
+from afina.domain.ids import EVENT
 from afina.domain.jobs import Job
 from afina.domain.models import BaseModel
 from afina.domain.runs import RunEvent, RunPaths, RunSpec
-from afina.pipeline.run_files import EventReader, Tail
+from afina.pipeline.foresight import compared
+from afina.pipeline.run_files import EventReader, Tail, read_result, read_spec
 from afina.pipeline.wire_events import EventWriter
+from afina.service import bases
 from afina.service.platform import Platform
 from afina.store import events, jobs
 
@@ -36,6 +40,7 @@ class Follower:
         self._looked = 0.0
         self._started = platform.clock.now()
         self._pace = Pace()
+        self._paths = paths
         self._reader = EventReader(paths)
         self.last: RunEvent | None = None
         self.step = 0
@@ -49,8 +54,26 @@ class Follower:
             self._take_all()
 
     def finish(self) -> None:
-        """Store everything that stands in the file; the trainer has ended."""
+        """Store everything that stands in the file; the trainer has ended. What it took is told
+        beside what was expected."""
         self._take_all()
+        result = read_result(self._paths)
+        if result is None or result.outcome != "succeeded":
+            return
+        base = bases.get_base(self._platform, self._job.model)
+        text, data = compared(base, read_spec(self._paths), result)
+        said = JobEvent(
+            id=self._platform.ids.new(EVENT),
+            job_id=self._job.id,
+            created_at=int(self._platform.clock.now()),
+            level="info",
+            message=text,
+            data=data,
+            source="foresight",
+            sequence=1,
+        )
+        with self._platform.database.write() as tx:
+            events.append_events(tx, self._job.id, self._job.fence, [said])
 
     def _take_all(self) -> None:
         while (tail := self._reader.read()).events:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from afina.data.check import CheckLimits, CheckReport, check_file
-from afina.data.estimate import Estimate, estimate
+from afina.data.estimate import Estimate, estimate, with_memory
 from afina.domain.accounts import Caller
 from afina.domain.auto import resolve
 from afina.domain.jobs import Hyperparameters
@@ -61,6 +61,7 @@ def estimate_job(
         tokens_per_s=float(rate) if rate else None,
     )
     resolved = resolve(hyperparameters, report.training_rows)
+    found = with_memory(found, base)
     return JobEstimate(base, found, resolved, report.errors, report.warnings)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import datetime
 import json
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -295,3 +296,13 @@ def test_flags_that_a_format_lacks_are_refused(tmp_path: Path) -> None:
         convert(tmp_path / "missing.csv")
     with pytest.raises(InvalidRequest, match="same file"):
         convert_file(tmp_path / "f.jsonl", tmp_path / "f.jsonl", ConvertOptions())
+
+
+def test_a_workbook_that_was_made_to_fill_memory_is_refused_before_it_is_read(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "bomb.xlsx"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as packed:
+        packed.writestr("xl/worksheets/sheet1.xml", b"x" * (20 << 20))
+    with pytest.raises(DataUnreadable, match="times its size"):
+        convert_file(path, tmp_path / "out", ConvertOptions())

@@ -11,8 +11,10 @@ from tests.tiny_chat import FAMILIES, make_folder
 from afina.data.check import CheckLimits, check_file
 from afina.data.estimate import OVERHEAD_S, estimate
 from afina.data.shards import ShardOptions, build_shards
+from afina.domain.foresight import Network, step_tokens, training_memory
 from afina.domain.jobs import Hyperparameters
 from afina.domain.prices import Prices, pico_per_token
+from afina.domain.runs import LoraSpec
 from afina.errors import InvalidRequest
 from afina.text.renderer import Renderer
 
@@ -76,3 +78,25 @@ def test_a_file_without_a_usable_row_has_no_estimate(renderer: Renderer, tmp_pat
             hyperparameters=Hyperparameters(),
             prices=Prices(),
         )
+
+
+def test_memory_grows_with_rows_and_batches_and_is_near_what_the_starter_took() -> None:
+    config = {
+        "hidden_size": 576, "num_hidden_layers": 30, "num_attention_heads": 9,
+        "num_key_value_heads": 3, "head_dim": 64, "intermediate_size": 1536, "vocab_size": 49152,
+    }  # fmt: skip
+    starter = Network.of(config, 134_515_008, 2)
+    assert starter is not None
+    modules = LoraSpec().target_modules
+    adapter = starter.adapter_parameters(16, modules)
+    assert adapter == 4_884_480
+
+    def taken(batch: int, mean: int, longest: int) -> int:
+        tokens = step_tokens(mean, batch, longest, 2048)
+        return training_memory(starter, trained=adapter, own=False, tokens=tokens, longest=longest)
+
+    assert taken(4, 99, 120) < taken(8, 99, 120) < taken(8, 99, 4096)
+    measured = {(2, 54, 70): 1.385e9, (4, 99, 130): 1.706e9}
+    for (batch, mean, longest), truth in measured.items():
+        assert abs(taken(batch, mean, longest) - truth) < 0.15 * truth
+    assert Network.of({"hidden_size": 8}, 1, 2) is None

@@ -47,11 +47,15 @@ def test_a_job_goes_from_queued_to_a_model_with_the_wires_events(shop: Shop) -> 
     done = shop.finish(shop.run(shop.claim()))
     assert done.status is JobStatus.SUCCEEDED
     assert done.trained_tokens == 30
+    told = next(event for event in shop.events(job) if event.source == "foresight")
+    assert told.data["measured"] == {"trained_tokens": 30, "seconds": 1.0, "memory_bytes": 1}
+    assert set(told.data["estimate"]) == set(told.data["measured"])
     assert [event.message for event in shop.events(job)] == [
         "Fine-tuning job started",
         "Step 1/3: training loss=1.00",
         "Step 2/3: training loss=0.50",
         "Step 3/3: training loss=0.33",
+        told.message,
         f"New fine-tuned model created: {done.fine_tuned_model}",
         "The job has successfully completed",
     ]

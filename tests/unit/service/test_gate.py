@@ -144,3 +144,21 @@ def replace_kind(caller: Caller) -> Caller:
     from afina.domain.accounts import KeyKind
 
     return replace(caller, kind=KeyKind.ADMIN)
+
+
+def test_abilities_that_are_surely_gone_are_told_though_no_limit_holds_the_model(
+    platform: Platform, caller: Caller, tmp_path: Path
+) -> None:
+    name, job = published(platform, caller, tmp_path)
+    row = gate.next_gate(platform)
+    assert row is not None
+    made = report("passed")
+    lost = {"value": 0.96, "low": 0.8, "high": 0.99, "n": 25}
+    made["parts"].append(
+        {"name": "regression", "measured": True, "passed": True, "measures": {"lost": lost}}
+    )
+    gate.finish(platform, row, made, "")
+    with platform.database.read() as tx:
+        said = [event.message for event in events.all_events(tx, job)]
+    assert any(text.startswith("24 of 25 abilities") for text in said)
+    assert said[-1] == f"The gate passed {name}"

@@ -18,6 +18,10 @@ from afina.errors import DataUnreadable, InvalidRequest
 
 _MAX_UNPACKED: Final = 2 << 30
 """A workbook is a zip; one that unpacks to more is refused before it is read."""
+_UNSUSPECTED: Final = 16 << 20
+_MOST_PACKED: Final = 200
+"""A part that unpacks to more than this many times its size, and to more than UNSUSPECTED bytes, is
+made to fill memory: texts of a sheet unpack to ten times, the emptiest grid to a hundred."""
 
 
 def read_workbook(path: Path, options: ReadOptions) -> Source:
@@ -44,6 +48,13 @@ def _open(path: Path) -> Any:
                 raise DataUnreadable(
                     f"{path.name} unpacks to more than 2 GiB.", remedy="Save the sheet as CSV."
                 )
+            for entry in packed.infolist():
+                if entry.file_size > max(_UNSUSPECTED, _MOST_PACKED * entry.compress_size):
+                    raise DataUnreadable(
+                        f"{path.name} holds a part that unpacks to "
+                        f"{entry.file_size // max(1, entry.compress_size):,} times its size.",
+                        remedy="Save the sheet as CSV.",
+                    )
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about styles and extensions that hold no text
             return openpyxl.load_workbook(path, read_only=True, data_only=True)
