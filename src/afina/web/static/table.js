@@ -104,9 +104,15 @@ function rows() {
   $("more").textContent = prompts.length > SHOWN ? fill(t.shown, { n: number(SHOWN), all: number(prompts.length) }) : "";
   $("place").hidden = !prompts.length;
 }
+/** A text that scrolls in its place, by the keyboard too. */
+function longText(text) {
+  const place = make("div", text, "long-text");
+  if (text.length > 150) place.tabIndex = 0;
+  return place;
+}
 function long(text) {
   const cell = make("td");
-  cell.append(make("div", text, "long-text"));
+  cell.append(longText(text));
   return cell;
 }
 
@@ -126,7 +132,7 @@ function show(i, m) {
   keep.setAttribute("aria-label", `${t.keep}: ${number(i + 1)}, ${models[m]}`);
   keep.addEventListener("click", () => keepRow([...messagesOf(prompts[i]), { role: "assistant", content: found.text }]));
   marks.append(keep);
-  cell.replaceChildren(make("div", found.text, "long-text"), marks);
+  cell.replaceChildren(longText(found.text), marks);
 }
 
 // --- running
