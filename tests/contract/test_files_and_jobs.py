@@ -41,6 +41,8 @@ def test_a_files_name_may_have_letters_of_any_script(client: openai.OpenAI) -> N
     for name in ("datos de ajuste.jsonl", "perguntas-ção.jsonl", "例.jsonl", 'a "b".jsonl'):
         assert client.files.retrieve(upload(client, name).id).filename.endswith(".jsonl")
     assert upload(client, "例.jsonl").filename == "例.jsonl"
+    for path in ("/home/ana/train.jsonl", "../../train.jsonl", "C:\\data\\train.jsonl"):
+        assert upload(client, path).filename == "train.jsonl", "paths of their machine stay there"
 
 
 def test_a_large_file_comes_back_as_it_was(client: openai.OpenAI) -> None:

@@ -7,6 +7,7 @@ what a crash leaves there is swept.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
@@ -213,10 +214,13 @@ class _Reader:
 
 
 def _file_name(name: str, param: str) -> str:
-    unfit = not name.isprintable() or "/" in name or "\\" in name or name in (".", "..")
+    """The last part of the name: older clients send the path that the file had on their machine.
+    It is shown, and never used as a path here."""
+    name = re.split(r"[/\\]", name)[-1]
+    unfit = not name.isprintable() or name in (".", "..")
     if unfit or not 1 <= len(name) <= 255:
         raise InvalidRequest(
-            "The file's name must have 1 to 255 printable characters and no slashes.",
+            "The file's name must have 1 to 255 printable characters.",
             param=param,
             code="invalid_value",
         )
