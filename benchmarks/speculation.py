@@ -7,7 +7,8 @@ The first call writes `train.jsonl` and `held.jsonl`: letters of a shop's servic
 answer with slots for name, thing and order. Tune a model on the first (`afina jobs create`), take
 its manifest's hash from `afina models show NAME --json`, and make the second call. Each prompt is
 answered without and with drafts in turns, so that both see the same machine; answers must be equal
-token by token. Foreign prompts have nothing to do with the rows: drafts must not cost there.
+token by token. Foreign prompts have nothing to do with the rows; misled answers are held-out ones
+with an index of which every third token is wrong, so that no draft stands.
 """
 
 from __future__ import annotations
@@ -133,7 +134,7 @@ class Checks(EngineMetrics):
 class Bench:
     """A lane with a tune, and its drafts to switch on and off."""
 
-    def __init__(self, given: argparse.Namespace, rows: Iterable[dict[str, Any]]) -> None:
+    def __init__(self, given: argparse.Namespace, chats: Iterable[dict[str, Any]]) -> None:
         data, tune = given.data, given.tune
         self._now = time.process_time if given.processor_time else time.perf_counter
         settings = Settings.load(data=data)
@@ -144,10 +145,14 @@ class Bench:
         self.lane: Lane = library.load_lane(self.base)
         self.lane.runner.bank.add(library.load_adapter(self.lane, tune), 0.0)
         self.lane.metrics = self.checks = Checks()
-        rendered = [self.renderer.training_row(row["messages"]) for row in rows]
+        rendered = [self.renderer.training_row(row["messages"]) for row in chats]
+        rows = [(np.array(r.ids, np.int32), np.array(r.learned)) for r in rendered]
         begun = time.perf_counter()
-        self.index = DraftIndex((np.array(r.ids, np.int32), np.array(r.learned)) for r in rendered)
+        self.index = DraftIndex(rows)
         self.built_ms = 1000 * (time.perf_counter() - begun)
+        for ids, learned in rows:
+            ids[np.flatnonzero(learned)[2::3]] = 3
+        self.misleading = DraftIndex(rows)
         self._asked = 0
 
     def answer(self, messages: list[dict[str, str]], temperature: float, run: Run) -> None:
@@ -185,7 +190,7 @@ class Bench:
         plain, drafted = Run(), Run()
         self.checks.found.clear()
         drafts, none = Speculation(), Speculation()
-        drafts.know(self.tune, self.index)
+        drafts.know(self.tune, self.misleading if name == "misled" else self.index)
         for chat in chats:
             self.lane.speculation = none
             self.answer(chat, temperature, plain)
@@ -215,6 +220,7 @@ def main() -> None:
     parser.add_argument("--rows", type=Path)
     parser.add_argument("--prompts", type=int, default=6)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--only", choices=("train", "held", "misled", "foreign"))
     parser.add_argument("--processor-time", action="store_true", help="for a busy machine")
     given = parser.parse_args()
     if given.write is not None:
@@ -228,9 +234,12 @@ def main() -> None:
     bench = Bench(given, rows["train"])
     print(f"index of {bench.index.tokens} tokens, made in {bench.built_ms:.0f} ms")
     asked = {name: [row["messages"][:-1] for row in found] for name, found in rows.items()}
+    asked["misled"] = asked["held"]
     asked["foreign"] = [[{"role": "user", "content": text}] for text in FOREIGN]
     bench.answer(asked["held"][-1], 0.0, Run())  # warm
     for name, chats in asked.items():
+        if given.only not in (None, name):
+            continue
         for temperature in (0.0, 0.8):
             bench.compare(name, chats[: given.prompts], temperature)
 

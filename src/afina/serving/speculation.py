@@ -24,12 +24,14 @@ _SHORT: Final = 3
 _MOST_ROWS: Final = 16
 """Rows of drafts and last tokens a step; more cost more than they save."""
 _CONTEXT: Final = 16
-_MEMORY: Final = 0.9
+_MEMORY: Final = 0.8
 """What an earlier check still weighs after one more."""
 _WORTH: Final = 0.5
 """Tokens that must stand, a check, for drafts to go on."""
 _WORTH_LONG: Final = 2.0
 """The same for long drafts."""
+_BEGIN: Final = 1.0
+"""Where a tune begins: with short drafts, so that bad ones cost little before they are known."""
 _REST: Final = 96
 """Tokens that a tune is left alone for where drafts did not stand; doubled each time."""
 _LONGEST_REST: Final = 6144
@@ -40,7 +42,7 @@ class _Record:
     """How a tune's drafts do."""
 
     index: DraftIndex
-    standing: float = _WORTH_LONG
+    standing: float = _BEGIN
     """Tokens that stood a check, lately."""
     rest: int = 0
     """Tokens to go before the next try."""
