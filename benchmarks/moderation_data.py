@@ -58,6 +58,18 @@ def training_sentences(most_of_one: int) -> list[Sentence]:
     ]
 
 
+def plain_sentences() -> list[Sentence]:
+    """Ordinary texts that belong to no category: answers as models give them, help, a play."""
+    made: list[Sentence] = []
+    language = ""
+    for line in (TRAINING / "plain.txt").read_text().splitlines():
+        if line.startswith("@"):
+            language = line[1:]
+        else:
+            made.append(Sentence(language, "none", line, line))
+    return made
+
+
 def sentences_of_the_test() -> list[Sentence]:
     """All of them."""
     return [s for name in LANGUAGES for s in _read(TEST / f"{name}.txt", name, 1)]

@@ -33,7 +33,8 @@ class ModerationHead:
     def __init__(self, tensors: dict[str, torch.Tensor], version: str, dtype: torch.dtype) -> None:
         self.version = version
         count = len({name.split(".")[0] for name in tensors if name.startswith("l")})
-        self._top = [_layer(tensors, number, dtype) for number in range(count)]
+        """The tuned layers and the logistic layer of a head's file."""
+        self.top = [_layer(tensors, number, dtype) for number in range(count)]
         self._weight, self._bias = tensors["out.w"].float(), tensors["out.b"].float()
         self._slope, self._shift = tensors["calibration"].float()
 
@@ -58,7 +59,7 @@ class ModerationHead:
         self, encoder: Encoder, ids: Sequence[Sequence[int]], texts: Sequence[str]
     ) -> torch.Tensor:
         """The same before the sigmoid."""
-        pooled = encoder.pool_ids(ids, self._top).pooled
+        pooled = encoder.pool_ids(ids, self.top).pooled
         seen = torch.cat([pooled, torch.tensor([signals(text) for text in texts])], 1)
         raw = seen @ self._weight.T + self._bias
         calibrated: torch.Tensor = raw * self._slope + self._shift
