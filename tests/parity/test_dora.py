@@ -25,7 +25,8 @@ from torch.nn import functional
 from afina.data.shards import Shards
 from afina.domain.clock import ManualClock
 from afina.domain.runs import LoraSpec, OptimizerSpec, ParentSpec, RunPaths, RunSpec, TuneSpec
-from afina.errors import InvalidRequest
+from afina.errors import BaseRefused, InvalidRequest
+from afina.model.gguf_export import AdapterFiles, Label, write_adapter
 from afina.model.merge import merge
 from afina.model.packed import Masks
 from afina.model.peft_files import CONFIG, WEIGHTS, read_adapter, read_dora
@@ -248,3 +249,7 @@ def test_a_dora_adapter_is_not_taken_for_a_lora_one_nor_the_other_way_round(
         read_dora(plain, made.folder / WEIGHTS)
     with pytest.raises(InvalidRequest, match="no LoRA matrix"):
         read_adapter(plain, made.folder / WEIGHTS)
+    files = AdapterFiles(made.folder / CONFIG, made.folder / WEIGHTS, made.base)
+    with pytest.raises(BaseRefused, match="DoRA"):
+        write_adapter(files, tmp_path / "adapter.gguf", Label("tuned"))
+    assert not (tmp_path / "adapter.gguf").exists()

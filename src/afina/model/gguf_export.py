@@ -18,7 +18,7 @@ import gguf
 import numpy as np
 from gguf import GGMLQuantizationType as Kind
 
-from afina.errors import InvalidRequest
+from afina.errors import BaseRefused, InvalidRequest
 from afina.model.folder import vet_folder, vet_safetensors
 from afina.model.gguf_shapes import Shape
 from afina.model.gguf_words import read_words
@@ -116,6 +116,11 @@ def write_adapter(adapter: AdapterFiles, target: Path, label: Label) -> None:
     """Writes a LoRA adapter as the file `target`, its matrices in 32 bits. It takes the base's file
     beside it to answer. Raises BaseRefused as `write_model` does."""
     config = _json(adapter.config)
+    if config.get("use_dora"):
+        raise BaseRefused(
+            "The tune has lengths of output rows (DoRA), which llama.cpp's adapters do not hold.",
+            remedy="Export it merged with its base.",
+        )
     shape = Shape(_json(adapter.base / "config.json"))
     rank, alpha = int(config["r"]), float(config["lora_alpha"])
     if config.get("use_rslora"):
