@@ -30,7 +30,7 @@ _WORTH: Final = 0.5
 """Tokens that must stand, a check, for drafts to go on."""
 _WORTH_LONG: Final = 2.0
 """The same for long drafts."""
-_BEGIN: Final = 1.0
+_BEGIN: Final = 0.75
 """Where a tune begins: with short drafts, so that bad ones cost little before they are known."""
 _REST: Final = 96
 """Tokens that a tune is left alone for where drafts did not stand; doubled each time."""
@@ -59,7 +59,7 @@ class _Record:
         """A check was made."""
         self.standing = self.standing * _MEMORY + stood * (1 - _MEMORY)
         if self.standing < _WORTH:
-            self.rest, self.standing = self.next_rest, _WORTH * 1.5
+            self.rest, self.standing = self.next_rest, _BEGIN
             self.next_rest = min(self.next_rest * 2, _LONGEST_REST)
         elif self.standing >= 1.0:
             self.next_rest = _REST
