@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from afina.cli import data_check, data_estimate, data_moderate, data_redact, data_split
+from afina.cli import data_check, data_erase, data_estimate, data_moderate, data_redact, data_split
 from afina.cli.file_bar import file_bar
 from afina.cli.options import JsonOption
 from afina.cli.terminal import in_count, print_facts, print_json, tell
@@ -111,6 +111,7 @@ app.command()(data_split.split)
 app.command()(data_moderate.moderate)
 app.command()(data_redact.redact)
 app.command()(data_redact.restore)
+app.command()(data_erase.erase)
 
 
 _QUESTIONS: Final = {

@@ -64,7 +64,8 @@ class Traces:
 @dataclass(frozen=True)
 class Erased:
     """What became of the traces. `written` pairs old files with those that hold the rest;
-    `waiting` are jobs that a worker still holds: they stop at their next step."""
+    `waiting` are jobs that a worker still holds, which stop at their next step, and files that
+    something else reads."""
 
     written: tuple[tuple[str, str | None], ...]
     waiting: tuple[str, ...]
@@ -109,9 +110,17 @@ def erase(platform: Platform, caller: Caller, traces: Traces) -> Erased:
     written: list[tuple[str, str | None]] = []
     busy = {file for job in traces.jobs if job.id in waiting for file in _files_of(job)}
     for trace in traces.files:
-        if trace.file.id not in busy:
-            written.append((trace.file.id, _rest(platform, caller, trace)))
+        if trace.file.id in busy:
+            continue
+        rest = _rest(platform, caller, trace)
+        try:
             delete_file(platform, caller, trace.file.id)
+        except InvalidRequest:  # a batch reads it, or a job that was made this very moment
+            waiting.append(trace.file.id)
+            if rest is not None:
+                delete_file(platform, caller, rest)
+            continue
+        written.append((trace.file.id, rest))
     with platform.database.write() as tx:
         for id in traces.completions:
             answers.delete_completion(tx, id)
@@ -119,7 +128,7 @@ def erase(platform: Platform, caller: Caller, traces: Traces) -> Erased:
             answers.delete_response(tx, id)
         counts = {
             "files": len(written),
-            "jobs": len(traces.jobs) - len(waiting),
+            "jobs": sum(job.id not in waiting for job in traces.jobs),
             "models": len(traces.models),
             "answers": len(traces.completions) + len(traces.responses),
         }
