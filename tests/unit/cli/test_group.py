@@ -51,7 +51,7 @@ def test_help_takes_less_than_a_second_and_loads_nothing_heavy() -> None:
         ["files", "upload", "no-such-file.jsonl"],
         ["jobs", "list", "--limit", "many"],
         ["jobs", "list", "--colour"],
-        ["models", "export", "x", "--to", "y", "--format", "gguf"],
+        ["models", "export", "x", "--to", "y", "--format", "onnx"],
         ["usage", "--since", "yesterday"],
     ],
 )
