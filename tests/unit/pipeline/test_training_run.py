@@ -133,7 +133,7 @@ def test_a_cancelled_job_that_has_no_trainer_yet_never_gets_one(shop: Shop) -> N
 
 @pytest.mark.usefixtures("honest")
 def test_a_worker_that_leaves_hands_the_run_over_with_its_steps(shop: Shop) -> None:
-    job = shop.queue_job(Script(steps=30, step_s=0.02))
+    job = shop.queue_job(Script(steps=100, step_s=0.03))
     lease = shop.claim()
     run = shop.run(lease)
     while not steps(shop, job):
@@ -145,8 +145,8 @@ def test_a_worker_that_leaves_hands_the_run_over_with_its_steps(shop: Shop) -> N
     shop.keeper().give_back(lease)
     done = shop.finish(shop.run(shop.claim("another worker")))
     assert done.status is JobStatus.SUCCEEDED
-    assert steps(shop, job) == list(range(1, 31))
-    assert done.trained_tokens == 300
+    assert steps(shop, job) == list(range(1, 101))
+    assert done.trained_tokens == 1_000
 
 
 def test_a_worker_that_lost_its_lease_ends_its_trainer_and_writes_nothing(shop: Shop) -> None:
@@ -214,8 +214,10 @@ def test_an_engine_that_is_away_is_waited_for(shop: Shop, monkeypatch: pytest.Mo
     run = shop.run(shop.claim())
     while shop.job(job.id).stage != "parity":
         run.step()
-    with ScriptedEngine(shop.platform.settings.engine_socket) as engine:
-        engine.scored = lambda _: Scored([-0.5], [[3, 4]], [[-0.5, -1.0]], "fp32")
+    engine = ScriptedEngine(shop.platform.settings.engine_socket)
+    # Said before it can be asked: the proof waits in a thread of its own.
+    engine.scored = lambda _: Scored([-0.5], [[3, 4]], [[-0.5, -1.0]], "fp32")
+    with engine:
         done = shop.finish(run)
     assert done.status is JobStatus.SUCCEEDED
 
