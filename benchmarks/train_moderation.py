@@ -1,10 +1,9 @@
 """Trains the moderation head that afina ships: the encoder's last layers and a logistic layer.
 
-    python benchmarks/train_moderation.py [--layers 6] [--epochs 8]
+    python benchmarks/train_moderation.py [--layers 6] [--epochs 6]
 
 Deterministic for one machine and thread count. A tenth of the training lines, chosen by hash, is
-kept out and calibrates the scores. The result is written beside `afina.data.moderation`;
-`refit_moderation.py` then fits its last layer anew.
+kept out and calibrates the scores. The result is written beside `afina.data.moderation`.
 """
 
 from __future__ import annotations
@@ -26,12 +25,7 @@ from afina.model.encoder import PREFIX, Encoder
 from afina.model.encoder_source import ensure_encoder
 from afina.serving.moderation_head import FACTS, FILE, pack_head
 from afina.settings import Settings
-from moderation_data import (
-    TRAINING,
-    Sentence,
-    labels,
-    training_sentences,
-)
+from moderation_data import TRAINING, Sentence, labels, plain_sentences, training_sentences
 
 MOST_TOKENS = 64
 ROWS = 32
@@ -42,7 +36,7 @@ TOKENS_HIDDEN = 0.05
 """Share of a text's tokens that the last layers do not see in a step."""
 AVERAGED = 0.99
 """What is kept is the moving average of the weights, with this much of the one before a step."""
-HARMLESS = 0.75
+HARMLESS = 0.9
 """Share of texts that belong to no category, for which scores are calibrated."""
 OPENINGS = {
     "en": ("honestly ", "lol ", "Hey, ", "ok so ", "I mean, ", "By the way: ", "please ", "well, ",
@@ -166,7 +160,7 @@ def calibrate(logits: torch.Tensor, y: torch.Tensor, w: torch.Tensor) -> torch.T
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--layers", type=int, default=6)
-    parser.add_argument("--epochs", type=int, default=8)
+    parser.add_argument("--epochs", type=int, default=6)
     parser.add_argument("--rate", type=float, default=3e-4)
     parser.add_argument("--written-out", type=int, default=5)
     parser.add_argument("--to", type=Path, default=TRAINING)
@@ -175,7 +169,7 @@ def main() -> None:
     chance = random.Random(0)
     folder = ensure_encoder(Settings.load().encoders, print)
     low, full = Encoder(folder, torch.bfloat16), Encoder(folder, torch.float32)
-    every = training_sentences(given.written_out)
+    every = [*training_sentences(given.written_out), *plain_sentences()]
     rows = [s for s in every if s.group >= 10]
     kept = [s for s in every if s.group < 10]
     started = time.time()
