@@ -132,6 +132,7 @@ def test_a_cancelled_job_that_has_no_trainer_yet_never_gets_one(shop: Shop) -> N
 
 
 @pytest.mark.usefixtures("honest")
+@pytest.mark.long
 def test_a_worker_that_leaves_hands_the_run_over_with_its_steps(shop: Shop) -> None:
     job = shop.queue_job(Script(steps=100, step_s=0.03))
     lease = shop.claim()
