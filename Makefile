@@ -18,7 +18,7 @@ help:
 	@echo "  make smoke    the pages in Debian's chromium, a few seconds"
 	@echo "  make test-browser  the pages in Debian's chromium"
 	@echo "  make crash    at least 50 kills at random moments"
-	@echo "  make contract three versions of the official client against a live server"
+	@echo "  make contract three versions of the official client, and 10,000 drawn requests"
 	@echo "  make bench    speed beside its peers"
 	@echo "  make docs     writes the generated pages anew"
 
