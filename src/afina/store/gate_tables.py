@@ -11,7 +11,13 @@ from afina.store.schema import METADATA, document
 GATES: Final = Table(
     "gates",
     METADATA,
-    Column("model", String(300), ForeignKey("models.name", ondelete="CASCADE"), primary_key=True),
+    Column(
+        "model",
+        String(300),
+        # Named as its migration named it, against the convention of the others.
+        ForeignKey("models.name", name="fk_gates_model_models", ondelete="CASCADE"),
+        primary_key=True,
+    ),
     Column("job_id", String(64), nullable=False),
     Column("policy", String(16), nullable=False),
     Column("suite", String(16), nullable=False),

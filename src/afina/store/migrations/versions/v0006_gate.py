@@ -27,7 +27,7 @@ def upgrade() -> None:
         sa.Column("created_at", sa.BigInteger(), nullable=False),
         sa.Column("finished_at", sa.BigInteger(), nullable=True),
         sa.ForeignKeyConstraint(
-            ["model"], ["models.name"], name=op.f("fk_gates_model"), ondelete="CASCADE"
+            ["model"], ["models.name"], name=op.f("fk_gates_model_models"), ondelete="CASCADE"
         ),
         sa.PrimaryKeyConstraint("model", name=op.f("pk_gates")),
     )
