@@ -37,6 +37,12 @@ class HeldLease:
     cancel: threading.Event = field(default_factory=threading.Event)
     pause: threading.Event = field(default_factory=threading.Event)
 
+    def lose(self) -> None:
+        """The job is another's now, whoever finds it out first: said once in the log."""
+        if not self.lost.is_set():
+            self.lost.set()
+            log.warning("lease.lost", job=self.job.id, fence=self.job.fence)
+
     def check(self) -> None:
         """Raises LeaseLost or Cancelled; called between the pieces of a long stage."""
         if self.lost.is_set():
@@ -76,7 +82,7 @@ class LeaseKeeper:
             with self._platform.database.write() as tx:
                 leases.release(tx, lease.job.id, lease.job.fence)
         except StaleFence:
-            lease.lost.set()
+            lease.lose()
 
     def tick(self) -> None:
         """Beat when it is time, and look for wishes twice a second."""
@@ -126,6 +132,5 @@ class LeaseKeeper:
             lease.pause.set()
 
     def _lose(self, lease: HeldLease) -> None:
-        lease.lost.set()
+        lease.lose()
         self.forget(lease)
-        log.warning("lease.lost", job=lease.job.id, fence=lease.job.fence)

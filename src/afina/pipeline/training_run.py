@@ -90,7 +90,7 @@ class TrainingRun:
             elif self._now() >= self._due and self._leaving_since is None:
                 self._go_on()
         except StaleFence:
-            self._lease.lost.set()
+            self._lease.lose()
             self._drop()
         except Internal as error:  # a run directory that is not what we wrote
             self._end_trainer()
@@ -240,7 +240,7 @@ class TrainingRun:
         try:
             act()
         except (StaleFence, LeaseLost):
-            self._lease.lost.set()
+            self._lease.lose()
         except AfinaError as error:
             log.error("job.finish_failed", job=self.job.id, error=error.message)
             self._fail(JobError(error.code or "server_error", error.one_line()))
@@ -253,7 +253,7 @@ class TrainingRun:
         try:
             publish.fail_job(self._platform, self.job, error)
         except StaleFence:
-            self._lease.lost.set()
+            self._lease.lose()
         self.is_over = True
 
     def _now(self) -> float:

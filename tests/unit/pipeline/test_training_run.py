@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 
 import pytest
+from structlog.testing import capture_logs
 from tests.unit.pipeline.conftest import Shop
 
 from afina.domain.jobs import Job, JobStatus
@@ -159,8 +160,10 @@ def test_a_worker_that_lost_its_lease_ends_its_trainer_and_writes_nothing(shop: 
         jobs.wish_for(tx, job.id, None)
     take_over(shop, job)
     before = (shop.job(job.id), shop.events(job))
-    shop.finish(run)
+    with capture_logs() as said:
+        shop.finish(run)
     assert run.lease.lost.is_set()
+    assert [line["job"] for line in said if line["event"] == "lease.lost"] == [job.id]
     assert not run.has_trainer
     assert (shop.job(job.id), shop.events(job)) == before
 
