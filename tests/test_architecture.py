@@ -165,6 +165,7 @@ def test_pickle_and_remote_code_appear_nowhere() -> None:
     assert not faults, "\n".join(faults)
 
 
+@pytest.mark.long
 def test_packages_without_torch_do_not_load_it() -> None:
     program = "import sys, importlib\n" + "".join(
         f"importlib.import_module({name!r})\n" for name in WITHOUT_TORCH

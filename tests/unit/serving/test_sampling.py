@@ -32,6 +32,7 @@ def test_seed_choice_and_position_each_change_the_noise() -> None:
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.5])
+@pytest.mark.long
 def test_tokens_are_drawn_with_the_softmax_as_their_distribution(temperature: float) -> None:
     # Over three blocks of the vocabulary, with most of the mass in a few tokens.
     logits = torch.full((1, 700), -4.0)

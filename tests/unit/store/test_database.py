@@ -112,6 +112,7 @@ def test_migrating_again_changes_nothing(database: Database) -> None:
 
 
 @pytest.mark.sqlite
+@pytest.mark.long
 def test_processes_that_start_together_migrate_once(tmp_path: Path) -> None:
     program = (
         "import sys; from afina.store.database import Database\n"

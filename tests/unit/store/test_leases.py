@@ -172,6 +172,7 @@ def test_threads_never_claim_the_same_job(platform: Platform) -> None:
     assert set(claimed) == wanted
 
 
+@pytest.mark.long
 def test_processes_never_claim_the_same_job(platform: Platform) -> None:
     caller = first_caller(platform)
     file = upload(platform, caller).id
