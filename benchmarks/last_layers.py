@@ -1,6 +1,10 @@
 """Tuning the top blocks against LoRA on all of them: the same rows, epochs and batches, bf16.
 
-    python benchmarks/last_layers.py [--rows 32] [--epochs 3] [--layers 7] [--apart]
+    python -m benchmarks.last_layers [--rows 32] [--epochs 3] [--layers 7] [--apart]
+                                     [--llama-factory PYTHON]
+
+With the Python of its environment (`benchmarks/llama_factory.py` says how to make it) LLaMA-Factory
+tunes as many of the top blocks beside them, its `freeze`.
 
 Each run is a process of its own; runs alternate, in both orders. Timed is all that a run does
 between loading and its last step: what the frozen part says about each row is computed and written
@@ -20,11 +24,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from benchmarks.training import DEFAULT_MODEL, shards_of
+from benchmarks.training import DEFAULT_MODEL, llama_factory, shards_of
 
 from afina.pipeline.launcher import trainer_environment
 
 KINDS = ("lora", "blocks", "blocks, nothing kept")
+PEER = "LLaMA-Factory's freeze"
 
 
 @contextmanager
@@ -85,6 +90,8 @@ def run(given: argparse.Namespace) -> dict[str, float]:
 
 def measure(given: argparse.Namespace, kind: str) -> dict[str, float]:
     """A run in a process of its own, as the worker starts trainers."""
+    if kind == PEER:
+        return freeze(given)
     command = [sys.executable, "-m", "benchmarks.last_layers", "--kind", kind]
     for name in ("model", "rows", "epochs", "layers", "batch", "threads"):
         command += [f"--{name}", str(getattr(given, name))]
@@ -94,6 +101,21 @@ def measure(given: argparse.Namespace, kind: str) -> dict[str, float]:
     )
     found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
     return found
+
+
+def freeze(given: argparse.Namespace) -> dict[str, float]:
+    """The peer's run, epochs as long as each other."""
+    asked: dict[str, object] = {
+        "finetuning_type": "freeze",
+        "freeze_trainable_layers": given.layers,
+        "num_train_epochs": given.epochs,
+        "learning_rate": 1e-4,
+    }
+    with tempfile.TemporaryDirectory() as folder:
+        measured = llama_factory(given, Path(folder), asked)
+    each = measured["seconds"] / given.epochs
+    epochs = {f"epoch {number + 1}": each for number in range(given.epochs)}
+    return {"outputs": 0.0, "loss": measured["last_loss"], **epochs}
 
 
 def total(found: dict[str, float]) -> float:
@@ -111,17 +133,22 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=1)
     parser.add_argument("--apart", action="store_true")
+    parser.add_argument("--llama-factory", type=Path, help="the Python of its environment")
+    parser.add_argument("--only", help="measure these, separated by semicolons")
     parser.add_argument("--kind", choices=KINDS)
     given = parser.parse_args()
     if given.kind:
         print(json.dumps(run(given)))
         return
-    found: dict[str, list[dict[str, float]]] = {kind: [] for kind in KINDS}
+    kinds = [*KINDS, PEER] if given.llama_factory else list(KINDS)
+    if given.only:
+        kinds = [kind for kind in kinds if kind in given.only.split(";")]
+    found: dict[str, list[dict[str, float]]] = {kind: [] for kind in kinds}
     for number in range(given.repeats):
-        for kind in KINDS if number % 2 == 0 else reversed(KINDS):
+        for kind in kinds if number % 2 == 0 else reversed(kinds):
             found[kind].append(measure(given, kind))
-    base = statistics.median(total(one) for one in found["lora"])
-    tokens = found["lora"][0]["tokens"]
+    base = statistics.median(total(one) for one in found[kinds[0]])
+    tokens = next(one["tokens"] for runs in found.values() for one in runs if "tokens" in one)
     print(f"{given.rows} chats, {tokens:.0f} tokens in {given.epochs} epochs, top {given.layers}")
     print(f"{'':22}{'outputs':>9}{'epoch 1':>9}{'last':>9}{'all s':>9}{'tok/s':>8}{'times':>7}")
     for kind, runs in found.items():

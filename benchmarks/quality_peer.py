@@ -42,7 +42,8 @@ def main() -> None:
             seed=given["seed"],
             gradient_checkpointing=False,
             logging_steps=1,
-            save_strategy="no",
+            save_strategy="epoch",
+            save_total_limit=1,
             report_to=[],
             use_cpu=True,
             disable_tqdm=True,
@@ -52,7 +53,8 @@ def main() -> None:
         peft_config=adapters,
     )
     began = time.perf_counter()
-    trainer.train()
+    # a run that was cut off goes on behind its last epoch
+    trainer.train(resume_from_checkpoint=any(Path(out).glob("checkpoint-*")) or None)
     seconds = time.perf_counter() - began
     trainer.save_model(out)
     losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]

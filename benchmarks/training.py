@@ -1,6 +1,10 @@
 """afina's trainer against TRL's SFTTrainer, side by side: same rows, same LoRA, both bf16.
 
     python benchmarks/training.py [--model FOLDER] [--rows 64] [--repeats 3] [--batch 8]
+                                  [--llama-factory PYTHON] [--only afina,llama-factory]
+
+LLaMA-Factory runs beside both where the Python of its own environment is given; how to make that
+stands in `benchmarks/llama_factory.py`.
 
 Each run is a process of its own; runs alternate, in both orders. A run is one epoch over chats
 that share a system prompt, with answers of 8 to 300 words. Tokens are counted as they are billed;
@@ -12,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import random
 import resource
 import statistics
@@ -21,6 +26,7 @@ import tempfile
 import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from afina.pipeline.launcher import trainer_environment
 
@@ -199,6 +205,56 @@ def run_trl(given: argparse.Namespace, folder: Path) -> Measured:
     return Measured("trl", int(rows.lengths.sum()), seconds, peak(), float(losses[-1]))
 
 
+def run_llama_factory(given: argparse.Namespace) -> Measured:
+    """LLaMA-Factory on the same chats, in its own environment; it renders and tokenises them."""
+    from afina.data.shards import Shards
+    from afina.domain.runs import LoraSpec
+
+    lora = LoraSpec()
+    asked = {
+        "finetuning_type": "lora",
+        "lora_rank": lora.rank,
+        "lora_alpha": int(lora.alpha),
+        "lora_target": ",".join(lora.target_modules),
+        "learning_rate": LEARNING_RATE,
+        "num_train_epochs": 1,
+    }
+    with tempfile.TemporaryDirectory() as name:
+        rows = Shards.open(Path(shards_of(given, Path(name)).path))  # type: ignore[attr-defined]
+        found = llama_factory(given, Path(name), asked)
+        tokens = int(rows.lengths.sum())
+    facts = (found["seconds"], found["peak_rss_mib"], found["last_loss"])
+    return Measured("llama-factory", tokens, *facts)
+
+
+def llama_factory(
+    given: argparse.Namespace, folder: Path, asked: dict[str, object]
+) -> dict[str, float]:
+    """What a run of LLaMA-Factory with the arguments `asked` measured."""
+    listed = [{"messages": chat} for chat in chats(given.rows, given.apart)]
+    (folder / "chats.json").write_text(json.dumps(listed))
+    same = {
+        "model_name_or_path": str(given.model),
+        "per_device_train_batch_size": given.batch,
+        "threads": given.threads,
+    }
+    script = Path(__file__).with_name("llama_factory.py")
+    command = [str(given.llama_factory), str(script), str(folder), json.dumps(same | asked)]
+    # as its user would start it: nothing of our environment
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    return measured_of("llama-factory", done)
+
+
+def measured_of(trainer: str, done: subprocess.CompletedProcess[str]) -> dict[str, Any]:
+    """What a child said it measured."""
+    for line in done.stdout.splitlines():
+        if line.startswith("MEASURED "):
+            found: dict[str, Any] = json.loads(line.removeprefix("MEASURED "))
+            return found
+    raise SystemExit(f"{trainer} ended with {done.returncode}:\n{done.stderr[-2000:]}")
+
+
 def peak() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
@@ -212,6 +268,8 @@ def child(given: argparse.Namespace) -> None:
 
 
 def measure(given: argparse.Namespace, trainer: str) -> Measured:
+    if trainer == "llama-factory":
+        return run_llama_factory(given)
     command = [sys.executable, __file__, "--child", trainer, "--model", str(given.model)]
     for name in ("rows", "batch", "threads"):
         command += [f"--{name}", str(getattr(given, name))]
@@ -220,10 +278,7 @@ def measure(given: argparse.Namespace, trainer: str) -> Measured:
     # afina's trainer as its worker starts it, the peer as its user would
     environment = trainer_environment(given.threads) if trainer == "afina" else None
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
-    for line in done.stdout.splitlines():
-        if line.startswith("MEASURED "):
-            return Measured(**json.loads(line.removeprefix("MEASURED ")))
-    raise SystemExit(f"{trainer} ended with {done.returncode}:\n{done.stderr[-2000:]}")
+    return Measured(**measured_of(trainer, done))
 
 
 def main() -> None:
@@ -234,38 +289,51 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--apart", action="store_true", help="no system prompt that all share")
-    parser.add_argument("--only", choices=("afina", "trl"), help="measure one of the two")
+    parser.add_argument("--llama-factory", type=Path, help="the Python of its environment")
+    parser.add_argument("--only", help="measure these, separated by commas")
     parser.add_argument("--child", choices=("afina", "trl"), help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.child:
         child(given)
         return
-    found: dict[str, list[Measured]] = {"afina": [], "trl": []}
+    names = ["afina", "trl", *(["llama-factory"] if given.llama_factory else [])]
+    if given.only:
+        names = [name for name in names if name in given.only.split(",")]
+    found: dict[str, list[Measured]] = {name: [] for name in names}
     for repeat in range(given.repeats):
-        order = ["afina", "trl"] if repeat % 2 == 0 else ["trl", "afina"]
-        order = [given.only] if given.only else order
-        for trainer in order:
+        for trainer in names if repeat % 2 == 0 else reversed(names):
             one = measure(given, trainer)
             found[trainer].append(one)
-            share = one.rate * GFLOP_OF_TOKEN / one.matrix_rate
-            print(
-                f"  {one.trainer:6} {one.rate:7.0f} tokens/s  {one.seconds:6.1f} s  "
-                f"peak {one.peak_rss_mib:5.0f} MiB  last loss {one.last_loss:.3f}  "
-                f"{share:4.0%} of {one.matrix_rate:.0f} GFLOP/s",
-                flush=True,
-            )
-    if given.only:
-        return
-    ours, theirs = (statistics.median(one.rate for one in found[n]) for n in ("afina", "trl"))
-    print(f"LoRA training, {given.rows} chats, {found['afina'][0].tokens} tokens, bf16:")
-    for name in ("afina", "trl"):
-        rates = [one.rate for one in found[name]]
-        memory = max(one.peak_rss_mib for one in found[name])
-        print(
-            f"  {name:6} median {statistics.median(rates):.0f} tokens/s "
+            print(line_of(one), flush=True)
+    print_table(given, found)
+
+
+def line_of(one: Measured) -> str:
+    line = (
+        f"  {one.trainer:14} {one.rate:7.0f} tokens/s  {one.seconds:6.1f} s  "
+        f"peak {one.peak_rss_mib:5.0f} MiB  last loss {one.last_loss:.3f}"
+    )
+    if not one.matrix_rate:
+        return line
+    share = one.rate * GFLOP_OF_TOKEN / one.matrix_rate
+    return f"{line}  {share:4.0%} of {one.matrix_rate:.0f} GFLOP/s"
+
+
+def print_table(given: argparse.Namespace, found: dict[str, list[Measured]]) -> None:
+    """Medians, spreads, and how many times as fast as each other one the first is."""
+    medians = {n: statistics.median(one.rate for one in runs) for n, runs in found.items()}
+    tokens = next(iter(found.values()))[0].tokens
+    print(f"LoRA training, {given.rows} chats, {tokens} tokens, bf16:")
+    for name, runs in found.items():
+        rates = [one.rate for one in runs]
+        memory = max(one.peak_rss_mib for one in runs)
+        line = (
+            f"  {name:14} median {medians[name]:.0f} tokens/s "
             f"({min(rates):.0f} to {max(rates):.0f}), peak {memory:.0f} MiB"
         )
-    print(f"  ratio  {ours / theirs:.1f}x")
+        if name != "afina" and "afina" in medians:
+            line += f": afina is {medians['afina'] / medians[name]:.1f} times as fast"
+        print(line)
 
 
 if __name__ == "__main__":
