@@ -40,7 +40,7 @@ def header(
 def numbers(tensor: torch.Tensor) -> memoryview:
     """The bytes of a tensor, without a copy where it lies in one piece."""
     flat = tensor.detach().contiguous().view(-1).view(torch.uint8)
-    return memoryview(flat.numpy())
+    return flat.numpy().data
 
 
 def flat_file(tensors: Mapping[str, torch.Tensor]) -> Pieces:
