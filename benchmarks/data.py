@@ -1,19 +1,28 @@
-"""How fast files are checked: structural rules, content rules, redaction. One process, one thread.
+"""How fast files are checked, and in how much memory: structural rules, content rules, redaction.
 
-python benchmarks/data.py [rows]
+    python benchmarks/data.py structural|content|redaction [--rows 200000] [--repeats 3]
+                              [--processes N] [--small] [--ceiling]
+
+Rows are made on the fly: chats of this repository's own words in other orders; with `--small` the
+shortest that there are, for runs of millions. `--ceiling` prints what parsing alone would do.
+Memory is the most that this process held, and the largest of its helpers.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import random
 import resource
-import sys
+import statistics
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
+
+from afina.data.beside import processes_for
 from afina.data.check import check_file
 from afina.data.content.survey import check_content
 from afina.data.limits import CheckLimits
@@ -48,26 +57,81 @@ def write_rows(path: Path, rows: int) -> None:
             out.write(json.dumps({"messages": messages}) + "\n")
 
 
-def measure(name: str, rows: int, work: Callable[[], object]) -> None:
-    begun = time.perf_counter()
-    work()
-    seconds = time.perf_counter() - begun
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(
-        f"{name:12} {rows / seconds:12,.0f} rows/s  {seconds:6.2f} s  peak {peak:,.0f} MB",
-        flush=True,
+def write_small_rows(path: Path, rows: int) -> None:
+    """The smallest chats, each another one."""
+    with path.open("w") as out:
+        for start in range(0, rows, 10_000):
+            out.writelines(
+                f'{{"messages":[{{"role":"user","content":"What is {n} and {n + 7}?"}},'
+                f'{{"role":"assistant","content":"It is {2 * n + 7}."}}]}}\n'
+                for n in range(start, min(start + 10_000, rows))
+            )
+
+
+def peak_mb() -> tuple[float, float]:
+    """The most that this process held, and the largest of its helpers."""
+    own, helper = (
+        resource.getrusage(who).ru_maxrss / 1024
+        for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
     )
+    return own, helper
+
+
+def print_ceiling(path: Path) -> None:
+    """Parsing every row, and nothing else, in one thread."""
+    for name, decoder in (("values", msgspec.json.Decoder()), ("nothing kept", Ceiling)):
+        rows, begun = 0, time.perf_counter()
+        with path.open("rb") as file:
+            while text := b"".join(file.readlines(1 << 16)):
+                rows += len(decoder.decode_lines(text))
+        seconds = time.perf_counter() - begun
+        print(f"ceiling, msgspec alone ({name}): {rows / seconds:,.0f} rows/s on one core")
+
+
+class _Any(msgspec.Struct):
+    """An object of which nothing is kept."""
+
+
+Ceiling = msgspec.json.Decoder(_Any)
 
 
 def main() -> None:
-    rows = int(sys.argv[1]) if len(sys.argv) > 1 else 50_000
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("what", choices=["structural", "content", "redaction"])
+    parser.add_argument("--rows", type=int, default=200_000)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--processes", type=int, help="None: as the command would")
+    parser.add_argument("--small", action="store_true")
+    parser.add_argument("--ceiling", action="store_true")
+    parser.add_argument("--file", type=Path, help="where the rows are, or are written")
+    given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        path, out = Path(folder) / "rows.jsonl", Path(folder) / "out.jsonl"
-        write_rows(path, rows)
-        print(f"{rows:,} rows, {path.stat().st_size / rows:.0f} bytes a row")
-        measure("structural", rows, lambda: check_file(path, CheckLimits(), None))
-        measure("content", rows, lambda: check_content(path))
-        measure("redaction", rows, lambda: redact_file(path, out))
+        path, out = given.file or Path(folder) / "rows.jsonl", Path(folder) / "out.jsonl"
+        if not path.exists():
+            (write_small_rows if given.small else write_rows)(path, given.rows)
+        size = path.stat().st_size
+        print(f"{given.rows:,} rows, {size / given.rows:.0f} bytes a row, {size / 1e9:.2f} GB")
+        if given.ceiling:
+            print_ceiling(path)
+        count: int | None = given.processes
+        work: dict[str, Callable[[], object]] = {
+            "structural": lambda: check_file(path, CheckLimits(), None, processes=count),
+            "content": lambda: check_content(path, processes=count),
+            "redaction": lambda: redact_file(path, out),
+        }
+        before = peak_mb()[0]
+        rates = []
+        for _ in range(given.repeats):
+            begun = time.perf_counter()
+            work[given.what]()
+            rates.append(given.rows / (time.perf_counter() - begun))
+        own, helper = peak_mb()
+        print(
+            f"{given.what}: {statistics.median(rates):,.0f} rows/s "
+            f"({min(rates):,.0f} to {max(rates):,.0f}), {count or processes_for(path, 0)} "
+            f"processes at most, memory {before:.0f} MB before, {own:.0f} MB at most, "
+            f"helpers {helper:.0f} MB each at most"
+        )
 
 
 if __name__ == "__main__":

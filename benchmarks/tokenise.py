@@ -1,21 +1,27 @@
 """From a file of chats to shards: tokens a second, and the most memory that it took.
 
-    python benchmarks/tokenise.py [--rows 40000] [--repeats 3]
+    python benchmarks/tokenise.py [--rows 40000] [--repeats 3] [--processes N] [--check] [--ceiling]
 
 Rows are chats with a system prompt, as in benchmarks/training.py, each with words of its own.
+`--check` counts tokens as `afina data check --model` does, and writes no shards; `--ceiling` prints
+what the package `tokenizers` alone does with the same texts, on one thread and on two.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import random
 import resource
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
 
+from afina.data.check import CheckLimits, check_file
 from afina.data.shards import build_shards
 from afina.text.renderer import Renderer
 
@@ -44,12 +50,38 @@ def write_rows(path: Path, count: int) -> None:
             file.write(json.dumps({"messages": messages}) + "\n")
 
 
-def peak_mib() -> float:
-    own, children = (
-        resource.getrusage(who).ru_maxrss
+def peak_mib() -> tuple[float, float]:
+    """The most that this process held, and the largest of its helpers."""
+    own, helper = (
+        resource.getrusage(who).ru_maxrss / 1024
         for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
     )
-    return max(own, children) / 1024
+    return own, helper
+
+
+CEILING = """
+import json, sys, time
+from tokenizers import Tokenizer
+whole = Tokenizer.from_file(sys.argv[1])
+texts = [" ".join(m["content"] for m in json.loads(line)["messages"]) for line in open(sys.argv[2])]
+whole.encode_batch_fast(texts[:1000])
+begun = time.perf_counter()
+count = sum(len(e) for e in whole.encode_batch_fast(texts))
+print(f"{count / (time.perf_counter() - begun) / 1e6:.2f}")
+"""
+
+
+def print_ceiling(model: Path, blob: Path) -> None:
+    """The package alone, in a process of its own for each number of threads."""
+    for threads in (1, 2):
+        said = subprocess.run(
+            [sys.executable, "-c", CEILING, str(model / "tokenizer.json"), str(blob)],
+            env={**os.environ, "RAYON_NUM_THREADS": str(threads)},
+            capture_output=True,
+            check=True,
+            text=True,
+        )
+        print(f"ceiling, tokenizers alone, {threads} threads: {said.stdout.strip()} million/s")
 
 
 def main() -> None:
@@ -57,24 +89,35 @@ def main() -> None:
     parser.add_argument("--model", type=Path, default=STARTER)
     parser.add_argument("--rows", type=int, default=40_000)
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--processes", type=int, help="None: as a job would")
+    parser.add_argument("--check", action="store_true")
+    parser.add_argument("--ceiling", action="store_true")
     given = parser.parse_args()
     rates = []
     with tempfile.TemporaryDirectory(prefix="afina-tokenise-") as name:
         blob = Path(name) / "rows.jsonl"
         write_rows(blob, given.rows)
+        if given.ceiling:
+            print_ceiling(given.model, blob)
         renderer = Renderer.load(given.model)
-        before = peak_mib()
+        before = peak_mib()[0]
         for repeat in range(given.repeats):
             began = time.perf_counter()
-            made = build_shards(blob, renderer, Path(name) / f"shards-{repeat}")
+            if given.check:
+                tokens = check_file(blob, CheckLimits(), renderer, processes=given.processes).tokens
+            else:
+                target = Path(name) / f"shards-{repeat}"
+                tokens = build_shards(blob, renderer, target, processes=given.processes).tokens
             seconds = time.perf_counter() - began
-            rates.append(made.tokens / seconds)
-            print(f"  {made.rows} rows, {made.tokens} tokens in {seconds:.2f} s", flush=True)
+            rates.append(tokens / seconds)
+            print(f"  {given.rows} rows, {tokens} tokens in {seconds:.2f} s", flush=True)
         size = blob.stat().st_size / (1 << 20)
+    own, helper = peak_mib()
     print(
         f"{statistics.median(rates) / 1e6:.2f} million tokens/s "
         f"({min(rates) / 1e6:.2f} to {max(rates) / 1e6:.2f}), file {size:.0f} MiB, "
-        f"memory {before:.0f} MiB before and {peak_mib():.0f} MiB at most"
+        f"memory {before:.0f} MiB before, {own:.0f} MiB at most, "
+        f"helpers {helper:.0f} MiB each at most"
     )
 
 

@@ -98,7 +98,8 @@ def check(
     path = fix or path
     report = checked(settings, path, base, validation, method)
     content = None if quick else surveyed(path, against, method)
-    lengths = measure_rows(path, report.kind)
+    with file_bar("Measuring") as progress:
+        lengths = measure_rows(path, report.kind, progress)
     if html is not None:
         html.write_text(html_report(report, content, lengths), encoding="utf-8")
     cleaned = write_clean(path, report, clean) if clean is not None else None

@@ -1,209 +1,259 @@
-"""One pass of the rules over the lines of a file. `afina.data.check` is the way in.
+"""The rules over one part of a file. `afina.data.check` is the way in, `afina.data.tally` adds up.
 
-Lines come in their order. Rows without errors are collected and rendered many at a time; findings
-over them and over the whole file are added later, and sorted by line at the end.
+Rows without errors are collected and rendered many at a time; most lines of most files are plainly
+good, and are seen to be so some hundred at a time.
 """
 
 from __future__ import annotations
 
 import hashlib
 from array import array
-from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from typing import Any
+from pathlib import Path
+from typing import Any, Final
 
 import msgspec
-import numpy as np
 
+from afina.data.beside import Work
+from afina.data.chunks import Chunk
 from afina.data.kinds import RowKind, kind_of_file
 from afina.data.limits import CheckLimits
-from afina.data.lines import SourceLine
-from afina.data.pair_habits import PairHabits
+from afina.data.lines import LineGroup, LineReader, SourceLine
 from afina.data.rendering import Written, forged_messages, write_rows, writes_names
 from afina.data.rows import quick_value, slow_value
 from afina.data.rules import registry
-from afina.data.rules.plain import is_plainly_good
+from afina.data.rules.plain import are_plainly_good
 from afina.data.rules.preference import messages_of_preference
-from afina.data.rules.rule import Fault, FileFacts, LineFacts, RenderedFacts, Rule, Unused
-from afina.domain.findings import Finding, Severity
+from afina.data.rules.rule import Fault, LineFacts, LineRule, RenderedFacts, Unused
+from afina.data.tally import Notes, Tally
 from afina.errors import InvalidRequest
 from afina.text.renderer import Renderer
 
-_BATCH_ROWS = 512
-_BATCH_BYTES = 4 << 20
+_BATCH_ROWS: Final = 512
+_BATCH_BYTES: Final = 4 << 20
+_BLOCK_BYTES: Final = 1 << 16
+_FEW_LINES: Final = 16
+"""Where one line of a block is odd, so many of its neighbours are looked at one by one."""
+
+
+class CheckSetup(msgspec.Struct, frozen=True):
+    """What the rules need to know to look at a part."""
+
+    path: str
+    name: str
+    limits: CheckLimits
+    kind: RowKind | None
+    """None where no line of the file can be read."""
+    model: tuple[str, int | None] | None = None
+    """The folder of the renderer, and the moment that its template is told."""
+
+
+def begin_check(
+    setup: CheckSetup, renderer: Renderer | None = None
+) -> Callable[[Chunk, int | None], Tally]:
+    """A function that looks at a part, and stops after so many bad rows if it is told to."""
+    if renderer is None and setup.model is not None:
+        renderer = Renderer.load(Path(setup.model[0]), setup.model[1])
+    named = renderer is None or writes_names(renderer)
+
+    def look(chunk: Chunk, max_bad: int | None = None) -> Tally:
+        inspection = Inspection(setup, renderer, named)
+        lines = chunk.lines(Path(setup.path), setup.limits.max_line_bytes, _BLOCK_BYTES)
+        return inspection.run(lines, max_bad or setup.limits.max_bad_rows)
+
+    return look
+
+
+def _begin(setup: CheckSetup) -> Callable[[Chunk], Tally]:
+    look = begin_check(setup)
+    return lambda chunk: look(chunk, None)
+
+
+WORK: Final = Work(__name__, CheckSetup, Tally, _begin)
+
+
+def kind_in(path: Path, limits: CheckLimits) -> RowKind | None:
+    """The kind of a file's rows: that of the first line that can be read at all."""
+    bad = 0
+    for line in LineReader(path, limits.max_line_bytes, block_bytes=_BLOCK_BYTES):
+        if line.is_blank:
+            continue
+        value, _ = line_value(line, limits)
+        if value is not msgspec.UNSET:
+            return kind_of_file(value, limits.kinds)
+        bad += 1
+        if bad >= limits.max_bad_rows:
+            return None
+    return None
+
+
+def line_value(
+    line: SourceLine, limits: CheckLimits
+) -> tuple[Any, tuple[LineRule, list[Fault]] | None]:
+    """The line's value, or UNSET with the rule that says why there is none."""
+    if line.raw is not None:
+        value = quick_value(line.raw, limits.max_depth)
+        if value is not msgspec.UNSET:
+            return value, None
+    facts = LineFacts(
+        raw=line.raw,
+        size=line.size,
+        text=_text(line.raw),
+        max_line_bytes=limits.max_line_bytes,
+        max_depth=limits.max_depth,
+    )
+    for rule in registry.LINE_RULES:
+        faults = list(rule.find(facts))
+        if faults:
+            return msgspec.UNSET, (rule, faults)
+    assert line.raw is not None, "a line over the cap is found by its rule"
+    return slow_value(line.raw), None
 
 
 class Inspection:
-    """What is known of a file while it is read."""
+    """What is known of a part while it is read."""
 
-    def __init__(self, name: str, limits: CheckLimits, renderer: Renderer | None) -> None:
-        self.name = name
-        self.limits = limits
-        self.rows_total = 0
-        self.blank_lines = 0
-        self.first_bad_example: int | None = None
-        self.bad_lines: array[int] = array("q")
-        self.counts: Counter[str] = Counter()
-        self.errors = 0
-        self.warnings = 0
-        self.tokens = 0
-        self.learned_tokens = 0
-        self.longest_row = 0
-        self.training_rows = 0
-        self.kind: RowKind | None = None
-        """None until the first row was read."""
-        self._habits = PairHabits()
-        self._parallel = Unused()
-        self._names = Unused()
-        self._names_count = renderer is None or writes_names(renderer)
-        self._first_blank: int | None = None
-        self._last_line = 0
-        self._findings: list[Finding] = []
+    def __init__(self, setup: CheckSetup, renderer: Renderer | None, names_count: bool) -> None:
+        self._limits = setup.limits
+        self._kind = setup.kind
+        self._tally = Tally()
+        self._notes = Notes(setup.name, setup.limits)
+        self._names_count = names_count
         self._lines: array[int] = array("q")
-        self._hashes: array[int] = array("Q")
+        self._digests: list[bytes] = []
         self._renderer = renderer
         self._waiting: list[tuple[int, int, dict[str, Any]]] = []
         self._waiting_bytes = 0
 
-    def add(self, line: SourceLine) -> None:
-        """Looks at the next line."""
-        self._last_line = line.number
-        if line.is_blank:
-            self.blank_lines += 1
-            self._first_blank = self._first_blank or line.number
-            return
-        self.rows_total += 1
-        if not self._look(line):
-            self._bad(line.number, self.rows_total)
-        elif self._renderer is not None:
-            self._waiting_bytes += line.size
-            if len(self._waiting) >= _BATCH_ROWS or self._waiting_bytes >= _BATCH_BYTES:
-                self._render()
-
-    def finish(self, bytes_total: int) -> None:
-        """Looks at what is left and at the file as a whole."""
+    def run(self, lines: LineReader, max_bad: int) -> Tally:
+        """Looks at all lines, or until `max_bad` of them have errors."""
+        tally = self._tally
+        for group in lines.groups():
+            self._look_at_group(group, max_bad)
+            if len(tally.bad_lines) >= max_bad:
+                break
         self._render()
-        self.bad_lines = array("q", sorted(self.bad_lines))
-        facts = FileFacts(
-            bytes_total=bytes_total,
-            rows=self.rows_total,
-            usable=self.rows_total - len(self.bad_lines),
-            blank_lines=self.blank_lines,
-            first_blank=self._first_blank,
-            last_line=self._last_line if self.is_hopeless else None,
-            min_rows=self.limits.min_rows,
-            duplicates=self._duplicates(),
-            max_rows=self.limits.max_rows if self.kind is RowKind.RFT else None,
-            parallel_flags=self._parallel,
-            names=self._names,
-        )
-        for rule in registry.FILE_RULES:
-            for fault in rule.find(facts):
-                self._note(rule, fault, fault.line)
-        if self.kind is RowKind.PROMPT_COMPLETION:
-            habits = self._habits.facts()
-            for habit in registry.PAIR_FILE_RULES:
-                for fault in habit.find(habits):
-                    self._note(habit, fault, fault.line)
+        tally.bad_lines.sort()
+        tally.counts = dict(self._notes.counts)
+        tally.findings = self._notes.findings
+        tally.errors, tally.warnings = self._notes.errors, self._notes.warnings
+        tally.hashes = b"".join(self._digests)
+        tally.lines = self._lines.tobytes()
+        return tally
 
-    @property
-    def is_hopeless(self) -> bool:
-        """Whether so many rows are bad that looking further tells nothing new."""
-        return len(self.bad_lines) >= self.limits.max_bad_rows
+    def _look_at_group(self, group: LineGroup, max_bad: int) -> None:
+        if group.text is None:
+            self._add(SourceLine(group.first, None, group.size))
+            return
+        lines = group.text.split(b"\n")
+        if self._plain(group.first, group.text, lines):
+            return
+        for start in range(0, len(lines), _FEW_LINES):
+            some = lines[start : start + _FEW_LINES]
+            first = group.first + start
+            if len(lines) > _FEW_LINES and self._plain(first, b"\n".join(some), some):
+                continue
+            for number, raw in enumerate(some, first):
+                fits = len(raw) <= self._limits.max_line_bytes
+                self._add(SourceLine(number, raw if fits else None, len(raw)))
+                if len(self._tally.bad_lines) >= max_bad:
+                    return
 
-    def findings(self) -> tuple[Finding, ...]:
-        """What is listed: errors before warnings where not all fit, and then by line; findings
-        about the whole file come last."""
-        last = self._last_line + 1
-        ordered = sorted(self._findings, key=lambda f: (f.line or last, f.message_number or 0))
-        ordered.sort(key=lambda f: f.severity is not Severity.ERROR)
-        kept = ordered[: self.limits.max_findings]
-        return tuple(sorted(kept, key=lambda f: (f.line or last, f.message_number or 0)))
-
-    def _look(self, line: SourceLine) -> bool:
-        """Runs the rules over one line; whether the row is free of errors so far."""
-        raw = line.raw
-        plain = self.kind is RowKind.CHAT and raw is not None and is_plainly_good(raw)
-        if not plain:
-            before = self.errors
-            row = self._value(line)
-            if row is msgspec.UNSET:
-                return False
-            if self.kind is None:
-                self.kind = kind_of_file(row, self.limits.kinds)
-            if self._row_rules(row, line.number):
-                self._message_rules(row, line.number)
-            if self.errors > before:
-                return False
-            self._note_unused(row, line.number)
-        elif self._renderer is not None:
-            row = msgspec.json.decode(raw or b"")
-        digest = hashlib.blake2b(raw or b"", digest_size=8).digest()
-        self._hashes.frombytes(digest)
-        self._lines.append(line.number)
-        if self._renderer is not None:
-            self._waiting.append((line.number, self.rows_total, row))
+    def _plain(self, first: int, text: bytes, lines: Sequence[bytes]) -> bool:
+        """Takes lines that are plainly good, all of them or none."""
+        if self._kind is not RowKind.CHAT or len(text) > self._limits.max_line_bytes:
+            return False
+        if not are_plainly_good(text, lines):
+            return False
+        self._keep(first, lines)
+        self._tally.last_line = first + len(lines) - 1
+        if self._renderer is None:
+            self._tally.rows += len(lines)
+            return True
+        for number, raw in enumerate(lines, first):
+            self._tally.rows += 1
+            self._wait(number, len(raw), msgspec.json.decode(raw))
         return True
 
+    def _keep(self, first: int, lines: Sequence[bytes]) -> None:
+        blake2b = hashlib.blake2b
+        self._digests += [blake2b(raw, digest_size=8).digest() for raw in lines]
+        self._lines.extend(range(first, first + len(lines)))
+
+    def _add(self, line: SourceLine) -> None:
+        """Looks at the next line alone."""
+        tally = self._tally
+        tally.last_line = line.number
+        if line.is_blank:
+            tally.blank_lines += 1
+            tally.first_blank = tally.first_blank or line.number
+            return
+        tally.rows += 1
+        before = self._notes.errors
+        row = self._value(line)
+        if row is not msgspec.UNSET and self._row_rules(row, line.number):
+            self._message_rules(row, line.number)
+        if self._notes.errors > before:
+            self._bad(line.number, tally.rows)
+            return
+        self._note_unused(row, line.number)
+        self._keep(line.number, (line.raw or b"",))
+        if self._renderer is not None:
+            self._wait(line.number, line.size, row)
+
+    def _wait(self, number: int, size: int, row: dict[str, Any]) -> None:
+        self._waiting.append((number, self._tally.rows, row))
+        self._waiting_bytes += size
+        if len(self._waiting) >= _BATCH_ROWS or self._waiting_bytes >= _BATCH_BYTES:
+            self._render()
+
     def _bad(self, line: int, example: int) -> None:
-        self.bad_lines.append(line)
-        self.first_bad_example = min(example, self.first_bad_example or example)
+        self._tally.bad_lines.append(line)
+        known = self._tally.first_bad_example
+        self._tally.first_bad_example = min(example, known or example)
 
     def _value(self, line: SourceLine) -> Any:
-        """The line's value, or UNSET with a finding that says why there is none."""
-        if line.raw is not None:
-            value = quick_value(line.raw, self.limits.max_depth)
-            if value is not msgspec.UNSET:
-                return value
-        facts = LineFacts(
-            raw=line.raw,
-            size=line.size,
-            text=_text(line.raw),
-            max_line_bytes=self.limits.max_line_bytes,
-            max_depth=self.limits.max_depth,
-        )
-        for rule in registry.LINE_RULES:
-            faults = list(rule.find(facts))
-            if faults:
-                self._note_all(rule, faults, line.number)
-                return msgspec.UNSET
-        assert line.raw is not None, "a line over the cap is found by its rule"
-        return slow_value(line.raw)
+        value, found = line_value(line, self._limits)
+        if found is not None:
+            rule, faults = found
+            self._notes.note_all(rule, faults, line.number)
+        return value
 
     def _row_rules(self, row: Any, line: int) -> bool:
         """Whether messages can be looked at."""
-        assert self.kind is not None, "the first row decides the kind"
-        for rule in registry.ROW_RULES_OF_KIND[self.kind]:
+        assert self._kind is not None, "a line that can be read decides the kind"
+        for rule in registry.ROW_RULES_OF_KIND[self._kind]:
             faults = list(rule.find(row))
             if faults:
-                self._note_all(rule, faults, line)
+                self._notes.note_all(rule, faults, line)
                 if rule.stops:
                     return False
         return True
 
     def _message_rules(self, row: dict[str, Any], line: int) -> None:
-        for number, prefix, message in _messages(self.kind, row):
+        for number, prefix, message in _messages(self._kind, row):
             for rule in registry.MESSAGE_RULES:
                 faults = list(rule.find(message))
                 for fault in faults:
                     field = f"{prefix}{fault.field}" if fault.field else None
-                    self._note(rule, replace(fault, field=field), line, number)
+                    self._notes.note(rule, replace(fault, field=field), line, number)
                 if faults and rule.stops:
                     break
 
     def _note_unused(self, row: dict[str, Any], line: int) -> None:
         """Counts what is allowed in a row and may have no effect."""
-        if self.kind is RowKind.PROMPT_COMPLETION:
-            self._habits.add(line, row["prompt"], row["completion"])
+        tally = self._tally
+        if self._kind is RowKind.PROMPT_COMPLETION:
+            tally.pairs.add(line, row["prompt"], row["completion"])
             return
-        chat = row["input"] if self.kind is RowKind.PREFERENCE else row
+        chat = row["input"] if self._kind is RowKind.PREFERENCE else row
         if "parallel_tool_calls" in chat:
-            self._parallel = _one_more(self._parallel, line)
+            tally.parallel = _one_more(tally.parallel, line)
         if not self._names_count:
-            for _, _, message in _messages(self.kind, row):
+            for _, _, message in _messages(self._kind, row):
                 if message.get("name") is not None and message.get("role") != "function":
-                    self._names = _one_more(self._names, line)
+                    tally.names = _one_more(tally.names, line)
 
     def _render(self) -> None:
         """Renders the rows that wait, and runs the rules over what comes out."""
@@ -211,63 +261,25 @@ class Inspection:
         if self._renderer is None or not waiting:
             return
         limit = min(
-            self.limits.max_row_tokens or self._renderer.context_tokens,
+            self._limits.max_row_tokens or self._renderer.context_tokens,
             self._renderer.context_tokens,
         )
-        assert self.kind is not None, "rows wait only after the first was read"
-        results = write_rows(self.kind, [row for _, _, row in waiting], self._renderer)
+        assert self._kind is not None, "rows wait only after the first was read"
+        tally, notes = self._tally, self._notes
+        results = write_rows(self._kind, [row for _, _, row in waiting], self._renderer)
         for (line, example, row), result in zip(waiting, results, strict=True):
-            forged = forged_messages(self.kind, row, self._renderer)
-            facts = _rendered_facts(self.kind, result, limit, forged)
-            before = self.errors
+            forged = forged_messages(self._kind, row, self._renderer)
+            facts = _rendered_facts(self._kind, result, limit, forged)
+            before = notes.errors
             for rule in registry.RENDERED_RULES:
-                self._note_all(rule, rule.find(facts), line)
-            if self.errors > before or isinstance(result, InvalidRequest):
+                notes.note_all(rule, rule.find(facts), line)
+            if notes.errors > before or isinstance(result, InvalidRequest):
                 self._bad(line, example)
                 continue
-            self.tokens += sum(result.lengths)
-            self.learned_tokens += sum(result.learned)
-            self.longest_row = max(self.longest_row, *result.lengths)
-            self.training_rows += len(result.lengths)
-
-    def _note_all(self, rule: Rule, faults: Iterable[Fault], line: int) -> None:
-        for fault in faults:
-            self._note(rule, fault, line)
-
-    def _note(
-        self, rule: Rule, fault: Fault, line: int | None, message_number: int | None = None
-    ) -> None:
-        self.counts[rule.code] += 1
-        if rule.severity is Severity.ERROR:
-            self.errors += 1
-        else:
-            self.warnings += 1
-        if self.counts[rule.code] <= self.limits.max_findings:
-            self._findings.append(
-                Finding(
-                    rule=rule.code,
-                    severity=rule.severity,
-                    message=fault.message,
-                    remedy=rule.remedy,
-                    file=self.name,
-                    line=line,
-                    message_number=fault.message_number or message_number,
-                    field=fault.field,
-                )
-            )
-
-    def _duplicates(self) -> Iterator[tuple[int, int]]:
-        """Lines that are the same as an earlier one, and the first of that kind, by line."""
-        hashes = np.frombuffer(self._hashes, dtype=np.uint64)
-        lines = np.frombuffer(self._lines, dtype=np.int64)
-        order = np.argsort(hashes, kind="stable")
-        is_first = np.ones(len(order), dtype=np.bool_)
-        is_first[1:] = hashes[order][1:] != hashes[order][:-1]
-        firsts = np.maximum.accumulate(np.where(is_first, np.arange(len(order)), 0))
-        later = lines[order[~is_first]]
-        earlier = lines[order[firsts[~is_first]]]
-        for place in np.argsort(later):
-            yield int(later[place]), int(earlier[place])
+            tally.tokens += sum(result.lengths)
+            tally.learned_tokens += sum(result.learned)
+            tally.longest_row = max(tally.longest_row, *result.lengths)
+            tally.training_rows += len(result.lengths)
 
 
 def _text(raw: bytes | None) -> str | None:

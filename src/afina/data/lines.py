@@ -28,52 +28,95 @@ class SourceLine(msgspec.Struct, frozen=True):
         return self.raw is not None and not self.raw.strip()
 
 
-class LineReader:
-    """Iterates over the lines of a file; `bytes_read` tells how far it is."""
+class LineGroup(msgspec.Struct, frozen=True):
+    """Lines behind each other, parted by LF, without the last one's end. `text` is None for a
+    single line that is longer than the cap; a line inside a text may be so too."""
 
-    def __init__(self, path: Path, max_line_bytes: int) -> None:
+    first: int
+    text: bytes | None
+    size: int
+
+
+class LineReader:
+    """Iterates over the lines of a file, or over those of a part that begins and ends with a line
+    (see `afina.data.chunks`); `bytes_read` tells how far it is."""
+
+    def __init__(
+        self,
+        path: Path,
+        max_line_bytes: int,
+        *,
+        start: int = 0,
+        end: int | None = None,
+        first_line: int = 1,
+        block_bytes: int | None = None,
+    ) -> None:
         self._path = path
         self._cap = max_line_bytes
+        self._start = start
+        self._end = end
+        self._first_line = first_line
+        self._block_bytes = block_bytes or _BLOCK_BYTES
         self.bytes_read = 0
         self.bytes_total = path.stat().st_size
 
     def __iter__(self) -> Iterator[SourceLine]:
-        number = 0
+        for group in self.groups():
+            if group.text is None:
+                yield SourceLine(group.first, None, group.size)
+                continue
+            for number, raw in enumerate(group.text.split(b"\n"), group.first):
+                size = len(raw)
+                yield SourceLine(number, raw if size <= self._cap else None, size)
+
+    def groups(self) -> Iterator[LineGroup]:
+        """All lines, as many at a time as a block of the file holds."""
+        number = self._first_line
         carried: list[bytes] = []
         size = 0
-        with self._path.open("rb") as file:
+        with self._path.open("rb", buffering=0) as file:
             for block in self._blocks(file):
-                pieces = block.split(b"\n")
-                for piece in pieces[:-1]:
-                    number += 1
-                    yield self._line(number, carried, piece, size)
-                    if size:
-                        carried, size = [], 0
-                size += len(pieces[-1])
+                cut = block.rfind(b"\n")
+                head, tail = (block[:cut], block[cut + 1 :]) if cut >= 0 else (b"", block)
+                if cut >= 0 and size > self._cap:
+                    first, found, head = head.partition(b"\n")
+                    yield LineGroup(number, None, size + len(first))
+                    number, size = number + 1, 0
+                    if found:
+                        yield LineGroup(number, head, len(head))
+                        number += head.count(b"\n") + 1
+                elif cut >= 0:
+                    text = b"".join((*carried, head)) if size else head
+                    yield LineGroup(number, text, len(text))
+                    number += text.count(b"\n") + 1
+                    carried, size = [], 0
+                size += len(tail)
                 if size <= self._cap:
-                    carried.append(pieces[-1])
+                    carried.append(tail)
                 else:
                     carried.clear()
-        if size:
-            yield self._line(number + 1, carried, b"", size)
-
-    def _line(self, number: int, carried: list[bytes], piece: bytes, size: int) -> SourceLine:
-        size += len(piece)
         if size > self._cap:
-            return SourceLine(number, None, size)
-        return SourceLine(number, b"".join((*carried, piece)) if carried else piece, size)
+            yield LineGroup(number, None, size)
+        elif size:
+            yield LineGroup(number, b"".join(carried), size)
 
     def _blocks(self, file: BinaryIO) -> Iterator[bytes]:
         """Blocks of the file in which LF alone ends a line."""
         held = b""
-        while block := file.read(_BLOCK_BYTES):
-            if self.bytes_read == 0 and block.startswith(_BOM):
+        file.seek(self._start)
+        left = self._end - self._start if self._end is not None else None
+        while block := file.read(
+            self._block_bytes if left is None else min(left, self._block_bytes)
+        ):
+            if left is not None:
+                left -= len(block)
+            if self._start == self.bytes_read == 0 and block.startswith(_BOM):
                 self.bytes_read = len(_BOM)
                 block = block[len(_BOM) :]
             self.bytes_read += len(block)
             block = held + block
             held = b"\r" if block.endswith(b"\r") else b""
-            block = block[: len(block) - len(held)]
+            block = block[: len(block) - len(held)] if held else block
             if b"\r" in block:
                 block = block.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
             yield block

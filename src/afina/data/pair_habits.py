@@ -5,6 +5,8 @@ from __future__ import annotations
 from os.path import commonprefix
 from typing import Final
 
+import msgspec
+
 from afina.data.rules.rule import PairFacts
 
 _LONG: Final = 10_000
@@ -13,51 +15,63 @@ _SHOUTED: Final = 12
 """Fewer capitals may be an abbreviation."""
 
 
-class PairHabits:
-    """Grows row by row; `facts` may be asked at any time."""
+class PairHabits(msgspec.Struct):
+    """Grows row by row, or by the habits of rows behind; `facts` may be asked at any time."""
 
-    def __init__(self) -> None:
-        self._rows = self._prompts = 0
-        self._starts: dict[str, str | None] = {"prompt": None, "completion": None}
-        self._ends: dict[str, str | None] = {"prompt": None, "completion": None}
-        self._found: dict[str, list[int]] = {"bare": [], "upper": [], "long": []}
+    rows: int = 0
+    prompts: int = 0
+    starts: dict[str, str] = msgspec.field(default_factory=dict)
+    """What all texts seen begin with, by key; `ends` hold what they end with, from its end."""
+    ends: dict[str, str] = msgspec.field(default_factory=dict)
+    found: dict[str, tuple[int, int]] = msgspec.field(default_factory=dict)
+    """How often, and the first line."""
 
     def add(self, line: int, prompt: str, completion: str) -> None:
         """The next row, which has no errors."""
-        self._rows += 1
-        self._prompts += bool(prompt)
+        self.rows += 1
+        self.prompts += bool(prompt)
         for key, text in (("prompt", prompt), ("completion", completion)):
-            self._starts[key] = _common(self._starts[key], text)
-            self._ends[key] = _common(self._ends[key], text[::-1])
-        self._note("bare", line, not completion[:1].isspace())
-        self._note("long", line, len(prompt) + len(completion) > _LONG)
-        self._note("upper", line, _is_upper(prompt) or _is_upper(completion))
+            self.starts[key] = _common(self.starts.get(key), text)
+            self.ends[key] = _common(self.ends.get(key), text[::-1])
+        if not completion[:1].isspace():
+            self._note("bare", 1, line)
+        if len(prompt) + len(completion) > _LONG:
+            self._note("long", 1, line)
+        if _is_upper(prompt) or _is_upper(completion):
+            self._note("upper", 1, line)
+
+    def add_habits(self, later: PairHabits) -> None:
+        """Those of rows behind the ones that were seen so far."""
+        self.rows += later.rows
+        self.prompts += later.prompts
+        for here, there in ((self.starts, later.starts), (self.ends, later.ends)):
+            for key, text in there.items():
+                here[key] = _common(here.get(key), text)
+        for what, (count, line) in later.found.items():
+            self._note(what, count, line)
 
     def facts(self) -> PairFacts:
         """What is known so far."""
-        bare, upper, long = (self._found[key] for key in ("bare", "upper", "long"))
+        nothing = (0, None)
+        bare, upper, long = (self.found.get(key, nothing) for key in ("bare", "upper", "long"))
         return PairFacts(
-            rows=self._rows,
-            prompts=self._prompts,
-            prompt_end=(self._ends["prompt"] or "")[::-1],
-            completion_end=(self._ends["completion"] or "")[::-1],
-            prompt_start=len(self._starts["prompt"] or ""),
-            completion_start=len((self._starts["completion"] or "").lstrip()),
-            bare=bare[0] if bare else 0,
-            first_bare=bare[1] if bare else None,
-            upper_case=upper[0] if upper else 0,
-            first_upper_case=upper[1] if upper else None,
-            very_long=long[0] if long else 0,
-            first_very_long=long[1] if long else None,
+            rows=self.rows,
+            prompts=self.prompts,
+            prompt_end=self.ends.get("prompt", "")[::-1],
+            completion_end=self.ends.get("completion", "")[::-1],
+            prompt_start=len(self.starts.get("prompt", "")),
+            completion_start=len(self.starts.get("completion", "").lstrip()),
+            bare=bare[0],
+            first_bare=bare[1],
+            upper_case=upper[0],
+            first_upper_case=upper[1],
+            very_long=long[0],
+            first_very_long=long[1],
         )
 
-    def _note(self, what: str, line: int, holds: bool) -> None:
-        if holds:
-            found = self._found[what]
-            if found:
-                found[0] += 1
-            else:
-                found += [1, line]
+    def _note(self, what: str, count: int, line: int) -> None:
+        known, first = self.found.get(what, (0, line))
+        self.found[what] = (known + count, first)
 
 
 def _common(known: str | None, text: str) -> str:

@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 from safetensors.numpy import save
 
 from afina.errors import DataUnreadable
-from afina.text.renderer import TokenRow
 
 _DTYPES: Final[dict[str, np.dtype[Any]]] = {
     "I32": np.dtype("<i4"),
@@ -61,46 +60,72 @@ class ShardWriter:
     def __init__(self, folder: Path, shard_tokens: int) -> None:
         self._folder = folder
         self._shard_tokens = shard_tokens
-        self._rows: list[TokenRow] = []
-        self._lines: list[int] = []
+        self._parts: list[_Rows] = []
         self._waiting = 0
         self._written: list[WrittenShard] = []
         self.rows = self.tokens = self.learned_tokens = self.longest_row = 0
 
-    def add(self, line: int, row: TokenRow) -> None:
-        """The next row, from a line of the source."""
-        self._rows.append(row)
-        self._lines.append(line)
-        length = len(row.ids)
-        self._waiting += length
-        self.rows += 1
-        self.tokens += length
-        self.learned_tokens += int(row.learned.sum())
-        self.longest_row = max(self.longest_row, length)
-        if self._waiting >= self._shard_tokens:
-            self._write()
+    def add_rows(
+        self,
+        ids: NDArray[np.int32],
+        learned: NDArray[np.uint8],
+        lengths: NDArray[np.int64],
+        lines: NDArray[np.int64],
+    ) -> None:
+        """The next rows: all their ids behind each other, with loss where `learned` is 1; the
+        length of each, and the line of the source that it is from."""
+        ends = np.cumsum(lengths)
+        self.rows += len(lengths)
+        self.tokens += len(ids)
+        self.learned_tokens += int(learned.sum())
+        self.longest_row = max(self.longest_row, int(lengths.max(initial=0)))
+        row = token = 0
+        while row < len(lengths):
+            # up to the row with which enough tokens are there
+            missing = self._shard_tokens - self._waiting
+            last = int(np.searchsorted(ends, token + missing)) + 1
+            last = min(last, len(lengths))
+            end = int(ends[last - 1])
+            self._parts.append(
+                _Rows(ids[token:end], learned[token:end], lengths[row:last], lines[row:last])
+            )
+            self._waiting += end - token
+            row, token = last, end
+            if self._waiting >= self._shard_tokens:
+                self._write()
 
     def finish(self) -> list[WrittenShard]:
         """Writes what is left; the files in their order."""
-        if self._rows:
+        if self._parts:
             self._write()
         return self._written
 
     def _write(self) -> None:
-        lengths = [len(row.ids) for row in self._rows]
+        parts, self._parts = self._parts, []
+        lengths = np.concatenate([part.lengths for part in parts])
         content = save(
             {
-                "ids": np.concatenate([row.ids for row in self._rows]),
-                "learned": np.concatenate([row.learned for row in self._rows]).astype(np.uint8),
-                "offsets": np.cumsum([0, *lengths], dtype=np.int64),
-                "lines": np.array(self._lines, dtype=np.int64),
+                "ids": np.concatenate([part.ids for part in parts]),
+                "learned": np.concatenate([part.learned for part in parts]),
+                "offsets": np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
+                "lines": np.concatenate([part.lines for part in parts]),
             }
         )
         name = f"shard-{len(self._written):05d}.safetensors"
         replace_file(self._folder / name, content)
         digest = hashlib.sha256(content).hexdigest()
         self._written.append(WrittenShard(name, digest, len(lengths), self._waiting))
-        self._rows, self._lines, self._waiting = [], [], 0
+        self._waiting = 0
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """Rows that wait to be written."""
+
+    ids: NDArray[np.int32]
+    learned: NDArray[np.uint8]
+    lengths: NDArray[np.int64]
+    lines: NDArray[np.int64]
 
 
 class ShardFile:

@@ -14,33 +14,30 @@ from __future__ import annotations
 import hashlib
 import json
 from array import array
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Generator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from afina.data.kinds import RowKind, chats_of, read_pair
-from afina.data.lines import LineReader, SourceLine
-from afina.data.raw_text import pair_row
-from afina.data.rows import quick_value, slow_value
+from afina.data.beside import processes_for, run_chunks
+from afina.data.chunks import Chunk, chunks_of
+from afina.data.kinds import RowKind
 from afina.data.shard_files import ShardFile, ShardWriter, replace_file, sha256_of
+from afina.data.tokenising import WORK, TokenPart, TokenSetup, begin_tokens
 from afina.domain.codec import decode, encode
 from afina.domain.runs import DataSpec
 from afina.errors import DataUnreadable, InvalidRequest
-from afina.text.renderer import Renderer, TokenRow
+from afina.text.renderer import Renderer
 
 STAGE_VERSION: Final = 1
 SHARD_TOKENS: Final = 4_000_000
 MANIFEST: Final = "manifest.json"
-_BATCH_ROWS: Final = 1024
-_BATCH_BYTES: Final = 4 << 20
-_LINE_BYTES: Final = 64 << 20
-_DEPTH: Final = 64
+_WORTH_BYTES: Final = 4 << 20
+"""From so many bytes on several processes are faster than one."""
 
 
 @dataclass(frozen=True)
@@ -89,15 +86,19 @@ def build_shards(
     target: Path,
     options: ShardOptions | None = None,
     progress: Callable[[int, int], None] | None = None,
+    processes: int | None = None,
 ) -> DataSpec:
     """Tokenises `blob` into a folder under `target` and says what is there; where the folder
-    stands already, only that. Raises InvalidRequest for a row that the check would have named."""
+    stands already, only that. A large file is tokenised by several `processes` (None: as many as
+    are worth their start); the bytes are the same. Raises InvalidRequest for a row that the check
+    would have named."""
     options = options or ShardOptions()
     source = sha256_of(blob)
     folder = target / _key(source, renderer, options)
     if not (folder / MANIFEST).exists():
         folder.mkdir(parents=True, exist_ok=True)
-        manifest = _Build(blob, renderer, folder, options).run(source, progress)
+        count = processes_for(blob, _WORTH_BYTES) if processes is None else processes
+        manifest = _Build(blob, renderer, folder, options).run(source, count, progress)
         text = json.dumps(encode(manifest), indent=1).encode()
         replace_file(folder / MANIFEST, text)
     return _spec(folder)
@@ -141,39 +142,34 @@ def _read_manifest(folder: Path) -> tuple[Manifest, str]:
         ) from None
 
 
-@dataclass(frozen=True)
-class _Encoding:
-    """A batch that another thread encodes: the line of each chat, and what they become."""
-
-    lines: list[int]
-    rows: Future[list[tuple[TokenRow, ...] | InvalidRequest]]
-
-
 class _Build:
     """One pass over a file, writing a shard whenever enough tokens are there."""
 
     def __init__(self, blob: Path, renderer: Renderer, folder: Path, options: ShardOptions) -> None:
-        self._reader = LineReader(blob, _LINE_BYTES)
+        self._blob = blob
         self._renderer = renderer
         self._options = options
-        self._limit = options.max_row_tokens or renderer.context_tokens
         self._writer = ShardWriter(folder, options.shard_tokens)
         self._skipped = 0
 
-    def run(self, source: str, progress: Callable[[int, int], None] | None) -> Manifest:
+    def run(
+        self, source: str, processes: int, progress: Callable[[int, int], None] | None
+    ) -> Manifest:
         """Everything but the manifest's own writing."""
-        with ThreadPoolExecutor(1, "tokenizer") as beside:
-            waiting: _Encoding | None = None
-            for batch in self._batches():
-                # the tokenizer encodes one batch while the template writes the next
-                begun = self._begin(batch, beside)
-                if waiting is not None:
-                    self._take(waiting)
-                waiting = begun
+        total = self._blob.stat().st_size
+        with closing(self._parts(processes)) as parts:
+            for chunk, part in parts:
+                self._skipped += part.skipped
+                self._writer.add_rows(
+                    np.frombuffer(part.ids, np.int32),
+                    np.frombuffer(part.learned, np.uint8),
+                    np.frombuffer(part.lengths, np.int64),
+                    np.frombuffer(part.lines, np.int64),
+                )
+                if part.refused is not None:
+                    raise _refused(*part.refused)
                 if progress is not None:
-                    progress(self._reader.bytes_read, self._reader.bytes_total)
-            if waiting is not None:
-                self._take(waiting)
+                    progress(chunk.end, total)
         files = self._writer.finish()
         return Manifest(
             format=1,
@@ -188,74 +184,20 @@ class _Build:
             shards=tuple(ShardRecord(f.name, f.sha256, f.rows, f.tokens) for f in files),
         )
 
-    def _batches(self) -> Iterator[list[tuple[int, Any]]]:
-        batch: list[tuple[int, Any]] = []
-        size = 0
-        for line in self._lines():
-            batch.append((line.number, self._row(line)))
-            size += line.size
-            if len(batch) >= _BATCH_ROWS or size >= _BATCH_BYTES:
-                yield batch
-                batch, size = [], 0
-        if batch:
-            yield batch
-
-    def _lines(self) -> Iterator[SourceLine]:
-        """The lines that are neither blank nor to be skipped."""
-        skip = self._options.skip_lines or array("q")
-        for line in self._reader:
-            if line.is_blank:
-                continue
-            if self._skipped < len(skip) and skip[self._skipped] == line.number:
-                self._skipped += 1
-                continue
-            yield line
-
-    def _row(self, line: SourceLine) -> Any:
-        """The chats of a line, or its pair of raw texts."""
-        kind = self._options.kind
-        try:
-            if line.raw is None:
-                raise ValueError("the line is too long")
-            value = quick_value(line.raw, _DEPTH)
-            row = slow_value(line.raw) if value is msgspec.UNSET else value
-            if kind is RowKind.PROMPT_COMPLETION:
-                return read_pair(row)
-            chats = chats_of(kind, row)
-            if not all(isinstance(messages, list) for messages, _ in chats):
-                raise TypeError("messages is no list")
-            return chats
-        except (ValueError, LookupError, TypeError, RecursionError):
-            what = "chat" if kind is RowKind.CHAT else kind.value.replace("_", " ")
-            raise _refused(line.number, f"It is no {what}.") from None
-
-    def _begin(self, batch: list[tuple[int, Any]], beside: ThreadPoolExecutor) -> _Encoding:
-        """Has a batch encoded by another thread."""
-        renderer = self._renderer
-        if self._options.kind is RowKind.PROMPT_COMPLETION:
-            pairs = [pair for _, pair in batch]
-            return _Encoding(
-                [line for line, _ in batch],
-                beside.submit(lambda: [(pair_row(pair, renderer),) for pair in pairs]),
-            )
-        plans = renderer.plan_rows(chat for _, chats in batch for chat in chats)
-        lines = [line for line, chats in batch for _ in chats]
-        return _Encoding(lines, beside.submit(renderer.encode_plans, plans))
-
-    def _take(self, begun: _Encoding) -> None:
-        """Puts the rows of a batch down."""
-        for line, rows in zip(begun.lines, begun.rows.result(), strict=True):
-            if isinstance(rows, InvalidRequest):
-                raise _refused(line, rows.message)
-            if self._options.kind is RowKind.PREFERENCE and len(rows) != 1:
-                raise _refused(line, "Its answers cannot be told from what stands before them.")
-            for row in rows:
-                self._add(line, row)
-
-    def _add(self, line: int, row: TokenRow) -> None:
-        if len(row.ids) > self._limit:
-            raise _refused(line, f"It has {len(row.ids)} tokens; {self._limit} can be read.")
-        self._writer.add(line, row)
+    def _parts(self, processes: int) -> Generator[tuple[Chunk, TokenPart], None, None]:
+        skip = np.array(self._options.skip_lines or (), np.int64)
+        setup = TokenSetup(
+            path=str(self._blob.absolute()),
+            model=(str(self._renderer.folder), self._renderer.moment),
+            kind=self._options.kind,
+            limit=self._options.max_row_tokens or self._renderer.context_tokens,
+            skip=skip.tobytes(),
+        )
+        chunks = chunks_of(self._blob)
+        if processes > 1:
+            return run_chunks(WORK, setup, chunks, processes)
+        one = begin_tokens(setup, self._renderer)
+        return ((chunk, one(chunk)) for chunk in chunks)
 
 
 def _refused(line: int, why: str) -> InvalidRequest:

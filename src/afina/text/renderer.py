@@ -63,6 +63,7 @@ class Renderer:
     """The template and the tokenizer of a model folder."""
 
     def __init__(self, folder: Path, moment: int | None = None) -> None:
+        self.folder: Path = folder.absolute()
         clock = SYSTEM_CLOCK if moment is None else ManualClock(float(moment))
         self._template = ChatTemplate(read_template(folder), clock)
         self.moment: int | None = moment if self._template.asks_the_time else None

@@ -11,7 +11,7 @@ import pytest
 from safetensors.numpy import load_file
 from tests.tiny_chat import FAMILIES, REASONING_FAMILY, make_folder
 
-from afina.data import shards as shards_module
+from afina.data import tokenising
 from afina.data.check import CheckLimits, check_file
 from afina.data.shards import MANIFEST, ShardOptions, Shards, build_shards
 from afina.errors import DataUnreadable, InvalidRequest
@@ -41,7 +41,7 @@ def write(path: Path, rows: int) -> Path:
 def test_every_row_is_there_once_in_its_order(
     renderer: Renderer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, batch_rows: int
 ) -> None:
-    monkeypatch.setattr(shards_module, "_BATCH_ROWS", batch_rows)
+    monkeypatch.setattr(tokenising, "_BATCH_ROWS", batch_rows)
     blob = write(tmp_path / "f", 50)
     spec = build_shards(blob, renderer, tmp_path / "s", ShardOptions(shard_tokens=200))
     shards = Shards.open(Path(spec.path))

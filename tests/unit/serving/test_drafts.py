@@ -14,7 +14,6 @@ from afina.serving.drafts import LONGEST, DraftIndex, read_index
 from afina.serving.scheduler import Limits, Scheduler
 from afina.serving.sequences import Plan, Prompt, Sequence, State
 from afina.serving.speculation import Speculation
-from afina.text.renderer import TokenRow
 
 
 def row(prompt: list[int], answer: list[int]) -> tuple[np.ndarray, np.ndarray]:
@@ -50,7 +49,8 @@ def test_an_index_is_read_where_the_rows_were_prepared_and_is_gone_with_them(
     folder.mkdir(parents=True)
     writer = ShardWriter(folder, 1000)
     ids, learned = row([1, 2, 3], [10, 11, 12])
-    writer.add(1, TokenRow(ids, learned))
+    lengths, lines = np.array([len(ids)]), np.array([1])
+    writer.add_rows(ids, learned.astype(np.uint8), lengths, lines)
     writer.finish()
 
     def manifest(where: str) -> Manifest:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 _OPENING_WORDS: Final = 4
 _MOST_KINDS: Final = 20_000
@@ -33,36 +34,47 @@ class HabitFacts:
     """Rows of the rarest class."""
 
 
-class AnswerHabits:
-    """Counts over the answers of a file, in memory that does not grow with it."""
+class AnswerHabits(msgspec.Struct):
+    """Counts over answers, in memory that does not grow with their number."""
 
-    def __init__(self) -> None:
-        self.rows = 0
-        self._openings: Counter[str] = Counter()
-        self._lengths: Counter[int] = Counter()
-        self._answers: Counter[str] = Counter()
-        self._long = False
+    rows: int = 0
+    openings: dict[str, int] = msgspec.field(default_factory=dict)
+    lengths: dict[int, int] = msgspec.field(default_factory=dict)
+    answers: dict[str, int] = msgspec.field(default_factory=dict)
+    """Counted while they are few and short."""
+    long: bool = False
 
     def add(self, answer: str) -> None:
         """One more answer."""
         self.rows += 1
-        self._lengths[len(answer)] += 1
+        length = len(answer)
+        self.lengths[length] = self.lengths.get(length, 0) + 1
         opening = " ".join(answer[:80].split(None, _OPENING_WORDS)[:_OPENING_WORDS]).lower()
-        if len(self._openings) < _MOST_KINDS or opening in self._openings:
-            self._openings[opening] += 1
-        if not self._long and len(self._answers) <= _MAX_CLASSES:
-            self._answers[answer.strip().lower()] += 1
-            self._long = len(answer) > _CLASS_CHARACTERS
+        _count(self.openings, opening, 1, _MOST_KINDS)
+        if not self.long and len(self.answers) <= _MAX_CLASSES:
+            _count(self.answers, answer.strip().lower(), 1, _MAX_CLASSES + 1)
+            self.long = length > _CLASS_CHARACTERS
+
+    def add_habits(self, later: AnswerHabits) -> None:
+        """Those of answers behind the ones that were seen so far."""
+        self.rows += later.rows
+        for length, count in later.lengths.items():
+            self.lengths[length] = self.lengths.get(length, 0) + count
+        for opening, count in later.openings.items():
+            _count(self.openings, opening, count, _MOST_KINDS)
+        for answer, count in later.answers.items():
+            _count(self.answers, answer, count, _MAX_CLASSES + 1)
+        self.long = self.long or later.long
 
     def facts(self) -> HabitFacts:
         """What is known so far."""
         if self.rows < _FEW:
             return HabitFacts(self.rows, 0, 0, 0, 0, 0, 0.0, 0)
-        few = len(self._answers) <= min(_MAX_CLASSES, self.rows / 5)
-        classes = len(self._answers) if few and not self._long else 0
-        opening, same_opening = self._openings.most_common(1)[0]
-        length, same_length = self._lengths.most_common(1)[0]
-        counts = self._answers.values()
+        few = len(self.answers) <= min(_MAX_CLASSES, self.rows / 5)
+        classes = len(self.answers) if few and not self.long else 0
+        opening, same_opening = max(self.openings.items(), key=_times)
+        length, same_length = max(self.lengths.items(), key=_times)
+        counts = self.answers.values()
         return HabitFacts(
             rows=self.rows,
             longest_opening=len(opening.split()),
@@ -73,3 +85,14 @@ class AnswerHabits:
             largest=max(counts) / self.rows if classes else 0.0,
             smallest=min(counts) if classes else 0,
         )
+
+
+def _count(counts: dict[str, int], key: str, times: int, most: int) -> None:
+    """Counts a key, unless it is new and there are `most` already."""
+    known = counts.get(key)
+    if known is not None or len(counts) < most:
+        counts[key] = (known or 0) + times
+
+
+def _times(item: tuple[object, int]) -> int:
+    return item[1]

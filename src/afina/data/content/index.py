@@ -6,7 +6,7 @@ Columns are appended while rows go by, and mapped, one after the other, when the
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterator
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -14,7 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from afina.data.content.shingles import BANDS
+from afina.data.equal import equal_rows
 
+BAND_COLUMNS: Final = tuple(f"band{number}" for number in range(BANDS))
 COLUMNS: Final = {
     "line": np.int64,
     "offset": np.int64,
@@ -22,7 +24,7 @@ COLUMNS: Final = {
     "raw": np.int64,
     "context": np.int64,
     "answer": np.int64,
-    **{f"band{number}": np.uint64 for number in range(BANDS)},
+    **dict.fromkeys(BAND_COLUMNS, np.uint64),
 }
 NO_ANSWER: Final = 0
 """Stands for the answer of a row that has none."""
@@ -43,11 +45,11 @@ class RowIndex:
         """Rows from here on are another file's."""
         self.starts.append(self.rows)
 
-    def add(self, columns: dict[str, NDArray[Any]]) -> None:
-        """Many rows, a value of every column for each."""
-        for name, kind in COLUMNS.items():
-            self._files[name].write(np.ascontiguousarray(columns[name], dtype=kind).tobytes())
-        self.rows += len(columns["line"])
+    def add(self, columns: Mapping[str, bytes]) -> None:
+        """Many rows: the bytes of every column."""
+        for name, file in self._files.items():
+            file.write(columns[name])
+        self.rows += len(columns["line"]) // np.dtype(COLUMNS["line"]).itemsize
 
     def close(self) -> None:
         """No more rows; columns can be read."""
@@ -60,18 +62,11 @@ class RowIndex:
             return np.zeros(0, COLUMNS[name])
         return np.memmap(self._folder / name, dtype=COLUMNS[name], mode="r")
 
-    def file_of(self, row: int) -> int:
-        """Which file a row is of."""
-        return int(np.searchsorted(np.frombuffer(self.starts, np.int64), row, side="right")) - 1
+    def files_of(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Which file each row is of."""
+        starts = np.frombuffer(self.starts, np.int64)
+        return np.searchsorted(starts, rows, side="right").astype(np.int64) - 1
 
-    def equal_rows(self, name: str) -> Iterator[tuple[int, int]]:
-        """(row, the first row with the same value) for each row that is not that first."""
-        values = self.column(name)
-        order = np.argsort(values, kind="stable")
-        ordered = values[order]
-        same = np.zeros(len(order), np.bool_)
-        same[1:] = ordered[1:] == ordered[:-1]
-        firsts = np.maximum.accumulate(np.where(same, 0, np.arange(len(order))))
-        places = np.flatnonzero(same)
-        for row, first in zip(order[places], order[firsts[places]], strict=True):
-            yield int(row), int(first)
+    def equal_rows(self, name: str) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """(rows, the first row with the same value of a column); see `afina.data.equal`."""
+        return equal_rows(self.column(name))

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import functools
 import unicodedata
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -17,6 +17,8 @@ _CHARACTERS: Final = 160
 _MIN_LETTERS: Final = 24
 """Shorter texts are in no language that could be told."""
 _CERTAIN: Final = 0.9
+_KEPT_LINES: Final = 2000
+"""Of each language in a file."""
 
 
 def languages_of(texts: Sequence[str]) -> list[str]:
@@ -120,21 +122,27 @@ _KNOWN: Final = (
 )  # fmt: skip
 
 
-class LanguageTally:
+class LanguageTally(msgspec.Struct):
     """Languages of answers in one file: the rows of rare ones are remembered while they are few."""
 
-    def __init__(self, keep: int = 2000) -> None:
-        self.counts: Counter[str] = Counter()
-        self._keep = keep
-        self._lines: dict[str, list[int]] = {}
+    counts: dict[str, int] = msgspec.field(default_factory=dict)
+    lines: dict[str, list[int]] = msgspec.field(default_factory=dict)
 
-    def add(self, lines: NDArray[np.int64], languages: list[str]) -> None:
+    def add(self, lines: Sequence[int], languages: Sequence[str]) -> None:
         """Languages of some more rows."""
-        for line, language in zip(lines.tolist(), languages, strict=True):
-            self.counts[language] += 1
-            kept = self._lines.setdefault(language, [])
-            if len(kept) < self._keep:
-                kept.append(line)
+        for line, language in zip(lines, languages, strict=True):
+            self._note(language, 1, (line,))
+
+    def add_tally(self, later: LanguageTally) -> None:
+        """Those of rows behind the ones that were seen so far."""
+        for language, count in later.counts.items():
+            self._note(language, count, later.lines[language])
+
+    def _note(self, language: str, times: int, lines: Sequence[int]) -> None:
+        self.counts[language] = self.counts.get(language, 0) + times
+        kept = self.lines.setdefault(language, [])
+        if len(kept) < _KEPT_LINES:
+            kept.extend(lines[: _KEPT_LINES - len(kept)])
 
     def strangers(self, share: float) -> list[tuple[int, str, str]]:
         """(line, its language, the file's) of rows in languages that less than `share` of all rows
@@ -147,4 +155,4 @@ class LanguageTally:
         if known[main] < total / 2:
             return []
         rare = [code for code, count in known.items() if count < max(2, total * share)]
-        return sorted((n, code, main) for code in rare if code != main for n in self._lines[code])
+        return sorted((n, code, main) for code in rare if code != main for n in self.lines[code])

@@ -1,46 +1,44 @@
 """Reads one file, or a training file and its validation file, and finds what rows say together.
 
-One pass over the lines, then comparisons over an index on disk: memory does not grow with the
-files. Lines that the structural rules would refuse are passed over. Findings hold lines and kinds,
-never text.
+One pass over the lines, by several processes where a file is large, then comparisons over an index
+on disk: memory does not grow with the files. Lines that the structural rules would refuse are
+passed over. Findings hold lines and kinds, never text.
 """
 
 from __future__ import annotations
 
 import tempfile
-from array import array
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 
+from afina.data.beside import processes_for, run_chunks
+from afina.data.chunks import chunks_of
 from afina.data.content.compare import Comparison
 from afina.data.content.habits import AnswerHabits
-from afina.data.content.index import NO_ANSWER, RowIndex
-from afina.data.content.languages import UNKNOWN, LanguageTally, languages_of
-from afina.data.content.shingles import bands_of, plain
-from afina.data.content.texts import RowTexts, all_texts, row_texts
+from afina.data.content.index import RowIndex
+from afina.data.content.languages import LanguageTally
+from afina.data.content.part import KIND_BITS, MAX_DEPTH, WORK, SurveyPart, SurveySetup
 from afina.data.kinds import RowKind, kind_of_file
 from afina.data.limits import CheckLimits
 from afina.data.lines import LineReader
-from afina.data.personal.detect import find_personal
-from afina.data.personal.spans import SECRETS, PersonalKind
+from afina.data.personal.spans import SECRETS
 from afina.data.rows import quick_value
 from afina.data.rules.content_rules import CONTENT_RULES, ContentFacts
 from afina.domain.findings import Finding
 
-_BATCH: Final = 1000
-_DEPTH: Final = 64
 _RARE_LANGUAGE: Final = 0.05
-_KIND_BITS: Final = {kind: place for place, kind in enumerate(PersonalKind)}
-_BETWEEN: Final = "\n\0\n"
-_SHORTEST: Final = 6
-"""Characters that a text needs to hold something personal."""
 _KEPT: Final = 1000
 """Lines kept a rule; all are counted."""
+_WORTH_BYTES: Final = 4 << 20
+"""From so many bytes on several processes are faster than one."""
+_COMPARING: Final = 8
+"""Reading takes about so many times as long as comparing, for the bar."""
 
 
 @dataclass(frozen=True)
@@ -64,44 +62,77 @@ def check_content(
     kinds: Sequence[RowKind] | None = None,
     progress: Callable[[int, int], None] | None = None,
     names: Sequence[str] | None = None,
+    processes: int | None = None,
 ) -> ContentReport:
     """The findings over one file or two. `names` stand in them instead of the paths' own; `kinds`
-    are those that a job can use. `progress(bytes read, bytes in all)` is called now and then."""
+    are those that a job can use. `progress(done, all)` is called now and then. Large files are read
+    by several `processes` (None: as many as are worth their start); the report is the same."""
     paths = [training] if validation is None else [training, validation]
     with tempfile.TemporaryDirectory(prefix="afina-content-") as folder:
-        survey = _Survey(Path(folder), paths, kinds, progress)
-        return survey.run(names or [path.name for path in paths])
+        survey = _Survey(Path(folder), paths, progress)
+        return survey.run(names or [path.name for path in paths], kinds, processes)
 
 
 @dataclass
 class _File:
-    """What one pass over a file found."""
+    """What one pass over a file found: of each rule the first lines, and counts of all."""
 
     habits: AnswerHabits = field(default_factory=AnswerHabits)
     languages: LanguageTally = field(default_factory=LanguageTally)
     mixed: list[tuple[int, str, str]] = field(default_factory=list)
+    mixed_count: int = 0
     same_language: int = 0
-    personal_lines: array[int] = field(default_factory=lambda: array("q"))
-    personal_kinds: array[int] = field(default_factory=lambda: array("L"))
-    """A bit a kind, in the order of PersonalKind: twelve bytes a row, whatever the file."""
+    secrets: list[tuple[int, str]] = field(default_factory=list)
+    secrets_count: int = 0
+    personal: list[tuple[int, str]] = field(default_factory=list)
+    personal_count: int = 0
 
-    def note_personal(self, line: int, kinds: set[PersonalKind]) -> None:
-        self.personal_lines.append(line)
-        self.personal_kinds.append(sum(1 << _KIND_BITS[kind] for kind in kinds))
+    def add(self, part: SurveyPart) -> None:
+        """The next part of the file."""
+        self.habits.add_habits(part.habits)
+        self.languages.add_tally(part.languages)
+        self.mixed += part.mixed[: _KEPT - len(self.mixed)]
+        self.mixed_count += len(part.mixed)
+        self.same_language += part.same_language
+        for line, bits in part.personal:
+            kinds = [kind for kind, place in KIND_BITS.items() if bits >> place & 1]
+            secrets = [(line, kind.value) for kind in kinds if kind in SECRETS]
+            self.secrets_count += len(secrets)
+            self.secrets += secrets[: _KEPT - len(self.secrets)]
+            if len(secrets) < len(kinds):
+                self.personal_count += 1
+                if len(self.personal) < _KEPT:
+                    names = ", ".join(kind.value for kind in kinds if kind not in SECRETS)
+                    self.personal.append((line, names))
 
-    def secrets(self) -> Iterator[tuple[int, str]]:
-        for line, kinds in self._personal():
-            yield from ((line, kind.value) for kind in kinds if kind in SECRETS)
-
-    def personal(self) -> Iterator[tuple[int, str]]:
-        for line, kinds in self._personal():
-            names = ", ".join(kind.value for kind in kinds if kind not in SECRETS)
-            if names:
-                yield line, names
-
-    def _personal(self) -> Iterator[tuple[int, list[PersonalKind]]]:
-        for line, bits in zip(self.personal_lines, self.personal_kinds, strict=True):
-            yield line, [kind for kind, place in _KIND_BITS.items() if bits >> place & 1]
+    def facts(self, comparison: Comparison, number: int) -> tuple[ContentFacts, dict[str, int]]:
+        """What the rules look at, and how many findings there are beyond those."""
+        near, near_count = comparison.near(number, _KEPT)
+        contradictions, contradictions_count = comparison.contradictions(number, _KEPT)
+        leaks, leaks_count = comparison.leaks(number, _KEPT)
+        # Rows that mix languages are named where so few do that it looks like an accident.
+        mixed_count = self.mixed_count
+        if mixed_count >= self.same_language * _RARE_LANGUAGE:
+            mixed_count = 0
+        facts = ContentFacts(
+            near=near,
+            contradictions=contradictions,
+            leaks=leaks,
+            strangers=self.languages.strangers(_RARE_LANGUAGE),
+            mixed=self.mixed[:mixed_count],
+            secrets=self.secrets,
+            personal=self.personal,
+            habits=self.habits.facts(),
+        )
+        more = {
+            "near-duplicate": near_count - len(near),
+            "contradiction": contradictions_count - len(contradictions),
+            "leaked-row": leaks_count - len(leaks),
+            "answered-in-other-language": max(0, mixed_count - len(self.mixed)),
+            "secret-in-row": self.secrets_count - len(self.secrets),
+            "personal-data": self.personal_count - len(self.personal),
+        }
+        return facts, more
 
 
 class _Survey:
@@ -109,118 +140,66 @@ class _Survey:
         self,
         folder: Path,
         paths: Sequence[Path],
-        kinds: Sequence[RowKind] | None,
         progress: Callable[[int, int], None] | None,
     ) -> None:
         self._paths = paths
-        self._kinds = tuple(kinds) if kinds is not None else None
         self._progress = progress
         self._index = RowIndex(folder)
         self._texts = (folder / "texts").open("w+b")
         self._offset = 0
         self._files: list[_File] = []
         self._done = 0
-        self._total = sum(path.stat().st_size for path in paths)
+        self._bytes = sum(path.stat().st_size for path in paths)
+        self._comparing = self._bytes // _COMPARING + 1
 
-    def run(self, names: Sequence[str]) -> ContentReport:
+    def run(
+        self, names: Sequence[str], kinds: Sequence[RowKind] | None, processes: int | None
+    ) -> ContentReport:
         try:
             for path in self._paths:
-                self._read(path)
+                self._read(path, kinds, processes)
             self._index.close()
             self._texts.flush()
-            with Comparison(self._index, self._texts.fileno()) as comparison:
-                return self._report(comparison, names)
+            comparison = Comparison(self._index, self._texts.fileno(), self._say_compared)
+            report = self._report(comparison, names)
         finally:
             self._index.close()
             self._texts.close()
+        self._say(self._bytes + self._comparing)
+        return report
 
-    def _read(self, path: Path) -> None:
+    def _read(self, path: Path, kinds: Sequence[RowKind] | None, processes: int | None) -> None:
         self._index.next_file()
-        self._files.append(_File())
-        kind: RowKind | None = None
-        batch: list[tuple[int, bytes, dict[str, Any], RowTexts]] = []
-        reader = LineReader(path, CheckLimits().max_line_bytes)
-        for line in reader:
-            if line.raw is None or line.is_blank:
-                continue
-            row = quick_value(line.raw, _DEPTH)
-            if not isinstance(row, dict):
-                continue
-            kind = kind or kind_of_file(row, self._kinds)
-            texts = row_texts(kind, row)
-            if texts is not None:
-                batch.append((line.number, line.raw, row, texts))
-            if len(batch) >= _BATCH:
-                self._take(batch)
-                batch = []
-                self._say(reader.bytes_read)
-        self._take(batch)
-        self._done += reader.bytes_total
-        self._say(0)
+        file = _File()
+        self._files.append(file)
+        setup = SurveySetup(str(path.absolute()), _kind_in(path, kinds))
+        count = processes_for(path, _WORTH_BYTES) if processes is None else processes
+        with closing(run_chunks(WORK, setup, chunks_of(path), count)) as parts:
+            for chunk, part in parts:
+                self._keep(part)
+                file.add(part)
+                self._say(self._done + chunk.end)
+        self._done += path.stat().st_size
 
-    def _say(self, read: int) -> None:
+    def _keep(self, part: SurveyPart) -> None:
+        sizes = np.frombuffer(part.columns["size"], np.int64)
+        offsets = self._offset + np.cumsum(sizes) - sizes
+        self._index.add({**part.columns, "offset": offsets.tobytes()})
+        self._texts.write(part.texts)
+        self._offset += len(part.texts)
+
+    def _say(self, done: int) -> None:
         if self._progress is not None:
-            self._progress(self._done + read, self._total)
+            self._progress(done, self._bytes + self._comparing)
 
-    def _take(self, batch: list[tuple[int, bytes, dict[str, Any], RowTexts]]) -> None:
-        if not batch:
-            return
-        lines = np.array([line for line, _, _, _ in batch], np.int64)
-        texts = [texts for _, _, _, texts in batch]
-        compared = [plain(text.both) for text in texts]
-        sizes = np.array([len(text) for text in compared], np.int64)
-        bands = bands_of(compared)
-        self._index.add(
-            {
-                "line": lines,
-                "offset": self._offset + np.cumsum(sizes) - sizes,
-                "size": sizes,
-                # hash() differs between processes, and these numbers live in one alone.
-                "raw": np.array([hash(raw) for _, raw, _, _ in batch], np.int64),
-                "context": np.array([hash(text.context) for text in texts], np.int64),
-                "answer": np.array([_answer_hash(text.answer) for text in texts], np.int64),
-                **{f"band{number}": bands[:, number] for number in range(bands.shape[1])},
-            }
-        )
-        self._texts.write(b"".join(compared))
-        self._offset += int(sizes.sum())
-        self._look(batch)
-
-    def _look(self, batch: list[tuple[int, bytes, dict[str, Any], RowTexts]]) -> None:
-        """What can be said of each row alone: its languages, and what it should not hold."""
-        file = self._files[-1]
-        answers = [text.answer or "" for _, _, _, text in batch]
-        answered = languages_of(answers)
-        asked = languages_of([text.asked[-400:] for _, _, _, text in batch])
-        file.languages.add(np.array([line for line, _, _, _ in batch], np.int64), answered)
-        for (line, _, row, text), question, answer in zip(batch, asked, answered, strict=True):
-            if text.answer is not None:
-                file.habits.add(text.answer)
-            if UNKNOWN not in (question, answer):
-                if question == answer:
-                    file.same_language += 1
-                else:
-                    file.mixed.append((line, question, answer))
-            # All texts of a row at once; nothing is found across the sign between them.
-            whole = _BETWEEN.join(one for one in all_texts(row) if len(one) >= _SHORTEST)
-            found = {span.kind for span in find_personal(whole)}
-            if found:
-                file.note_personal(line, found)
+    def _say_compared(self, done: int, of: int) -> None:
+        self._say(self._bytes + self._comparing * done // of)
 
     def _report(self, comparison: Comparison, names: Sequence[str]) -> ContentReport:
         findings: list[Finding] = []
         counts: Counter[str] = Counter()
         for number, (file, name) in enumerate(zip(self._files, names, strict=True)):
-            facts = ContentFacts(
-                near=comparison.near(number),
-                contradictions=comparison.contradictions(number),
-                leaks=comparison.leaks(number),
-                strangers=file.languages.strangers(_RARE_LANGUAGE),
-                mixed=_rare(file.mixed, file.same_language),
-                secrets=file.secrets(),
-                personal=file.personal(),
-                habits=file.habits.facts(),
-            )
+            facts, more = file.facts(comparison, number)
             for rule in CONTENT_RULES:
                 for fault in rule.find(facts):
                     counts[rule.code] += 1
@@ -235,21 +214,23 @@ class _Survey:
                                 fault.line,
                             )
                         )
-        languages = dict(self._files[0].languages.counts.most_common())
+                if more.get(rule.code):
+                    counts[rule.code] += more[rule.code]
+        first = self._files[0].languages.counts
         return ContentReport(
             rows=self._index.rows,
             findings=tuple(findings),
             counts=dict(counts),
-            languages=languages,
+            languages=dict(sorted(first.items(), key=lambda item: -item[1])),
             complete=comparison.complete,
         )
 
 
-def _answer_hash(answer: str | None) -> int:
-    return NO_ANSWER if answer is None else hash(" ".join(answer.lower().split())) or 1
-
-
-def _rare(mixed: Iterable[tuple[int, str, str]], same: int) -> list[tuple[int, str, str]]:
-    """Rows that mix languages, where so few do that it looks like an accident."""
-    found = list(mixed)
-    return found if len(found) < same * _RARE_LANGUAGE else []
+def _kind_in(path: Path, kinds: Sequence[RowKind] | None) -> RowKind | None:
+    """The kind of the first row that can be read; None where there is none."""
+    allowed = tuple(kinds) if kinds is not None else None
+    for line in LineReader(path, CheckLimits().max_line_bytes, block_bytes=1 << 16):
+        row = None if line.raw is None or line.is_blank else quick_value(line.raw, MAX_DEPTH)
+        if isinstance(row, dict):
+            return kind_of_file(row, allowed)
+    return None

@@ -63,16 +63,19 @@ def content_text(message: Mapping[str, Any]) -> str:
     return "".join([*texts, *_calls(message)])
 
 
-def all_texts(value: Any) -> Iterator[str]:
-    """Every string in a JSON value, keys apart."""
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, dict):
-        for item in value.values():
-            yield from all_texts(item)
-    elif isinstance(value, list):
-        for item in value:
-            yield from all_texts(item)
+def all_texts(value: Any) -> list[str]:
+    """Every string in a JSON value, keys apart, in its order."""
+    found: list[str] = []
+    _collect(value, found)
+    return found
+
+
+def _collect(value: Any, found: list[str]) -> None:
+    for item in value.values() if isinstance(value, dict) else value:
+        if isinstance(item, str):
+            found.append(item)
+        elif isinstance(item, dict | list):
+            _collect(item, found)
 
 
 def _part(part: Any) -> str:

@@ -7,9 +7,14 @@ that it never says yes where a rule would find something.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final, Literal
 
 import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+_QUOTE, _BACKSLASH, _OPENS, _CLOSES = b'"\\{}'
 
 
 class _System(msgspec.Struct, tag_field="role", tag="system", forbid_unknown_fields=True):
@@ -34,24 +39,50 @@ _ENCODER: Final = msgspec.json.Encoder()
 
 
 def is_plainly_good(raw: bytes) -> bool:
-    """Whether no rule over lines, rows or messages can find anything in the line `raw`.
+    """Whether no rule over lines, rows or messages can find anything in the line `raw`."""
+    return b"\n" not in raw and are_plainly_good(raw, [raw])
 
-    A key that stands twice is found by writing the row again: then there are fewer quotation marks.
+
+def are_plainly_good(text: bytes, lines: Sequence[bytes]) -> bool:
+    """Whether every line of `text` is plainly good; `lines` is the text split at LF. Some hundred
+    lines at a time cost half of what each alone does.
+
+    A key that stands twice is found by writing the rows again: then quotation marks are missing.
     """
+    # No line can be part of a value, or hold two of them: inside a value no `}` is followed by `{`.
+    if not all(line and line[0] == _OPENS and line[-1] == _CLOSES for line in lines):
+        return False
+    characters = np.frombuffer(text, np.uint8)
+    if _may_escape_quotes(characters):
+        return False
     try:
-        row = _DECODER.decode(raw)
-        if raw.count(b'"') != _ENCODER.encode(row).count(b'"') or rb"\u0022" in raw:
-            return False
+        rows = _DECODER.decode_lines(text)
+        again = np.frombuffer(_ENCODER.encode_lines(rows), np.uint8)
     except (ValueError, RecursionError, msgspec.MsgspecError):
         return False
+    if np.count_nonzero(characters == _QUOTE) != np.count_nonzero(again == _QUOTE):
+        return False
+    return len(rows) == len(lines) and all(map(_teaches, rows))
+
+
+def _may_escape_quotes(characters: NDArray[np.uint8]) -> bool:
+    r"""Whether there may be a \u0022, which is written again as another number of marks."""
+    at = np.flatnonzero(characters == _BACKSLASH)
+    at = at[at < len(characters) - 5]
+    u, last = characters[at + 1] == ord("u"), characters[at + 5] == ord("2")
+    return bool((u & last & (characters[at + 4] == ord("2"))).any())
+
+
+def _teaches(row: _Row) -> bool:
+    """Whether every message says something, and the last is an answer of which one is learned."""
     messages = row.messages
-    if not messages or not isinstance(messages[-1], _Assistant):
+    if not messages or type(messages[-1]) is not _Assistant:
         return False
     learns = False
     for message in messages:
         content = message.content
         if not content or content.isspace():
             return False
-        if isinstance(message, _Assistant) and message.weight != 0:
+        if type(message) is _Assistant and message.weight != 0:
             learns = True
     return learns

@@ -97,7 +97,7 @@ class FileFacts:
     """Where the check stopped, if it did before the end."""
     min_rows: int
     duplicates: Iterable[tuple[int, int]]
-    """(line, the earlier line that is the same)."""
+    """(line, the earlier line that is the same): those that are listed."""
     max_rows: int | None = None
     pairs: PairFacts = PairFacts()
     parallel_flags: Unused = Unused()
