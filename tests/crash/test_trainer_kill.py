@@ -17,7 +17,7 @@ from tests.tiny_run import adapter_bytes_of, make_run, read_events, write_spec
 from afina.domain.orphans import ORPHANED
 from afina.domain.runs import RunPaths
 from afina.settings import child_environment
-from afina.training.run import read_spec
+from afina.training.given import read_spec
 
 ROOT = Path(__file__).parent.parent.parent
 POINTS = (

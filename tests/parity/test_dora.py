@@ -33,9 +33,10 @@ from afina.model.peft_files import CONFIG, WEIGHTS, read_adapter, read_dora
 from afina.serving.journal import Journal
 from afina.serving.library import Library
 from afina.training.bins import plan_bins
+from afina.training.given import read_spec
 from afina.training.methods import build_network
 from afina.training.network import DoraNetwork
-from afina.training.run import read_spec, run_directory
+from afina.training.run import run_directory
 
 DORA = TuneSpec("dora")
 

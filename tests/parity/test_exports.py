@@ -13,8 +13,9 @@ from afina.errors import InvalidRequest
 from afina.model.base import load_base
 from afina.model.merge import merge
 from afina.model.peft_files import CONFIG, WEIGHTS, read_adapter
+from afina.training.given import read_spec
 from afina.training.network import TrainedNetwork
-from afina.training.run import read_spec, run_directory
+from afina.training.run import run_directory
 
 
 @pytest.fixture(scope="module")

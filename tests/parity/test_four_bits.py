@@ -20,9 +20,10 @@ from afina.model.base import load_base
 from afina.model.four_bits import GROUP, FourBitLinear, dense, hold_in_four_bits, quantised
 from afina.model.packed import Masks
 from afina.training.bins import plan_bins
+from afina.training.given import read_spec
 from afina.training.methods import build_network
 from afina.training.network import DoraNetwork, TrainedNetwork
-from afina.training.run import read_spec, run_directory
+from afina.training.run import run_directory
 
 FOUR = TuneSpec("lora", base_bits=4)
 

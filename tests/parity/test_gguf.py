@@ -37,7 +37,8 @@ from afina.model.merge import merge
 from afina.model.peft_files import CONFIG, WEIGHTS
 from afina.text.renderer import Renderer
 from afina.text.template import read_template
-from afina.training.run import read_spec, run_directory
+from afina.training.given import read_spec
+from afina.training.run import run_directory
 
 LARGEST_DIFFERENCE = 1e-3
 """Of a log-probability, in nats."""

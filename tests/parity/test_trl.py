@@ -13,9 +13,9 @@ from tests.tiny_run import make_run
 from afina.domain.runs import OptimizerSpec, RunPaths
 from afina.model.base import load_base
 from afina.model.trained import TrainedAdapter
+from afina.training.given import read_spec
 from afina.training.network import TrainedNetwork
 from afina.training.optimizer import AdamW
-from afina.training.run import read_spec
 from afina.training.steps import Stepper
 
 BATCH = 4

@@ -13,11 +13,11 @@ from tests.unit.training.test_methods import make_pairs
 
 from afina.data.shards import Shards
 from afina.domain.runs import OptimizerSpec, RunPaths
+from afina.training.given import read_spec
 from afina.training.methods import build_network, build_stepper
 from afina.training.network import TrainedNetwork
 from afina.training.optimizer import AdamW
 from afina.training.preferences import PreferenceStepper, reference_logs
-from afina.training.run import read_spec
 
 STEPS = 4
 BATCH = 3

@@ -36,9 +36,10 @@ def main(arguments: list[str] | None = None) -> int:
     from torch import distributed
 
     from afina.model.base import ReadyBase
+    from afina.training.events import tell_failure
     from afina.training.failures import describe_failure
     from afina.training.helper import help_run
-    from afina.training.run import run_directory, tell_failure
+    from afina.training.run import run_directory
     from afina.training.team import start_team
 
     ready = ReadyBase()

@@ -18,15 +18,11 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 import torch
-from safetensors.torch import load, save
 
 from afina.domain.codec import decode, encode
 from afina.domain.runs import RECORD, CheckpointRecord, RunPaths
-from afina.training.network import Network
-from afina.training.optimizer import AdamW
+from afina.training.tensor_files import Pieces
 
-MASTERS: Final = "masters.safetensors"
-OPTIMIZER: Final = "optimizer.safetensors"
 STATE: Final = "state.json"
 _NAME: Final = re.compile(r"step-(\d+)")
 
@@ -70,27 +66,19 @@ class Snapshot:
     """Other files of the state."""
 
 
-def write_checkpoint(
-    paths: RunPaths,
-    snapshot: Snapshot,
-    network: Network,
-    optimizer: AdamW,
-) -> Path:
-    """Writes a checkpoint, durably, and returns its folder."""
+def write_checkpoint(paths: RunPaths, snapshot: Snapshot, contents: Mapping[str, Pieces]) -> Path:
+    """Writes a checkpoint of these files and those of the snapshot, durably; its folder."""
     step = snapshot.state.step
     target = paths.checkpoints / f"step-{step}"
     partial = paths.checkpoints / f".step-{step}.part"
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    contents = {
-        **network.files(),
-        MASTERS: save({"masters": network.adapter.masters}),
-        OPTIMIZER: save({"first": optimizer.first, "second": optimizer.second}),
-        STATE: _json_bytes(snapshot.state),
-        **snapshot.more,
+    state = {STATE: (_json_bytes(snapshot.state),)}
+    more = {name: (raw,) for name, raw in snapshot.more.items()}
+    hashes = {
+        name: _write(partial / name, pieces)
+        for name, pieces in {**contents, **state, **more}.items()
     }
-    for name, content in contents.items():
-        _write(partial / name, content)
     record = CheckpointRecord(
         format=1,
         step=step,
@@ -100,10 +88,10 @@ def write_checkpoint(
         next_sequence=snapshot.next_sequence,
         trained_tokens=snapshot.state.trained_tokens,
         metrics=snapshot.state.metrics,
-        files={name: hashlib.sha256(content).hexdigest() for name, content in contents.items()},
+        files=hashes,
         environment=snapshot.environment,
     )
-    _write(partial / RECORD, _json_bytes(record))
+    _write(partial / RECORD, (_json_bytes(record),))
     _sync_folder(partial)
     if target.exists():
         # of the same step, left by an attempt whose record or hashes did not hold
@@ -134,19 +122,6 @@ def read_checkpoint(folder: Path, *, deep: bool = True) -> Found | None:
     except (OSError, ValueError):
         return None
     return Found(folder, record, state)
-
-
-def load_checkpoint(found: Found, network: Network, optimizer: AdamW) -> None:
-    """Puts weights and moments back."""
-    masters = load((found.folder / MASTERS).read_bytes())["masters"]
-    moments = load((found.folder / OPTIMIZER).read_bytes())
-    for target, source in (
-        (network.adapter.masters, masters),
-        (optimizer.first, moments["first"]),
-        (optimizer.second, moments["second"]),
-    ):
-        target.copy_(source)
-    network.adapter.refresh()
 
 
 def sweep_checkpoints(paths: RunPaths, keep_epochs: int, best_step: int = 0) -> list[Found]:
@@ -213,16 +188,21 @@ def write_json(path: Path, value: Any) -> None:
 def write_file(path: Path, content: bytes) -> None:
     """Writes a file, whole or not at all, and durably."""
     partial = path.with_name(f".{path.name}.part")
-    _write(partial, content)
+    _write(partial, (content,))
     partial.replace(path)
     _sync_folder(path.parent)
 
 
-def _write(path: Path, content: bytes) -> None:
+def _write(path: Path, pieces: Pieces) -> str:
+    """Writes a file durably; its sha256."""
+    digest = hashlib.sha256()
     with path.open("wb") as file:
-        file.write(content)
+        for piece in pieces:
+            file.write(piece)
+            digest.update(piece)
         file.flush()
         os.fsync(file.fileno())
+    return digest.hexdigest()
 
 
 def _sync_folder(folder: Path) -> None:

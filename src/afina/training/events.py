@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from afina.domain.clock import SYSTEM_CLOCK, Clock
 from afina.domain.codec import encode
-from afina.domain.runs import RunEvent
+from afina.domain.runs import RunEvent, RunPaths
 
 Kind = Literal["started", "step", "checkpoint", "warning", "finished", "failed", "stopped"]
 
@@ -29,6 +29,7 @@ class EventLog:
         self.path = path
         self.next_sequence = next_sequence
         self._clock = clock
+        self._held: list[bytes] | None = None
         self._file = path.open("r+b" if path.exists() else "w+b", buffering=0)
         self._file.truncate(length)
         self._file.seek(length)
@@ -42,8 +43,23 @@ class EventLog:
         """Writes one event, whole."""
         event = RunEvent(self.next_sequence, self._clock.now(), kind, data or {})
         text = json.dumps(encode(event), separators=(",", ":"), allow_nan=False)
-        self._file.write(text.encode() + b"\n")
+        line = text.encode() + b"\n"
+        if self._held is None:
+            self._file.write(line)
+        else:
+            self._held.append(line)
         self.next_sequence += 1
+
+    def hold(self) -> None:
+        """Keeps back what is appended from now on, until `release`."""
+        if self._held is None:
+            self._held = []
+
+    def release(self) -> None:
+        """Writes what was kept back, in its order."""
+        held, self._held = self._held, None
+        if held:
+            self._file.write(b"".join(held))
 
     def sync(self) -> None:
         """Returns when what was appended is on the disk."""
@@ -51,3 +67,15 @@ class EventLog:
 
     def close(self) -> None:
         self._file.close()
+
+
+def tell_failure(root: Path, failure: Mapping[str, object]) -> None:
+    """Appends the `failed` event to a run's log, after whatever whole lines stand there."""
+    paths = RunPaths(root)
+    raw = paths.events.read_bytes() if paths.events.exists() else b""
+    whole = raw[: raw.rfind(b"\n") + 1]
+    lines = whole.count(b"\n")
+    log = EventLog(paths.events, length=len(whole), next_sequence=lines + 1)
+    log.append("failed", failure)
+    log.sync()
+    log.close()

@@ -9,12 +9,13 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 import torch
+from safetensors.torch import load
 from torch import nn
 
-from afina.domain.runs import LoraSpec
+from afina.domain.runs import LoraSpec, OptimizerSpec
 from afina.model.base import LoadedBase
 from afina.model.block import fuse_blocks
 from afina.model.dora import DoraAdapter
@@ -32,11 +33,17 @@ from afina.model.peft_files import (
 )
 from afina.model.trained import TrainedAdapter
 from afina.training.bins import BinTensors, Rows, make_bin
+from afina.training.optimizer import AdamW
 from afina.training.packing import Bin
 from afina.training.team import Team
+from afina.training.tensor_files import Pieces, flat_file
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
+
+
+MASTERS: Final = "masters.safetensors"
+OPTIMIZER: Final = "optimizer.safetensors"
 
 
 class Trained(Protocol):
@@ -58,6 +65,8 @@ class Network(ABC):
     adapter: Trained
     team: Team = Team()
     """The processes that share the run's steps."""
+    written_beside = True
+    """Whether a checkpoint's content can be copied first and written while steps go on."""
 
     @property
     def model(self) -> PreTrainedModel:
@@ -71,6 +80,38 @@ class Network(ABC):
     def load_files(self, folder: Path, *, into_masters: bool) -> None:
         """Computes with the published files in `folder` from now on; with `into_masters` the run
         goes on from them."""
+
+    def join(self, team: Team) -> None:
+        """Shares the run's steps with the processes of `team`."""
+        self.team = team
+
+    def optimizer(self, spec: OptimizerSpec) -> AdamW:
+        """What moves the masters."""
+        return AdamW(spec, self.adapter.masters)
+
+    def contents(self, optimizer: AdamW, *, still: bool = True) -> dict[str, Pieces]:
+        """The files of a checkpoint: the tune as it is published, the masters, the moments. With
+        `still` they are of this moment, whatever happens before they are read."""
+
+        def held(tensor: torch.Tensor) -> torch.Tensor:
+            return tensor.clone() if still else tensor
+
+        return {
+            **{name: (raw,) for name, raw in self.files().items()},
+            MASTERS: flat_file({"masters": held(self.adapter.masters)}),
+            OPTIMIZER: flat_file(
+                {"first": held(optimizer.first), "second": held(optimizer.second)}
+            ),
+        }
+
+    def take_up(self, folder: Path, optimizer: AdamW) -> None:
+        """Goes on from the masters and moments of the checkpoint in `folder`."""
+        masters = load((folder / MASTERS).read_bytes())["masters"]
+        moments = load((folder / OPTIMIZER).read_bytes())
+        self.adapter.masters.copy_(masters)
+        optimizer.first.copy_(moments["first"])
+        optimizer.second.copy_(moments["second"])
+        self.adapter.refresh()
 
     def prepare(
         self,

@@ -7,6 +7,7 @@ once. The rate rises linearly over the warm-up and falls along half a cosine.
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import torch
 
@@ -23,6 +24,41 @@ def learning_rate(spec: OptimizerSpec, step: int) -> float:
     return spec.learning_rate * (spec.final_fraction + (1 - spec.final_fraction) * cosine)
 
 
+@dataclass(frozen=True)
+class Move:
+    """What one step does to any piece of the weights."""
+
+    spec: OptimizerSpec
+    step: int
+    clip: float
+    """What gradients are multiplied with."""
+
+    @classmethod
+    def of(cls, spec: OptimizerSpec, step: int, norm: float) -> Move:
+        """The move of step `step`, whose gradient has this norm."""
+        return cls(spec, step, min(1.0, spec.max_gradient_norm / (norm + 1e-6)))
+
+    def apply(
+        self,
+        masters: torch.Tensor,
+        grads: torch.Tensor,
+        moments: tuple[torch.Tensor, torch.Tensor],
+        scratch: torch.Tensor,
+    ) -> None:
+        """Moves `masters` in place; `grads` are clipped in place."""
+        spec, (first, second) = self.spec, moments
+        grads.mul_(self.clip)
+        rate = learning_rate(spec, self.step)
+        beta1, beta2 = spec.betas
+        first.lerp_(grads, 1 - beta1)
+        second.mul_(beta2).addcmul_(grads, grads, value=1 - beta2)
+        torch.sqrt(second, out=scratch)
+        scratch.div_(math.sqrt(1 - beta2**self.step)).add_(spec.epsilon)
+        if spec.weight_decay:
+            masters.mul_(1 - rate * spec.weight_decay)
+        masters.addcdiv_(first, scratch, value=-rate / (1 - beta1**self.step))
+
+
 class AdamW:
     """The optimiser's two moments and its step."""
 
@@ -33,23 +69,18 @@ class AdamW:
         self.second = torch.zeros_like(masters)
         self._scratch = torch.empty_like(masters)
 
+    @property
+    def state_bytes(self) -> int:
+        """Of masters and moments."""
+        return sum(one.nbytes for one in (self.masters, self.first, self.second))
+
     def update(self, grads: torch.Tensor, step: int) -> float:
         """Moves the masters; returns the gradient's norm before clipping.
 
         A norm that is not finite moves nothing.
         """
         norm = float(torch.linalg.vector_norm(grads))
-        if not math.isfinite(norm):
-            return norm
-        spec = self.spec
-        grads.mul_(min(1.0, spec.max_gradient_norm / (norm + 1e-6)))
-        rate = learning_rate(spec, step)
-        beta1, beta2 = spec.betas
-        self.first.lerp_(grads, 1 - beta1)
-        self.second.mul_(beta2).addcmul_(grads, grads, value=1 - beta2)
-        torch.sqrt(self.second, out=self._scratch)
-        self._scratch.div_(math.sqrt(1 - beta2**step)).add_(spec.epsilon)
-        if spec.weight_decay:
-            self.masters.mul_(1 - rate * spec.weight_decay)
-        self.masters.addcdiv_(self.first, self._scratch, value=-rate / (1 - beta1**step))
+        if math.isfinite(norm):
+            move = Move.of(self.spec, step, norm)
+            move.apply(self.masters, grads, (self.first, self.second), self._scratch)
         return norm

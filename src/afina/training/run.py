@@ -7,7 +7,6 @@ it had never been stopped.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import resource
 import shutil
@@ -24,17 +23,15 @@ from afina.domain.clock import SYSTEM_CLOCK, Clock
 from afina.domain.codec import decode
 from afina.domain.jobs import Wish
 from afina.domain.methods import EarlyStopping
-from afina.domain.runs import ParentSpec, ParityRow, RunCheckpoint, RunPaths, RunResult, RunSpec
-from afina.errors import TrainingFailed
+from afina.domain.runs import ParityRow, RunCheckpoint, RunPaths, RunResult, RunSpec
 from afina.model.base import load_base
-from afina.model.folder import read_record
+from afina.training.background import Writing, has_room
 from afina.training.bins import Rows
 from afina.training.checkpoints import (
     Found,
     RunState,
     Snapshot,
     environment_of,
-    load_checkpoint,
     newest_checkpoint,
     remove_beyond,
     sweep_checkpoints,
@@ -46,9 +43,10 @@ from afina.training.decoding import greedy_rows
 from afina.training.evaluation import batch_rows
 from afina.training.events import EventLog
 from afina.training.frozen import NoRoom
+from afina.training.given import check_base, check_files, read_spec
 from afina.training.methods import Load, build_network, build_stepper
 from afina.training.network import Network
-from afina.training.optimizer import AdamW, learning_rate
+from afina.training.optimizer import learning_rate
 from afina.training.packing import steps_in_epoch
 from afina.training.preferences import REFERENCE, keep_reference, kept_reference, reference_logs
 from afina.training.row_losses import FILE as ROW_LOSSES
@@ -70,17 +68,6 @@ class Hooks:
     at: Callable[[str, int], None] = lambda _point, _step: None
 
 
-def read_spec(paths: RunPaths) -> RunSpec:
-    """The spec of a run. Raises TrainingFailed if it cannot be read."""
-    try:
-        return decode(RunSpec, json.loads(paths.spec.read_bytes()), "spec")
-    except (OSError, ValueError) as error:
-        raise TrainingFailed(
-            f"The run's spec.json cannot be used: {error}.",
-            remedy="Create the job again; run directories are written by the worker alone.",
-        ) from None
-
-
 def run_directory(
     root: Path,
     stop: Stop | None = None,
@@ -99,38 +86,17 @@ def run_directory(
         return standing
     if torch.get_num_threads() != spec.threads:
         torch.set_num_threads(spec.threads)
-    _check_base(spec)
+    check_base(spec)
     network = build_network(spec, load)
-    network.team = team or start_team(root, spec.processes)
+    network.join(team or start_team(root, spec.processes))
     try:
         run = _Run(spec, paths, network, stop or Stop(), clock, hooks or Hooks())
         try:
             return run.go()
         finally:
-            run.events.close()
+            run.close()
     finally:
         network.team.end()
-
-
-def _check_base(spec: RunSpec) -> None:
-    """Raises TrainingFailed if another base model stands where the spec's one stood."""
-    record = read_record(Path(spec.base.path))
-    if record is not None and record.sha256 != spec.base.sha256:
-        raise TrainingFailed(
-            f"The base model {spec.base.id} has changed since the job was created.",
-            remedy="Create the job again: it will be tuned on the base as it is now.",
-        )
-
-
-def _check_files(parent: ParentSpec) -> None:
-    """Raises TrainingFailed if the files to go on from are not those of their manifest."""
-    for name, sha256 in parent.files.items():
-        with (Path(parent.path) / name).open("rb") as file:
-            if hashlib.file_digest(file, "sha256").hexdigest() != sha256:
-                raise TrainingFailed(
-                    f"The file {name} of the model that the job continues from is damaged.",
-                    remedy="Create the job again.",
-                )
 
 
 def _standing_result(paths: RunPaths) -> RunResult | None:
@@ -172,13 +138,14 @@ class _Run:
             Shards.open(Path(spec.validation.path)) if spec.validation else None
         )
         if spec.parent is not None:
-            _check_files(spec.parent)
+            check_files(spec.parent)
             self.network.load_files(Path(spec.parent.path), into_masters=True)
-        self.optimizer = AdamW(spec.optimizer, self.network.adapter.masters)
+        self.optimizer = self.network.optimizer(spec.optimizer)
         self.units = spec.units(len(self.shards))
         self.row_losses = RowLosses(self.units)
         self.total_steps = steps_in_epoch(self.units, spec.batch_size) * spec.epochs
         self.state = NOTHING_YET
+        self._writing: Writing | None = None
         self.stepper: Stepper
         self.events = self._take_up()
         self._began = clock.monotonic()
@@ -241,7 +208,7 @@ class _Run:
             self.spec, self.network, self.optimizer, (self.rows, self.validation), self._reference
         )
         if self._found is not None:
-            load_checkpoint(self._found, self.network, self.optimizer)
+            self.network.take_up(self._found.folder, self.optimizer)
             self.row_losses.load((self._found.folder / ROW_LOSSES).read_bytes())
             self._found = None
 
@@ -287,6 +254,7 @@ class _Run:
                 continue
         if not prepared:
             self._prepare()
+        self._settle()
         return self._finish("succeeded")
 
     def _is_done(self) -> bool:
@@ -320,13 +288,12 @@ class _Run:
                 **metrics,
             },
         )
+        if self._writing is not None and self._writing.done:
+            self._settle()
         if self.stepper.ends_epoch(step):
-            folder = self._save("epoch")
-            self._tell_checkpoint(self.events, folder)
-            self._sweep()
+            self._save("epoch")
         elif self.clock.monotonic() - self._saved_at >= self.spec.resume_interval_s:
             self._save("resume")
-            self._sweep()
 
     def _judged(self, step: int, metrics: Mapping[str, float]) -> RunState:
         """The state with what an epoch's validation says about stopping and the best epoch."""
@@ -356,8 +323,9 @@ class _Run:
             metrics |= {f"full_valid_{name}": value for name, value in found.items()}
         return metrics
 
-    def _save(self, kind: Literal["epoch", "resume"]) -> Path:
-        self.events.sync()
+    def _save(self, kind: Literal["epoch", "resume"]) -> None:
+        """Begins a checkpoint of the run as it stands; `_settle` ends it."""
+        self._settle()
         self.hooks.at("saving", self.state.step)
         snapshot = Snapshot(
             state=self.state,
@@ -368,11 +336,44 @@ class _Run:
             environment=environment_of(self.spec.threads),
             more={ROW_LOSSES: self.row_losses.to_bytes()},
         )
-        folder = write_checkpoint(self.paths, snapshot, self.network, self.optimizer)
+        beside = self.network.written_beside and has_room(self.optimizer.state_bytes)
+        contents = self.network.contents(self.optimizer, still=beside)
         self._saved_at = self.clock.monotonic()
         self.saved_step = self.state.step
-        self.hooks.at("saved", self.state.step)
-        return folder
+        best = self._best_step()
+        events, paths, kept = self.events, self.paths, self.spec.checkpoints_kept
+
+        def write() -> Path:
+            events.sync()
+            folder = write_checkpoint(paths, snapshot, contents)
+            sweep_checkpoints(paths, kept, best)
+            return folder
+
+        if kind == "epoch":
+            self.events.hold()
+        self._writing = Writing(write, beside=beside)
+        if kind == "epoch":
+            self._tell_checkpoint(self.events, paths.checkpoints / f"step-{self.state.step}")
+        if not beside:
+            self._settle()
+
+    def _settle(self) -> None:
+        """Ends the checkpoint that is being written, if there is one."""
+        writing, self._writing = self._writing, None
+        if writing is None:
+            return
+        writing.wait()
+        self.hooks.at("saved", self.saved_step)
+        self.events.release()
+
+    def close(self) -> None:
+        """Ends what is under way, and lets go of the files."""
+        try:
+            if self._writing is not None:
+                self._writing.wait()
+                self.events.release()
+        finally:
+            self.events.close()
 
     def _tell_checkpoint(self, events: EventLog, folder: Path) -> None:
         state = self.state
@@ -382,19 +383,22 @@ class _Run:
             {"step": state.step, "directory": where, "metrics": dict(state.metrics)},
         )
 
+    def _best_step(self) -> int:
+        return self.state.best_step if self.spec.best_checkpoint else 0
+
     def _leave(self) -> None:
         """SIGTERM: what was done is kept; nothing is said, so that event numbers stay."""
         if self.state.step > self.saved_step:
             self._save("resume")
-            self._sweep()
+        self._settle()
 
     def _sweep(self) -> list[Found]:
-        best = self.state.best_step if self.spec.best_checkpoint else 0
-        return sweep_checkpoints(self.paths, self.spec.checkpoints_kept, best)
+        return sweep_checkpoints(self.paths, self.spec.checkpoints_kept, self._best_step())
 
     def _stopped(self, wish: Wish) -> RunResult:
         if self.state.step > self.saved_step:
             self._save("resume")
+        self._settle()
         if wish is Wish.CANCEL:
             self.events.append("stopped", {"step": self.state.step})
             return self._finish("cancelled")
@@ -465,15 +469,3 @@ def peak_rss_bytes() -> int:
     """The most memory that this process has held."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
-
-
-def tell_failure(root: Path, failure: Mapping[str, object]) -> None:
-    """Appends the `failed` event to a run's log, after whatever whole lines stand there."""
-    paths = RunPaths(root)
-    raw = paths.events.read_bytes() if paths.events.exists() else b""
-    whole = raw[: raw.rfind(b"\n") + 1]
-    lines = whole.count(b"\n")
-    log = EventLog(paths.events, length=len(whole), next_sequence=lines + 1)
-    log.append("failed", failure)
-    log.sync()
-    log.close()

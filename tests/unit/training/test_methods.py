@@ -22,11 +22,12 @@ from afina.domain.runs import LoraSpec, OptimizerSpec, ParentSpec, RunPaths, Run
 from afina.model.merge import merge
 from afina.model.packed import Masks
 from afina.training.bins import Rows, plan_bins
+from afina.training.given import read_spec
 from afina.training.methods import build_network
 from afina.training.network import Network
 from afina.training.optimizer import AdamW
 from afina.training.preferences import PreferenceStepper, pair_bins, reference_logs
-from afina.training.run import Hooks, read_spec, run_directory
+from afina.training.run import Hooks, run_directory
 from afina.training.signals import Interrupted, Stop
 
 pytestmark = pytest.mark.long

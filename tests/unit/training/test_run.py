@@ -15,7 +15,8 @@ from afina.domain.runs import RunPaths, RunResult
 from afina.errors import TrainingFailed
 from afina.training import __main__ as process
 from afina.training.checkpoints import newest_checkpoint
-from afina.training.run import Hooks, read_spec, run_directory
+from afina.training.given import read_spec
+from afina.training.run import Hooks, run_directory
 from afina.training.signals import EXIT_RESUMABLE, Stop
 
 
