@@ -19,7 +19,7 @@ SHARE_OF_MEMORY: Final = 0.25
 
 def has_room(state_bytes: int) -> bool:
     """Whether memory holds a second copy of so much without harm to the steps."""
-    return state_bytes <= SHARE_OF_MEMORY * psutil.virtual_memory().available
+    return bool(state_bytes <= SHARE_OF_MEMORY * psutil.virtual_memory().available)
 
 
 class Writing:
