@@ -103,6 +103,43 @@ class WebhookSettings(BaseModel):
     timeout_s: float = Field(default=10.0, gt=0, le=60)
 
 
+class WandbSettings(BaseModel):
+    """Weights & Biases, for jobs that name it in `integrations`."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    api_key: str | None = Field(default=None, repr=False)
+    """Of the account that runs are written to; it goes to that service alone."""
+    mode: Literal["online", "offline"] = "online"
+    """`offline`: runs are written to DATA/wandb when their job ends; `wandb sync` sends them."""
+    base_url: str | None = Field(default=None, pattern=r"^https?://[^/@\s]+$")
+    """Of a server of your own."""
+
+
+class MlflowSettings(BaseModel):
+    """An MLflow tracking server, for jobs that name it in `integrations`."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    tracking_uri: str | None = Field(default=None, pattern=r"^https?://[^@\s]+$")
+    """Such as `http://10.0.0.5:5000`, without user and password."""
+    username: str | None = None
+    password: str | None = Field(default=None, repr=False)
+    token: str | None = Field(default=None, repr=False)
+    """A bearer token, in place of user and password."""
+
+
+class IntegrationSettings(BaseModel):
+    """Where jobs may have their metrics sent."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    wandb: WandbSettings = Field(default_factory=WandbSettings)
+    mlflow: MlflowSettings = Field(default_factory=MlflowSettings)
+    timeout_s: float = Field(default=60.0, gt=0, le=600)
+    """For one round of telling one of them."""
+
+
 class S3Settings(BaseModel):
     """A bucket for stored files, for several machines on one database."""
 
@@ -260,6 +297,7 @@ class Settings(BaseSettings):
     gate: GateSettings = Field(default_factory=GateSettings)
     watch: WatchSettings = Field(default_factory=WatchSettings)
     webhooks: WebhookSettings = Field(default_factory=WebhookSettings)
+    integrations: IntegrationSettings = Field(default_factory=IntegrationSettings)
 
     @field_validator("data")
     @classmethod
@@ -345,6 +383,11 @@ class Settings(BaseSettings):
     def shards(self) -> Path:
         """What is prepared from a file lies below here, in a folder named by its sha256."""
         return self.data / "shards"
+
+    @property
+    def wandb(self) -> Path:
+        """Runs that the client of Weights & Biases writes, and what it keeps for itself."""
+        return self.data / "wandb"
 
     @property
     def journal(self) -> Path:

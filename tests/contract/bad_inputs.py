@@ -493,7 +493,11 @@ def _job_fields() -> Iterator[Case]:
     yield job("validation a number", "invalid_type", "validation_file", "string", validation_file=1)
     wandb = [{"type": "wandb", "wandb": {"project": "p"}}]
     yield job(
-        "integrations", "unsupported_parameter", "integrations", "integration", integrations=wandb
+        "no key for wandb",
+        "integration_not_configured",
+        "integrations[0]",
+        "integration",
+        integrations=wandb,
     )
     yield job(
         "6 integrations", "array_above_max_length", "integrations", "5", integrations=wandb * 6

@@ -189,7 +189,7 @@ def job_object(job: Job, caller: Caller) -> JobObject:
         hyperparameters=numbers,
         method={"type": job.method, job.method: {"hyperparameters": numbers}},
         seed=job.seed,
-        integrations=[],
+        integrations=[one.shown(job.id) for one in job.integrations],
         metadata=None if job.metadata is None else dict(job.metadata),
         afina={
             "stage": job.stage,

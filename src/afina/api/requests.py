@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, PlainValidator, WithJsonSchema
 
+from afina.api.integrations import Integrations
 from afina.api.job_extension import JobExtension
 from afina.domain.jobs import Hyperparameters
 from afina.errors import InvalidRequest, UnsupportedField
@@ -117,18 +118,13 @@ class JobCreate(Wire):
     seed: Annotated[int, Field(ge=0, le=2_147_483_647)] | None = None
     method: Method | None = None
     hyperparameters: SupervisedHyperparameters | None = None
-    integrations: Annotated[list[Json], Field(max_length=5)] | None = None
+    integrations: Integrations | None = None
     metadata: Annotated[dict[PairName, Pair], Field(max_length=16)] | None = None
     afina: JobExtension | None = None
 
 
 def job_request(asked: JobCreate) -> JobRequest:
     """What the service is asked for. Raises UnsupportedField, InvalidRequest."""
-    if asked.integrations:
-        raise UnsupportedField(
-            "'integrations' is not supported: no integration is offered yet, leave it out.",
-            param="integrations",
-        )
     return JobRequest(
         model=asked.model,
         training_file=asked.training_file,
@@ -139,6 +135,7 @@ def job_request(asked: JobCreate) -> JobRequest:
         method="supervised" if asked.method is None else asked.method.type,
         method_given=asked.method is not None,
         metadata=asked.metadata or None,
+        integrations=tuple(one.value() for one in asked.integrations or ()),
         extension=(asked.afina or JobExtension()).value(),
     )
 

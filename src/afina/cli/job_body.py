@@ -41,6 +41,14 @@ SeedOption = Annotated[int | None, typer.Option(min=0, max=2**31 - 1, help="By d
 MetadataOption = Annotated[
     list[str] | None, typer.Option(metavar="KEY=VALUE", help="May be given several times.")
 ]
+WandbOption = Annotated[
+    str | None,
+    typer.Option("--wandb", metavar="PROJECT", help="Tell Weights & Biases the metrics."),
+]
+MlflowOption = Annotated[
+    str | None,
+    typer.Option("--mlflow", metavar="EXPERIMENT", help="Tell the MLflow server the metrics."),
+]
 KeyOption = Annotated[str | None, typer.Option(help="The same key again returns the same job.")]
 WatchOption = Annotated[bool, typer.Option("--watch", help="Follow the job to its end.")]
 TuningOption = Annotated[
@@ -115,6 +123,16 @@ def method_of(method: str | None, hyperparameters: dict[str, Any]) -> dict[str, 
     name = method or ("dpo" if "beta" in hyperparameters else "supervised")
     said = {name: {"hyperparameters": hyperparameters}} if hyperparameters else {}
     return {"method": {"type": name, **said}}
+
+
+def integrations_of(wandb: str | None, mlflow: str | None) -> dict[str, Any]:
+    """The field `integrations`, where one was named."""
+    found: list[dict[str, Any]] = []
+    if wandb is not None:
+        found.append({"type": "wandb", "wandb": {"project": wandb}})
+    if mlflow is not None:
+        found.append({"type": "mlflow", "mlflow": {"experiment": mlflow}})
+    return {"integrations": found} if found else {}
 
 
 def extension_of(

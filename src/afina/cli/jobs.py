@@ -63,6 +63,8 @@ def create(
     gate_suite: job_body.SuiteOption = None,
     seed: job_body.SeedOption = None,
     metadata: job_body.MetadataOption = None,
+    wandb: job_body.WandbOption = None,
+    mlflow: job_body.MlflowOption = None,
     idempotency_key: job_body.KeyOption = None,
     watch: job_body.WatchOption = False,
     server: ServerOption = None,
@@ -78,6 +80,7 @@ def create(
     adapters = (rank, alpha, dropout, target_modules, rank_stabilised or None, base_bits)
     tuned = named(TUNING_FIELDS, (tuning, *adapters, layers, norm_and_head or None))
     wished = given(policy=gate, suite=gate_suite)
+    body |= job_body.integrations_of(wandb, mlflow)
     body |= job_body.extension_of(tuned, early_stopping, best_checkpoint, wished)
     with open_client(data, server) as client:
         body["training_file"] = _file_id(client, file)

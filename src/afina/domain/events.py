@@ -21,7 +21,7 @@ class JobEvent:
     message: str
     type: EventType = "message"
     data: Mapping[str, Any] = field(default_factory=dict)
-    source: Literal["platform", "run", "foresight"] = "platform"
+    source: Literal["platform", "run", "foresight", "integration"] = "platform"
     sequence: int = 0
 
 

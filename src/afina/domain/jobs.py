@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
+from afina.domain.integrations import Integration
 from afina.domain.methods import Extension
 
 Auto = Literal["auto"]
@@ -106,6 +107,8 @@ class Job:
     validation_file: str | None = None
     suffix: str | None = None
     metadata: Mapping[str, str] | None = None
+    integrations: tuple[Integration, ...] = ()
+    """Who else is told the job's metrics."""
     stage: str = "created"
     started_at: int | None = None
     finished_at: int | None = None

@@ -26,6 +26,8 @@ from afina.pipeline.faults import fault_of
 from afina.pipeline.gate_stage import GateLane
 from afina.pipeline.held import LeaseKeeper
 from afina.pipeline.identity import WorkerIdentity
+from afina.pipeline.integrations import EVERY_S as INTEGRATIONS_EVERY_S
+from afina.pipeline.integrations import IntegrationLane
 from afina.pipeline.lanes import ChoresLane, Lane, PrepareLane, claim
 from afina.pipeline.launcher import Command
 from afina.pipeline.training_run import TrainingRun
@@ -59,6 +61,7 @@ class Worker:
             Lane("chores", chores.work, CHORES_EVERY_S),
             Lane("batches", batches.work, BATCHES_EVERY_S),
             Lane("deliveries", DeliveryLane(platform).work, DELIVERIES_EVERY_S),
+            Lane("integrations", IntegrationLane(platform).work, INTEGRATIONS_EVERY_S),
             Lane("gate", GateLane(platform).work, CHORES_EVERY_S),
         ]
         self._looked = float("-inf")

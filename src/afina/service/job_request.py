@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
+from afina.domain.integrations import Integration
 from afina.domain.jobs import Auto, Hyperparameters
 from afina.domain.methods import Extension
 from afina.domain.models import SUFFIX
@@ -38,6 +39,7 @@ class JobRequest:
     method: str = "supervised"
     method_given: bool = False
     metadata: Mapping[str, str] | None = None
+    integrations: tuple[Integration, ...] = ()
     extension: Extension = field(default_factory=Extension)
 
 

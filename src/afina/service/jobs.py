@@ -12,7 +12,7 @@ from afina.domain.jobs import Job, JobCheckpoint, JobStatus, Wish
 from afina.domain.models import is_tuned_name
 from afina.domain.pages import Page
 from afina.errors import Conflict, InvalidRequest, NotFound
-from afina.service import bases, run_folders, usage, webhooks
+from afina.service import bases, integrations, run_folders, usage, webhooks
 from afina.service.files import check_limit, drop_file, find_file, remove_traces
 from afina.service.job_request import JobRequest, check_metadata, check_request
 from afina.service.once import Idempotency, answered_before, keep_answer, slot_of
@@ -53,6 +53,7 @@ def create_job(
 ) -> Job:
     """Creates a job with its first two events. Raises InvalidRequest, ModelNotTunable, NotFound."""
     check_request(request)
+    integrations.check_integrations(platform.settings, request.integrations)
     slot = None if idempotency is None else slot_of(caller, idempotency)
     with platform.database.write() as tx:
         if slot is not None and idempotency is not None:
@@ -61,6 +62,7 @@ def create_job(
                 return known
         job = _new_job(platform, tx, caller, request)
         jobs.insert_job(tx, job, caller, platform.clock.now())
+        integrations.promise(platform, tx, job)
         events.add_events(tx, job.id, _first_events(platform, job))
         if slot is not None and idempotency is not None:
             keep_answer(tx, slot, idempotency, job)
@@ -245,6 +247,7 @@ def _new_job(platform: Platform, tx: Tx, caller: Caller, request: JobRequest) ->
         validation_file=request.validation_file,
         suffix=request.suffix,
         metadata=None if request.metadata is None else dict(request.metadata),
+        integrations=request.integrations,
         extension=extension,
         parent=None if parent is None else parent.model.name,
         parent_manifest=None if parent is None else parent.model.manifest,

@@ -64,6 +64,19 @@ def all_events(tx: Tx, job_id: str) -> list[JobEvent]:
     return [_event(row) for row in tx.execute(query.order_by(JOB_EVENTS.c.order_key))]
 
 
+def metrics_after(tx: Tx, job_id: str, after: int, limit: int | None) -> list[tuple[int, JobEvent]]:
+    """Events of type `metrics` behind the place `after`, oldest first, each with its own place."""
+    where = (
+        JOB_EVENTS.c.job_id == job_id,
+        JOB_EVENTS.c.order_key > after,
+        JOB_EVENTS.c.type == "metrics",
+    )
+    query = select(JOB_EVENTS).where(*where).order_by(JOB_EVENTS.c.order_key)
+    if limit is not None:
+        query = query.limit(limit)
+    return [(row.order_key, _event(row)) for row in tx.execute(query)]
+
+
 def add_events(tx: Tx, job_id: str, events: Sequence[JobEvent]) -> int:
     """`append_events` without a fence, for what a user's own request says."""
     last = select(func.max(JOB_EVENTS.c.order_key)).where(JOB_EVENTS.c.job_id == job_id)

@@ -13,6 +13,7 @@ from sqlalchemy import ColumnElement, Row, and_, delete, exists, insert, or_, se
 
 from afina.domain.accounts import Caller
 from afina.domain.codec import decode, encode
+from afina.domain.integrations import decode_all
 from afina.domain.jobs import (
     TRANSITIONS,
     Hyperparameters,
@@ -33,6 +34,7 @@ _PLAIN = frozenset(Job.__dataclass_fields__) - {
     "status",
     "hyperparameters",
     "extension",
+    "integrations",
     "result_files",
     "error",
     "wish",
@@ -62,6 +64,7 @@ def job_of(row: Row[Any]) -> Job:
         status=JobStatus(values["status"]),
         hyperparameters=decode(Hyperparameters, values["hyperparameters"], "hyperparameters"),
         extension=decode(Extension, values["extension"] or {}, "extension"),
+        integrations=decode_all(values["integrations"] or []),
         result_files=tuple(values["result_files"]),
         error=None if values["error"] is None else decode(JobError, values["error"], "error"),
         wish=None if values["wish"] is None else Wish(values["wish"]),

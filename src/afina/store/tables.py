@@ -132,6 +132,7 @@ JOBS: Final = Table(
     Column("parent", String(300)),
     Column("parent_manifest", String(64)),
     document("metadata"),
+    document("integrations"),
     Column("started_at", BigInteger),
     Column("finished_at", BigInteger),
     Column("estimated_finish", BigInteger),

@@ -5,5 +5,5 @@ from __future__ import annotations
 
 from typing import Final
 
-HEAD: Final = "0007"
+HEAD: Final = "0008"
 """The newest revision."""

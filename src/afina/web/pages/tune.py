@@ -9,6 +9,7 @@ from anyio import to_thread
 from starlette.datastructures import FormData
 from starlette.responses import RedirectResponse, Response
 
+from afina.domain.integrations import Integration, Mlflow, Wandb
 from afina.domain.jobs import Auto, Hyperparameters
 from afina.domain.manifests import SERVED
 from afina.domain.methods import (
@@ -25,6 +26,7 @@ from afina.errors import AfinaError, InvalidRequest
 from afina.service import bases, files, jobs, models
 from afina.service.estimates import estimate_job
 from afina.service.files import FileQuery
+from afina.service.integrations import offered
 from afina.service.job_request import METHODS, JobRequest
 from afina.service.tuning import TUNE_KINDS
 from afina.web.render import page
@@ -102,6 +104,7 @@ def _shown(visit: Visit, values: dict[str, str]) -> dict[str, Any]:
         "rank": DEFAULT_RANK,
         "beta": DEFAULT_BETA,
         "pairs": _PAIRS,
+        "trackers": offered(platform.settings),
         "values": values,
         "error": None,
     }
@@ -130,6 +133,8 @@ def _like(visit: Visit, job_id: str) -> dict[str, str]:
         values["beta"] = str(job.hyperparameters.beta)
     for name in _NUMBERS:
         values[name] = str(getattr(job.hyperparameters, name))
+    for one in job.integrations:
+        values[one.type] = one.project if isinstance(one, Wandb) else one.experiment
     for place, (key, value) in enumerate((job.metadata or {}).items()):
         values |= {f"key{place}": key, f"value{place}": value}
     return values
@@ -154,8 +159,18 @@ def _request(form: FormData) -> JobRequest:
         method=text("method") or "supervised",
         method_given=True,
         metadata=pairs or None,
+        integrations=_integrations(text),
         extension=_extension(text),
     )
+
+
+def _integrations(text: Callable[[str], str]) -> tuple[Integration, ...]:
+    found: list[Integration] = []
+    if text("wandb"):
+        found.append(Wandb(text("wandb")))
+    if text("mlflow"):
+        found.append(Mlflow(text("mlflow")))
+    return tuple(found)
 
 
 def _extension(text: Callable[[str], str]) -> Extension:
