@@ -92,6 +92,7 @@ class Engine:
                 for lane in self._at_work():
                     self._deliver(lane.step())
                 self.threads.end(self._threads_now)
+                self._rest()
         except BaseException as error:  # noqa: BLE001 - told to every client, then the process ends
             self._break_off(error)
 
@@ -102,6 +103,13 @@ class Engine:
             heard, self._inbox = self._inbox, deque()
         for act in heard:
             act()
+
+    def _rest(self) -> None:
+        """Leaves the cores to a trainer for a while, unless somebody asks meanwhile."""
+        seconds = self.threads.rest_s(front=any(lane.has_front for lane in self.lanes.values()))
+        if seconds:
+            with self._wake:
+                self._wake.wait_for(lambda: bool(self._inbox), seconds)
 
     def _at_work(self) -> list[Lane]:
         """The lanes that step in this round: those of the background alone let others go first."""

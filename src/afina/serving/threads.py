@@ -20,6 +20,9 @@ WINDOW_S: Final = 0.1
 """Time in steps after which the share is judged."""
 FIRST_PAUSE_S: Final = 2.0
 LONGEST_PAUSE_S: Final = 32.0
+REST: Final = 2.0
+"""Of a step's time, behind each step that nobody waits for while a trainer lives: a trainer's threads
+wait for one another, so a core that the engine takes costs it more than that core (docs/engine.md)."""
 
 
 @dataclass(frozen=True)
@@ -52,11 +55,23 @@ class Threads:
         """Whether others were seen to need the cores."""
         return self._clocks.wall() < self._crowded_until
 
+    @property
+    def has_trainers(self) -> bool:
+        """Whether a trainer shares the machine."""
+        return self._clocks.wall() < self._trainers_until
+
+    def rest_s(self, *, front: bool) -> float:
+        """Seconds to leave the cores alone after the step that was just made; `front`: whether
+        anybody waits for an answer."""
+        if front or not self.has_trainers:
+            return 0.0
+        return REST * (self._clocks.wall() - self._begun[0])
+
     def wanted(self) -> int:
         """Threads for the next step."""
         if self._fixed:
             return self._fixed
-        if self._clocks.wall() < self._trainers_until or self.is_crowded:
+        if self.has_trainers or self.is_crowded:
             return 1
         return self._cores
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 
+import pytest
+
 from afina.domain.clock import ManualClock
 from afina.serving.engine import Engine
 from afina.serving.threads import FIRST_PAUSE_S, LONGEST_PAUSE_S, Clocks, Threads
@@ -83,3 +85,13 @@ def test_while_the_others_stay_all_cores_are_tried_less_and_less_often() -> None
 def test_what_the_settings_name_is_not_changed() -> None:
     machine = Machine(fixed=2)
     assert {machine.step(0.2) for _ in range(20)} == {2}
+
+
+def test_beside_a_trainer_what_nobody_waits_for_takes_a_third_of_one_core() -> None:
+    machine = Machine()
+    machine.step(1.0, seconds=0.06)
+    assert machine.threads.rest_s(front=False) == 0
+    machine.threads.set_trainers(1, ttl_s=30)
+    machine.step(1.0, seconds=0.06)
+    assert machine.threads.rest_s(front=False) == pytest.approx(0.12)
+    assert machine.threads.rest_s(front=True) == 0
