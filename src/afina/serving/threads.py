@@ -21,8 +21,8 @@ WINDOW_S: Final = 0.1
 FIRST_PAUSE_S: Final = 2.0
 LONGEST_PAUSE_S: Final = 32.0
 REST: Final = 2.0
-"""Of a step's time, behind each step that nobody waits for while a trainer lives: a trainer's threads
-wait for one another, so a core that the engine takes costs it more than that core (docs/engine.md)."""
+"""Of a step's time, behind each step that nobody waits for while a trainer lives: a trainer's
+threads wait for one another, so a core that the engine takes costs it more than that core."""
 
 
 @dataclass(frozen=True)
