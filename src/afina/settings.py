@@ -380,6 +380,11 @@ class Settings(BaseSettings):
         return self.data / "runs"
 
     @property
+    def rates(self) -> Path:
+        """What finished runs took, a line a run: estimates learn from it."""
+        return self.data / "rates.jsonl"
+
+    @property
     def shards(self) -> Path:
         """What is prepared from a file lies below here, in a folder named by its sha256."""
         return self.data / "shards"

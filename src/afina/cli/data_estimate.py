@@ -30,10 +30,12 @@ def estimate(
     """Tokens, steps, time, memory and money of a job with this file, before it starts."""
     from afina.data.estimate import estimate as estimate_job
     from afina.data.estimate import with_memory
+    from afina.domain.auto import resolve
     from afina.domain.codec import encode
     from afina.domain.jobs import Hyperparameters
     from afina.errors import ModelNotFound
     from afina.service.pricing import prices_of
+    from afina.service.rates import rate_for
     from afina.text.renderer import Renderer
 
     settings = load_settings(data)
@@ -42,14 +44,17 @@ def estimate(
         raise ModelNotFound(
             "An estimate needs a base model, and none is named.", remedy="Name one with --model."
         )
-    rate = base.capabilities.get("train_tokens_per_s")
+    report = checked(settings, path, base)
+    asked = Hyperparameters(epochs or "auto", batch_size or "auto")
+    rows = max(1, report.training_rows)
+    step_tokens = report.tokens / rows * int(resolve(asked, rows).batch_size)
     result = estimate_job(
         path,
         Renderer.load(Path(base.path)),
-        report=checked(settings, path, base),
-        hyperparameters=Hyperparameters(epochs or "auto", batch_size or "auto"),
+        report=report,
+        hyperparameters=asked,
         prices=prices_of(settings, base.id),
-        tokens_per_s=float(rate) if rate else None,
+        rate=rate_for(settings, base, step_tokens=step_tokens),
     )
     result = with_memory(result, base)
     if json:
@@ -76,7 +81,7 @@ def _estimate_facts(result: Any, base: BaseModel) -> dict[str, str]:
     if result.seconds is None:
         facts["time"] = "unknown: this machine's rate with the model was never measured"
     else:
-        about = f"± {result.seconds_error:.0%} where nothing else runs"
+        about = f"± {result.seconds_error:.0%} where nothing else runs; {result.seconds_from}"
         facts["time"] = f"about {in_time(result.seconds)} ({about})"
     if result.memory_bytes is not None:
         size = f"about {result.memory_bytes / 1e9:.1f} GB"

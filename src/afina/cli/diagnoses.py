@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
 
 from afina.cli.terminal import in_bytes, in_count
+from afina.service.rates import rate_for
 from afina.settings import STARTER, Settings
 
 if TYPE_CHECKING:
@@ -165,8 +166,8 @@ def bases_here(settings: Settings, bases: Sequence[BaseModel]) -> list[Diagnosis
                 Diagnosis("models", "note", f"{base.id} was not admitted: {base.refusal}", _PULL)
             )
             continue
-        rate = base.capabilities.get("train_tokens_per_s")
-        speed = f", trains {in_count(round(float(rate)))} tokens/s here" if rate else ""
+        rate = rate_for(settings, base)
+        speed = f", trains {in_count(round(rate.tokens_per_s))} tokens/s here" if rate else ""
         found.append(
             Diagnosis("models", "ok", f"{base.id}: {in_count(base.parameters)} parameters{speed}")
         )

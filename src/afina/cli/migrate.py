@@ -128,6 +128,7 @@ def _estimate(settings: Settings, line: Line) -> dict[str, Any] | None:
     from afina.domain.jobs import Hyperparameters
     from afina.errors import ModelNotFound
     from afina.service.pricing import prices_of
+    from afina.service.rates import rate_for
     from afina.text.renderer import Renderer
 
     if line.job.parent is not None or line.job.model is None:
@@ -141,14 +142,13 @@ def _estimate(settings: Settings, line: Line) -> dict[str, Any] | None:
     method = line.job.body["method"]
     epochs = method[method["type"]]["hyperparameters"].get("n_epochs", "auto")
     path = line.files["training_file"]
-    rate = base.capabilities.get("train_tokens_per_s")
     found = estimate(
         path,
         Renderer.load(Path(base.path)),
         report=checked(settings, path, base),
         hyperparameters=Hyperparameters(epochs),
         prices=prices_of(settings, base.id),
-        tokens_per_s=float(rate) if rate else None,
+        rate=rate_for(settings, base),
     )
     told: dict[str, Any] = encode(found)
     return told

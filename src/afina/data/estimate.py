@@ -1,7 +1,8 @@
 """What a job would take: tokens, steps, time and money, before it starts.
 
-Tokens are counted by the renderer that training uses, so they are exact. Seconds come from a rate
-that was measured on this machine, and are as good as the machine is quiet.
+Tokens are counted by the renderer that training uses, so they are exact. Seconds come from jobs
+that finished on this machine, or, before there are any, from a measurement when the model was
+pulled; they are as good as the machine is quiet (`afina.domain.rates`).
 """
 
 from __future__ import annotations
@@ -18,12 +19,11 @@ from afina.domain.foresight import MEMORY_ERROR, Network, step_tokens, training_
 from afina.domain.jobs import Hyperparameters
 from afina.domain.models import BaseModel
 from afina.domain.prices import Prices
+from afina.domain.rates import OVERHEAD_S, TrainingRate
 from afina.domain.runs import LoraSpec
 from afina.errors import InvalidRequest
 from afina.text.renderer import Renderer
 
-OVERHEAD_S: Final = 20.0
-"""Loading the model, saving, parity and publishing: seconds that do not grow with the data."""
 SECONDS_ERROR: Final = 0.25
 
 
@@ -46,6 +46,11 @@ class Estimate:
     """With `overhead_s`. None where the machine's rate was never measured."""
     seconds_error: float
     overhead_s: float
+    """Loading the model, saving, parity and publishing: it does not grow with the data."""
+    seconds_from: str | None
+    """Where the rate comes from, in words; None where there is none."""
+    seconds_jobs: int
+    """Finished jobs that the rate was learned from; 0: it was measured at the pull."""
     cost_pico: int
     """Picodollars."""
     memory_bytes: int | None = None
@@ -60,7 +65,7 @@ def estimate(
     report: CheckReport,
     hyperparameters: Hyperparameters,
     prices: Prices,
-    tokens_per_s: float | None = None,
+    rate: TrainingRate | None = None,
 ) -> Estimate:
     """The estimate for a file that was checked (`report`), with `auto` resolved as a job would."""
     if not report.rendered:
@@ -73,7 +78,6 @@ def estimate(
     resolved = auto.resolve(hyperparameters, rows)
     epochs, batch_size = int(resolved.n_epochs), int(resolved.batch_size)
     trained = report.tokens * epochs
-    seconds = OVERHEAD_S + trained / tokens_per_s if tokens_per_s else None
     return Estimate(
         rows=report.rows_usable,
         rows_dropped=report.rows_total - report.rows_usable,
@@ -85,9 +89,11 @@ def estimate(
         steps=auto.total_steps(rows, batch_size, epochs),
         trained_tokens=trained,
         learned_tokens=report.learned_tokens * epochs,
-        seconds=seconds,
+        seconds=rate.seconds(trained) if rate else None,
         seconds_error=SECONDS_ERROR,
-        overhead_s=OVERHEAD_S,
+        overhead_s=rate.overhead_s if rate else OVERHEAD_S,
+        seconds_from=rate.origin if rate else None,
+        seconds_jobs=rate.jobs if rate else 0,
         cost_pico=prices.training_cost(trained),
     )
 

@@ -35,6 +35,8 @@ _WINDOW: Final = 16
 _DECODED: Final = 3
 _CAPACITY: Final = 128
 _RATE_CHATS: Final = (120, 130, 140, 110)
+_BUSY: Final = 1.5
+"""Waiting so many times the processor's own time is for other programs' sake."""
 _RATE_CAPACITY: Final = 512
 _LIMITS: Final[Mapping[Precision, tuple[float, float]]] = {
     "fp32": (2e-4, 2e-3),
@@ -82,7 +84,10 @@ def probe(folder: Path) -> Probed:
             facts |= _compare(base, facts["lora_targets"])
             refusal = _refuse_by_numbers(base.precision, facts)
         if refusal is None:
-            facts["train_tokens_per_s"] = round(_training_rate(base, asked), 1)
+            rate, busy = _training_rate(base, asked)
+            facts["train_tokens_per_s"] = round(rate, 1)
+            if busy:
+                facts["train_rate_busy"] = True
     except AttentionRefused as error:
         refusal = str(error)
     except (ValueError, RuntimeError, NotImplementedError, TypeError, KeyError) as error:
@@ -297,8 +302,9 @@ def _call(
     return logits
 
 
-def _training_rate(base: LoadedBase, precision: Precision) -> float:
-    """Tokens a second of forward and backward in this machine's precision, LoRA as by default."""
+def _training_rate(base: LoadedBase, precision: Precision) -> tuple[float, bool]:
+    """Tokens a second of forward and backward in this machine's precision, LoRA as by default, and
+    whether other programs took so much of the machine that processor time was counted instead."""
     model = base.model.to(DTYPES[precision])
     layers = {n: m for n, m in model.named_modules() if hasattr(m, "set_adapters")}
     linears = {name: layer.base for name, layer in layers.items()}
@@ -308,12 +314,15 @@ def _training_rate(base: LoadedBase, precision: Precision) -> float:
     chats = [torch.arange(count) % base.vocab_size for count in _RATE_CHATS]
     ids, positions, spans = _flat(chats, _RATE_CAPACITY)
     masks = Masks()
-    seconds = []
+    seconds, worked = [], []
     for _ in range(3):
-        began = time.perf_counter()
+        began, work_began = time.perf_counter(), time.process_time()
         context = PackedContext(_RATE_CAPACITY, group_spans(spans, _RATE_CAPACITY), masks)
         logits = _call(model, ids, positions, context)
         logits.backward(torch.zeros_like(logits))  # type: ignore[no-untyped-call]
         seconds.append(time.perf_counter() - began)
+        worked.append((time.process_time() - work_began) / torch.get_num_threads())
+    fastest, alone = min(seconds), min(worked)
+    busy = fastest > _BUSY * alone
     # all positions got logits here; in training about half do, and the optimiser takes its share
-    return sum(_RATE_CHATS) / min(seconds)
+    return sum(_RATE_CHATS) / (alone if busy else fastest), busy

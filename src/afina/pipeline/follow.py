@@ -11,13 +11,14 @@ from collections.abc import Sequence
 from afina.domain.events import JobEvent
 from afina.domain.ids import EVENT
 from afina.domain.jobs import Job
-from afina.domain.models import BaseModel
+from afina.domain.rates import TrainingRate
 from afina.domain.runs import RunEvent, RunPaths, RunSpec
-from afina.pipeline.foresight import compared
+from afina.pipeline.foresight import compared, rate_of
 from afina.pipeline.run_files import EventReader, Tail, read_result, read_spec
 from afina.pipeline.wire_events import EventWriter
 from afina.service import bases
 from afina.service.platform import Platform
+from afina.service.rates import note_run
 from afina.store import events, jobs
 
 EVERY_S = 0.4
@@ -60,8 +61,13 @@ class Follower:
         result = read_result(self._paths)
         if result is None or result.outcome != "succeeded":
             return
-        base = bases.get_base(self._platform, self._job.model)
-        text, data = compared(base, read_spec(self._paths), result)
+        base, spec = bases.get_base(self._platform, self._job.model), read_spec(self._paths)
+        settings = self._platform.settings
+        text, data = compared(base, spec, result, rate_of(settings, base, spec))
+        whole = self._platform.clock.now() - self._started
+        first = self._attempt == 1
+        around = max(0.0, whole - result.train_seconds) + FINISH_S if first else None
+        note_run(settings, spec, result, around)
         said = JobEvent(
             id=self._platform.ids.new(EVENT),
             job_id=self._job.id,
@@ -101,12 +107,12 @@ class Follower:
                 jobs.update_job(tx, self._job.id, self._job.fence, estimated_finish=round(guess))
 
 
-def first_guess(base: BaseModel | None, spec: RunSpec, now: float) -> int | None:
-    """When a job ends that starts now, from the rate that the base's probe measured."""
-    rate = base.capabilities.get("train_tokens_per_s") if base is not None else None
-    if not rate:
+def first_guess(rate: TrainingRate | None, spec: RunSpec, now: float) -> int | None:
+    """When a job ends that starts now, from what is known of this machine's rate."""
+    if rate is None:
         return None
-    return round(now + START_S + spec.training.tokens * spec.epochs / float(rate) + FINISH_S)
+    around = rate.overhead_s if rate.jobs else START_S + FINISH_S
+    return round(now + around + spec.training.tokens * spec.epochs / rate.tokens_per_s)
 
 
 class Pace:

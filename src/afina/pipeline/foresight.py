@@ -9,7 +9,10 @@ from typing import Any
 
 from afina.domain.foresight import Network, step_tokens, training_memory
 from afina.domain.models import BaseModel
+from afina.domain.rates import TrainingRate
 from afina.domain.runs import RunResult, RunSpec
+from afina.service.rates import rate_for
+from afina.settings import Settings
 
 
 @dataclass(frozen=True)
@@ -22,27 +25,41 @@ class Foresight:
     memory_bytes: int | None
 
 
-def foresee(base: BaseModel | None, spec: RunSpec) -> Foresight:
-    """From the run's spec and the rate that the base's probe measured."""
-    rate = base.capabilities.get("train_tokens_per_s") if base is not None else None
+def rate_of(settings: Settings, base: BaseModel | None, spec: RunSpec) -> TrainingRate | None:
+    """What this machine's finished jobs, or the base's probe, say of such a run."""
+    if base is None:
+        return None
+    return rate_for(
+        settings,
+        base,
+        kind=spec.tune.kind,
+        base_bits=spec.tune.base_bits,
+        method=spec.method,
+        step_tokens=spec.training.tokens * spec.epochs / max(1, spec.optimizer.total_steps),
+    )
+
+
+def foresee(base: BaseModel | None, spec: RunSpec, rate: TrainingRate | None) -> Foresight:
+    """From the run's spec and what is known of this machine's rate."""
     tokens = spec.training.tokens * spec.epochs
     return Foresight(
         trained_tokens=tokens,
-        seconds=tokens / float(rate) if rate and spec.tune.kind == "lora" else None,
+        seconds=tokens / rate.tokens_per_s if rate else None,
         memory_bytes=_memory(base, spec),
     )
 
 
 def compared(
-    base: BaseModel | None, spec: RunSpec, result: RunResult
+    base: BaseModel | None, spec: RunSpec, result: RunResult, rate: TrainingRate | None
 ) -> tuple[str, dict[str, Any]]:
     """A sentence, and the same as values: what was expected, and what was measured."""
-    before = foresee(base, spec)
+    before = foresee(base, spec, rate)
     data = {
         "estimate": {
             "trained_tokens": before.trained_tokens,
             "seconds": None if before.seconds is None else round(before.seconds, 1),
             "memory_bytes": before.memory_bytes,
+            "seconds_from": rate.origin if rate else None,
         },
         "measured": {
             "trained_tokens": result.trained_tokens,

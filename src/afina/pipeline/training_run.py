@@ -20,6 +20,7 @@ from afina.pipeline import exits
 from afina.pipeline.faults import fault_of
 from afina.pipeline.finish import finish_job
 from afina.pipeline.follow import Follower, first_guess
+from afina.pipeline.foresight import rate_of
 from afina.pipeline.held import HeldLease, LeaseLost
 from afina.pipeline.launcher import Command, RunBusy, Trainer, end_other_trainer, start_trainer
 from afina.pipeline.run_files import read_result, read_spec, write_wish
@@ -159,7 +160,9 @@ class TrainingRun:
         """Fenced, and just before every start: a worker that lost the job starts nothing."""
         now = int(self._platform.clock.now())
         assert self._spec is not None
-        guess = first_guess(bases.get_base(self._platform, self.job.model), self._spec, now)
+        base = bases.get_base(self._platform, self.job.model)
+        rate = rate_of(self._platform.settings, base, self._spec)
+        guess = first_guess(rate, self._spec, now)
         with self._platform.database.write() as tx:
             if self.job.status is JobStatus.QUEUED:
                 job = jobs.move_job(

@@ -11,7 +11,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from afina.data.distributions import Distributions, measure_rows
-from afina.data.estimate import OVERHEAD_S
 from afina.data.kinds import RowKind
 from afina.data.moderation.report import texts_of
 from afina.data.personal.detect import find_personal
@@ -24,6 +23,7 @@ from afina.service.drafts import Draft, folder_of
 from afina.service.moderation import moderator_of
 from afina.service.platform import Platform
 from afina.service.pricing import prices_of
+from afina.service.rates import rate_for
 
 
 def personal_marks(rows: Sequence[DraftRow]) -> dict[int, dict[str, int]]:
@@ -92,12 +92,13 @@ def estimate_draft(
     resolved = auto.resolve(asked, rows)
     epochs, batch = int(resolved.n_epochs), int(resolved.batch_size)
     tokens = verdict.tokens * epochs
-    rate = base.capabilities.get("train_tokens_per_s")
+    step_tokens = verdict.tokens / rows * batch
+    rate = rate_for(platform.settings, base, step_tokens=step_tokens)
     return DraftEstimate(
         resolved=resolved,
         steps=auto.total_steps(rows, batch, epochs),
         tokens=tokens,
-        seconds=OVERHEAD_S + tokens / float(rate) if rate else None,
+        seconds=rate.seconds(tokens) if rate else None,
         cost_pico=prices_of(platform.settings, base.id).training_cost(tokens),
     )
 

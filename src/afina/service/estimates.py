@@ -18,6 +18,7 @@ from afina.service.files import get_file
 from afina.service.models import get_model
 from afina.service.platform import Platform
 from afina.service.pricing import prices_of
+from afina.service.rates import rate_for
 from afina.service.renderers import renderer_of
 
 
@@ -51,16 +52,16 @@ def estimate_job(
     longest = min(renderer.context_tokens, platform.settings.training.max_row_tokens)
     path = platform.blobs.path(file.sha256)
     report = _checked(path, file.sha256, longest, _Base(base))
-    rate = base.capabilities.get("train_tokens_per_s")
+    resolved = resolve(hyperparameters, report.training_rows)
+    mean = report.tokens / max(1, report.training_rows)
     found = estimate(
         path,
         renderer,
         report=report,
         hyperparameters=hyperparameters,
         prices=prices_of(platform.settings, base.id),
-        tokens_per_s=float(rate) if rate else None,
+        rate=rate_for(platform.settings, base, step_tokens=mean * int(resolved.batch_size)),
     )
-    resolved = resolve(hyperparameters, report.training_rows)
     found = with_memory(found, base)
     return JobEstimate(base, found, resolved, report.errors, report.warnings)
 

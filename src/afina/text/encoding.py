@@ -71,9 +71,8 @@ class TextEncoder:
             done.append(fast if fast is not None else self._in_pieces(source))
         return done
 
-    def _place(self, source: TemplateText, whole: list[int]) -> Encoded | None:
+    def _place(self, source: TemplateText, ids: NDArray[np.int32]) -> Encoded | None:
         """Where the cuts are among the ids of the whole text, or None where one is no border."""
-        ids = np.array(whole, dtype=np.int32)
         matches = list(self._tokenizer.control_pattern.finditer(source.text))
         control_at = np.flatnonzero(self._is_control[ids])
         if len(control_at) != len(matches):
@@ -87,7 +86,7 @@ class TextEncoder:
             first = int(control_at[number - 1]) + 1 if number else 0
             before = self._before(source.text[start:cut], first=start == 0)
             position = first + len(before)
-            if tuple(whole[first:position]) != before:
+            if tuple(ids[first:position].tolist()) != before:
                 return None
             positions.append(position)
         return Encoded(ids, tuple(positions))

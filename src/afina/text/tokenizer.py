@@ -17,9 +17,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
+from numpy.typing import NDArray
 from tokenizers import AddedToken, Tokenizer
 
 from afina.errors import BaseRefused
+from afina.text.words import WordCache, word_cache
 
 SEPARATOR: Final = "\ufdd0afina\ufdd0"
 """Stands in front of a piece of text that is not the first of its text (see `encode_piece`)."""
@@ -128,10 +131,20 @@ class ChatTokenizer:
         """Ids of text that a template wrote: control tokens are parsed."""
         return list(self._whole.encode(text, add_special_tokens=False).ids)
 
-    def encode_templates(self, texts: Sequence[str]) -> list[list[int]]:
-        """`encode_template` of many texts, on all the threads that `tokenizers` may use."""
+    def encode_templates(self, texts: Sequence[str]) -> list[NDArray[np.int32]]:
+        """`encode_template` of many texts: from a cache of words where the tokenizer allows it,
+        else on all the threads that `tokenizers` may use."""
+        if self._words is not None and len(texts) > 1:
+            return self._words.encode_many(texts)
+        return [np.array(ids, np.int32) for ids in self._encode_batch(texts)]
+
+    def _encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         encoded = self._whole.encode_batch_fast(list(texts), add_special_tokens=False)
         return [encoding.ids for encoding in encoded]
+
+    @functools.cached_property
+    def _words(self) -> WordCache | None:
+        return word_cache(self.source, self._encode_batch)
 
     def decode(self, ids: Sequence[int], skip_control: bool = True) -> str:
         """The text of `ids`, control tokens left out."""

@@ -9,11 +9,12 @@ import pytest
 from tests.tiny_chat import FAMILIES, make_folder
 
 from afina.data.check import CheckLimits, check_file
-from afina.data.estimate import OVERHEAD_S, estimate
+from afina.data.estimate import estimate
 from afina.data.shards import ShardOptions, build_shards
 from afina.domain.foresight import Network, step_tokens, training_memory
 from afina.domain.jobs import Hyperparameters
 from afina.domain.prices import Prices, pico_per_token
+from afina.domain.rates import OVERHEAD_S, TrainingRate
 from afina.domain.runs import LoraSpec
 from afina.errors import InvalidRequest
 from afina.text.renderer import Renderer
@@ -41,7 +42,7 @@ def test_an_estimate_counts_the_usable_rows_as_they_are_billed(
         report=report,
         hyperparameters=Hyperparameters(),
         prices=Prices(training=pico_per_token("3")),
-        tokens_per_s=100.0,
+        rate=TrainingRate(100.0),
     )
     spec = build_shards(path, renderer, tmp_path / "s", ShardOptions(skip_lines=report.bad_lines))
     assert (found.rows, found.rows_dropped) == (50, 1)
@@ -51,6 +52,8 @@ def test_an_estimate_counts_the_usable_rows_as_they_are_billed(
     assert found.trained_tokens == 3 * spec.tokens
     assert found.cost_pico == found.trained_tokens * 3_000_000
     assert found.seconds == OVERHEAD_S + found.trained_tokens / 100
+    assert (found.seconds_jobs, found.overhead_s) == (0, OVERHEAD_S)
+    assert "no job with it has finished here" in (found.seconds_from or "")
     assert 0 < found.seconds_error < 1
 
 

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from tests.unit.pipeline.conftest import run_spec
 
 from afina.domain.clock import ManualClock
 from afina.domain.ids import Ids
 from afina.domain.jobs import Job, JobStatus
-from afina.domain.models import BaseModel
+from afina.domain.rates import TrainingRate
 from afina.domain.runs import RunEvent
 from afina.pipeline.follow import FINISH_S, START_S, Pace, first_guess
 from afina.pipeline.wire_events import EventWriter, results_csv
@@ -81,11 +79,12 @@ def test_the_pace_says_nothing_before_two_steps_and_then_the_time_that_is_left()
     assert pace.finish() == 104.0 + 7 * 2.0 + FINISH_S
 
 
-def test_the_first_guess_comes_from_the_measured_rate_or_is_none() -> None:
+def test_the_first_guess_comes_from_a_known_rate_or_is_none() -> None:
     spec = run_spec(JOB)
-    rated = BaseModel("tiny", "/", "0" * 64, 1, capabilities={"train_tokens_per_s": 50.0})
-    assert first_guess(rated, spec, 1000.0) == round(1000 + START_S + 100 / 50 + FINISH_S)
-    assert first_guess(replace(rated, capabilities={}), spec, 1000.0) is None
+    probed = TrainingRate(50.0)
+    assert first_guess(probed, spec, 1000.0) == round(1000 + START_S + 100 / 50 + FINISH_S)
+    learned = TrainingRate(50.0, overhead_s=3.0, jobs=2)
+    assert first_guess(learned, spec, 1000.0) == 1005
     assert first_guess(None, spec, 1000.0) is None
 
 

@@ -1,0 +1,88 @@
+"""The record of finished runs that estimates learn from: a line a run in `rates.jsonl`.
+
+It holds numbers and names of methods, nothing of anybody's rows, and stays when jobs are deleted. A
+line that cannot be read is passed over: the worst that a damaged record does is a rougher estimate.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from functools import lru_cache
+from pathlib import Path
+from typing import Final
+
+from afina.domain.codec import decode, encode
+from afina.domain.models import BaseModel
+from afina.domain.rates import PastRun, TrainingRate, Workload, learned_rate
+from afina.domain.runs import RunResult, RunSpec
+from afina.settings import Settings
+
+_READ_BYTES: Final = 1 << 18
+"""The newest lines: far more than are asked."""
+
+
+def rate_for(
+    settings: Settings,
+    base: BaseModel,
+    *,
+    kind: str = "lora",
+    base_bits: int = 16,
+    method: str = "supervised",
+    step_tokens: float | None = None,
+) -> TrainingRate | None:
+    """From jobs that finished on this machine; else, for LoRA, what the base's probe measured when
+    it was pulled; else None."""
+    workload = Workload(base.sha256, kind, base_bits, method, machine_name())
+    found = learned_rate(_past_runs(settings.rates), workload, step_tokens)
+    probed = base.capabilities.get("train_tokens_per_s")
+    if found is not None or not probed or kind != "lora":
+        return found
+    return TrainingRate(float(probed), busy=bool(base.capabilities.get("train_rate_busy")))
+
+
+def note_run(settings: Settings, spec: RunSpec, result: RunResult, around_s: float | None) -> None:
+    """Remembers a run that succeeded. One line, appended at once: readers never see half of it."""
+    run = PastRun(
+        workload=Workload(
+            spec.base.sha256, spec.tune.kind, spec.tune.base_bits, spec.method, machine_name()
+        ),
+        tokens=result.trained_tokens,
+        steps=result.steps,
+        seconds=round(result.train_seconds, 3),
+        around_s=None if around_s is None else round(around_s, 3),
+    )
+    line = json.dumps(encode(run)).encode() + b"\n"
+    settings.rates.parent.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(settings.rates, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+    try:
+        os.write(descriptor, line)
+    finally:
+        os.close(descriptor)
+
+
+def _past_runs(path: Path) -> list[PastRun]:
+    try:
+        with path.open("rb") as file:
+            file.seek(max(0, path.stat().st_size - _READ_BYTES))
+            lines = file.read().splitlines()
+    except OSError:
+        return []
+    found = []
+    for line in lines:
+        try:
+            found.append(decode(PastRun, json.loads(line)))
+        except ValueError:
+            continue
+    return found
+
+
+@lru_cache(maxsize=1)
+def machine_name() -> str:
+    """The processor and how many of its cores this process may use."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    name = next((line.split(":", 1)[1].strip() for line in lines if "model name" in line), "cpu")
+    return f"{name}, {len(os.sched_getaffinity(0))} cores"
