@@ -35,6 +35,16 @@ def is_tuned_name(name: str) -> bool:
     return _TUNED.fullmatch(name) is not None
 
 
+def short_name(name: str) -> str:
+    """A tuned model's name as people tell it from others: `bard · HoFVNseD · 13`, the last for the
+    checkpoint of a step. Another name stays as it is."""
+    found = _TUNED.fullmatch(name)
+    if found is None:
+        return name
+    parts = (found["suffix"] or found["base"], found["tail"], found["step"])
+    return " · ".join(part for part in parts if part)
+
+
 class ModelState(enum.StrEnum):
     """A tuned model's standing with the gate."""
 

@@ -35,6 +35,7 @@ from afina.pipeline.wire_events import EventWriter
 from afina.service import bases
 from afina.service.budgets import check_training_budget
 from afina.service.platform import Platform
+from afina.service.preparing import PreparingNote
 from afina.service.usage import training_price
 from afina.store import events, files, jobs
 from afina.text.renderer import Renderer
@@ -67,6 +68,8 @@ class Preparation:
         self._job = lease.job
         self._writer = EventWriter(lease.job, platform.ids, platform.clock)
         self._paths = RunPaths(platform.settings.runs / lease.job.id)
+        self._at = ""
+        self._note = PreparingNote(self._paths.root, platform.clock)
 
     def run(self) -> None:
         """Walk the stages and leave the job queued. Raises JobRefused, LeaseLost, Cancelled."""
@@ -244,14 +247,18 @@ class Preparation:
             jobs.move_job(
                 tx, job, fence, JobStatus.QUEUED, stage="queued", hyperparameters=hyperparameters
             )
+        self._note.forget()
         log.info("job.queued", job=job)
 
     def _stage(self, name: str) -> None:
         with self._platform.database.write() as tx:
             jobs.update_job(tx, self._job.id, self._job.fence, stage=name)
+        self._at = name
+        self._note.forget()
 
-    def _progress(self, done: int, total: int) -> None:  # noqa: ARG002
+    def _progress(self, done: int, total: int) -> None:
         self._lease.check()
+        self._note.note(self._at, done, total)
 
 
 def check_limits(

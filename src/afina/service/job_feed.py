@@ -7,9 +7,10 @@ from typing import Final
 
 from afina.domain.accounts import Caller
 from afina.domain.events import JobEvent
-from afina.domain.jobs import Job
+from afina.domain.jobs import Job, JobStatus
 from afina.errors import NotFound
 from afina.service.platform import Platform
+from afina.service.preparing import prepared_share
 from afina.store import event_feed, jobs
 
 MOST: Final = 5000
@@ -24,6 +25,8 @@ class News:
     start: int
     end: int
     events: tuple[JobEvent, ...]
+    share: float | None = None
+    """How much of its preparation's stage is done, where that is known."""
 
     @property
     def is_more(self) -> bool:
@@ -39,7 +42,10 @@ def news_of(platform: Platform, caller: Caller, job_id: str, after: int = 0) -> 
             raise NotFound(f"There is no job {job_id[:64]}.", param="id")
         found = event_feed.events_after(tx, job_id, after, MOST)
     end = found[-1][0] if found else after
-    return News(job, after, end, tuple(event for _, event in found))
+    share = None
+    if job.status is JobStatus.VALIDATING:
+        share = prepared_share(platform.settings.runs / job.id, job.stage)
+    return News(job, after, end, tuple(event for _, event in found), share)
 
 
 def all_news(platform: Platform, caller: Caller, job_id: str) -> News:
@@ -49,4 +55,4 @@ def all_news(platform: Platform, caller: Caller, job_id: str) -> News:
     while found.is_more:
         found = news_of(platform, caller, job_id, found.end)
         events += found.events
-    return News(found.job, 0, found.end, tuple(events))
+    return News(found.job, 0, found.end, tuple(events), found.share)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
 from typing import Final
 
@@ -17,6 +17,7 @@ from afina.service.budgets import raise_alerts
 from afina.service.files import check_limit
 from afina.service.platform import Platform
 from afina.service.pricing import prices_of
+from afina.service.projects import list_projects
 from afina.serving.protocol import UsageRecord
 from afina.store import jobs, ledger
 from afina.store.database import Tx
@@ -137,6 +138,19 @@ def summarize(platform: Platform, caller: Caller, query: UsageQuery = _ALL) -> l
     span = ledger.Span(query.start, query.end)
     with platform.database.read() as tx:
         return ledger.sum_entries(tx, caller.project_id, span, query.group_by)
+
+
+def summarize_projects(platform: Platform, caller: Caller, query: UsageQuery) -> list[UsageSum]:
+    """A sum for each project of the organization that has entries, under the project's name.
+    Raises Forbidden for who does not manage it."""
+    span = ledger.Span(query.start, query.end)
+    known = list_projects(platform, caller, archived=True)
+    with platform.database.read() as tx:
+        return [
+            replace(found, group=(("project", project.name),))
+            for project in known
+            for found in ledger.sum_entries(tx, project.id, span, ())
+        ]
 
 
 def _date_of(unix_s: int) -> date:

@@ -17,7 +17,6 @@ from anyio import to_thread
 
 from afina.domain.accounts import Caller
 from afina.domain.events import JobEvent
-from afina.domain.jobs import Job
 from afina.errors import AfinaError
 from afina.service.job_feed import News, news_of
 from afina.service.platform import Platform
@@ -38,8 +37,9 @@ _METRICS: Final = (
 )
 
 
-def state(job: Job) -> dict[str, Any]:
+def state(news: News) -> dict[str, Any]:
     """What of a job changes while it goes on."""
+    job = news.job
     return {
         "status": job.status.value,
         "stage": job.stage,
@@ -51,6 +51,7 @@ def state(job: Job) -> dict[str, Any]:
         "model": job.fine_tuned_model,
         "error": None if job.error is None else job.error.message,
         "over": job.status.is_terminal,
+        "share": None if news.share is None else round(news.share, 2),
     }
 
 
@@ -64,7 +65,7 @@ def point(event: JobEvent) -> list[Any]:
 def told(news: News) -> bytes:
     """News as one server-sent event."""
     body = {
-        "job": state(news.job),
+        "job": state(news),
         "points": [point(event) for event in news.events if event.type == "metrics"],
         "events": [
             [event.created_at, event.level, event.message]
@@ -139,7 +140,7 @@ class LiveJobs:
         watch = self._watches.get(job_id)
         if watch is None:
             watch = self._watches[job_id] = _Watch()
-            watch.place, watch.seen = news.end, state(news.job)
+            watch.place, watch.seen = news.end, state(news)
             watch.task = asyncio.create_task(self._poll(platform, caller, job_id, watch))
         watch.followers += 1
         return watch
@@ -160,7 +161,7 @@ class LiveJobs:
             except AfinaError as error:  # a busy store, or a job that was deleted
                 _LOG.info("watch.waits", job=job_id, reason=error.code)
                 continue
-            now = state(news.job)
+            now = state(news)
             if news.end == watch.place and now == watch.seen:
                 continue
             watch.version += 1

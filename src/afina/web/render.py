@@ -16,6 +16,7 @@ from typing import Any, Final
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from starlette.responses import HTMLResponse
 
+from afina.domain.models import short_name
 from afina.web import files, numbers
 from afina.web.strings import NAMES, Texts
 from afina.web.visit import Visit
@@ -34,6 +35,7 @@ def _environment() -> Environment:
     )
     found.filters["iso"] = _iso
     found.filters["data"] = lambda value: json.dumps(value, ensure_ascii=False)
+    found.filters["short"] = short_name
     found.globals["static"] = files.url
     found.globals["languages"] = NAMES
     return found

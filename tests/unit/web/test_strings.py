@@ -45,8 +45,10 @@ def test_every_text_is_in_every_language_and_translated() -> None:
 
 def test_translations_fill_in_the_same_names_and_have_the_same_number_of_forms() -> None:
     for key, forms in table().items():
-        names = {tuple(sorted(set(re.findall(r"\{(\w+)\}", form)))) for form in forms}
-        assert len(names) == 1, key
+        english, *others = (set(re.findall(r"\{(\w+)\}", form)) for form in forms)
+        for names in others:
+            # A sentence of an event may leave out what only English words would fill.
+            assert names <= english if key.startswith("event.") else names == english, key
         assert len({form.count("|") for form in forms}) == 1, key
 
 

@@ -15,6 +15,8 @@ from afina.web.visit import Visit
 
 _SHOWN: Final = 5
 _LOOKED_AT: Final = 50
+_LATEST: Final = 5
+"""Of a running job's events: its last step is among them."""
 
 
 def show(visit: Visit) -> Response:
@@ -27,7 +29,7 @@ def show(visit: Visit) -> Response:
         visit,
         "home.html",
         {
-            "running": [job for job in recent if not job.status.is_terminal],
+            "running": [(job, _here(visit, job)) for job in recent if not job.status.is_terminal],
             "failed": [job for job in recent if job.status is JobStatus.FAILED][:_SHOWN],
             "recent": recent[:_SHOWN],
             "models": tuned[:_SHOWN],
@@ -36,6 +38,15 @@ def show(visit: Visit) -> Response:
             "month": _month(visit),
         },
     )
+
+
+def _here(visit: Visit, job: Job) -> tuple[int, int] | None:
+    """The step where a job is, and how many there are; None before its first."""
+    found = jobs.list_events(visit.platform, visit.caller, job.id, limit=_LATEST).data
+    for event in found:
+        if event.type == "metrics":
+            return int(event.data["step"]), int(event.data["total_steps"])
+    return None
 
 
 def _next_step(has_files: bool, recent: tuple[Job, ...], has_models: bool) -> str:

@@ -18,13 +18,18 @@ from afina.service.pricing import prices_of
 from afina.service.suspects import suspect_rows
 from afina.web.live import point, state
 from afina.web.render import page
+from afina.web.strings import Texts
 from afina.web.visit import Visit, form_of
 
 _LISTED: Final = 200
 _EVENTS: Final = 200
 _MOST_COMPARED: Final = 6
 FILTERS: Final = ("all", "active", "succeeded", "failed", "cancelled")
-STAGES: Final = ("validating", "tokenising", "queued", "training", "parity", "published")
+STAGES: Final = (
+    "validating", "moderating", "redacting", "tokenising", "queued", "training", "parity", "gate",
+    "published",
+)  # fmt: skip
+"""The road in its order; a job passes by what it does not need."""
 
 
 def show_list(visit: Visit) -> Response:
@@ -56,10 +61,11 @@ def show(visit: Visit) -> Response:
         {
             "job": job,
             "place": news.end,
-            "state": state(job),
+            "state": state(news),
             "last": point(metrics[-1]) if metrics else None,
             "messages": messages[::-1][:_EVENTS],
-            "stages": _stages(job),
+            "stages": _stages(visit, job),
+            "known": _known_events(visit),
             "checkpoints": jobs.list_checkpoints(platform, caller, job_id, limit=100).data,
             "files": _files(visit, job),
             "parity": _parity(visit, job),
@@ -122,11 +128,17 @@ def _speaks_of(job: Job, words: str) -> bool:
     return words in text.lower()
 
 
-def _stages(job: Job) -> list[dict[str, str]]:
+def _stages(visit: Visit, job: Job) -> list[dict[str, str]]:
     """The road with what is behind, where the job is, and what is ahead."""
-    names = list(STAGES)
+    settings = visit.platform.settings
+    needed = {
+        "moderating": settings.moderation.backend != "off",
+        "redacting": settings.redact.enabled,
+        "gate": job.extension.gate.policy == "hold",
+    }
+    names = [name for name in STAGES if needed.get(name, True) or name == job.stage]
     if job.stage not in names and job.stage != "created":
-        names.insert(1 if job.status is JobStatus.VALIDATING else len(names) - 1, job.stage)
+        names.insert(names.index("training") + 1, job.stage)
     here = names.index(job.stage) if job.stage in names else 0
     shown = []
     for place, name in enumerate(names):
@@ -135,6 +147,12 @@ def _stages(job: Job) -> list[dict[str, str]]:
             mark = "stopped" if job.status.is_terminal else "here"
         shown.append({"name": name, "mark": mark})
     return shown
+
+
+def _known_events(visit: Visit) -> list[tuple[str, str]]:
+    """Sentences of events: as they are on the wire, and in the reader's language."""
+    own, wire = visit.texts.section("event"), Texts("en").section("event")
+    return [(wire[name], own[name]) for name in wire]
 
 
 def _files(visit: Visit, job: Job) -> list[tuple[str, Any, str]]:

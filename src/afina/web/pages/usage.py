@@ -22,6 +22,8 @@ from afina.web.visit import Visit
 
 DAYS: Final = (7, 30, 90, 365)
 GROUPS: Final[tuple[Grouping, ...]] = ("model", "kind", "key", "day")
+BY_PROJECT: Final = "project"
+"""For keys that manage the organization."""
 _FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")
 COST_FIELDS: Final[Mapping[str, str]] = {
     "requests_per_day": "1000",
@@ -53,10 +55,10 @@ def show(visit: Visit) -> Response:
             "days": days,
             "spans": DAYS,
             "group": group,
-            "groups": GROUPS,
+            "groups": _groups(visit),
             "rows": [(_name(visit, group, s), s) for s in found],
             "total": _total(found),
-            "bars": _bars(by_day, start, days),
+            **_chart(by_day, start, days),
             "profiles": list(PROFILES),
             "values": dict(COST_FIELDS),
             "costs": _costs({}),
@@ -90,15 +92,18 @@ def plain_cell(text: str) -> str:
     return f"'{text}" if text.startswith(_FORMULA) else text
 
 
-def _asked(visit: Visit) -> tuple[int, Grouping]:
+def _groups(visit: Visit) -> tuple[str, ...]:
+    return (*GROUPS, BY_PROJECT) if visit.caller.manages_organization else GROUPS
+
+
+def _asked(visit: Visit) -> tuple[int, str]:
     asked = visit.request.query_params
     days = asked.get("days", "30")
     group = asked.get("by", "model")
     if not days.isdecimal() or int(days[:6]) not in DAYS:
         raise InvalidRequest("There is no such span.", param="days")
-    for known in GROUPS:
-        if known == group:
-            return int(days), known
+    if group in _groups(visit):
+        return int(days), group
     raise InvalidRequest("There is no such grouping.", param="by")
 
 
@@ -108,8 +113,10 @@ def _span(visit: Visit, days: int) -> tuple[int, int]:
     return int((midnight - timedelta(days=days - 1)).timestamp()), int(now.timestamp())
 
 
-def _sums(visit: Visit, start: int, group: Grouping) -> list[UsageSum]:
-    query = usage.UsageQuery(start, None, (group,))
+def _sums(visit: Visit, start: int, group: str) -> list[UsageSum]:
+    if group == BY_PROJECT:
+        return usage.summarize_projects(visit.platform, visit.caller, usage.UsageQuery(start))
+    query = usage.UsageQuery(start, None, tuple(known for known in GROUPS if known == group))
     return usage.summarize(visit.platform, visit.caller, query)
 
 
@@ -134,8 +141,8 @@ def _total(found: list[UsageSum]) -> dict[str, int]:
     }  # fmt: skip
 
 
-def _bars(by_day: Mapping[str, UsageSum], start: int, days: int) -> list[dict[str, Any]]:
-    """Tokens of each day, and how high its bar is of 100."""
+def _chart(by_day: Mapping[str, UsageSum], start: int, days: int) -> dict[str, Any]:
+    """Tokens of each day, how high its bar is of 100, and the most of a day."""
     shown: list[dict[str, Any]] = []
     for place in range(days):
         day = datetime.fromtimestamp(start + place * 86_400, UTC).strftime("%Y-%m-%d")
@@ -147,7 +154,7 @@ def _bars(by_day: Mapping[str, UsageSum], start: int, days: int) -> list[dict[st
     for bar in shown:
         bar["low"] = round(100 * bar["trained"] / most, 2)
         bar["high"] = round(100 * (bar["trained"] + bar["answered"]) / most, 2)
-    return shown
+    return {"bars": shown, "most": most, "first": start, "last": start + (days - 1) * 86_400}
 
 
 def _costs(given: Mapping[str, str]) -> dict[str, Any]:

@@ -77,6 +77,11 @@ export function span(seconds) {
 export function localTimes(root) {
   for (const time of root.querySelectorAll("time[datetime]:not([data-local])")) {
     const moment = new Date(time.dateTime);
+    if ("day" in time.dataset) { // a day of the ledger, which counts by UTC
+      time.textContent = new Intl.DateTimeFormat(language, { dateStyle: "medium", timeZone: "UTC" }).format(moment);
+      time.dataset.local = "";
+      continue;
+    }
     const today = new Date().toDateString() === moment.toDateString();
     const short = today ? { timeStyle: "medium" } : { dateStyle: "medium", timeStyle: "short" };
     time.textContent = new Intl.DateTimeFormat(language, short).format(moment);
@@ -106,6 +111,15 @@ document.addEventListener("click", (event) => {
   if (target.dataset.copy) copy(target);
   else if (target.dataset.open) document.getElementById(target.dataset.open).showModal();
   else target.closest("dialog").close();
+});
+// What cannot be undone is asked once more.
+document.addEventListener("submit", (event) => {
+  const form = event.target, box = document.getElementById("sure");
+  if (!form.dataset.sure || !box) return;
+  event.preventDefault();
+  document.getElementById("sure-word").textContent = form.dataset.sure;
+  document.getElementById("sure-yes").onclick = () => { box.close(); form.submit(); };
+  box.showModal();
 });
 document.addEventListener("change", (event) => {
   if (event.target.matches("[data-submit]")) event.target.form.requestSubmit();

@@ -2,6 +2,7 @@
 // after a restart of the server and says where it was; where it gives up, we begin again.
 import { ask, fill, localTimes, number, offline, span } from "./app.js";
 import { curves, smooth } from "./curves.js";
+import { translate } from "./events.js";
 
 const page = document.getElementById("job");
 const t = JSON.parse(page.dataset.texts);
@@ -9,18 +10,28 @@ const statuses = JSON.parse(page.dataset.statuses);
 const id = page.dataset.job;
 const place = document.getElementById("curve");
 const points = new Map();
-let job = JSON.parse(page.dataset.state), begin = job.status, which = "loss", chart = null, last = 0, wait = 500;
+let job = JSON.parse(page.dataset.state), begin = job.status, which = "loss", chart = null, last = 0, wait = 500, rows = [];
 
 const KINDS = { loss: [2, 4, 6], accuracy: [3, 5, 7] };
 
+/** Steps come in order; one that comes again, after a resume, takes the place of the first. */
+function add(found) {
+  for (const point of found) {
+    const known = points.has(point[0]);
+    points.set(point[0], point);
+    if (!known && !(rows.length && point[0] < rows.at(-1)[0])) rows.push(point);
+    else rows = [...points.values()].sort((a, b) => a[0] - b[0]);
+  }
+}
+
 function ends() {
-  const epochs = Number(place.dataset.epochs), total = sorted().at(-1)?.[1];
+  const epochs = Number(place.dataset.epochs), total = rows.at(-1)?.[1];
   return epochs > 1 && total ? Array.from({ length: epochs - 1 }, (_, i) => Math.round(total * (i + 1) / epochs)) : [];
 }
-const sorted = () => [...points.values()].sort((a, b) => a[0] - b[0]);
 
 function draw() {
-  const rows = sorted();
+  document.getElementById("curve-none").hidden = rows.length > 0;
+  if (!rows.length) return;
   const [train, valid, full] = KINDS[which].map((column) => rows.map((row) => row[column]));
   const names = [`${t.train}`, `${t.train}, ${t.smooth}`], columns = [train, smooth(train)], dots = [false, false], faint = [true, false];
   if (valid.some((v) => v != null)) { names.push(t.valid); columns.push(smooth(valid)); dots.push(false); faint.push(false); }
@@ -37,26 +48,31 @@ function draw() {
 }
 
 function figures() {
-  const rows = sorted(), now = rows.at(-1);
+  const now = rows.at(-1), bar = document.getElementById("bar"), word = document.getElementById("step");
+  const doing = job.over || job.status === "paused" ? "" : t[`doing_${job.stage}`] ?? "";
   if (now) {
-    document.getElementById("step").textContent = fill(t.step_of, { step: number(now[0]), total: number(now[1]) });
+    const steps = fill(t.step_of, { step: number(now[0]), total: number(now[1]) });
+    word.textContent = doing && now[0] === now[1] ? `${steps} · ${doing}` : steps;
     document.getElementById("loss").textContent = number(now[2], 3);
-    const bar = document.getElementById("bar");
     bar.max = now[1]; bar.value = now[0];
+  } else if (!job.over) {
+    word.textContent = job.share == null ? doing || t.no_points : `${doing} ${number(job.share * 100)} %`;
+    bar.max = 1;
+    if (job.share == null && job.status !== "queued" && job.status !== "paused") bar.removeAttribute("value"); else bar.value = job.share ?? 0;
   }
   tick();
 }
 
 function tick() {
   const time = document.getElementById("time"), speed = document.getElementById("speed");
-  const now = sorted().at(-1), tokens = Number(speed.dataset.tokens);
+  const now = rows.at(-1), tokens = Number(speed.dataset.tokens);
   if (job.over && job.started_at && job.finished_at) time.textContent = span(job.finished_at - job.started_at);
-  else if (!job.over && job.estimated_finish) time.textContent = span(job.estimated_finish - Date.now() / 1000);
-  else if (!job.over && job.stage === "parity") time.textContent = "…";
+  else if (!job.over && job.stage === "training" && job.estimated_finish) time.textContent = span(job.estimated_finish - Date.now() / 1000);
+  else if (!job.over && (job.stage === "parity" || job.stage === "gate")) time.textContent = "…";
   if (now && job.started_at && tokens) {
     const until = job.finished_at ?? Date.now() / 1000;
     const seconds = until - job.started_at;
-    if (seconds > 1) speed.textContent = `${number(tokens * now[0] / now[1] / seconds)} ${t.per_second}`;
+    if (seconds > 1 && (job.over || job.stage === "training")) speed.textContent = `${number(tokens * now[0] / now[1] / seconds)} ${t.per_second}`;
   }
 }
 
@@ -84,13 +100,14 @@ function say([seconds, level, message]) {
   const text = document.createElement("span");
   text.textContent = message;
   item.append(time, text);
+  translate(text);
   localTimes(item);
   list.prepend(item);
 }
 
 function take(news) {
   job = news.job;
-  for (const point of news.points) points.set(point[0], point);
+  add(news.points);
   news.events.forEach(say);
   if (news.points.length) draw();
   figures();
@@ -127,7 +144,7 @@ for (const button of document.querySelectorAll("[data-curve]")) {
 async function start() {
   try {
     const told = await (await ask(`/jobs/${id}/points`)).json();
-    for (const point of told.points) points.set(point[0], point);
+    add(told.points);
     last = Math.max(Number(page.dataset.place), 0);
     if (told.place > last) last = Number(page.dataset.place);
   } catch { /* the stream brings them */ last = 0; }
@@ -135,4 +152,5 @@ async function start() {
   figures();
   if (!job.over) { listen(); setInterval(tick, 1000); }
 }
+for (const text of document.querySelectorAll("#events span")) translate(text);
 start();

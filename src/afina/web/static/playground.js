@@ -130,7 +130,8 @@ function figures({ usage, first, took, cut }) {
   return parts.join(" · ");
 }
 
-const shownName = (side) => $("blind").checked ? fill(t.blind_name, { n: sides.indexOf(side) + 1 }) : side.select.value;
+const label = (side) => side.select.selectedOptions[0]?.textContent.trim() ?? side.select.value;
+const shownName = (side) => $("blind").checked ? fill(t.blind_name, { n: sides.indexOf(side) + 1 }) : label(side);
 
 $("ask").addEventListener("submit", async (event) => {
   event.preventDefault();
@@ -180,7 +181,7 @@ function hideNames(hidden) {
 }
 
 function vote(side) {
-  const name = side?.select.value ?? t.draws;
+  const name = side ? label(side) : t.draws;
   votes[name] = (votes[name] ?? 0) + 1;
   $("draw").hidden = true;
   $("tally").textContent = `${t.tally}: ${Object.entries(votes).map(([name, n]) => `${name} ${number(n)}`).join(" · ")}`;

@@ -76,7 +76,7 @@ async function mark(what, start, mine) {
 
 function draw() {
   if (!windows) return;
-  table.style.height = `min(${Math.max(total, 2) * HEIGHT + 2}px, 34rem, 70vh)`;
+  table.style.height = `min(${Math.max(total, 1) * HEIGHT + 2}px, 34rem, 70vh)`;
   space.style.height = `${Math.max(total, 1) * HEIGHT}px`;
   if (total === 0) { space.replaceChildren(line("p", "muted rows-none", t.no_rows)); return; }
   const first = Math.max(0, Math.floor(table.scrollTop / HEIGHT) - BEYOND);
@@ -203,7 +203,11 @@ form.addEventListener("submit", async (event) => {
 });
 
 async function send(what, body) {
-  await ask(`/data/${draft}/${what}`, { method: "POST", body: JSON.stringify(body), headers: { "content-type": "application/json" } });
+  const answer = await ask(`/data/${draft}/${what}`, { method: "POST", body: JSON.stringify(body), headers: { "content-type": "application/json" } });
+  const { bad } = await answer.json();
+  // Once nothing is left to mend, the table shows what was mended; an undo leads back.
+  if (which.value === "findings" && !bad) which.value = what === "drop" ? "dropped" : "edited";
+  else if (["edited", "dropped"].includes(which.value) && bad && what === "undo") which.value = "findings";
   window.htmx.trigger("#summary", "refresh");
   const place = table.scrollTop;
   again();

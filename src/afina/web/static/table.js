@@ -9,6 +9,7 @@ const t = JSON.parse(page.dataset.texts);
 const MOST = Number(page.dataset.most), AT_ONCE = 4, SHOWN = 300;
 const $ = (id) => document.getElementById(id);
 let prompts = [], results = [], models = [], source = null, stopper = null, done = 0;
+const labels = new Map([...$("model").content.querySelectorAll("option")].map((option) => [option.value, option.textContent.trim()]));
 
 const make = (tag, text = "", name = "") => {
   const element = document.createElement(tag);
@@ -88,7 +89,7 @@ function remember() { history.replaceState(null, "", `?${new URLSearchParams(cho
 
 function head() {
   const row = make("tr");
-  row.append(cellOf("th", "#", "num"), make("th", t.prompt), make("th", t.expected), ...models.map((name) => make("th", name, "mono")));
+  row.append(cellOf("th", "#", "num"), make("th", t.prompt), make("th", t.expected), ...models.map((name) => make("th", labels.get(name) ?? name)));
   $("head").replaceChildren(row);
 }
 function cellOf(tag, text, name) { const cell = make(tag, text, name); return cell; }
@@ -211,7 +212,7 @@ function sums() {
     const judged = found.filter((one) => one.exact !== null);
     const row = make("tr");
     const cells = [number(found.length), share(judged.map((one) => one.exact)), share(judged.map((one) => one.contains)), mean(found.filter((one) => one.score !== null).map((one) => one.score), 3), mean(found.map((one) => one.tokens), 0), `${mean(found.map((one) => one.took), 0)}\u202fms`, number(failed)];
-    row.append(make("td", name, "mono"), ...cells.map((text) => cellOf("td", text, "num")));
+    row.append(make("td", labels.get(name) ?? name), ...cells.map((text) => cellOf("td", text, "num")));
     return row;
   }));
 }
