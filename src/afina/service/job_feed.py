@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from afina.domain.accounts import Caller
 from afina.domain.events import JobEvent
@@ -48,11 +48,37 @@ def news_of(platform: Platform, caller: Caller, job_id: str, after: int = 0) -> 
     return News(job, after, end, tuple(event for _, event in found), share)
 
 
-def all_news(platform: Platform, caller: Caller, job_id: str) -> News:
-    """Everything so far. Raises NotFound."""
-    found = news_of(platform, caller, job_id)
-    events = list(found.events)
-    while found.is_more:
-        found = news_of(platform, caller, job_id, found.end)
-        events += found.events
-    return News(found.job, 0, found.end, tuple(events), found.share)
+@dataclass(frozen=True)
+class Overview:
+    """A job at one moment: its newest step, what was said of it, newest first, and the place from
+    which news go on."""
+
+    news: News
+    last: dict[str, Any] | None
+    messages: tuple[JobEvent, ...]
+
+
+def overview_of(platform: Platform, caller: Caller, job_id: str, messages: int) -> Overview:
+    """A job without the numbers of all its steps. Raises NotFound."""
+    with platform.database.read() as tx:
+        end = event_feed.last_place(tx, job_id)
+        last = event_feed.last_metrics(tx, job_id)
+        said = tuple(event_feed.messages_of(tx, job_id, messages))
+    return Overview(news_of(platform, caller, job_id, end), last, said)
+
+
+def last_step(platform: Platform, caller: Caller, job_id: str) -> dict[str, Any] | None:
+    """The numbers of a job's newest step. Raises NotFound."""
+    with platform.database.read() as tx:
+        if jobs.get_job(tx, job_id, caller.project_id) is None:
+            raise NotFound(f"There is no job {job_id[:64]}.", param="id")
+        return event_feed.last_metrics(tx, job_id)
+
+
+def steps_of(platform: Platform, caller: Caller, job_id: str) -> tuple[News, list[dict[str, Any]]]:
+    """The numbers of all steps so far, oldest first; news go on from where the first part ends.
+    Raises NotFound."""
+    with platform.database.read() as tx:
+        end = event_feed.last_place(tx, job_id)
+        found = event_feed.metrics_of(tx, job_id)
+    return news_of(platform, caller, job_id, end), found

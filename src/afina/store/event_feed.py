@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from sqlalchemy import func, select
+from typing import Any
+
+from sqlalchemy import Row, func, select
 
 from afina.domain.events import JobEvent
 from afina.store.database import Tx
@@ -23,20 +25,50 @@ def events_after(tx: Tx, job_id: str, place: int, limit: int) -> list[tuple[int,
         .order_by(JOB_EVENTS.c.order_key)
         .limit(limit)
     )
-    return [
-        (
-            row.order_key,
-            JobEvent(
-                id=row.id,
-                job_id=row.job_id,
-                created_at=row.created_at,
-                level=row.level,
-                message=row.message,
-                type=row.type,
-                data=row.data,
-                source=row.source,
-                sequence=row.sequence,
-            ),
-        )
-        for row in tx.execute(query)
-    ]
+    return [(row.order_key, _event(row)) for row in tx.execute(query)]
+
+
+def metrics_of(tx: Tx, job_id: str) -> list[dict[str, Any]]:
+    """The numbers of every step so far, oldest first, and nothing else of their events."""
+    query = (
+        select(JOB_EVENTS.c.data)
+        .where(JOB_EVENTS.c.job_id == job_id, JOB_EVENTS.c.type == "metrics")
+        .order_by(JOB_EVENTS.c.order_key)
+    )
+    return list(tx.execute(query).scalars())
+
+
+def last_metrics(tx: Tx, job_id: str) -> dict[str, Any] | None:
+    """The numbers of the newest step."""
+    query = (
+        select(JOB_EVENTS.c.data)
+        .where(JOB_EVENTS.c.job_id == job_id, JOB_EVENTS.c.type == "metrics")
+        .order_by(JOB_EVENTS.c.order_key.desc())
+        .limit(1)
+    )
+    return tx.execute(query).scalars().first()
+
+
+def messages_of(tx: Tx, job_id: str, limit: int) -> list[JobEvent]:
+    """What was said that is no step's numbers, newest first."""
+    query = (
+        select(JOB_EVENTS)
+        .where(JOB_EVENTS.c.job_id == job_id, JOB_EVENTS.c.type != "metrics")
+        .order_by(JOB_EVENTS.c.order_key.desc())
+        .limit(limit)
+    )
+    return [_event(row) for row in tx.execute(query)]
+
+
+def _event(row: Row[Any]) -> JobEvent:
+    return JobEvent(
+        id=row.id,
+        job_id=row.job_id,
+        created_at=row.created_at,
+        level=row.level,
+        message=row.message,
+        type=row.type,
+        data=row.data,
+        source=row.source,
+        sequence=row.sequence,
+    )

@@ -63,7 +63,9 @@ class Pages:
         self._first = {route.path.split("/")[1] for route in routes}
         self._rooms = rooms
         self._app: ASGIApp = GZipMiddleware(
-            Router(routes, redirect_slashes=False, default=self._missing), minimum_size=600
+            Router(routes, redirect_slashes=False, default=self._missing),
+            minimum_size=600,
+            compresslevel=5,
         )
 
     def answers(self, scope: Scope) -> bool:

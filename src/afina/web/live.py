@@ -9,14 +9,13 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from typing import Any, Final
 
 import structlog
 from anyio import to_thread
 
 from afina.domain.accounts import Caller
-from afina.domain.events import JobEvent
 from afina.errors import AfinaError
 from afina.service.job_feed import News, news_of
 from afina.service.platform import Platform
@@ -55,9 +54,8 @@ def state(news: News) -> dict[str, Any]:
     }
 
 
-def point(event: JobEvent) -> list[Any]:
+def point(data: Mapping[str, Any]) -> list[Any]:
     """A step's numbers: the step, how many there are, then loss and accuracy of each kind."""
-    data = event.data
     numbers = (data.get(name) for name in _METRICS)
     return [data.get("step"), data.get("total_steps"), *numbers]
 
@@ -66,7 +64,7 @@ def told(news: News) -> bytes:
     """News as one server-sent event."""
     body = {
         "job": state(news),
-        "points": [point(event) for event in news.events if event.type == "metrics"],
+        "points": [point(event.data) for event in news.events if event.type == "metrics"],
         "events": [
             [event.created_at, event.level, event.message]
             for event in news.events

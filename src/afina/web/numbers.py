@@ -26,7 +26,8 @@ def money(language: str, pico: int) -> str:
     if amount == 0 or abs(amount) >= Decimal("0.01"):
         exact = amount.quantize(Decimal("0.01"), ROUND_HALF_UP)
         return f"${number(language, float(exact), 2)}"
-    return f"${number(language, float(amount), 6)}"
+    text = number(language, float(amount), 6)
+    return f"${text.rstrip('0')}"
 
 
 def size(language: str, count: int) -> str:

@@ -10,13 +10,12 @@ from starlette.responses import Response
 from afina.domain.jobs import Job, JobStatus
 from afina.service import bases, files, jobs, models, usage
 from afina.service.files import FileQuery
+from afina.service.job_feed import last_step
 from afina.web.render import page
 from afina.web.visit import Visit
 
 _SHOWN: Final = 5
 _LOOKED_AT: Final = 50
-_LATEST: Final = 5
-"""Of a running job's events: its last step is among them."""
 
 
 def show(visit: Visit) -> Response:
@@ -42,11 +41,8 @@ def show(visit: Visit) -> Response:
 
 def _here(visit: Visit, job: Job) -> tuple[int, int] | None:
     """The step where a job is, and how many there are; None before its first."""
-    found = jobs.list_events(visit.platform, visit.caller, job.id, limit=_LATEST).data
-    for event in found:
-        if event.type == "metrics":
-            return int(event.data["step"]), int(event.data["total_steps"])
-    return None
+    found = last_step(visit.platform, visit.caller, job.id)
+    return None if found is None else (int(found["step"]), int(found["total_steps"]))
 
 
 def _next_step(has_files: bool, recent: tuple[Job, ...], has_models: bool) -> str:

@@ -13,10 +13,11 @@ from afina.domain.prices import Prices
 from afina.errors import AfinaError, InvalidRequest
 from afina.service import files, gate, jobs, models
 from afina.service.estimates import JobEstimate, estimate_job
-from afina.service.job_feed import all_news, news_of
+from afina.service.job_feed import news_of, overview_of, steps_of
 from afina.service.pricing import prices_of
 from afina.service.suspects import suspect_rows
 from afina.web.live import point, state
+from afina.web.points import thin
 from afina.web.render import page
 from afina.web.strings import Texts
 from afina.web.visit import Visit, form_of
@@ -49,10 +50,8 @@ def show(visit: Visit) -> Response:
     """A job's page."""
     platform, caller = visit.platform, visit.caller
     job_id = visit.request.path_params["id"]
-    news = all_news(platform, caller, job_id)
-    job = news.job
-    metrics = [event for event in news.events if event.type == "metrics"]
-    messages = [event for event in news.events if event.type != "metrics"]
+    found = overview_of(platform, caller, job_id, _EVENTS)
+    news, job = found.news, found.news.job
     estimate = _estimate(visit, job)
     prices = prices_of(platform.settings, job.model)
     return page(
@@ -62,8 +61,8 @@ def show(visit: Visit) -> Response:
             "job": job,
             "place": news.end,
             "state": state(news),
-            "last": point(metrics[-1]) if metrics else None,
-            "messages": messages[::-1][:_EVENTS],
+            "last": None if found.last is None else point(found.last),
+            "messages": found.messages,
             "stages": _stages(visit, job),
             "known": _known_events(visit),
             "checkpoints": jobs.list_checkpoints(platform, caller, job_id, limit=100).data,
@@ -79,10 +78,11 @@ def show(visit: Visit) -> Response:
 
 
 def points(visit: Visit) -> Response:
-    """All steps' numbers so far, and the place from which live news go on."""
-    news = all_news(visit.platform, visit.caller, visit.request.path_params["id"])
-    found = [point(event) for event in news.events if event.type == "metrics"]
+    """All steps' numbers so far, of very long runs the least and the most of each part, and the
+    place from which live news go on."""
+    news, steps = steps_of(visit.platform, visit.caller, visit.request.path_params["id"])
     name = news.job.suffix or news.job.id
+    found = thin([point(data) for data in steps])
     return JSONResponse({"place": news.end, "points": found, "name": name})
 
 

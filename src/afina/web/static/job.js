@@ -30,7 +30,9 @@ function ends() {
 }
 
 function draw() {
-  document.getElementById("curve-none").hidden = rows.length > 0;
+  const none = document.getElementById("curve-none");
+  none.hidden = rows.length > 0;
+  none.textContent = none.dataset.none;
   if (!rows.length) return;
   const [train, valid, full] = KINDS[which].map((column) => rows.map((row) => row[column]));
   const names = [`${t.train}`, `${t.train}, ${t.smooth}`], columns = [train, smooth(train)], dots = [false, false], faint = [true, false];
