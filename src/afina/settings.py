@@ -88,9 +88,21 @@ class TrainingSettings(BaseModel):
     """0: all cores of this machine."""
     processes: int = Field(default=1, ge=1, le=256)
     """How many processes share each step of a run; they share the threads too."""
+    shard_full_weights: bool = False
+    """Whether each of the processes keeps only its part of weights, gradients and moments where all
+    weights learn (`full`); other kinds hold their frozen base whole in each."""
     max_row_tokens: int = Field(default=4096, ge=128)
     resume_interval_s: float = Field(default=30.0, gt=0)
     """How often a checkpoint for resuming alone is written between those of the epochs."""
+
+    @model_validator(mode="after")
+    def _shared(self) -> TrainingSettings:
+        if self.shard_full_weights and self.processes == 1:
+            raise ValueError(
+                "training.shard_full_weights spreads weights over processes: training.processes "
+                "has to be 2 or more"
+            )
+        return self
 
 
 class WebhookSettings(BaseModel):

@@ -47,3 +47,10 @@ def test_trainer_and_engine_share_one_precision(tmp_path: Path) -> None:
 def test_two_precisions_are_refused_by_name(tmp_path: Path) -> None:
     with pytest.raises(BadSettings, match=r"training\.precision is fp32 and engine\.precision"):
         Settings.load(data=tmp_path, training={"precision": "fp32"}, engine={"precision": "bf16"})
+
+
+def test_weights_are_spread_over_two_processes_or_more(tmp_path: Path) -> None:
+    with pytest.raises(BadSettings, match=r"training\.processes has to be 2 or more"):
+        Settings.load(data=tmp_path, training={"shard_full_weights": True})
+    shared = {"shard_full_weights": True, "processes": 2}
+    assert Settings.load(data=tmp_path, training=shared).training.shard_full_weights

@@ -163,6 +163,8 @@ class RunSpec:
     parent: ParentSpec | None = None
     processes: int = 1
     """How many share each step, with `threads` threads each."""
+    sharded: bool = False
+    """Each process keeps a part of weights, gradients and moments; of kind `full` alone."""
     early_stopping: EarlyStopping | None = None
     best_checkpoint: bool = False
     settings: Mapping[str, str] = field(default_factory=dict)

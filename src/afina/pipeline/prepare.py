@@ -205,6 +205,13 @@ class Preparation:
         settings = self._platform.settings
         training = settings.training.model_copy(update={"precision": settings.precision})
         spec, hyperparameters = resolve_run(resolution, training)
+        if spec.sharded and spec.method != "supervised":
+            message = (
+                f"All weights cannot learn by method {spec.method} here: "
+                "AFINA_TRAINING__SHARD_FULL_WEIGHTS spreads them over processes, which supervised "
+                "jobs alone can. Ask for another kind of tuning, or leave the setting out."
+            )
+            raise JobRefused(JobError("unsupported_parameter", message, "method"))
         self._check_budget(data[0].tokens * spec.epochs)
         self._lease.check()
         write_spec(self._paths, spec)

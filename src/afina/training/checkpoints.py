@@ -166,12 +166,13 @@ def _folders(paths: RunPaths) -> list[Path]:
     return [p for _, p in sorted((int(m[1]), p) for m, p in named if m is not None)]
 
 
-def environment_of(threads: int) -> dict[str, str]:
+def environment_of(threads: int, processes: int = 1) -> dict[str, str]:
     """What a bit-identical resume depends on beside the files."""
     return {
         "torch": torch.__version__,
         "processor": torch.backends.cpu.get_cpu_capability(),
         "threads": str(threads),
+        "processes": str(processes),
     }
 
 

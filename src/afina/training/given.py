@@ -42,3 +42,13 @@ def check_files(parent: ParentSpec) -> None:
                     f"The file {name} of the model that the job continues from is damaged.",
                     remedy="Create the job again.",
                 )
+
+
+def check_sharded(spec: RunSpec) -> None:
+    """Raises TrainingFailed if what is to be sharded is not all weights of a supervised run."""
+    if spec.sharded and (spec.tune.kind != "full" or spec.method != "supervised"):
+        raise TrainingFailed(
+            f"A {spec.method} run of kind {spec.tune.kind} cannot be sharded: only supervised runs "
+            "in which all weights learn can.",
+            remedy="Leave out AFINA_TRAINING__SHARD_FULL_WEIGHTS for such jobs.",
+        )

@@ -52,8 +52,14 @@ def help_run(root: Path, team: object) -> None:
     spec = read_spec(RunPaths(root))
     torch.set_num_threads(spec.threads)
     network = build_network(spec)
-    network.team = team
+    network.join(team)
     rows: Rows = Shards.open(Path(spec.training.path))
+    if spec.sharded:
+        from afina.training.sharded import ShardedNetwork, help_sharded
+
+        assert isinstance(network, ShardedNetwork)
+        help_sharded(spec, network, rows)
+        return
     stepper: Stepper | None = None
 
     def reference(_rows: Rows, name: str) -> torch.Tensor:

@@ -25,6 +25,11 @@ def build_network(spec: RunSpec, load: Load = load_base) -> Network:
     base = load(Path(spec.base.path), spec.precision)
     if spec.tune.base_bits == 4:
         hold_in_four_bits(base.model, keep=[base.model.get_output_embeddings()])
+    if spec.sharded:
+        # torch's part for it takes its time to load, and few runs need it
+        from afina.training.sharded import ShardedNetwork
+
+        return ShardedNetwork(base, spec, load)
     if spec.tune.kind == "full":
         return FullNetwork(base)
     if spec.tune.kind == "blocks":
@@ -44,6 +49,10 @@ def build_stepper(
     """The stepper of a run on training and validation rows. `reference` is asked where the method
     compares with the model of step 0."""
     training, validation = rows
+    if spec.sharded:
+        from afina.training.sharded import ShardedStepper
+
+        return ShardedStepper(spec, network, optimizer, training)
     if spec.method == "supervised":
         return Stepper(spec, network, optimizer, training)
     valid = None if validation is None else reference(validation, "validation")

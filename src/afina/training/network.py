@@ -76,6 +76,11 @@ class Network(ABC):
     def files(self) -> dict[str, bytes]:
         """The files of the tune as they are published, made from the masters."""
 
+    def published(self, folder: Path) -> Network:
+        """The network with the published files in `folder`, for the record of parity."""
+        self.load_files(folder, into_masters=False)
+        return self
+
     @abstractmethod
     def load_files(self, folder: Path, *, into_masters: bool) -> None:
         """Computes with the published files in `folder` from now on; with `into_masters` the run

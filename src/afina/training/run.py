@@ -43,7 +43,7 @@ from afina.training.decoding import greedy_rows
 from afina.training.evaluation import batch_rows
 from afina.training.events import EventLog
 from afina.training.frozen import NoRoom
-from afina.training.given import check_base, check_files, read_spec
+from afina.training.given import check_base, check_files, check_sharded, read_spec
 from afina.training.methods import Load, build_network, build_stepper
 from afina.training.network import Network
 from afina.training.optimizer import learning_rate
@@ -88,15 +88,20 @@ def run_directory(
         torch.set_num_threads(spec.threads)
     check_base(spec)
     network = build_network(spec, load)
-    network.join(team or start_team(root, spec.processes))
+    check_sharded(spec)
+    team = team or start_team(root, spec.processes)
     try:
+        network.join(team)
         run = _Run(spec, paths, network, stop or Stop(), clock, hooks or Hooks())
         try:
             return run.go()
         finally:
             run.close()
+    except BaseException:
+        team.lost()
+        raise
     finally:
-        network.team.end()
+        team.end()
 
 
 def _standing_result(paths: RunPaths) -> RunResult | None:
@@ -178,7 +183,8 @@ class _Run:
 
     def _warn_of_change(self, events: EventLog, found: Found) -> None:
         """A run that goes on elsewhere may end with other bytes; it says why."""
-        here, there = environment_of(self.spec.threads), found.record.environment
+        here = environment_of(self.spec.threads, self.network.team.size)
+        there = {"processes": "1", **found.record.environment}
         changed = [f"{name} {there.get(name)} then, {here[name]} now" for name in here]
         changed = [text for text, name in zip(changed, here, strict=True)
                    if there.get(name) != here[name]]  # fmt: skip
@@ -333,7 +339,7 @@ class _Run:
             kind=kind,
             events_bytes=self.events.length,
             next_sequence=self.events.next_sequence,
-            environment=environment_of(self.spec.threads),
+            environment=environment_of(self.spec.threads, self.network.team.size),
             more={ROW_LOSSES: self.row_losses.to_bytes()},
         )
         beside = self.network.written_beside and has_room(self.optimizer.state_bytes)
@@ -452,9 +458,8 @@ class _Run:
         return RunCheckpoint(one.record.step, where, one.record.metrics)
 
     def _parity(self, folder: Path) -> tuple[ParityRow, ...]:
-        self.network.load_files(folder, into_masters=False)
         return greedy_rows(
-            self.network,
+            self.network.published(folder),
             self.spec.parity_prompts,
             self.spec.parity_new_tokens,
             self.spec.end_tokens,

@@ -20,7 +20,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import torch
 from torch import distributed
@@ -36,12 +36,18 @@ _PATIENCE: Final = timedelta(days=7)
 
 @dataclass(frozen=True)
 class Order:
-    """What the leader tells before a step."""
+    """What the leader tells, mostly before a step."""
 
-    step: int
-    capacities: tuple[int, ...]
-    frozen: bool
+    step: int = 0
+    capacities: tuple[int, ...] = ()
+    frozen: bool = False
     """Whether what frozen layers compute lies in the run's directory."""
+    task: Literal["step", "evaluate", "save", "load"] = "step"
+    """Where weights are sharded, the others take part in more than steps."""
+    rows: tuple[int, ...] = ()
+    """To evaluate."""
+    folder: str = ""
+    """Of the checkpoint to load."""
 
 
 class Team:
@@ -78,6 +84,9 @@ class Team:
             raise failure
         return [part]
 
+    def lost(self) -> None:
+        """Nothing more can be said to the others: one is gone, or waits for what will not come."""
+
     def end(self) -> None:
         """Lets the others go."""
 
@@ -97,13 +106,19 @@ class Joined(Team):
         """See Team."""
         with _told(self):
             self._tell(order)
-            distributed.broadcast(masters, src=0)
+            if len(masters):  # none where each process keeps its own part
+                distributed.broadcast(masters, src=0)
+
+    def tell(self, order: Order) -> None:
+        """Tells the others of what is no step."""
+        with _told(self):
+            self._tell(order)
 
     def listen(self, masters: torch.Tensor) -> Order | None:
         """The leader's next order, its masters in `masters`; None at the end."""
         told: list[Any] = [None]
         distributed.broadcast_object_list(told, src=0)
-        if told[0] is not None:
+        if told[0] is not None and len(masters):
             distributed.broadcast(masters, src=0)
         order: Order | None = told[0]
         return order
@@ -116,7 +131,7 @@ class Joined(Team):
                 found, (part, None if failure is None else _tale(failure))
             )
             failed = [one for _, one in found if one is not None]
-            if not failed:
+            if not failed and len(grads):
                 distributed.reduce(grads, dst=0)
         if failed and not self.rank:
             raise failure or _failure(failed[0])
@@ -142,7 +157,7 @@ class Joined(Team):
             left.unlink(missing_ok=True)
 
     def lost(self) -> None:
-        """Another process is gone: nothing more can be said."""
+        """See Team."""
         self._broken = True
 
     def _tell(self, order: Order | None) -> None:
@@ -183,11 +198,16 @@ class _told:  # noqa: N801 - reads as a verb
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if isinstance(error, RuntimeError):
             self._team.lost()
-            raise TrainingFailed(
-                f"One of the run's {self._team.size} processes ended.",
-                remedy="The attempt's log.txt says why; the last checkpoint is kept. Fewer "
-                "processes (AFINA_TRAINING__PROCESSES) need less memory.",
-            ) from error
+            raise gone(self._team) from error
+
+
+def gone(team: Joined) -> TrainingFailed:
+    """What a run says whose processes are no longer whole."""
+    return TrainingFailed(
+        f"One of the run's {team.size} processes ended.",
+        remedy="The attempt's log.txt says why; the last checkpoint is kept. Fewer "
+        "processes (AFINA_TRAINING__PROCESSES) need less memory.",
+    )
 
 
 def start_team(root: Path, size: int) -> Team:

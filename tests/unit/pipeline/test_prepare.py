@@ -14,6 +14,7 @@ from tests.unit.pipeline.conftest import Shop
 from afina.data.shards import Shards
 from afina.domain.codec import encode
 from afina.domain.jobs import Hyperparameters, Job, JobStatus
+from afina.domain.methods import Extension, Tuning
 from afina.domain.models import BaseModel
 from afina.domain.runs import RunSpec
 from afina.pipeline.lanes import PrepareLane
@@ -21,7 +22,7 @@ from afina.pipeline.run_files import read_spec
 from afina.service.budgets import set_spend_limit
 from afina.service.files import upload_file
 from afina.service.jobs import JobRequest, create_job
-from afina.settings import Price, RedactSettings
+from afina.settings import Price, RedactSettings, TrainingSettings
 from afina.text.renderer import Renderer
 
 CANARY = "zyxwvut"
@@ -172,6 +173,34 @@ def test_findings_and_spec_are_whole_files(shop: Shop) -> None:
     left = [path for path in shop.paths(job).root.rglob(".*") if path.is_file()]
     assert left == []
     assert Path(prepared_spec(shop, job).training.path).is_dir()
+
+
+def test_sharded_weights_are_for_supervised_jobs_of_all_weights_alone(shop: Shop) -> None:
+    training = TrainingSettings(shard_full_weights=True, processes=2)
+    settings = shop.platform.settings.model_copy(update={"training": training})
+    shop.platform = replace(shop.platform, settings=settings)
+    supervised = upload(shop, "".join(chat(n) for n in range(12)))
+    asked = {"full": Extension(tuning=Tuning(kind="full")), "lora": Extension()}
+    for kind, extension in asked.items():
+        request = JobRequest("tiny", supervised, seed=7, extension=extension)
+        job = create_job(shop.platform, shop.caller, request)
+        assert prepare(shop, job).status is JobStatus.QUEUED
+        assert prepared_spec(shop, job).sharded == (kind == "full")
+    rows = [json.loads(chat(n))["messages"] for n in range(12)]
+    pairs = [
+        {
+            "input": {"messages": row[:1]},
+            "preferred_output": row[1:],
+            "non_preferred_output": [{"role": "assistant", "content": "no"}],
+        }
+        for row in rows
+    ]
+    file = upload(shop, "".join(json.dumps(pair) + "\n" for pair in pairs))
+    request = JobRequest("tiny", file, method="dpo", extension=asked["full"])
+    done = prepare(shop, create_job(shop.platform, shop.caller, request))
+    assert done.error is not None
+    assert done.error.code == "unsupported_parameter"
+    assert "AFINA_TRAINING__SHARD_FULL_WEIGHTS" in done.error.message
 
 
 def test_with_the_setting_personal_data_is_gone_before_anything_is_tokenised(shop: Shop) -> None:
