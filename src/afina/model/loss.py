@@ -3,44 +3,64 @@ the model would have chosen itself.
 
 Logits arrive in the network's precision; each row's logarithm is taken in fp32, a block of rows at
 a time, and the gradient is made in the same pass, so that no fp32 copy of all logits ever exists.
+Where nothing else needs the logits the gradient takes their place.
 """
 
 from __future__ import annotations
 
+import math
 from typing import Any, Final
 
 import torch
 
-_BLOCK: Final = 128
+_BLOCK: Final = 32
+"""Rows at a time: their fp32 copies stay in the processor's cache."""
+_LOG2_E: Final = 1 / math.log(2)
+_LAYOUTS: Final = frozenset({"UnsafeViewBackward0", "ViewBackward0"})
+_PRODUCTS: Final = frozenset({"MmBackward0", "AddmmBackward0"})
 
 
 class _SummedLoss(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, logits_KV: torch.Tensor, targets_K: torch.Tensor, weights_K: torch.Tensor
+        ctx: Any,
+        logits_KV: torch.Tensor,
+        targets_K: torch.Tensor,
+        weights_K: torch.Tensor,
+        in_place: bool,
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         losses = torch.empty(len(targets_K), dtype=torch.float32)
-        chosen = torch.empty_like(targets_K)
-        grad = torch.empty_like(logits_KV) if ctx.needs_input_grad[0] else None
+        right = torch.zeros(len(targets_K), dtype=torch.bool)
+        grad = None
+        if ctx.needs_input_grad[0]:
+            grad = logits_KV.detach() if in_place else torch.empty_like(logits_KV)
+        wide = torch.empty(2, min(_BLOCK, len(targets_K)), logits_KV.shape[-1])
         for start in range(0, len(targets_K), _BLOCK):
             rows = slice(start, start + _BLOCK)
-            logs = torch.log_softmax(logits_KV[rows].float(), -1)
-            targets = targets_K[rows, None]
-            losses[rows] = logs.gather(1, targets)[:, 0].neg_()
-            chosen[rows] = logs.argmax(-1)
+            weights, targets = weights_K[rows, None], targets_K[rows, None]
+            logits, chances = wide[:, : len(targets)]
+            logits.copy_(logits_KV[rows])
+            top = logits.amax(-1, keepdim=True)
+            reached = logits.gather(1, targets)
+            # of equals the first is chosen: only where the target is among the largest is it looked up
+            nearly = torch.nonzero((reached == top)[:, 0])[:, 0]
+            right[rows][nearly] = logits.index_select(0, nearly).argmax(-1) == targets[nearly, 0]
+            torch.exp2(logits.sub_(top).mul_(_LOG2_E), out=chances)
+            total = chances.sum(-1, keepdim=True)
+            losses[rows] = (total.log() - (reached - top))[:, 0]
             if grad is not None:
-                logs.exp_().scatter_add_(1, targets, logs.new_full((1, 1), -1.0).expand_as(targets))
-                grad[rows] = logs.mul_(weights_K[rows, None])
+                chances.mul_(weights / total).scatter_add_(1, targets, -weights)
+                grad[rows] = chances
         ctx.grad = grad
-        right = (chosen == targets_K).to(weights_K.dtype).mul_(weights_K).sum()
-        ctx.mark_non_differentiable(right, losses)
-        return (losses * weights_K).sum(), right, losses
+        count = right.to(weights_K.dtype).mul_(weights_K).sum()
+        ctx.mark_non_differentiable(count, losses)
+        return (losses * weights_K).sum(), count, losses
 
     @staticmethod
     def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         factor = float(grads[0])
-        grad = ctx.grad if factor == 1.0 else ctx.grad * factor
-        return grad, None, None
+        grad, ctx.grad = ctx.grad, None
+        return grad if factor == 1.0 else grad * factor, None, None, None
 
 
 def summed_loss(
@@ -49,9 +69,19 @@ def summed_loss(
     """Σ weight · −log p(target), Σ weight where the target is the first choice, and −log p(target)
     of each position `[K]`, which carries no gradient.
 
-    Weights are fp32, one over the step's learned tokens; a weight of 0 is padding.
+    Weights are fp32, one over the step's learned tokens; a weight of 0 is padding. The logits that
+    a plain product made are overwritten when they carry a gradient.
     """
     loss, right, losses_K = _SummedLoss.apply(  # type: ignore[no-untyped-call]
-        logits_KV, targets_K, weights_K
+        logits_KV, targets_K, weights_K, _is_of_a_product(logits_KV)
     )
     return loss, right, losses_K
+
+
+def _is_of_a_product(tensor: torch.Tensor) -> bool:
+    """Whether a tensor is what a product made, looked at in another shape at most. Whoever makes
+    logits in another way (a cap by tanh) may need them again for the gradient."""
+    made_by = tensor.grad_fn
+    while made_by is not None and made_by.name() in _LAYOUTS:
+        made_by = made_by.next_functions[0][0]
+    return made_by is not None and made_by.name() in _PRODUCTS

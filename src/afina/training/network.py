@@ -140,8 +140,8 @@ class Network(ABC):
             logits_to_keep=tensors.keep_K,
             afina_ctx=tensors.context,
         )
-        logits: torch.Tensor = out.logits[0]
-        return logits
+        logits: torch.Tensor = out.logits
+        return logits.view(logits.shape[1:])  # picking [0] would copy the gradient
 
     def loss(
         self, tensors: BinTensors, learned: int
