@@ -42,7 +42,7 @@ class _SummedLoss(torch.autograd.Function):
             logits.copy_(logits_KV[rows])
             top = logits.amax(-1, keepdim=True)
             reached = logits.gather(1, targets)
-            # of equals the first is chosen: only where the target is among the largest is it looked up
+            # of equals the first is chosen, so it is looked up where the target is one of them
             nearly = torch.nonzero((reached == top)[:, 0])[:, 0]
             right[rows][nearly] = logits.index_select(0, nearly).argmax(-1) == targets[nearly, 0]
             torch.exp2(logits.sub_(top).mul_(_LOG2_E), out=chances)

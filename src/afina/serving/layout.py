@@ -17,8 +17,6 @@ from afina.serving.sequences import Plan, Sequence
 
 _ROWS = (1, 2, 4, 8, 12, 16, 24, 32, 48, 64, 96, 128)
 _WIDTH_STEP = 16
-SPAN_STEP = 16
-"""Prompts multiply with their adapter in spans of so many positions, rounded up."""
 
 
 def rounded_rows(rows: int) -> int:
@@ -172,20 +170,18 @@ def lay_out(plan: Plan, block_tokens: int, decode_rows: DecodeRows, smallest: in
         ]
         layout.groups.append(_group(rows, 1, block_tokens, kind, offset))
         layout.decodes += len(rows)
-    tokens = room = layout.decodes
+    tokens = layout.decodes
     chunks = [Row(c.sequence, c.start, c.length) for c in plan.chunks]
     chunks += [Row(s, s.computed, 1 + len(s.draft)) for s in plan.checks]
     # What was sampled comes first (see sampled_adapters), prompts of one adapter together.
     for row in sorted(chunks, key=_place_in_step):
         row.at = tokens
         tokens += row.length
-        if row.sequence.prompt.adapter is not None:
-            room = tokens + SPAN_STEP - 1
     for alike in _alike(chunks):
         width = _width(max(row.length for row in alike))
         padding = [None] * (rounded_rows(len(alike)) - len(alike))
         layout.groups.append(_group([*alike, *padding], width, block_tokens))
-    layout.tokens = max(rounded_tokens(max(tokens, room)), smallest)
+    layout.tokens = max(rounded_tokens(tokens), smallest)
     return layout
 
 

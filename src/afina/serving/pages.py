@@ -4,8 +4,9 @@ A's columns and B's rows lie in tables over all pages. A position that was sampl
 adapter's rows there by index, as words find their embeddings: `x A` is the sum of A's rows weighted
 by x, and what follows the sum of B's rows weighted by that. So a step reads what its rows need and
 nothing else, in the order of one row whatever its company, and packs nothing anew. Prompts are many
-positions of one adapter: they multiply with their pages as matrices. Which way a position takes
-depends on whether it was prompted or sampled alone, so that its bits never change.
+positions of one adapter: they multiply with their pages as matrices (afina.serving.pieces). Which
+way a position takes depends on whether it was prompted or sampled alone, so that its bits never
+change.
 """
 
 from __future__ import annotations
@@ -18,8 +19,9 @@ from math import gcd
 import torch
 
 from afina.errors import InvalidRequest
-from afina.serving.layout import SPAN_STEP, Span
+from afina.serving.layout import Span
 from afina.serving.memory import untouched
+from afina.serving.pieces import Round, rounds_of
 
 RANKS = 16
 """Ranks a page; an adapter of more takes several."""
@@ -72,6 +74,19 @@ class _Site:
     soiled: set[int] = field(default_factory=set)
     """Pages that are not zero."""
 
+    def __post_init__(self) -> None:
+        self.hold(self.a, self.b)
+
+    def hold(self, a: torch.Tensor, b: torch.Tensor) -> None:
+        """Takes tables; their rows, as lookups name them, are looked at once and not in every
+        step."""
+        self.a, self.b = a, b
+        self.a_rows, self.b_rows = a.flatten(0, 1), b.flatten(0, 2)
+
+    @property
+    def layer_of_block(self) -> list[int]:
+        return self.shape.layer_of_block
+
 
 @dataclass(frozen=True)
 class _Lookups:
@@ -95,8 +110,10 @@ class _Step:
     bags: torch.Tensor | None
     """The position of each sum over A; None: one each, in order."""
     lookups: dict[Shape, _Lookups]
-    spans: list[tuple[int, int, list[int], str]]
-    """Start, stop, pages and adapter of each span of prompts."""
+    rounds: list[Round]
+    """The prompts' positions and pages."""
+    prompted: set[str]
+    """The adapters of prompts."""
 
 
 class Pages:
@@ -160,7 +177,8 @@ class Pages:
         if self._seen is None or self._seen[0] != key:
             self._seen = key, self._looked_up(key)
         step = self._seen[1]
-        step.spans = [(s.start, s.stop, self._pages[s.adapter], s.adapter) for s in spans]
+        step.rounds = rounds_of([(s.start, s.stop, self._pages[s.adapter]) for s in spans])
+        step.prompted = {s.adapter for s in spans}
         self._step = step if step.adapters or spans else None
 
     def add_to(self, out: torch.Tensor, first: str, x: torch.Tensor) -> None:
@@ -176,10 +194,9 @@ class Pages:
         out_TO = out.view(-1, sum(site.shape.sizes))
         if not step.adapters.isdisjoint(site.users):
             self._add_to_sampled(site, step, x_TI, out_TO)
-        for start, stop, pages, adapter in step.spans:
-            if adapter in site.users:
-                for page in pages:
-                    _add_to_span(site, page, x_TI[start:], out_TO[start:stop])
+        if not step.prompted.isdisjoint(site.users):
+            for together in step.rounds:
+                together.add_to(out_TO, x_TI, site)
 
     def _add_to_sampled(
         self, site: _Site, step: _Step, x_TI: torch.Tensor, out_TO: torch.Tensor
@@ -190,10 +207,10 @@ class Pages:
             found = step.lookups[shape] = self._lookups(shape, step)
         n = len(step.owners)
         x = x_TI[:n] if step.bags is None else x_TI.index_select(0, step.bags)
-        low = _weighted_sums(site.a.flatten(0, 1), found.a_rows, found.a_starts, x.reshape(-1))
+        low = _weighted_sums(site.a_rows, found.a_rows, found.a_starts, x.reshape(-1))
         if found.weights is not None:
             low = low.view(-1, RANKS).index_select(0, found.weights)
-        high = _weighted_sums(site.b.flatten(0, 2), found.b_rows, found.b_starts, low.view(-1))
+        high = _weighted_sums(site.b_rows, found.b_rows, found.b_starts, low.view(-1))
         (out_TO if n == out_TO.shape[0] else out_TO[:n]).add_(high.view(n, -1))
 
     # -- lookups -------------------------------------------------------------------------------
@@ -202,7 +219,7 @@ class Pages:
         bags = [p for p, name in enumerate(sampled) if name for _ in self._pages[name]]
         in_order = bags == list(range(len(sampled)))
         names = {name for name in sampled if name is not None}
-        return _Step(sampled, names, None if in_order else torch.tensor(bags), {}, [])
+        return _Step(sampled, names, None if in_order else torch.tensor(bags), {}, [], set())
 
     def _lookups(self, shape: Shape, step: _Step) -> _Lookups:
         owned = [[] if name is None else self._pages[name] for name in step.owners]
@@ -248,7 +265,7 @@ class Pages:
             for page in site.soiled:
                 a[page] = site.a[page]
                 b[page] = site.b[page]
-            site.a, site.b = a, b
+            site.hold(a, b)
 
 
 def check_fit(pairs: Pairs, layers: Mapping[str, tuple[int, int]]) -> None:
@@ -291,19 +308,3 @@ def _weighted_sums(
         table, rows, starts, False, 0, False, weights, False, -1
     )[0]
     return found
-
-
-def _add_to_span(site: _Site, page: int, x_TI: torch.Tensor, out_MO: torch.Tensor) -> None:
-    """One adapter's terms for the first positions of `x_TI`. Rows beyond the span are computed
-    and left: kernels are kept by shape."""
-    shape, used = site.shape, out_MO.shape[0]
-    rows = -(-used // SPAN_STEP) * SPAN_STEP
-    low = torch.mm(x_TI[:rows], site.a[page]).view(rows, len(shape.sizes), RANKS).transpose(0, 1)
-    start = 0
-    for layer, size in enumerate(shape.sizes):
-        count = size // shape.block
-        b = site.b[page, start : start + count]
-        high = torch.bmm(low[layer].expand(count, rows, RANKS), b)[:, :used]
-        place = slice(start * shape.block, start * shape.block + size)
-        out_MO[:, place].view(used, count, shape.block).add_(high.transpose(0, 1))
-        start += count

@@ -82,6 +82,24 @@ def test_a_position_has_the_same_bits_in_any_company() -> None:
         assert torch.equal(added(pages, x[row : row + 1])[0], together[row])
 
 
+def test_a_prompt_has_the_same_bits_in_any_company() -> None:
+    pages = make_pages()
+    for seed, name in enumerate("abc"):
+        put(pages, name, seed, 24)
+    x = torch.randn(200, 48)
+    spans = [Span(3, 30, "a"), Span(30, 160, "b"), Span(160, 175, "c")]
+    pages.choose(["c", None, "a"], spans)
+    together = added(pages, x)
+    assert not together[175:].any()
+    for span in spans:
+        pages.choose([], [span])
+        alone = added(pages, x)
+        part = slice(span.start, span.stop)
+        assert torch.equal(alone[part], together[part])
+        alone[part] = 0
+        assert not alone.any()
+
+
 def test_nothing_of_an_adapter_stays_in_pages_that_another_gets() -> None:
     pages = make_pages(capacity=1)
     put(pages, "loud", 1, RANKS)
