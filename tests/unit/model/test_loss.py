@@ -33,7 +33,7 @@ def test_loss_and_gradient_are_those_of_cross_entropy(capped: bool, scale: float
 
     judged = x64.clone().requires_grad_()
     losses = functional.cross_entropy(logits_of(judged), targets, reduction="none")
-    (losses * weights).sum().backward()
+    (losses * weights).sum().backward()  # type: ignore[no-untyped-call]
     x = x64.float().requires_grad_()
     loss, right, of_rows = summed_loss(logits_of(x), targets, weights)
     loss.backward()  # type: ignore[no-untyped-call]
