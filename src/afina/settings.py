@@ -44,6 +44,33 @@ class Price(BaseModel):
     output: Decimal = Decimal(0)
 
 
+class VllmSettings(BaseModel):
+    """A vLLM server that answers for bases and their LoRA tunes (docs/vllm.md)."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    url: str = Field(pattern=r"^https?://[^/?#@\s]+(/[^?#@\s]*)?$")
+    """Where it listens: `http://127.0.0.1:8000`."""
+    key: str | None = Field(default=None, repr=False)
+    """What it was started with as `--api-key`."""
+    models: dict[str, str] = Field(default_factory=dict)
+    """The bases that it answers for, and their names there; none named: every base of this machine
+    whose id it lists."""
+    adapters: Path | None = None
+    """The folder that adapters are written to for it; without one, DATA/engine/vllm."""
+    adapters_there: str | None = None
+    """That folder as vLLM sees it, in a container or on another machine."""
+    precision: Literal["bf16", "fp32"] = "bf16"
+    """What it computes in, for the limits of the parity record."""
+    timeout_s: float = Field(default=600.0, gt=0)
+    """How long it may say nothing in the middle of an answer."""
+
+    @field_validator("url")
+    @classmethod
+    def _bare(cls, value: str) -> str:
+        return value.rstrip("/").removesuffix("/v1")
+
+
 class EngineSettings(BaseModel):
     """The engine's limits."""
 
@@ -64,6 +91,8 @@ class EngineSettings(BaseModel):
     precision: Literal["auto", "bf16", "fp32"] = "auto"
     speculation: bool = True
     """Whether tunes' answers are drafted from their training answers (docs/engine.md)."""
+    vllm: VllmSettings | None = None
+    """A vLLM server that answers in this engine's place; without it, the engine answers for all."""
 
 
 class WorkerSettings(BaseModel):
@@ -410,6 +439,12 @@ class Settings(BaseSettings):
     def journal(self) -> Path:
         """Where the engine appends what it used, for the worker to drain."""
         return self.data / "engine" / "usage.jsonl"
+
+    @property
+    def vllm_adapters(self) -> Path:
+        """Where adapters are written for a vLLM server."""
+        given = None if self.engine.vllm is None else self.engine.vllm.adapters
+        return self.data / "engine" / "vllm" if given is None else given.expanduser().absolute()
 
     @property
     def engine_socket(self) -> Path:

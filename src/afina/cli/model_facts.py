@@ -44,9 +44,11 @@ def _proof(parity: Mapping[str, Any] | None) -> str:
         return "; ".join(f"{name} {value}" for name, value in flat(parity))
     verdict = "holds" if parity["passed"] else "FAILED"
     reasons = "".join(f"; {reason}" for reason in parity.get("reasons") or ())
+    engine = parity.get("engine", "afina")
+    by = "" if engine == "afina" else f", by {engine}"
     return (
-        f"{verdict}: over {parity['positions']} positions in {parity.get('engine_precision')} the "
-        f"served model differs from the trained one by {parity['mean_kl']:.2g} nats "
+        f"{verdict}: over {parity['positions']} positions in {parity.get('engine_precision')}{by} "
+        f"the served model differs from the trained one by {parity['mean_kl']:.2g} nats "
         f"(limit {parity.get('mean_kl_limit')}) and picks the same token "
         f"{parity['agreement']:.1%} of the time{reasons}"
     )

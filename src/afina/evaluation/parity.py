@@ -55,6 +55,8 @@ class ParityReport:
     passed: bool
     reasons: tuple[str, ...] = ()
     """Why not, if not."""
+    engine: str = "afina"
+    """What answered: afina's own engine, or the server behind it by its version."""
 
     def check(self) -> None:
         """Raises ParityFailed with the reasons unless it passed."""
@@ -78,7 +80,7 @@ def compare(
     places = [place for pair in zip(rows, scored, strict=True) for place in _places(*pair)]
     if not places:
         raise Internal("The run's parity rows hold no position, so the tune cannot be proven.")
-    return _report(len(rows), places, precision, scored[0].precision)
+    return _report(len(rows), places, precision, scored[0])
 
 
 @dataclass(frozen=True)
@@ -91,10 +93,10 @@ class _Place:
     margin: float
 
 
-def _report(prompts: int, places: list[_Place], precision: str, engine: str) -> ParityReport:
+def _report(prompts: int, places: list[_Place], precision: str, told: Scored) -> ParityReport:
     mean_kl = math.fsum(place.kl for place in places) / len(places)
     margin = max(place.margin for place in places)
-    limit = max(MEAN_KL_LIMITS.get(p, MEAN_KL_LIMITS["fp32"]) for p in (precision, engine))
+    limit = max(MEAN_KL_LIMITS.get(p, MEAN_KL_LIMITS["fp32"]) for p in (precision, told.precision))
     reasons = []
     if not mean_kl <= limit:
         reasons.append(f"the mean KL divergence is {mean_kl:.3g} and may be {limit:.0e}")
@@ -111,11 +113,12 @@ def _report(prompts: int, places: list[_Place], precision: str, engine: str) -> 
         agreement=sum(place.agrees for place in places) / len(places),
         largest_margin=margin,
         precision=precision,
-        engine_precision=engine,
+        engine_precision=told.precision,
         mean_kl_limit=limit,
         margin_limit=MARGIN_LIMIT,
         passed=not reasons,
         reasons=tuple(reasons),
+        engine=told.engine,
     )
 
 

@@ -65,6 +65,12 @@ class GeneratedAnswer:
             delta.choice = choice
         return delta
 
+    def end(self, choice: int) -> Delta:
+        """Ends a choice that ended by itself, though not with one of its end tokens."""
+        delta = self._choices[choice].stop()
+        delta.choice = choice
+        return delta
+
     def final(self) -> Final:
         """The counts."""
         return Final(len(self._request.prompt), 0, self.completion_tokens)
@@ -139,6 +145,9 @@ class _Choice:
             shown += self._rest()
             return self._end("stop" if self._filter.stopped else "length", shown)
         return self._delta(shown, None) if shown else None
+
+    def stop(self) -> Delta:
+        return self._end("stop", self._rest())
 
     def _rest(self) -> str:
         """What was held back, now that nothing can follow."""

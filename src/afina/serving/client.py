@@ -3,8 +3,7 @@
 One connection a request, so that closing it is how a caller takes a request back: leave the
 iterator of `generate` early (with `contextlib.aclosing`) and the engine frees its slot. Every
 refusal raises the class of `afina.errors` that the engine named; a stream that ends without its
-final line raises EngineFailed, so a short answer never looks whole. The wire is read by a thin
-protocol over httptools, since general HTTP clients spend several times more on each line.
+final line raises EngineFailed, so a short answer never looks whole.
 """
 
 from __future__ import annotations
@@ -12,16 +11,15 @@ from __future__ import annotations
 import asyncio
 import http.client
 import socket
-from collections import deque
 from collections.abc import AsyncGenerator
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
-import httptools
 import msgspec
 
 from afina.errors import EngineFailed, Unavailable
 from afina.serving.failures import to_error
+from afina.serving.line_stream import LineStream, request_bytes
 from afina.serving.protocol import (
     Delta,
     EngineHealth,
@@ -36,7 +34,6 @@ from afina.serving.protocol import (
 )
 
 T = TypeVar("T")
-_HIGH_WATER = 1024
 _REMEDY = "Start it with `afina engine`, or all parts with `afina up`."
 
 
@@ -94,13 +91,13 @@ class EngineClient:
             stream.close()
         return _checked(b"\n".join(lines), stream.status)
 
-    async def _open(self, path: str, body: bytes | None) -> _Stream:
+    async def _open(self, path: str, body: bytes | None) -> LineStream:
         loop = asyncio.get_running_loop()
         try:
-            _, stream = await loop.create_unix_connection(_Stream, str(self._socket))
+            _, stream = await loop.create_unix_connection(LineStream, str(self._socket))
         except OSError:
             raise _unavailable(self._socket) from None
-        stream.send(_request(path, body))
+        stream.send(request_bytes(path, body))
         return stream
 
 
@@ -150,97 +147,6 @@ class _UnixConnection(http.client.HTTPConnection):
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self.sock.settimeout(self.timeout)
         self.sock.connect(str(self._path))
-
-
-class _Stream(asyncio.Protocol):
-    """One response, line by line. Lines that nobody has read yet hold the sender back."""
-
-    def __init__(self) -> None:
-        self._parser = httptools.HttpResponseParser(self)
-        self._transport: asyncio.Transport | None = None
-        self._lines: deque[bytes] = deque()
-        self._rest = b""
-        self._ended = False
-        self._paused = False
-        self._waiter: asyncio.Future[None] | None = None
-        self.status = 0
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        # uvloop's transports are of no class of asyncio's.
-        self._transport = cast(asyncio.Transport, transport)
-
-    def send(self, data: bytes) -> None:
-        if self._transport is not None:
-            self._transport.write(data)
-
-    def close(self) -> None:
-        if self._transport is not None:
-            self._transport.abort()
-
-    async def line(self, timeout_s: float) -> bytes | None:
-        """The next line without its newline; None at the end."""
-        while not self._lines:
-            if self._ended:
-                return None
-            self._waiter = asyncio.get_running_loop().create_future()
-            try:
-                async with asyncio.timeout(timeout_s):
-                    await self._waiter
-            except TimeoutError:
-                raise EngineFailed(
-                    f"The engine said nothing for {timeout_s:.0f} s.", remedy="Ask again."
-                ) from None
-            finally:
-                self._waiter = None
-        line = self._lines.popleft()
-        if self._paused and not self._lines and self._transport is not None:
-            self._paused = False
-            self._transport.resume_reading()
-        return line
-
-    def data_received(self, data: bytes) -> None:
-        try:
-            self._parser.feed_data(data)
-        except httptools.HttpParserError:
-            self.close()
-            self._end()
-            return
-        if len(self._lines) > _HIGH_WATER and not self._paused and self._transport is not None:
-            self._paused = True
-            self._transport.pause_reading()
-        self._wake()
-
-    def on_headers_complete(self) -> None:
-        self.status = self._parser.get_status_code()
-
-    def on_body(self, body: bytes) -> None:
-        *whole, self._rest = (self._rest + body).split(b"\n")
-        self._lines.extend(line for line in whole if line)
-
-    def on_message_complete(self) -> None:
-        self._end()
-
-    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
-        self._end()
-
-    def _end(self) -> None:
-        # A rest without its newline is a line that was cut: it is dropped, and the missing
-        # final line says so to the reader.
-        self._ended = True
-        self._wake()
-
-    def _wake(self) -> None:
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
-
-
-def _request(path: str, body: bytes | None) -> bytes:
-    if body is None:
-        return b"GET %b HTTP/1.1\r\nhost: engine\r\n\r\n" % path.encode()
-    return (
-        b"POST %b HTTP/1.1\r\nhost: engine\r\ncontent-type: application/json\r\n"
-        b"content-length: %d\r\n\r\n%b" % (path.encode(), len(body), body)
-    )
 
 
 def _decoded(raw: bytes) -> Delta | Final | Failure:

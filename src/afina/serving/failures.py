@@ -6,9 +6,12 @@ client raise something that its callers do not catch.
 
 from __future__ import annotations
 
+import msgspec
+
 from afina import errors
 from afina.errors import AfinaError, EngineFailed
-from afina.serving.protocol import Failure
+from afina.serving.listener import Exchange
+from afina.serving.protocol import Failure, encode_line
 
 
 def to_failure(error: AfinaError) -> Failure:
@@ -37,6 +40,16 @@ def to_error(failure: Failure) -> AfinaError:
 def status_of(failure: Failure) -> int:
     """The HTTP status of a request that was refused with `failure`."""
     return _class_of(failure.kind).status
+
+
+def refuse(exchange: Exchange, error: AfinaError) -> None:
+    """Ends an exchange with `error`: as its whole answer, or as the last line of one that began."""
+    failure = to_failure(error)
+    if exchange.begun:
+        exchange.write(encode_line(failure))
+        exchange.finish()
+    else:
+        exchange.answer(status_of(failure), msgspec.json.encode(failure))
 
 
 def _class_of(kind: str) -> type[AfinaError]:

@@ -28,6 +28,7 @@ from afina.model.peft_files import (
     WEIGHTS,
     AdapterConfig,
     Pairs,
+    adapter_bytes,
     read_adapter,
     read_dora,
 )
@@ -110,7 +111,7 @@ class Library:
         """A tune with weights of its own, ready to answer; what it does not change is its base's
         memory. Takes seconds."""
         manifest = self.manifest(sha256)
-        self._check_base(manifest, sha256, parent)
+        self._check_base(manifest, sha256, parent.base_id)
         if manifest.kind == "dora":
             return self._load_dora(parent, sha256, manifest)
         weights = read_weights(self._verified(manifest.files[OWN_WEIGHTS]))
@@ -165,12 +166,13 @@ class Library:
             Scheduler(BlockAllocator(blocks, BLOCK_TOKENS), limits),
             tokenizer,
             clock=self._clock,
-            meter=self._meter,
+            meter=self.meter,
         )
         lane.metrics = self.metrics
         return lane
 
-    def _meter(self, record: UsageRecord) -> None:
+    def meter(self, record: UsageRecord) -> None:
+        """Writes what a request used into the journal, and counts it."""
         self._journal.append(record)
         self.metrics.closed(record)
 
@@ -179,10 +181,28 @@ class Library:
         manifest = self.manifest(sha256)
         if manifest.kind != "lora":
             raise BaseRefused(f"Tunes of kind {manifest.kind!r} cannot be served yet.")
-        self._check_base(manifest, sha256, lane)
+        self._check_base(manifest, sha256, lane.base_id)
         paths = [self._verified(manifest.files[name]) for name in (CONFIG, WEIGHTS)]
         config, pairs = read_adapter(*paths)
         return self._read(lane, sha256, config, pairs)
+
+    def bare_adapter(self, base_id: str, sha256: str) -> dict[str, bytes]:
+        """The files of an adapter for another engine, written anew from what was read: settings
+        that are known, matrices, nothing else. Raises what `load_adapter` raises."""
+        manifest = self.manifest(sha256)
+        if manifest.kind != "lora":
+            raise BaseRefused(
+                f"This tune is of kind {manifest.kind!r}; the vLLM server that answers for "
+                f"{base_id!r} serves LoRA adapters alone.",
+                param="model",
+                remedy="Let afina's own engine answer for this base (leave it out of "
+                "AFINA_ENGINE__VLLM__MODELS), or tune it with LoRA.",
+            )
+        self._check_base(manifest, sha256, base_id)
+        config, pairs = read_adapter(
+            *(self._verified(manifest.files[n]) for n in (CONFIG, WEIGHTS))
+        )
+        return {CONFIG: config.to_bytes(), WEIGHTS: adapter_bytes(pairs)}
 
     def _read(self, lane: Lane, sha256: str, config: AdapterConfig, pairs: Pairs) -> Adapter:
         dtype = lane.runner.dtype
@@ -201,11 +221,10 @@ class Library:
             _LOG.info("engine.no_drafts", tune=sha256[:12], error=type(error).__name__)
             return None
 
-    def _check_base(self, manifest: Manifest, sha256: str, lane: Lane) -> None:
-        if manifest.base_id != lane.base_id:
+    def _check_base(self, manifest: Manifest, sha256: str, base_id: str) -> None:
+        if manifest.base_id != base_id:
             raise InvalidRequest(
-                f"The tune {sha256[:12]} belongs to base {manifest.base_id!r}, "
-                f"not {lane.base_id!r}.",
+                f"The tune {sha256[:12]} belongs to base {manifest.base_id!r}, not {base_id!r}.",
                 param="model",
             )
 

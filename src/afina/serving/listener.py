@@ -32,6 +32,8 @@ class Exchange:
         self.method = method
         self.path = path
         self.body = body
+        self.begun = False
+        """Whether an answer in lines has begun."""
         self.gone = False
         """Whether the client hung up, or reads so slowly that it was cut off."""
         self.on_gone: Callable[[], None] | None = None
@@ -47,6 +49,7 @@ class Exchange:
 
     def start(self) -> None:
         """Begins an answer in lines."""
+        self.begun = True
         self._write(_head(200, b"application/x-ndjson", None))
 
     def write(self, lines: bytes) -> None:

@@ -8,6 +8,7 @@ hash, the base itself by an empty text: the engine knows no public names. No tor
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -31,6 +32,16 @@ _GAUGES: Final = {
     "cache_blocks_free": "Blocks of the key-value cache that nobody refers to.",
     "cache_blocks_kept": "Blocks kept for prompts that begin alike.",
 }
+
+
+@dataclass(frozen=True)
+class Elsewhere:
+    """What stands at another server for a base: how the caches there are is not told."""
+
+    base: str
+    running: int
+    waiting: int
+    adapters: int
 
 
 class EngineMetrics:
@@ -92,7 +103,7 @@ class EngineMetrics:
         """An adapter came into memory."""
         self._loads.labels(base).inc()
 
-    def render(self, lanes: Iterable[Lane]) -> bytes:
+    def render(self, lanes: Iterable[Lane], others: Iterable[Elsewhere] = ()) -> bytes:
         """The whole exposition, with what stands in queues and memory now."""
         for gauge in self._gauges.values():
             gauge.clear()
@@ -107,6 +118,10 @@ class EngineMetrics:
             }
             for name, value in found.items():
                 self._gauges[name].labels(lane.base_id, _short(lane.tune)).set(value)
+        for other in others:
+            self._gauges["running"].labels(other.base, "").set(other.running)
+            self._gauges["waiting"].labels(other.base, "").set(other.waiting)
+            self._gauges["adapters_resident"].labels(other.base, "").set(other.adapters)
         return generate_latest(self._registry)
 
     def _counter(self, name: str, said: str, *labels: str) -> Counter:

@@ -10,7 +10,8 @@
 A request names a base id and, for a tuned model, the sha256 of its manifest blob; the engine reads
 DATA/models and DATA/blobs itself. It knows no public names, projects or keys: `tag` is copied into
 the usage journal as it is. A request that cannot start is a Failure with an HTTP status; a stream
-that breaks off ends with a Failure line, never with silence.
+that breaks off ends with a Failure line, never with silence. Whether a base is computed here or by
+a vLLM server behind the engine (`afina.serving.vllm`) changes nothing of this.
 """
 
 from __future__ import annotations
@@ -125,6 +126,8 @@ class Scored(msgspec.Struct, tag_field="t", tag="scored"):
     top_ids: list[list[int]]
     top_logprobs: list[list[float]]
     precision: str = "bf16"
+    engine: str = "afina"
+    """Whose arithmetic it is: the engine's own, or that of the server behind it by its version."""
 
 
 class Trainers(msgspec.Struct, forbid_unknown_fields=True):
@@ -152,6 +155,9 @@ class EngineHealth(msgspec.Struct):
     adapters: list[str]
     """Manifest hashes in memory."""
     precision: str
+    elsewhere: dict[str, str] = {}
+    """Bases that another server answers for, and which one. They are in `bases` while it can be
+    reached, and their tunes in `adapters` while it has them."""
 
 
 class UsageRecord(msgspec.Struct, forbid_unknown_fields=True):

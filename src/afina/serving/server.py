@@ -27,7 +27,7 @@ from afina.model.base import DTYPES
 from afina.serving.adapters import Adapter
 from afina.serving.drafts import DraftIndex
 from afina.serving.engine import Engine, Fault
-from afina.serving.failures import status_of, to_failure
+from afina.serving.failures import refuse, status_of
 from afina.serving.journal import Journal
 from afina.serving.lane import Delivery, Lane, Ticket
 from afina.serving.library import OWN_KINDS, Library
@@ -45,10 +45,13 @@ from afina.serving.protocol import (
 )
 from afina.serving.residency import Residency
 from afina.serving.tickets import generate_ticket, score_ticket
+from afina.serving.vllm.backend import VllmBackend
 from afina.settings import Settings
 
 T = TypeVar("T")
 _LOG = structlog.get_logger(__name__)
+_LAST_WORDS_S = 1.0
+"""What requests at vLLM have to say that they are ended."""
 
 
 @dataclass(eq=False)
@@ -82,6 +85,8 @@ class Door:
         self._loading: dict[str, asyncio.Future[Any]] = {}
         self._residency = Residency(settings.engine.adapters_resident)
         dtype = DTYPES[self._library.precision]
+        self._vllm = self._make_vllm(settings)
+        self._forgetting: asyncio.Future[None] | None = None
         self._networks = Networks(settings, self._engine.call, self._once, dtype)
         self._visits: dict[str, _Visit] = {}
         self._lanes: dict[str, Lane] = {}
@@ -95,6 +100,13 @@ class Door:
         self.draining = False
         self.fault: asyncio.Future[Fault] = self._loop.create_future()
         self._engine.start()
+
+    def _make_vllm(self, settings: Settings) -> VllmBackend | None:
+        vllm = settings.engine.vllm
+        if vllm is None:
+            return None
+        in_thread = partial(self._loop.run_in_executor, self._loader)
+        return VllmBackend(settings, vllm, self._library, self._clock, in_thread)
 
     def handle(self, exchange: Exchange) -> None:
         """Takes one exchange; answers now or later."""
@@ -113,7 +125,7 @@ class Door:
                 case "POST", "/embed":
                     self._networks.embed(exchange)
                 case "GET", "/metrics":
-                    exchange.answer(200, self._library.metrics.render(self._all_lanes()))
+                    exchange.answer(200, self._metrics())
                 case "GET", "/health":
                     exchange.answer(200, msgspec.json.encode(self._health()))
                 case "POST", "/trainers":
@@ -125,16 +137,17 @@ class Door:
                 case _:
                     raise NotFound(f"The engine has no {exchange.method} {exchange.path}.")
         except AfinaError as error:
-            _refuse(exchange, error)
+            refuse(exchange, error)
 
     async def drain(self, limit_s: float) -> None:
         """Refuses new requests and waits for those that are alive, for `limit_s` at most."""
         self.draining = True
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(limit_s):
-                await self._empty.wait()
+        await self._emptied(limit_s)
         if self._visits and not self.fault.done():
             error = Unavailable("The engine is stopping.", remedy="Ask again in a moment.")
+            if self._vllm is not None:
+                self._vllm.fail_all(error)
+                await self._emptied(_LAST_WORDS_S)
             for lane in self._all_lanes():
                 self._engine.call(partial(self._fail_all, lane, error))
         self._networks.close()
@@ -143,17 +156,30 @@ class Door:
         self._loader.shutdown(wait=False, cancel_futures=True)
         self._journal.close()
 
+    async def _emptied(self, limit_s: float) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(limit_s):
+                await self._empty.wait()
+
     def _fail_all(self, lane: Lane, error: AfinaError) -> None:
         """Called in the engine's thread."""
         self._from_engine(lane.fail_all(error))
 
     async def preload(self, base_id: str) -> None:
-        """Loads a base before anybody asks for it."""
+        """Loads a base before anybody asks for it, unless it is vLLM's."""
+        try:
+            if self._vllm is not None and await self._vllm.find(base_id) is not None:
+                return
+        except AfinaError as error:
+            _LOG.warning("engine.vllm_away", base=base_id, reason=error.message)
+            return
         await self._lane(base_id)
 
     async def tidy(self, every_s: float) -> None:
         """Lets go of idle adapters, again and again."""
         while True:
+            if self._vllm is not None:
+                await self._vllm.tidy()
             await asyncio.sleep(every_s)
             for lane in self._lanes.values():
                 self._engine.call(partial(lane.tidy, self._settings.adapter_idle_s))
@@ -187,11 +213,11 @@ class Door:
             self._end(name)
         except AfinaError as error:
             self._end(name)
-            _refuse(visit.exchange, error)
+            refuse(visit.exchange, error)
         except Exception as error:  # noqa: BLE001 - a fault of ours; its text may hold a user's
             _LOG.error("engine.request_failed", error=type(error).__name__)
             self._end(name)
-            _refuse(visit.exchange, Internal("The engine could not start this request."))
+            refuse(visit.exchange, Internal("The engine could not start this request."))
 
     def _gone(self, name: str, visit: _Visit) -> None:
         if visit.lane is not None:
@@ -211,6 +237,12 @@ class Door:
             self._empty.set()
 
     async def _generate(self, visit: _Visit, request: Generate) -> None:
+        if self._vllm is not None:
+            base = await self._vllm.find(request.base)
+            if base is not None:
+                await self._vllm.generate(visit.exchange, base, request, visit.arrived)
+                self._end(request.request_id)
+                return
         lane = await self._lane_of(visit, request.base, request.adapter)
         ticket = await self._ticket(request, lane)
         ticket.arrived = visit.arrived
@@ -224,6 +256,12 @@ class Door:
         return await self._loop.run_in_executor(self._loader, generate_ticket, request, lane)
 
     async def _score(self, visit: _Visit, name: str, request: Score) -> None:
+        if self._vllm is not None:
+            base = await self._vllm.find(request.base)
+            if base is not None:
+                await self._vllm.score(visit.exchange, base, request)
+                self._end(name)
+                return
         lane = await self._lane_of(visit, request.base, request.adapter)
         ticket = score_ticket(name, request, lane, self._library.precision)
         await self._take_tune(visit, lane, ticket)
@@ -370,24 +408,36 @@ class Door:
                 lane.forget(sha256)
             self._loop.call_soon_threadsafe(exchange.answer, 200, b"{}")
 
+        if self._vllm is not None:
+            self._forgetting = asyncio.ensure_future(self._vllm.forget(sha256))
         self._engine.call(forget)
 
     def _all_lanes(self) -> list[Lane]:
         return [*self._lanes.values(), *self._own.lanes()]
 
+    def _metrics(self) -> bytes:
+        elsewhere = [] if self._vllm is None else self._vllm.standing()
+        return self._library.metrics.render(self._all_lanes(), elsewhere)
+
     def _health(self) -> EngineHealth:
         lanes = self._all_lanes()
         running = sum(len(lane.scheduler.running) for lane in lanes)
+        bases, adapters = list(self._lanes), list(self._own.resident)
+        for lane in lanes:
+            adapters += lane.runner.bank.resident
+        if self._vllm is not None:
+            running += self._vllm.running
+            bases += self._vllm.bases
+            adapters += self._vllm.adapters
         alive = len(self._visits)
         return EngineHealth(
             status="draining" if self.draining else "ok",
             running=running,
             waiting=max(0, alive - running),
-            bases=sorted(self._lanes),
-            adapters=sorted(
-                [name for lane in lanes for name in lane.runner.bank.resident] + self._own.resident
-            ),
+            bases=sorted(set(bases)),
+            adapters=sorted(set(adapters)),
             precision=self._library.precision,
+            elsewhere={} if self._vllm is None else self._vllm.elsewhere,
         )
 
 
@@ -396,8 +446,3 @@ def _decoded(body: bytes, kind: type[T]) -> T:
         return msgspec.json.decode(body, type=kind)
     except msgspec.DecodeError as error:
         raise InvalidRequest(f"The request to the engine is wrong: {error}.") from None
-
-
-def _refuse(exchange: Exchange, error: AfinaError) -> None:
-    failure = to_failure(error)
-    exchange.answer(status_of(failure), msgspec.json.encode(failure))
