@@ -218,5 +218,48 @@ def engine(settings: Settings) -> Diagnosis:
     )
 
 
+def vllm(settings: Settings, bases: Sequence[BaseModel]) -> list[Diagnosis]:
+    """Whether the vLLM server that is set answers, for which bases, and takes adapters."""
+    told = settings.engine.vllm
+    if told is None:
+        return []
+    from afina.errors import AfinaError
+    from afina.serving.vllm.look import look
+
+    try:
+        seen = look(told)
+    except AfinaError as error:
+        remedy = "Start it (examples/vllm/serve.py does), or mend AFINA_ENGINE__VLLM__URL."
+        return [Diagnosis("vLLM", "wrong", error.message, remedy)]
+    wanted = told.models or {base.id: base.id for base in bases}
+    served = [base for base, name in wanted.items() if name in seen.names]
+    text = f"{seen.version} at {told.url}, {seen.adapters} adapters; answers for "
+    found = [Diagnosis("vLLM", "ok", text + ", ".join(served))]
+    if not served:
+        names = ", ".join(seen.names) or "nothing"
+        found = [
+            Diagnosis(
+                "vLLM", "wrong", f"{text}no base of this machine: it lists {names}.",
+                "Start it with --served-model-name BASE, or set AFINA_ENGINE__VLLM__MODELS.",
+            )
+        ]  # fmt: skip
+    if not (seen.takes_adapters and seen.has_lora):
+        lacks = "no routes to load adapters" if not seen.takes_adapters else "no LoRA"
+        found.append(
+            Diagnosis(
+                "vLLM", "wrong", f"has {lacks}: it can answer for bases, not for tunes.",
+                "Start it with --enable-lora and VLLM_ALLOW_RUNTIME_LORA_UPDATING=True.",
+            )
+        )  # fmt: skip
+    if seen.is_plain:
+        found.append(
+            Diagnosis(
+                "vLLM", "note", "its key travels unencrypted to another machine.",
+                "Put TLS in front of it, and an https:// address into AFINA_ENGINE__VLLM__URL.",
+            )
+        )  # fmt: skip
+    return found
+
+
 def _in_parameters(count: float) -> str:
     return f"{count / 1e9:.1f} billion" if count >= 1e9 else f"{count / 1e6:.0f} million"

@@ -49,6 +49,7 @@ def doctor(
             *diagnoses.bases_here(settings, bases),
             diagnoses.server(settings),
             diagnoses.engine(settings),
+            *diagnoses.vllm(settings, bases),
         ]
     if json:
         print_json([asdict(diagnosis) for diagnosis in found])

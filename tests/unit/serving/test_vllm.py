@@ -15,6 +15,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from llguidance import LLMatcher
 from safetensors import safe_open
 from tests.engine_rig import make_data, put_adapter, put_blob, put_own
 
@@ -37,6 +38,7 @@ from afina.serving.protocol import Delta, EngineHealth, Final, Generate, Score, 
 from afina.serving.server import Door
 from afina.serving.vllm.testing import ScriptedVllm, Trouble
 from afina.settings import Settings, VllmSettings
+from afina.text.grammars import schema_grammar
 from afina.text.tokenizer import ChatTokenizer
 
 END = 2
@@ -558,7 +560,7 @@ def test_a_grammar_goes_along_and_its_refusal_names_the_field(rig: Rig) -> None:
 
     async def story(client: EngineClient, _: Door) -> list[Delta | Final]:
         lines = await collect(client, ask("whole", grammar=grammar))
-        rig.vllm.trouble = Trouble(status=400, message="Grammar error")
+        rig.vllm.trouble = Trouble(error_after=0, error=(400, "Grammar error: 2(18): Expected"))
         with pytest.raises(UnsupportedField) as caught:
             await collect(client, ask("refused", grammar=grammar))
         assert caught.value.param == "response_format"
@@ -568,6 +570,24 @@ def test_a_grammar_goes_along_and_its_refusal_names_the_field(rig: Rig) -> None:
     assert rig.vllm.requests[0]["structured_outputs"] == {"grammar": grammar}
     assert rig.vllm.requests[0]["ignore_eos"] is False
     assert [x.finish for x in lines if isinstance(x, Delta) and x.finish] == ["stop"]
+    assert [r.request_id for r in rig.journal()] == ["whole"]
+
+
+def test_a_schema_goes_along_in_the_form_that_vllm_lets_through(rig: Rig) -> None:
+    schema = {"type": "object", "properties": {"a": {"enum": ["é"]}}, "required": ["a"]}
+    grammar = schema_grammar(schema, strict=True, param="response_format")
+
+    async def story(client: EngineClient, _: Door) -> None:
+        await collect(client, ask(grammar=grammar))
+
+    rig.run(story)
+    sent = rig.vllm.requests[0]["structured_outputs"]["grammar"]
+    head, start, rest = sent.split("\n")
+    assert (head, rest) == ("%llguidance {}", "")
+    told = json.loads(start.removeprefix("start: %json "))
+    assert {key: told[key] for key in schema} == schema
+    assert "whitespace_pattern" in told["x-guidance"]
+    assert not LLMatcher.validate_grammar(sent)
 
 
 def test_a_server_without_runtime_adapters_is_named_with_its_remedy(tmp_path: Path) -> None:

@@ -53,6 +53,8 @@ class _Run:
     task: asyncio.Task[Any]
     accepted: bool = False
     """Whether vLLM has taken it in."""
+    computed: bool = False
+    """Whether it has computed anything of it."""
     cached_tokens: int = 0
     completion_tokens: int = 0
 
@@ -115,6 +117,7 @@ class VllmBackend:
         with self._run(base, request) as run:
             async with self._answered(run, scoring) as stream:
                 reply = await self._link.reply(stream)
+                run.computed = True
             found = scored(reply, request, self._precision, self._bases.engine)
             self._note(run, "finished")
         exchange.answer(200, msgspec.json.encode(found))
@@ -185,6 +188,7 @@ class VllmBackend:
                 await answer.deltas(send)
                 run.cached_tokens = await answer.cached_tokens()
             finally:
+                run.computed = answer.has_begun
                 run.completion_tokens = answer.completion_tokens
         self._note(run, "finished")
         last = Last(len(request.prompt), run.cached_tokens, run.completion_tokens)
@@ -248,7 +252,7 @@ class VllmBackend:
                 self._begun = True
 
     def _note(self, run: _Run, outcome: str) -> None:
-        """Meters a request that vLLM had taken in, or that was left; as the engine's lanes do."""
+        """Meters a request that vLLM computed, or that was left; as the engine's lanes do."""
         request = run.request
         if isinstance(request, Score):
             if not request.request_id:
@@ -256,7 +260,7 @@ class VllmBackend:
             prompt_tokens = len(request.prompt) + len(request.ids)
         else:
             prompt_tokens = len(request.prompt)
-        if not run.accepted and outcome == "failed":
+        if not run.computed and outcome == "failed":
             return  # a refusal: nothing was computed
         self._meter(
             UsageRecord(
@@ -264,7 +268,7 @@ class VllmBackend:
                 time=self._clock.now(),
                 base=run.base.base_id,
                 adapter=request.adapter,
-                prompt_tokens=prompt_tokens if run.accepted else 0,
+                prompt_tokens=prompt_tokens if run.computed else 0,
                 cached_tokens=run.cached_tokens,
                 completion_tokens=run.completion_tokens,
                 outcome=outcome,

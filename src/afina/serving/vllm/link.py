@@ -51,6 +51,7 @@ class VllmLink:
         self.url = settings.url
         self.is_secure = parts.scheme == "https"
         self.host = parts.hostname or ""
+        self.is_loopback = self.host in {"localhost", "::1"} or self.host.startswith("127.")
         self._port = parts.port or (443 if self.is_secure else 80)
         self._path = parts.path
         self._timeout_s = settings.timeout_s

@@ -15,7 +15,7 @@ from afina.serving.line_stream import LineStream
 from afina.serving.protocol import Delta, Generate
 from afina.serving.vllm.bases import ServedBase
 from afina.serving.vllm.link import VllmLink
-from afina.serving.vllm.wire import Chunk, ChunkChoice, chunk, is_greedy
+from afina.serving.vllm.wire import Chunk, ChunkChoice, broken, chunk, is_greedy
 
 USAGE_S: Final = 0.5
 """How long the count of cached tokens is waited for, once the answer is whole."""
@@ -37,6 +37,8 @@ class AnswerStream:
         """Choices that have not ended."""
         self._ended_there: set[int] = set()
         """Choices that vLLM has ended."""
+        self.has_begun = False
+        """Whether vLLM has computed anything."""
 
     @property
     def completion_tokens(self) -> int:
@@ -51,10 +53,14 @@ class AnswerStream:
                     "The vLLM server broke off this answer before its end.", remedy="Ask again."
                 )
             found = chunk(line)
-            if found is not None:
-                deltas = self._taken(found)
-                if deltas:
-                    send(deltas)
+            if found is None:
+                continue
+            if found.error is not None:
+                raise broken(found.error, self._request, self.has_begun)
+            self.has_begun = True
+            deltas = self._taken(found)
+            if deltas:
+                send(deltas)
 
     async def cached_tokens(self) -> int:
         """How many tokens of the prompt vLLM found computed; 0 where it does not say, and where

@@ -28,7 +28,7 @@ FIELDS: Final = frozenset(
         "top_k", "min_p", "repetition_penalty", "presence_penalty", "frequency_penalty", "seed",
         "stop_token_ids", "ignore_eos", "skip_special_tokens", "stream", "stream_options",
         "return_token_ids", "logit_bias", "logprobs", "return_tokens_as_token_ids",
-        "structured_outputs", "cache_salt", "prompt_logprobs",
+        "structured_outputs", "cache_salt", "prompt_logprobs", "priority",
     }
 )  # fmt: skip
 """Of /v1/completions, as far as the engine uses them."""
@@ -46,7 +46,9 @@ class Trouble:
     cut_after: int | None = None
     """Hang up after so many chunks."""
     error_after: int | None = None
-    """Send an error in the stream after so many chunks, as vLLM does when its engine dies."""
+    """Send an error in the stream after so many chunks, as vLLM does when its engine dies, and for
+    what it finds out late."""
+    error: tuple[int, str] = (500, "EngineCore encountered an issue.")
     end_after: int | None = None
     """End every choice after so many tokens by `end_reason`, whatever was asked."""
     end_reason: str = "abort"
@@ -175,6 +177,8 @@ class ScriptedVllm:
             case "GET", "/openapi.json":
                 paths = ["/v1/load_lora_adapter"] if self.takes_adapters else []
                 return 200, {"paths": {path: {"post": {}} for path in paths}}
+            case "GET", "/metrics":
+                return 200, "vllm:lora_requests_info 1.0\n" if self.takes_adapters else "up 1.0\n"
             case "POST", "/tokenize":
                 ids = self.models[body["model"]].encode_template(body["prompt"])
                 return 200, {"count": len(ids), "max_model_len": self.context, "tokens": ids}
@@ -277,8 +281,8 @@ class ScriptedVllm:
                 writer.transport.abort()
                 return
             if sent == trouble.error_after:
-                error = _error("EngineCore encountered an issue.", "InternalServerError", 500)
-                _write_event(writer, {"error": error})
+                code, said = trouble.error
+                _write_event(writer, {"error": _error(said, "Error", code)})
                 break
             _write_event(writer, event)
             while trouble.hold is not None and not trouble.hold.is_set():

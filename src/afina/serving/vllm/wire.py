@@ -110,7 +110,7 @@ class Chunk(msgspec.Struct):
 
     choices: list[ChunkChoice] = []
     usage: Usage | None = None
-    error: Any = None
+    error: dict[str, Any] | None = None
 
 
 class _Forced(msgspec.Struct):
@@ -151,10 +151,21 @@ def completion(request: Generate, model: str) -> dict[str, Any]:
     if request.logprobs is not None:
         body |= {"logprobs": request.logprobs, "return_tokens_as_token_ids": True}
     if request.grammar is not None:
-        body["structured_outputs"] = {"grammar": request.grammar}
+        body["structured_outputs"] = {"grammar": _lark(request.grammar)}
+    if request.background:
+        body["priority"] = 1  # 0 is everybody's; heeded with --scheduling-policy priority
     if request.namespace:
         body["cache_salt"] = hashlib.sha256(request.namespace.encode()).hexdigest()
     return body
+
+
+def _lark(grammar: str) -> str:
+    """A grammar in the one form of llguidance's that vLLM lets through as it is."""
+    if not grammar.startswith("{"):
+        return grammar
+    (only,) = msgspec.json.decode(grammar)["grammars"]
+    schema = msgspec.json.encode(only["json_schema"]).decode()
+    return f"%llguidance {{}}\nstart: %json {schema}\n"
 
 
 def is_greedy(request: Generate) -> bool:
@@ -202,14 +213,19 @@ def chunk(line: bytes) -> Chunk | None:
     if data == b"[DONE]":
         return None
     try:
-        found = msgspec.json.decode(data, type=Chunk)
+        return msgspec.json.decode(data, type=Chunk)
     except msgspec.DecodeError:
         raise _unexpected("a line that is no chunk") from None
-    if found.error is not None:
-        raise EngineFailed(
-            f"The vLLM server broke off this answer: {_sentence(found.error)}.", remedy="Ask again."
-        )
-    return found
+
+
+def broken(error: Mapping[str, Any], request: Generate, begun: bool) -> AfinaError:
+    """What an error in a stream means: vLLM refuses there what it finds out late, such as a grammar
+    that cannot be followed."""
+    code = error.get("code")
+    if begun or not isinstance(code, int):
+        said = _sentence(error)
+        return EngineFailed(f"The vLLM server broke off this answer: {said}.", remedy="Ask again.")
+    return refusal(Reply(code, msgspec.json.encode(error)), request)
 
 
 def refusal(reply: Reply, request: Generate | Score) -> AfinaError:
@@ -243,7 +259,7 @@ def refusal(reply: Reply, request: Generate | Score) -> AfinaError:
         case status if status < 500:
             return InvalidRequest(f"The vLLM server refused the request ({status}): {said}.")
         case status:
-            return EngineFailed(f"The vLLM server failed ({status}).", remedy="Ask again.")
+            return EngineFailed(f"The vLLM server failed ({status}): {said}.", remedy="Ask again.")
 
 
 def message_of(reply: Reply) -> str:
