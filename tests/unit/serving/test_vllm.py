@@ -540,18 +540,53 @@ def test_an_engine_that_stops_says_so_to_every_stream(rig: Rig) -> None:
     assert [r.outcome for r in rig.journal()] == ["failed"]
 
 
-def test_scores_come_from_vllm_and_say_so(rig: Rig) -> None:
+def test_scores_are_walked_on_the_path_that_answers_and_say_whose_they_are(rig: Rig) -> None:
+    # vLLM would say 5, 6, 7, … by itself; the fake's candidates are the token and the two above it.
+    rig.vllm.says = lambda body: list(range(3 + len(body["prompt"]), 90))
+
     async def story(client: EngineClient, _: Door) -> Any:
-        plain = await client.score(Score("tiny", [3, 4], [5, 6, 7], top=1))
+        found = await client.score(Score("tiny", [3, 4], [5, 8, 7, 60], top=3))
         await client.score(Score("tiny", [3, 4], [5, 6], request_id="s", tag={"project": "p"}))
-        return plain
+        return found
 
     found = rig.run(story)
-    assert found.logprobs == [-2.5, -3.5, -4.5]
-    assert found.top_ids == [[6], [7], [8]]
+    assert found.top_ids == [[5, 6, 7], [6, 7, 8], [7, 8, 9], [8, 9, 10]]
+    # As it said; listed third, though it said 6; as it said again; not listed, so asked for alone.
+    assert found.logprobs == [-0.5, -1.75, -0.5, -0.5]
     assert (found.precision, found.engine) == ("bf16", "vllm 0.32.0")
+    asked = [(r["prompt"], r["max_tokens"], r.get("allowed_token_ids")) for r in rig.vllm.requests]
+    assert asked[:3] == [
+        ([3, 4], 4, None),
+        ([3, 4, 5, 8], 2, None),
+        ([3, 4, 5, 8, 7], 1, [60]),
+    ]
     (record,) = rig.journal()
     assert (record.request_id, record.prompt_tokens, record.completion_tokens) == ("s", 4, 0)
+
+
+def test_long_scores_come_in_parts_and_in_their_order(rig: Rig) -> None:
+    rig.vllm.says = lambda body: [100 + len(body["prompt"])] * 40
+
+    async def story(client: EngineClient, _: Door) -> Any:
+        return await client.score(Score("tiny", [3, 4], [102 + n for n in range(100)], top=1))
+
+    found = rig.run(story)
+    assert len(found.logprobs) == 100
+    assert set(found.logprobs) == {-0.5}
+    assert rig.vllm.running == 0
+
+
+@pytest.mark.parametrize(
+    "trouble", [Trouble(cut_after=1), Trouble(status=500), Trouble(error_after=0)]
+)
+def test_a_score_that_breaks_off_is_an_error(rig: Rig, trouble: Trouble) -> None:
+    rig.vllm.trouble = trouble
+
+    async def story(client: EngineClient, _: Door) -> None:
+        with pytest.raises(EngineFailed):
+            await client.score(Score("tiny", [3, 4], [5, 5, 5, 5], top=1))
+
+    rig.run(story)
 
 
 def test_a_grammar_goes_along_and_its_refusal_names_the_field(rig: Rig) -> None:

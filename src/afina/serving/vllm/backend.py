@@ -33,8 +33,9 @@ from afina.serving.vllm.adapters import RemoteAdapters
 from afina.serving.vllm.bases import ServedBase, ServedBases
 from afina.serving.vllm.folders import AdapterFolders
 from afina.serving.vllm.link import VllmLink
+from afina.serving.vllm.scores import Opened, score
 from afina.serving.vllm.streams import AnswerStream
-from afina.serving.vllm.wire import COMPLETIONS, completion, refusal, scored, scoring
+from afina.serving.vllm.wire import COMPLETIONS, completion, refusal
 from afina.settings import Settings, VllmSettings
 
 if TYPE_CHECKING:
@@ -115,10 +116,13 @@ class VllmBackend:
         """Answers with the scores of forced ids. Raises what refuses it."""
         base.bounds.check_score(request)
         with self._run(base, request) as run:
-            async with self._answered(run, scoring) as stream:
-                reply = await self._link.reply(stream)
-                run.computed = True
-            found = scored(reply, request, self._precision, self._bases.engine)
+
+            def open_stream(asked: Generate, only: int | None) -> Opened:
+                return self._answered(run, asked, only)
+
+            found = await score(request, self._link, open_stream)
+            run.computed = True
+            found.precision, found.engine = self._precision, self._bases.engine
             self._note(run, "finished")
         exchange.answer(200, msgspec.json.encode(found))
 
@@ -182,7 +186,7 @@ class VllmBackend:
                 self._metrics.first_token(run.base.base_id, self._clock.monotonic() - arrived)
             exchange.write(b"".join(map(encode_line, deltas)))
 
-        async with self._answered(run, completion) as stream:
+        async with self._answered(run, request) as stream:
             answer = AnswerStream(self._link, stream, run.base, request)
             try:
                 await answer.deltas(send)
@@ -197,13 +201,12 @@ class VllmBackend:
 
     @contextlib.asynccontextmanager
     async def _answered(
-        self, run: _Run, body: Callable[[Any, str], dict[str, Any]]
+        self, run: _Run, request: Generate, only: int | None = None
     ) -> AsyncIterator[LineStream]:
         """A stream that vLLM has begun to answer, closed with the block. Raises what refuses it."""
-        request = run.request
         for left in reversed(range(_TRIES)):
             async with self._named(run) as name:
-                raw = msgspec.json.encode(body(request, name))
+                raw = msgspec.json.encode(completion(request, name, only))
                 stream = await self._link.open(COMPLETIONS, raw)
                 try:
                     if await self._link.head(stream) == 200:

@@ -28,7 +28,7 @@ FIELDS: Final = frozenset(
         "top_k", "min_p", "repetition_penalty", "presence_penalty", "frequency_penalty", "seed",
         "stop_token_ids", "ignore_eos", "skip_special_tokens", "stream", "stream_options",
         "return_token_ids", "logit_bias", "logprobs", "return_tokens_as_token_ids",
-        "structured_outputs", "cache_salt", "prompt_logprobs", "priority",
+        "structured_outputs", "cache_salt", "allowed_token_ids", "priority",
     }
 )  # fmt: skip
 """Of /v1/completions, as far as the engine uses them."""
@@ -240,7 +240,7 @@ class ScriptedVllm:
             status, said = refused
             _answer(writer, status, {"error": _error(said, "BadRequestError", status)},
                     self.trouble.retry_after)  # fmt: skip
-        elif body.get("stream"):
+        else:
             self.running += 1
             gone = asyncio.ensure_future(reader.read(1))
             answering = asyncio.ensure_future(self._stream(writer, body))
@@ -251,8 +251,6 @@ class ScriptedVllm:
             for task in (gone, answering):
                 task.cancel()
             await asyncio.gather(gone, answering, return_exceptions=True)
-        else:
-            _answer(writer, 200, self._scored(body))
 
     def _refusal(self, body: dict[str, Any]) -> tuple[int, str] | None:
         unknown = sorted(set(body) - FIELDS)
@@ -294,7 +292,7 @@ class ScriptedVllm:
 
     def _events(self, body: dict[str, Any]) -> list[dict[str, Any]]:
         prompt, counts = body["prompt"], body.get("n", 1)
-        said = list(self.says(body))
+        said = body.get("allowed_token_ids") or list(self.says(body))
         if self.trouble.end_after is None:
             said += said[-1:] * max(0, body["max_tokens"] - len(said))
         tokens, finish = _ended(body, said, self.trouble)
@@ -310,19 +308,6 @@ class ScriptedVllm:
             for choice in range(counts)
         ]
         return [*events, {"object": "text_completion", "choices": [], "usage": usage}]
-
-    def _scored(self, body: dict[str, Any]) -> dict[str, Any]:
-        ids = body["prompt"]
-        places: list[Any] = [None]
-        for place, id in enumerate(ids[1:], 1):
-            places.append(
-                {
-                    str(id): {"logprob": -0.5 - place, "rank": 2, "decoded_token": "a"},
-                    str(id + 1): {"logprob": -0.25, "rank": 1, "decoded_token": "b"},
-                }
-            )
-        choice = {"index": 0, "text": "a", "finish_reason": "length", "prompt_logprobs": places}
-        return {"object": "text_completion", "choices": [choice]}
 
 
 def _ended(body: dict[str, Any], said: list[int], trouble: Trouble) -> tuple[list[int], str]:
@@ -342,8 +327,9 @@ def _event(
     logprobs = None
     if body.get("logprobs") is not None:
         top = {f"token_id:{token}": -0.5}
+        best = -0.75 if body["temperature"] == 0.0 else -0.25  # greedy ones are the likeliest
         for other in range(body["logprobs"]):
-            top[f"token_id:{token + 1 + other}"] = -0.25 - other
+            top[f"token_id:{token + 1 + other}"] = best - other
         logprobs = {
             "text_offset": [place],
             "token_logprobs": [-0.5],

@@ -23,7 +23,7 @@ from afina.errors import (
     UnsupportedField,
 )
 from afina.serving.answers import Candidates
-from afina.serving.protocol import Generate, Score, Scored
+from afina.serving.protocol import Generate
 from afina.serving.vllm.link import Reply
 
 COMPLETIONS: Final = "/v1/completions"
@@ -81,7 +81,7 @@ class ChunkChoice(msgspec.Struct):
             return [None] * count
         told = self.logprobs
         if told is None or len(told.token_logprobs) != count:
-            raise _unexpected("tokens without their log-probabilities")
+            raise unexpected("tokens without their log-probabilities")
         tops = told.top_logprobs or [None] * count
         return [
             _candidates(chosen, others, top)
@@ -113,17 +113,9 @@ class Chunk(msgspec.Struct):
     error: dict[str, Any] | None = None
 
 
-class _Forced(msgspec.Struct):
-    prompt_logprobs: list[dict[str, Mapping[str, Any]] | None] | None = None
-
-
-class _Whole(msgspec.Struct):
-    choices: list[_Forced]
-
-
-def completion(request: Generate, model: str) -> dict[str, Any]:
-    """The body of a stream that answers `request`. Greedy choices are all alike and vLLM makes
-    only one of them: `copies_of` says how many it stands for."""
+def completion(request: Generate, model: str, only: int | None = None) -> dict[str, Any]:
+    """The body of a stream that answers `request`, with the token `only` at every place if it is
+    given. Greedy choices are all alike, and vLLM makes only one of them."""
     greedy = is_greedy(request)
     body: dict[str, Any] = {
         "model": model,
@@ -146,6 +138,8 @@ def completion(request: Generate, model: str) -> dict[str, Any]:
         "stream_options": {"include_usage": True},
         "return_token_ids": True,
     }
+    if only is not None:
+        body["allowed_token_ids"] = [only]
     if request.logit_bias:
         body["logit_bias"] = {str(id): bias for id, bias in request.logit_bias.items()}
     if request.logprobs is not None:
@@ -173,38 +167,6 @@ def is_greedy(request: Generate) -> bool:
     return request.temperature < _GREEDY or request.top_p == 0.0
 
 
-def scoring(request: Score, model: str) -> dict[str, Any]:
-    """The body that asks for the log-probabilities of forced ids: as a prompt, with one token
-    behind it that nobody reads."""
-    return {
-        "model": model,
-        "prompt": [*request.prompt, *request.ids],
-        "add_special_tokens": False,
-        "max_tokens": 1,
-        "temperature": 0.0,
-        "prompt_logprobs": request.top,
-    }
-
-
-def scored(reply: Reply, request: Score, precision: str, engine: str) -> Scored:
-    """What vLLM makes of forced ids. Raises EngineFailed if it is not what was asked."""
-    try:
-        whole = reply.read(_Whole)
-        places = (whole.choices[0].prompt_logprobs or [])[len(request.prompt) :]
-        found = [_told(place or {}) for place in places]
-        chosen = [place[id] for place, id in zip(found, request.ids, strict=True)]
-    except (msgspec.DecodeError, LookupError, ValueError, TypeError):
-        raise _unexpected("an answer that is no score") from None
-    best = [sorted(place.items(), key=lambda item: -item[1])[: request.top] for place in found]
-    return Scored(
-        logprobs=chosen,
-        top_ids=[[id for id, _ in place] for place in best],
-        top_logprobs=[[value for _, value in place] for place in best],
-        precision=precision,
-        engine=engine,
-    )
-
-
 def chunk(line: bytes) -> Chunk | None:
     """A line of a stream; None for one that says nothing, and for the last. Raises EngineFailed."""
     if not line.startswith(b"data:"):
@@ -215,7 +177,7 @@ def chunk(line: bytes) -> Chunk | None:
     try:
         return msgspec.json.decode(data, type=Chunk)
     except msgspec.DecodeError:
-        raise _unexpected("a line that is no chunk") from None
+        raise unexpected("a line that is no chunk") from None
 
 
 def broken(error: Mapping[str, Any], request: Generate, begun: bool) -> AfinaError:
@@ -228,7 +190,7 @@ def broken(error: Mapping[str, Any], request: Generate, begun: bool) -> AfinaErr
     return refusal(Reply(code, msgspec.json.encode(error)), request)
 
 
-def refusal(reply: Reply, request: Generate | Score) -> AfinaError:
+def refusal(reply: Reply, request: Generate) -> AfinaError:
     """What a refusal means to who asked."""
     said = message_of(reply)
     match reply.status:
@@ -249,7 +211,7 @@ def refusal(reply: Reply, request: Generate | Score) -> AfinaError:
                 param="messages",
                 remedy="Ask for less, or start vLLM with a larger --max-model-len.",
             )
-        case 400 | 422 if isinstance(request, Generate) and request.grammar is not None:
+        case 400 | 422 if request.grammar is not None:
             return UnsupportedField(
                 f"The vLLM server cannot follow the form of this answer: {said}.",
                 param="response_format",
@@ -297,20 +259,16 @@ def _by_id(told: Mapping[str, float]) -> dict[int, float]:
     try:
         return {int(name.removeprefix(_MARK)): value for name, value in told.items()}
     except ValueError:
-        raise _unexpected("candidates that are no ids") from None
-
-
-def _told(place: Mapping[str, Mapping[str, Any]]) -> dict[int, float]:
-    return {int(id): float(entry["logprob"]) for id, entry in place.items()}
+        raise unexpected("candidates that are no ids") from None
 
 
 def _number(value: float | None) -> float:
     if value is None:
-        raise _unexpected("a token without its log-probability")
+        raise unexpected("a token without its log-probability")
     return value
 
 
-def _unexpected(what: str) -> EngineFailed:
+def unexpected(what: str) -> EngineFailed:
     return EngineFailed(
         f"The vLLM server sent {what}.",
         remedy="See docs/vllm.md for the versions that are known to work.",
