@@ -10,7 +10,7 @@ STAMP := .venv/.installed
 STARTER := .afina/models/smollm2-135m-instruct/afina.json
 PYTEST := $(BIN)/python -m pytest
 
-.PHONY: help install starter demo test smoke test-browser unit check format crash contract bench docs lock clean
+.PHONY: help install starter demo test smoke test-browser unit check format crash contract vllm bench docs lock clean
 help:
 	@sed -n '2,3p' $(firstword $(MAKEFILE_LIST)) | sed 's/^# //'
 	@echo "  make unit     the unit ring alone, in under a minute"
@@ -19,6 +19,7 @@ help:
 	@echo "  make test-browser  the pages in Debian's chromium"
 	@echo "  make crash    at least 50 kills at random moments"
 	@echo "  make contract three versions of the official client, and 10,000 drawn requests"
+	@echo "  make vllm     answers through a vLLM server, which it installs and starts"
 	@echo "  make bench    speed beside its peers"
 	@echo "  make docs     writes the generated pages anew"
 
@@ -71,6 +72,9 @@ crash: $(STAMP) $(STARTER)
 
 contract: $(STAMP) $(STARTER)
 	$(PYTEST) -m "slow" tests/contract
+
+vllm: $(STAMP) $(STARTER)
+	$(BIN)/python tests/vllm/ring.py
 
 bench: $(STAMP) $(STARTER)
 	$(BIN)/python benchmarks/training.py

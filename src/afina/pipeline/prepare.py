@@ -27,6 +27,7 @@ from afina.domain.manifests import Manifest
 from afina.domain.models import BaseModel
 from afina.domain.runs import DataSpec, ParentSpec, RunPaths
 from afina.errors import InvalidRequest, QuotaExceeded
+from afina.pipeline import served_by
 from afina.pipeline.held import HeldLease
 from afina.pipeline.moderate import Moderation
 from afina.pipeline.resolve import Resolution, resolve_run
@@ -74,6 +75,9 @@ class Preparation:
     def run(self) -> None:
         """Walk the stages and leave the job queued. Raises JobRefused, LeaseLost, Cancelled."""
         base = self._base()
+        unserved = served_by.refusal(self._platform.settings, self._job)
+        if unserved is not None:
+            raise JobRefused(unserved)
         renderer = Renderer.load(Path(base.path), day_of(self._job.created_at))
         sources = self._sources()
         self._stage("validating")

@@ -75,6 +75,8 @@ class ScriptedEngine:
         self.left: list[str] = []
         """Ids of requests whose client went away early."""
         self.draining = False
+        self.elsewhere: dict[str, str] = {}
+        """Bases that a server behind the engine answers for."""
         self._journal = None if journal is None else Journal(journal)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stop: asyncio.Event | None = None
@@ -215,6 +217,7 @@ class ScriptedEngine:
             bases=sorted({r.base for r in self.requests}),
             adapters=sorted({r.adapter for r in self.requests if r.adapter}),
             precision="bf16",
+            elsewhere=self.elsewhere,
         )
 
 

@@ -7,12 +7,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from tests.tiny import write_tiny_tokenizer
 from typer.testing import Result
 
 from afina.cli import diagnoses
 from afina.domain.codec import encode
 from afina.domain.models import BaseModel
-from afina.settings import Settings
+from afina.serving.vllm.testing import ScriptedVllm
+from afina.settings import EngineSettings, Settings, VllmSettings
+from afina.text.tokenizer import ChatTokenizer
 
 Afina = Callable[..., Result]
 BASE = BaseModel("tiny", "/models/tiny", "0" * 64, 1, parameters=1_000_000)
@@ -64,6 +67,35 @@ def test_no_model_at_all_is_wrong_and_a_refused_one_a_note(tmp_path: Path) -> No
     refused = BaseModel("odd", "/m", "0" * 64, 1, admitted=False, refusal="its template fails.")
     verdicts = [found.verdict for found in diagnoses.bases_here(settings, [BASE, refused])]
     assert verdicts == ["ok", "note", "wrong"]  # the alias leads nowhere
+
+
+def test_a_vllm_server_is_told_by_what_it_serves_and_takes(tmp_path: Path) -> None:
+    write_tiny_tokenizer(tmp_path)
+    tokenizer = ChatTokenizer.load(tmp_path)
+
+    def visit(vllm: VllmSettings) -> list[tuple[str, str]]:
+        settings = Settings(data=tmp_path, engine=EngineSettings(vllm=vllm))
+        return [(found.verdict, found.text) for found in diagnoses.vllm(settings, [BASE])]
+
+    assert diagnoses.vllm(Settings(data=tmp_path), [BASE]) == []
+    with ScriptedVllm({"tiny": tokenizer}) as server:
+        assert visit(VllmSettings(url=server.url)) == [
+            ("ok", f"0.32.0 at {server.url}, 0 adapters; answers for tiny")
+        ]
+        named = visit(VllmSettings(url=server.url, models={"tiny": "elsewhere"}))
+        assert named[0][0] == "wrong"
+        assert "it lists tiny" in named[0][1]
+    ((verdict, text),) = visit(VllmSettings(url=server.url))
+    assert verdict == "wrong"
+    assert "cannot be reached" in text
+    with ScriptedVllm({"tiny": tokenizer}, takes_adapters=False) as server:
+        verdicts = visit(VllmSettings(url=server.url))
+    assert [verdict for verdict, _ in verdicts] == ["ok", "wrong"]
+    assert "not for tunes" in verdicts[1][1]
+    with ScriptedVllm({"tiny": tokenizer}, key="k") as server:
+        ((verdict, text),) = visit(VllmSettings(url=server.url, key="other"))
+    assert verdict == "wrong"
+    assert "key" in text
 
 
 def test_the_whole_visit_is_json_and_fails_only_where_something_is_wrong(

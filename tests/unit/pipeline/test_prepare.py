@@ -14,15 +14,23 @@ from tests.unit.pipeline.conftest import Shop
 from afina.data.shards import Shards
 from afina.domain.codec import encode
 from afina.domain.jobs import Hyperparameters, Job, JobStatus
-from afina.domain.methods import Extension, Tuning
+from afina.domain.methods import Extension, Tuning, TuningKind
 from afina.domain.models import BaseModel
 from afina.domain.runs import RunSpec
+from afina.pipeline import served_by
 from afina.pipeline.lanes import PrepareLane
 from afina.pipeline.run_files import read_spec
 from afina.service.budgets import set_spend_limit
 from afina.service.files import upload_file
 from afina.service.jobs import JobRequest, create_job
-from afina.settings import Price, RedactSettings, TrainingSettings
+from afina.serving.testing import ScriptedEngine
+from afina.settings import (
+    EngineSettings,
+    Price,
+    RedactSettings,
+    TrainingSettings,
+    VllmSettings,
+)
 from afina.text.renderer import Renderer
 
 CANARY = "zyxwvut"
@@ -233,3 +241,25 @@ def test_a_job_that_would_break_the_budget_fails_before_it_trains(shop: Shop) ->
     assert job.error is not None
     assert job.error.code == "exceeded_quota"
     assert "$1.00 is left" in job.error.message
+
+
+@pytest.mark.parametrize("kind", ["lora", "dora", "full"])
+def test_a_tune_that_vllm_could_not_serve_is_refused_before_it_is_trained(
+    shop: Shop, kind: TuningKind, tmp_path: Path
+) -> None:
+    vllm = VllmSettings(url="http://127.0.0.1:8000")
+    settings = shop.platform.settings.model_copy(update={"engine": EngineSettings(vllm=vllm)})
+    extension = Extension(tuning=Tuning(kind))
+    training = upload(shop, "".join(chat(i) for i in range(12)))
+    job = create_job(shop.platform, shop.caller, JobRequest("tiny", training, extension=extension))
+    assert served_by.refusal(settings, job) is None  # the engine is away: nobody knows
+    with ScriptedEngine(settings.engine_socket) as engine:
+        assert served_by.refusal(settings, job) is None  # this engine computes the base itself
+        engine.elsewhere = {"tiny": "vllm 0.32.0 at http://127.0.0.1:8000"}
+        refused = served_by.refusal(settings, job)
+    if kind == "lora":
+        assert refused is None
+    else:
+        assert refused is not None
+        assert kind in refused.message
+        assert "AFINA_ENGINE__VLLM__MODELS" in refused.message
