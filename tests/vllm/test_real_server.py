@@ -201,7 +201,7 @@ def test_an_adapter_computes_there_what_it_computes_here(
     settings, record = settings_of(platform), record_of(platform)
     tunes = [None, *(put_adapter(settings, record, seed, rank=8, strength=0.5) for seed in (1, 2))]
     asked = prompt(platform, "Write about the sea.")
-    ids = prompt(platform, "The sea is wide, and the ships are few.")[3:]
+    ids = prompt(platform, "The sea is wide.")[3:11]
     behind = BlockingEngineClient(settings.engine_socket)
     theirs = [behind.score(Score(STARTER, asked, ids, adapter=tune)) for tune in tunes]
     assert {score.engine.split()[0] for score in theirs} == {"vllm"}
@@ -255,13 +255,13 @@ def agreement(ours: Scored, theirs: Scored) -> float:
 def test_forty_streams_over_twenty_tunes_are_each_answered_by_their_own(
     platform: LivePlatform, vllm_url: str, record_property: Callable[[str, object], None]
 ) -> None:
-    """More tunes than vLLM computes with at once, all at the same time, each answer as it is alone."""
+    """More tunes than vLLM computes with at once, at the same time, each answer as it is alone."""
     settings, record = settings_of(platform), record_of(platform)
     tunes = [put_adapter(settings, record, 30 + n, rank=4, strength=0.5) for n in range(20)]
     asked = prompt(platform, "Say something.")
 
     async def answer(tune: str, name: str) -> tuple[str, int]:
-        request = Generate(name, STARTER, asked, 6, 1, adapter=tune, temperature=0.0)
+        request = Generate(name, STARTER, asked, 4, 1, adapter=tune, temperature=0.0)
         lines = [line async for line in EngineClient(settings.engine_socket).generate(request)]
         text = "".join(line.text for line in lines if isinstance(line, Delta))
         return text, sum(isinstance(line, Last) for line in lines)
