@@ -74,6 +74,8 @@ def command(python: Path, given: argparse.Namespace) -> list[str]:
         "--generation-config", "vllm",
         # afina's grammars are llguidance's.
         "--structured-outputs-config", '{"backend": "guidance"}',
+        # Gates and batches give way to people.
+        "--scheduling-policy", "priority",
         # Tells which tokens of a prompt were found computed; afina's ledger keeps them apart.
         "--enable-prompt-tokens-details",
     ]  # fmt: skip
@@ -114,6 +116,7 @@ def main() -> None:
     parser.add_argument("--base", default="smollm2-135m-instruct", help="the base model's id")
     parser.add_argument("--model", type=Path, help="its folder, if not DATA/models/BASE")
     parser.add_argument("--env", type=Path, help="vLLM's environment; by default DATA/vllm-env")
+    parser.add_argument("--python", type=Path, help="a Python that has vLLM already")
     parser.add_argument("--port", type=int, default=8000)
     parser.add_argument("--dtype", choices=("bfloat16", "float32"), default="bfloat16")
     parser.add_argument("--cache-gb", type=int, default=2, help="memory for the key-value cache")
@@ -123,7 +126,8 @@ def main() -> None:
     parser.add_argument("--rank", type=int, default=64, help="the largest rank of a tune")
     parser.add_argument("--only-install", action="store_true", help="do not start the server")
     given = parser.parse_args()
-    python = make_environment((given.env or given.data / "vllm-env").absolute())
+    env = given.env or given.data / "vllm-env"
+    python = given.python or make_environment(env.absolute())
     if given.only_install:
         return
     words = command(python, given)
