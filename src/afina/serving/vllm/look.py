@@ -49,7 +49,7 @@ async def _look(settings: VllmSettings) -> Seen:
     try:
         cards = listed.read(Cards).data
         told = version.read(Version).version
-        paths: dict[str, Any] = routes.read(dict[str, Any])["paths"]  # type: ignore[arg-type]
+        paths: dict[str, Any] = routes.read(dict[str, Any])["paths"]
     except (msgspec.DecodeError, LookupError):
         raise link.away("does not answer as vLLM does") from None
     return Seen(

@@ -83,7 +83,7 @@ class AnswerStream:
         return deltas
 
     def _of_choice(self, choice: int, told: ChunkChoice) -> list[Delta]:
-        deltas = []
+        deltas: list[Delta] = []
         candidates = told.candidates(self._request.logprobs)
         for token, candidate in zip(told.token_ids or (), candidates, strict=True):
             if choice not in self._open:

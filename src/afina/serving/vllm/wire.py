@@ -227,7 +227,7 @@ def refusal(reply: Reply, request: Generate) -> AfinaError:
 def message_of(reply: Reply) -> str:
     """What a refusal says, shortened."""
     try:
-        told = reply.read(dict[str, Any])  # type: ignore[arg-type]
+        told = reply.read(dict[str, Any])
     except msgspec.DecodeError:
         return "no reason given"
     return _sentence(told.get("error", told))
