@@ -6,6 +6,8 @@ Nothing happens at import: the database and the engine's client are opened when 
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any, Final
@@ -41,6 +43,7 @@ from afina.api.routes import (
 )
 from afina.domain.clock import SYSTEM_CLOCK
 from afina.domain.ids import SYSTEM_IDS
+from afina.errors import AfinaError
 from afina.service.chat import ChatService
 from afina.service.completion_request import CompletionRequest
 from afina.service.completions import CompletionsService
@@ -54,17 +57,19 @@ from afina.settings import Settings
 
 ANSWERS: Final = (chat, completions, responses)
 """Routes that answer by the engine, whole or in pieces."""
+_TIDY_EVERY_S: Final = 1.0
+# They are asked in this order, so those of most requests come first.
 ROUTERS: Final[tuple[APIRouter, ...]] = (
+    jobs.router,
+    files.router,
     chat.router,
     responses.router,
     distill.router,
-    files.router,
     uploads.router,
     batches.router,
     permissions.router,
     aliases.router,
     webhooks.router,
-    jobs.router,
     models.router,
     gate.router,
     extension.router,
@@ -152,11 +157,20 @@ def _lifespan(settings: Settings) -> Any:
                 keyring=Keyring(platform),
                 limiter=limiter,
             )
+            tidying = asyncio.create_task(_keep_tidy(platform))
             yield
+            tidying.cancel()
         finally:
             platform.close()
 
     return lifespan
+
+
+async def _keep_tidy(platform: Platform) -> None:
+    while True:
+        await asyncio.sleep(_TIDY_EVERY_S)
+        with contextlib.suppress(AfinaError):  # busy or full: whoever writes is told
+            await to_thread.run_sync(platform.database.tidy)
 
 
 def _open(settings: Settings) -> Platform:

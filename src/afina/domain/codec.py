@@ -1,7 +1,8 @@
 """Strict JSON for frozen dataclasses: what a file says is exactly what the type says.
 
 `decode` refuses unknown and missing keys and wrong types by naming the path to the value
-(`spec.optimizer.betas`), so that a damaged or foreign file is never half understood.
+(`spec.optimizer.betas`), so that a damaged or foreign file is never half understood. What a type
+asks for is worked out once: a list of a hundred jobs decodes some hundreds of these.
 """
 
 from __future__ import annotations
@@ -11,10 +12,13 @@ import enum
 import functools
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar, Union
 
 T = TypeVar("T")
+_Reader = Callable[[Any, Any], Any]
+"""Takes a value and its place: a text, or a pair of the place around it and a key or a number,
+which becomes a text only when something is wrong."""
 
 
 def encode(value: object) -> Any:
@@ -32,91 +36,141 @@ def encode(value: object) -> Any:
 
 def decode(cls: type[T], data: object, where: str = "$") -> T:
     """`data`, as `json.loads` gave it, as a `cls`. Raises ValueError naming the place."""
-    return typing.cast(T, _decode(cls, data, where))
+    return typing.cast(T, _reader(cls)(data, where))
 
 
-def _decode(kind: Any, data: Any, where: str) -> Any:
+def _reader(kind: Any) -> _Reader:
     origin = typing.get_origin(kind)
     if kind is Any or kind is object:
-        return data
+        return lambda data, _: data
     if origin in (Union, types.UnionType):
-        return _decode_union(typing.get_args(kind), data, where)
+        return _union_reader(typing.get_args(kind))
     if origin is typing.Literal:
-        if data in typing.get_args(kind):
-            return data
-        raise ValueError(f"{where}: expected one of {typing.get_args(kind)}, found {data!r}")
+        return functools.partial(_read_literal, typing.get_args(kind))
     if dataclasses.is_dataclass(kind):
-        return _decode_dataclass(typing.cast(type, kind), data, where)
+        return _dataclass_reader(typing.cast(type, kind))
     if origin in (tuple, list):
-        return _decode_sequence(kind, origin, data, where)
+        return _sequence_reader(kind, origin)
     if origin in (dict, Mapping):
-        if not isinstance(data, dict):
-            raise ValueError(f"{where}: expected an object")
-        value_kind = typing.get_args(kind)[1]
-        return {key: _decode(value_kind, item, f"{where}.{key}") for key, item in data.items()}
-    return _decode_scalar(kind, data, where)
+        return functools.partial(_read_mapping, _reader(typing.get_args(kind)[1]))
+    if kind in (str, int, float, bool):
+        return _plain_reader(kind)
+    return functools.partial(_read_scalar, kind)
 
 
-def _decode_union(kinds: tuple[Any, ...], data: Any, where: str) -> Any:
-    problems = []
-    for kind in kinds:
-        if kind is type(None):
-            if data is None:
-                return None
-            continue
-        try:
-            return _decode(kind, data, where)
-        except ValueError as error:
-            problems.append(str(error))
-    raise ValueError(" or ".join(problems) or f"{where}: expected null")
+def _read_literal(allowed: tuple[Any, ...], data: Any, where: Any) -> Any:
+    if data in allowed:
+        return data
+    raise ValueError(f"{_path(where)}: expected one of {allowed}, found {data!r}")
 
 
-def _decode_dataclass(cls: type, data: Any, where: str) -> Any:
-    if not isinstance(data, dict):
-        raise ValueError(f"{where}: expected an object for {cls.__name__}")
-    hints = _hints(cls)
-    fields = {f.name: f for f in dataclasses.fields(cls)}
-    unknown = sorted(set(data) - set(fields))
-    if unknown:
-        raise ValueError(f"{where}: unknown key {unknown[0]!r}")
-    values = {}
-    for name, field in fields.items():
-        if name in data:
-            values[name] = _decode(hints[name], data[name], f"{where}.{name}")
-        elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
-            raise ValueError(f"{where}: missing key {name!r}")
-    return cls(**values)
+def _union_reader(kinds: tuple[Any, ...]) -> _Reader:
+    takes_none = type(None) in kinds
+    readers = [_reader(kind) for kind in kinds if kind is not type(None)]
+
+    def read(data: Any, where: Any) -> Any:
+        if data is None and takes_none:
+            return None
+        problems = []
+        for reader in readers:
+            try:
+                return reader(data, where)
+            except ValueError as error:
+                problems.append(str(error))
+        raise ValueError(" or ".join(problems) or f"{_path(where)}: expected null")
+
+    return read
 
 
 @functools.cache
-def _hints(cls: type) -> dict[str, Any]:
-    """Working out the hints costs more than all the rest of a decoding."""
-    return typing.get_type_hints(cls)
+def _dataclass_reader(cls: type) -> _Reader:
+    # A type may hold itself, so the fields' readers are made when the first value comes.
+    readers: dict[str, _Reader] = {}
+    required: set[str] = set()
+
+    def prepare() -> None:
+        hints = typing.get_type_hints(cls)
+        missing = dataclasses.MISSING
+        for f in dataclasses.fields(cls):
+            if f.default is missing and f.default_factory is missing:
+                required.add(f.name)
+        readers.update({f.name: _reader(hints[f.name]) for f in dataclasses.fields(cls)})
+
+    def read(data: Any, where: Any) -> Any:
+        if not isinstance(data, dict):
+            raise ValueError(f"{_path(where)}: expected an object for {cls.__name__}")
+        if not readers:
+            prepare()
+        if not data.keys() <= readers.keys():
+            unknown = sorted(set(data) - set(readers))
+            raise ValueError(f"{_path(where)}: unknown key {unknown[0]!r}")
+        values = {}
+        for name, reader in readers.items():
+            if name in data:
+                values[name] = reader(data[name], (where, name))
+            elif name in required:
+                raise ValueError(f"{_path(where)}: missing key {name!r}")
+        return cls(**values)
+
+    return read
 
 
-def _decode_sequence(kind: Any, origin: type, data: Any, where: str) -> Any:
-    if not isinstance(data, list | tuple):
-        raise ValueError(f"{where}: expected an array")
+def _sequence_reader(kind: Any, origin: type) -> _Reader:
     args = typing.get_args(kind)
     if origin is tuple and not (len(args) == 2 and args[1] is Ellipsis):
-        if len(args) != len(data):
-            raise ValueError(f"{where}: expected {len(args)} items, found {len(data)}")
-        pairs = zip(args, data, strict=True)
-        return tuple(_decode(k, item, f"{where}[{i}]") for i, (k, item) in enumerate(pairs))
-    items = (_decode(args[0], item, f"{where}[{i}]") for i, item in enumerate(data))
-    return origin(items)
+        return functools.partial(_read_fixed, [_reader(arg) for arg in args])
+    one = _reader(args[0])
+
+    def read(data: Any, where: Any) -> Any:
+        if not isinstance(data, list | tuple):
+            raise ValueError(f"{_path(where)}: expected an array")
+        return origin(one(item, (where, i)) for i, item in enumerate(data))
+
+    return read
 
 
-def _decode_scalar(kind: Any, data: Any, where: str) -> Any:
+def _read_fixed(readers: list[_Reader], data: Any, where: Any) -> tuple[Any, ...]:
+    if not isinstance(data, list | tuple):
+        raise ValueError(f"{_path(where)}: expected an array")
+    if len(readers) != len(data):
+        raise ValueError(f"{_path(where)}: expected {len(readers)} items, found {len(data)}")
+    pairs = zip(readers, data, strict=True)
+    return tuple(reader(item, (where, i)) for i, (reader, item) in enumerate(pairs))
+
+
+def _read_mapping(one: _Reader, data: Any, where: Any) -> dict[Any, Any]:
+    if not isinstance(data, dict):
+        raise ValueError(f"{_path(where)}: expected an object")
+    return {key: one(item, (where, key)) for key, item in data.items()}
+
+
+def _plain_reader(kind: type) -> _Reader:
+    def read(data: Any, where: Any) -> Any:
+        return data if type(data) is kind else _read_scalar(kind, data, where)
+
+    return read
+
+
+def _read_scalar(kind: Any, data: Any, where: Any) -> Any:
     if isinstance(kind, type) and issubclass(kind, enum.Enum):
         try:
             return kind(data)
         except ValueError:
-            raise ValueError(f"{where}: {data!r} is not a {kind.__name__}") from None
+            raise ValueError(f"{_path(where)}: {data!r} is not a {kind.__name__}") from None
     if kind is float and isinstance(data, int) and not isinstance(data, bool):
         return float(data)
     if kind is int and isinstance(data, bool):
-        raise ValueError(f"{where}: expected an integer, found a boolean")
+        raise ValueError(f"{_path(where)}: expected an integer, found a boolean")
     if isinstance(kind, type) and isinstance(data, kind):
         return data
-    raise ValueError(f"{where}: expected {getattr(kind, '__name__', kind)}, found {data!r}")
+    name = getattr(kind, "__name__", kind)
+    raise ValueError(f"{_path(where)}: expected {name}, found {data!r}")
+
+
+def _path(where: Any) -> str:
+    """A place in words: `$.optimizer.betas[1]`."""
+    steps = []
+    while isinstance(where, tuple):
+        where, step = where
+        steps.append(f"[{step}]" if isinstance(step, int) else f".{step}")
+    return str(where) + "".join(reversed(steps))

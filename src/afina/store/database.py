@@ -1,7 +1,8 @@
 """The database: one engine, read and write transactions, migrations, and the check at start.
 
 Store functions take the open transaction `Tx` as their first argument; only here is one begun.
-A write transaction on SQLite begins IMMEDIATE, so it never fails half-way for want of the lock.
+A write transaction on SQLite begins IMMEDIATE, so it never fails half-way for want of the lock;
+those of one process take turns before that, since SQLite itself lets them sleep and look again.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import fcntl
 import os
 import sqlite3
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,6 +27,7 @@ from afina.store.dialects import (
     hold_migrations,
     is_sqlite,
     make_engine,
+    move_log,
     try_to_write,
 )
 from afina.store.migrations import HEAD, fresh
@@ -32,6 +35,8 @@ from afina.store.migrations import HEAD, fresh
 Tx = Connection
 """An open transaction."""
 
+LOG_BYTES = 4 * 1024 * 1024
+"""SQLite's log may grow so far before the API moves it into the file."""
 _RESTORE = "Restore it from a backup, or move it away to start with an empty one."
 _REACH = "See that the server runs, and that this user may make tables there."
 
@@ -39,15 +44,17 @@ _REACH = "See that the server runs, and that this user may make tables there."
 class Database:
     """Where the platform's rows live."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, busy_timeout_s: float = BUSY_TIMEOUT_S) -> None:
         self.engine = engine
+        self._turn = threading.Lock() if is_sqlite(engine) else None
+        self._busy_timeout_s = busy_timeout_s
         self._writer = engine.execution_options(**{WRITES: True})
 
     @classmethod
     def open(cls, url: str, busy_timeout_s: float = BUSY_TIMEOUT_S) -> Database:
         """Opens `sqlite:///…` or `postgresql+psycopg://…`; nothing is made before `migrate`. A
         transaction waits for others up to `busy_timeout_s`, then it is Unavailable."""
-        return cls(make_engine(url, busy_timeout_s))
+        return cls(make_engine(url, busy_timeout_s), busy_timeout_s)
 
     @property
     def path(self) -> Path | None:
@@ -77,7 +84,7 @@ class Database:
     @contextmanager
     def write(self) -> Iterator[Tx]:
         """A write transaction: committed at the end, rolled back on any exception."""
-        with _plain_words(), self._writer.begin() as tx:
+        with self._in_turn(), _plain_words(), self._writer.begin() as tx:
             yield tx
 
     @contextmanager
@@ -85,6 +92,21 @@ class Database:
         """A read transaction: one consistent view."""
         with _plain_words(), self.engine.begin() as tx:
             yield tx
+
+    def tidy(self, beyond_bytes: int = LOG_BYTES) -> None:
+        """Moves what SQLite's log holds into the file, once it is larger than `beyond_bytes`,
+        beside whoever reads and writes: else a commit has to do it, and its caller waits. Nothing
+        elsewhere."""
+        path = self.path
+        if path is None:
+            return
+        try:
+            if path.with_name(path.name + "-wal").stat().st_size <= beyond_bytes:
+                return
+        except FileNotFoundError:
+            return
+        with _plain_words(), self.engine.connect() as connection:
+            move_log(connection)
 
     def close(self) -> None:
         """Closes all connections."""
@@ -99,6 +121,18 @@ class Database:
                 text("SELECT version_num FROM alembic_version")
             ).scalar()
             return None if found is None else str(found)
+
+    @contextmanager
+    def _in_turn(self) -> Iterator[None]:
+        if self._turn is None:
+            yield
+            return
+        if not self._turn.acquire(timeout=self._busy_timeout_s):
+            raise _busy()
+        try:
+            yield
+        finally:
+            self._turn.release()
 
     def _check_and_upgrade(self) -> None:
         where = self.path or self.engine.url.render_as_string(hide_password=True)
@@ -167,14 +201,16 @@ def _plain_words() -> Iterator[None]:
 
 def _raise_sqlite(reason: str, error: OperationalError) -> NoReturn:
     if "locked" in reason or "busy" in reason:
-        raise Unavailable(
-            "The database is busy.", retry_after_s=1.0, remedy="Try again in a moment."
-        ) from error
+        raise _busy() from error
     if "full" in reason:
         raise Unavailable(
             "The disk is full.", remedy="Free some space in the data directory."
         ) from error
     raise Internal(f"The database refused: {reason}.") from error
+
+
+def _busy() -> Unavailable:
+    return Unavailable("The database is busy.", retry_after_s=1.0, remedy="Try again in a moment.")
 
 
 def _unfit() -> InvalidRequest:

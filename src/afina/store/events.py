@@ -9,17 +9,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, Final, cast
+from typing import Any, Final
 
 from sqlalchemy import Row, func, insert, select, update
 
 from afina.domain.codec import encode
-from afina.domain.events import EventType, JobEvent, Level
+from afina.domain.events import JobEvent
 from afina.domain.pages import Page
 from afina.store.database import Tx
 from afina.store.dialects import insert_new
 from afina.store.jobs import require_fence
-from afina.store.ordering import read_page
+from afina.store.ordering import read_page, values_of
 from afina.store.tables import JOB_EVENTS, RUN_OFFSETS
 
 _ASKED_AT_ONCE: Final = 500
@@ -136,14 +136,6 @@ def _finite(value: Any) -> Any:
 
 
 def _event(row: Row[Any]) -> JobEvent:
-    return JobEvent(
-        id=row.id,
-        job_id=row.job_id,
-        created_at=row.created_at,
-        level=cast(Level, row.level),
-        message=row.message,
-        type=cast(EventType, row.type),
-        data=row.data,
-        source=row.source,
-        sequence=row.sequence,
-    )
+    values = values_of(row)
+    del values["order_key"]
+    return JobEvent(**values)

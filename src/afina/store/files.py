@@ -12,7 +12,7 @@ from afina.domain.codec import encode
 from afina.domain.files import FileStatus, Purpose, StoredFile
 from afina.domain.pages import Page
 from afina.store.database import Tx
-from afina.store.ordering import next_order, read_page
+from afina.store.ordering import next_order, read_page, values_of
 from afina.store.tables import FILES
 
 
@@ -28,8 +28,9 @@ class FileQuery:
 
 def file_of(row: Row[Any]) -> StoredFile:
     """The value that a row holds."""
-    values = {name: getattr(row, name) for name in StoredFile.__dataclass_fields__}
-    values |= {"purpose": Purpose(row.purpose), "status": FileStatus(row.status)}
+    held = values_of(row)
+    values = {name: held[name] for name in StoredFile.__dataclass_fields__}
+    values |= {"purpose": Purpose(held["purpose"]), "status": FileStatus(held["status"])}
     return StoredFile(**values)
 
 

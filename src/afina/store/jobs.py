@@ -9,7 +9,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, TypedDict, Unpack, cast
 
-from sqlalchemy import ColumnElement, Row, and_, delete, exists, insert, or_, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Row,
+    Table,
+    and_,
+    delete,
+    exists,
+    insert,
+    or_,
+    select,
+    update,
+)
 
 from afina.domain.accounts import Caller
 from afina.domain.codec import decode, encode
@@ -26,7 +37,7 @@ from afina.domain.methods import Extension
 from afina.domain.pages import Page
 from afina.errors import IllegalTransition, NotFound, StaleFence
 from afina.store.database import Tx
-from afina.store.ordering import next_order, read_page
+from afina.store.ordering import Ordered, next_order, read_page, values_of
 from afina.store.tables import JOB_LABELS, JOBS
 
 _LIVE = tuple(status for status in JobStatus if not status.is_terminal)
@@ -58,7 +69,7 @@ class JobChanges(TypedDict, total=False):
 
 def job_of(row: Row[Any]) -> Job:
     """The value that a row holds."""
-    values = row._mapping
+    values = values_of(row)
     return Job(
         **{name: values[name] for name in _PLAIN},
         status=JobStatus(values["status"]),
@@ -81,7 +92,8 @@ def insert_job(tx: Tx, job: Job, caller: Caller, now: float) -> None:
     }
     tx.execute(insert(JOBS).values(values))
     if job.metadata:
-        pairs = [{"job_id": job.id, "key": k, "value": v} for k, v in job.metadata.items()]
+        its = {name: values[name] for name in ("project_id", "order_key")} | {"job_id": job.id}
+        pairs = [{**its, "key": key, "value": value} for key, value in job.metadata.items()]
         tx.execute(insert(JOB_LABELS), pairs)
 
 
@@ -108,13 +120,18 @@ def list_jobs(
 ) -> Page[Job]:
     """Newest first; `metadata` as in `service.jobs.list_jobs`."""
     where: ColumnElement[bool] = JOBS.c.project_id == project_id
-    labels = JOB_LABELS.c
     if metadata is not None and not metadata:
-        where = and_(where, ~exists().where(labels.job_id == JOBS.c.id))
+        where = and_(where, ~exists().where(JOB_LABELS.c.job_id == JOBS.c.id))
+    listed: Table | Ordered = JOBS
     for key, value in (metadata or {}).items():
-        having = select(labels.job_id).where(labels.key == key, labels.value == value)
-        where = and_(where, JOBS.c.id.in_(having))
-    rows, more = read_page(tx, JOBS, where, after=after, limit=limit)
+        pair = JOB_LABELS.alias().c
+        where = and_(
+            where, pair.job_id == JOBS.c.id, pair.project_id == project_id, pair.key == key,
+            pair.value == value,
+        )  # fmt: skip
+        if listed is JOBS:  # one index finds the pair's jobs and orders them
+            listed = Ordered(JOBS, pair.order_key, pair.job_id)
+    rows, more = read_page(tx, listed, where, after=after, limit=limit)
     return Page(tuple(job_of(row) for row in rows), more)
 
 

@@ -10,15 +10,16 @@ from afina.domain.accounts import Caller
 from afina.domain.codec import encode
 from afina.domain.models import ModelState, TunedModel
 from afina.store.database import Tx
-from afina.store.ordering import next_order
+from afina.store.ordering import next_order, values_of
 from afina.store.permissions import usable_by
 from afina.store.tables import MODELS
 
 
 def model_of(row: Row[Any]) -> TunedModel:
     """The value that a row holds."""
-    values = {name: getattr(row, name) for name in TunedModel.__dataclass_fields__}
-    return TunedModel(**{**values, "state": ModelState(row.state)})
+    held = values_of(row)
+    values = {name: held[name] for name in TunedModel.__dataclass_fields__}
+    return TunedModel(**{**values, "state": ModelState(held["state"])})
 
 
 def insert_model(tx: Tx, model: TunedModel, caller: Caller, now: float) -> None:

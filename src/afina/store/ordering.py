@@ -6,12 +6,28 @@ stands still or went back; so the order is that of creation, on any database, wi
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import ColumnElement, Row, Table, and_, func, or_, select
 
 from afina.errors import InvalidRequest
 from afina.store.database import Tx
+
+
+@dataclass(frozen=True)
+class Ordered:
+    """Rows of a table whose order and ids are read off another one that the condition joins,
+    because an index there finds them in that order."""
+
+    rows: Table
+    order: ColumnElement[Any]
+    id: ColumnElement[Any]
+
+
+def values_of(row: Row[Any]) -> dict[str, Any]:
+    """A row of a whole table by its columns' names; ten times faster than asking for each."""
+    return dict(zip(row._fields, row, strict=True))
 
 
 def next_order(tx: Tx, table: Table, now: float) -> int:
@@ -22,7 +38,7 @@ def next_order(tx: Tx, table: Table, now: float) -> int:
 
 def read_page(
     tx: Tx,
-    table: Table,
+    table: Table | Ordered,
     where: ColumnElement[bool],
     *,
     after: str | None,
@@ -31,10 +47,13 @@ def read_page(
 ) -> tuple[list[Row[Any]], bool]:
     """Up to `limit` rows after the one whose id is `after`, and whether there are more. Raises
     InvalidRequest where `after` names none of them."""
-    order, id_ = table.c.order_key, table.c.id
-    query = select(table).where(where)
+    if not isinstance(table, Ordered):
+        table = Ordered(table, table.c.order_key, table.c.id)
+    order, id_ = table.order, table.id
+    query = select(table.rows).where(where)
     if after is not None:
-        mark = tx.execute(select(order, id_).where(where, id_ == after)).one_or_none()
+        asked = select(order.label("order_key"), id_.label("id")).where(where, id_ == after)
+        mark = tx.execute(asked).one_or_none()
         if mark is None:
             raise InvalidRequest(
                 f"There is no {after} in this list to go on after.",
@@ -42,14 +61,15 @@ def read_page(
                 remedy="Start again without `after`.",
             )
         query = query.where(_beyond(order, id_, mark, ascending=ascending))
-    keys = (order.asc(), id_.asc()) if ascending else (order.desc(), id_.desc())
-    rows = list(tx.execute(query.order_by(*keys).limit(limit + 1)))
+    by = (order.asc(), id_.asc()) if ascending else (order.desc(), id_.desc())
+    rows = list(tx.execute(query.order_by(*by).limit(limit + 1)))
     return rows[:limit], len(rows) > limit
 
 
 def _beyond(
     order: ColumnElement[Any], id_: ColumnElement[Any], mark: Row[Any, Any], *, ascending: bool
 ) -> ColumnElement[bool]:
+    # The first condition alone is what an index answers; an OR of two would be read row by row.
     if ascending:
-        return or_(order > mark.order_key, and_(order == mark.order_key, id_ > mark.id))
-    return or_(order < mark.order_key, and_(order == mark.order_key, id_ < mark.id))
+        return and_(order >= mark.order_key, or_(order > mark.order_key, id_ > mark.id))
+    return and_(order <= mark.order_key, or_(order < mark.order_key, id_ < mark.id))

@@ -159,9 +159,12 @@ JOB_LABELS: Final = Table(
     Column("job_id", String(64), ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True),
     Column("key", String(64), primary_key=True),
     Column("value", Text, nullable=False),
-    Index(None, "key", "value"),
+    Column("project_id", String(64)),
+    Column("order_key", BigInteger),
+    Index(None, "project_id", "key", "value", "order_key"),
 )
-"""The pairs of `jobs.metadata` again, for filters."""
+"""The pairs of `jobs.metadata` again, with the job's project and place in lists: a page of the jobs
+that have a pair is read off the index, however many jobs there are."""
 
 JOB_EVENTS: Final = Table(
     "job_events",

@@ -47,7 +47,7 @@ def list_models(call: Caller_) -> Response:
 async def retrieve(call: Caller_, model: str) -> Response:
     """A model by its name. `afina.resident` says whether it is in the engine's memory now."""
     entry = await to_thread.run_sync(models.get_model, call.platform, call.caller, model)
-    shown = await to_thread.run_sync(_shown, call, entry)
+    shown = _shown(call, entry)
     shown["afina"] = ModelExtension(resident=await _resident(call, entry))
     return answer(shown)
 
