@@ -181,6 +181,31 @@ class IntegrationSettings(BaseModel):
     """For one round of telling one of them."""
 
 
+class OidcSettings(BaseModel):
+    """A provider that says who people are, for the sign-in of the dashboard (OpenID Connect)."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    issuer: str = Field(pattern=r"^https?://[!-~]{1,500}$")
+    """As the provider writes it in its tokens, such as `https://login.example.com/realms/main`."""
+    client_id: str = Field(min_length=1, max_length=500)
+    client_secret: str | None = Field(default=None, repr=False)
+    """None for a public client, which PKCE alone protects."""
+    allowed_domains: tuple[str, ...] = ()
+    """Who may come in by the domain of the e-mail address; none: every user of the organization."""
+    name: str = Field(default="OpenID Connect", min_length=1, max_length=60)
+    """What the button says."""
+    public_url: str | None = Field(default=None, pattern=r"^https?://[!-~]{1,200}$")
+    """Where browsers find this server; by default the address that they asked for. The provider
+    sends them back to `/sign-in/oidc/callback` there."""
+    unverified_email: bool = False
+    """Whether to believe addresses of which the provider does not say that it verified them."""
+    session_hours: float = Field(default=12.0, gt=0, le=720)
+    allow_private: bool = False
+    """Whether the provider may be in your own network, and plain http."""
+    timeout_s: float = Field(default=10.0, gt=0, le=60)
+
+
 class S3Settings(BaseModel):
     """A bucket for stored files, for several machines on one database."""
 
@@ -338,6 +363,8 @@ class Settings(BaseSettings):
     gate: GateSettings = Field(default_factory=GateSettings)
     watch: WatchSettings = Field(default_factory=WatchSettings)
     webhooks: WebhookSettings = Field(default_factory=WebhookSettings)
+    oidc: OidcSettings | None = None
+    """Who else may vouch for people at the dashboard's sign-in; keys open it always."""
     integrations: IntegrationSettings = Field(default_factory=IntegrationSettings)
 
     @field_validator("data")

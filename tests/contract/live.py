@@ -17,6 +17,7 @@ from tests.tiny import write_tiny_tokenizer
 
 from afina.api.app import create_app
 from afina.api.wire_protocol import EnvelopedProtocol
+from afina.cli.dashboard import with_pages
 from afina.domain.codec import encode
 from afina.domain.models import BaseModel
 from afina.service.platform import Platform
@@ -78,12 +79,13 @@ def settings_for(folder: Path, **given: Any) -> Settings:
 
 
 @contextmanager
-def running(settings: Settings) -> Iterator[Live]:
-    """The server for these settings, until the block ends."""
+def running(settings: Settings, *, pages: bool = False) -> Iterator[Live]:
+    """The server for these settings, with the dashboard in front of it if asked for, until the
+    block ends."""
     app = create_app(settings)
     listener = socket.create_server(("127.0.0.1", 0))
     config = uvicorn.Config(
-        app,
+        with_pages(app) if pages else app,
         loop="uvloop",
         http=EnvelopedProtocol,
         lifespan="on",

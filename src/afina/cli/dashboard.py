@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING
 
 from afina.cli.options import DataOption, JsonOption, load_settings
@@ -34,15 +35,22 @@ def dashboard(data: DataOption = None, as_json: JsonOption = False) -> None:
 
 def with_pages(api: FastAPI) -> Front:
     """The API, with the pages in front of it: they share its platform, which opens with it."""
+    from afina.service.oidc_provider import OidcProvider
     from afina.web.app import create_pages
     from afina.web.live import LiveJobs
     from afina.web.visit import Rooms
 
     live = LiveJobs()
 
+    @functools.cache
+    def provider() -> OidcProvider:
+        platform = api.state.parts.platform
+        return OidcProvider(platform, platform.settings.oidc)
+
     def rooms() -> Rooms:
         parts = api.state.parts
-        return Rooms(parts.platform, parts.chat, parts.completions, live)
+        vouches = None if parts.settings.oidc is None else provider
+        return Rooms(parts.platform, parts.chat, parts.completions, live, vouches)
 
     return Whole(api, create_pages(rooms), live)
 

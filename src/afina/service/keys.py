@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from afina.domain import ids, scopes
-from afina.domain.accounts import ApiKey, Caller, KeyKind, Organization, OwnerKind, Project
+from afina.domain.accounts import ApiKey, Caller, KeyKind, Organization, OwnerKind, Project, User
 from afina.errors import BadSettings, InvalidRequest, NotFound, Unauthenticated, Unavailable
 from afina.service.audit import note, require_admin
 from afina.service.platform import Platform
@@ -25,6 +25,8 @@ from afina.store.database import Tx
 from afina.store.dialects import lock_name
 
 SECRET: Final = re.compile(r"sk-afina-[A-Za-z0-9]{43}")
+SIGN_IN: Final = "Dashboard sign-in"
+"""The name of the keys that `sign_in_key` makes."""
 _USE_NOTED_EVERY_S: Final = 300
 _LONGEST_LIFE_S: Final = 10 * 366 * 86_400
 
@@ -90,6 +92,26 @@ def _caller_by(platform: Platform, key: ApiKey, project: Project | None) -> Call
         _note_use(platform, key.id, now)
     user = key.owner_id if key.owner_kind is OwnerKind.USER else None
     return Caller(key.project_id, key.id, key.organization_id, key.kind, key.scopes, user)
+
+
+def sign_in_key(platform: Platform, user: User, project_id: str, expires_at: int) -> ApiKey:
+    """The key that stands for a user who signed in without one: one for each project, which lives
+    until `expires_at` at least. Nobody has its secret."""
+    with platform.database.write() as tx:
+        for known in accounts.list_keys(tx, project_id):
+            if known.owner_id == user.id and known.name == SIGN_IN and known.revoked_at is None:
+                kept = replace(known, expires_at=max(known.expires_at or 0, expires_at))
+                accounts.update_key(tx, kept)
+                return kept
+        project = accounts.get_project(tx, project_id)
+        if project is None:
+            raise NotFound(f"No such project: {project_id[:64]}", param="project_id")
+        new = NewKey(SIGN_IN, None, None, OwnerKind.USER, user.id)
+        secret = platform.ids.secret()
+        key = _new_key(platform, new, secret, project, KeyKind.PROJECT)
+        key = replace(key, expires_at=expires_at)
+        accounts.insert_key(tx, key, _hash(secret), platform.clock.now())
+    return key
 
 
 def create_key(

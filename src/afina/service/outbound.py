@@ -1,8 +1,8 @@
-"""Requests to addresses that users name: one guarded POST, and nothing else.
+"""Requests to addresses that others name: one guarded exchange, and nothing else.
 
 The host is resolved once, every address that it has must be public, and the connection goes to an
 address that was checked; so a name that means something else a moment later leads nowhere. There
-are no redirects and no proxies, and answers are read up to their status alone.
+are no redirects and no proxies, and of an answer no more is read than the caller allows.
 """
 
 from __future__ import annotations
@@ -62,8 +62,21 @@ def check_url(url: str, reach: Reach) -> SplitResult:
 
 
 def post(url: str, headers: Mapping[str, str], body: bytes, reach: Reach) -> int:
-    """The status of the answer. Raises InvalidRequest for an address that may not be asked,
-    Unreachable where nobody answers in time."""
+    """The status of the answer. Raises as `exchange`."""
+    return exchange("POST", url, headers, body, reach)[0]
+
+
+def exchange(
+    method: str,
+    url: str,
+    headers: Mapping[str, str],
+    body: bytes | None,
+    reach: Reach,
+    most_bytes: int = 0,
+) -> tuple[int, bytes]:
+    """Status and body of the answer; of the body nothing is read where `most_bytes` is 0. Raises
+    InvalidRequest for an address that may not be asked, Unreachable where nobody answers in time
+    or the body is larger."""
     parts = check_url(url, reach)
     host = parts.hostname or ""
     port = parts.port or (443 if parts.scheme == "https" else 80)
@@ -75,11 +88,14 @@ def post(url: str, headers: Mapping[str, str], body: bytes, reach: Reach) -> int
     end.start()
     try:
         target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-        connection.request("POST", target, body, dict(headers))
-        status = connection.getresponse().status
+        connection.request(method, target, body, dict(headers))
+        answer = connection.getresponse()
+        content = answer.read(most_bytes + 1) if most_bytes else b""
         if connection.was_cut:
             raise TimeoutError
-        return status
+        if len(content) > most_bytes:
+            raise ValueError
+        return answer.status, content
     except (OSError, http.client.HTTPException, ValueError) as error:
         raise Unreachable(
             f"{host} could not be asked: {_reason(error)}.", code="webhook_unreachable"

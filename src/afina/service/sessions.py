@@ -1,8 +1,10 @@
-"""Sessions of the dashboard: opened with an API key or a one-time link, carried in a signed cookie.
+"""Sessions of the dashboard: opened with an API key, a one-time link or by a provider that vouches
+for somebody (`service.oidc`), carried in a signed cookie.
 
 A session is no row of its own. Its cookie names the key that opened it and is signed with a secret
 in DATA/web-secret; whoever revokes the key ends its sessions. One-time links lie as empty files
 named by the hash of their token in DATA/sign-in: whoever removes the file has used the link.
+A person without a key gets one of their own for it, whose secret nobody has.
 """
 
 from __future__ import annotations
@@ -12,16 +14,17 @@ import hashlib
 import hmac
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-from afina.domain.accounts import Caller, KeyKind
+from afina.domain.accounts import Caller, KeyKind, User
 from afina.domain.clock import Clock
 from afina.domain.ids import Ids
 from afina.errors import BadSettings, Unauthenticated
-from afina.service.keys import authenticate, caller_of_key
+from afina.service.keys import authenticate, caller_of_key, sign_in_key
 from afina.service.platform import Platform
+from afina.store import people
 
 SESSION_S: Final = 30 * 24 * 3600
 LINK_S: Final = 24 * 3600
@@ -29,6 +32,8 @@ LINK_S: Final = 24 * 3600
 _TOKEN_LENGTH: Final = 43
 _TOKEN: Final = re.compile(r"[A-Za-z0-9]{43}")
 _SECRET_LENGTH: Final = 43
+_VOUCHED: Final = "v-"
+"""Begins the id of a session that a provider vouches for."""
 
 
 @dataclass(frozen=True)
@@ -51,25 +56,39 @@ def open_session(platform: Platform, secret: str) -> tuple[Session, str]:
     id_ = platform.ids.new("", 22)
     expires_at = platform.now() + SESSION_S
     body = f"{caller.organization_id}.{caller.key_id}.{expires_at}.{id_}"
-    return Session(caller, id_, expires_at), f"{body}.{_sign(platform, 'session', body)}"
+    return Session(caller, id_, expires_at), f"{body}.{sign(platform, 'session', body)}"
 
 
 def resume_session(platform: Platform, cookie: str) -> Session:
     """The session that a cookie carries. Raises Unauthenticated where it was forged or is over, or
     its key opens nothing any more."""
     body, _, signature = cookie.rpartition(".")
-    if not hmac.compare_digest(signature.encode(), _sign(platform, "session", body).encode()):
+    if not hmac.compare_digest(signature.encode(), sign(platform, "session", body).encode()):
         raise _over()
     organization_id, key_id, expires_at, id_ = body.split(".")
     if int(expires_at) <= platform.now():
         raise _over()
     caller = caller_of_key(platform, key_id, organization_id)
+    if id_.startswith(_VOUCHED):
+        caller = _as_of_now(platform, caller)
     return Session(caller, id_, int(expires_at))
+
+
+def open_session_for(
+    platform: Platform, user: User, project_id: str, lasts_s: int
+) -> tuple[Session, str]:
+    """A session of a user in a project, and its cookie; removing the user ends it."""
+    expires_at = platform.now() + lasts_s
+    key = sign_in_key(platform, user, project_id, expires_at)
+    id_ = platform.ids.new(_VOUCHED, 22)
+    body = f"{user.organization_id}.{key.id}.{expires_at}.{id_}"
+    cookie = f"{body}.{sign(platform, 'session', body)}"
+    return resume_session(platform, cookie), cookie
 
 
 def form_token(platform: Platform, session: Session) -> str:
     """What every form of this session carries, so that no other site can send one in its name."""
-    return _sign(platform, "form", session.id)
+    return sign(platform, "form", session.id)
 
 
 def new_link(data: Path, clock: Clock, ids: Ids) -> str:
@@ -110,6 +129,16 @@ def use_link(platform: Platform, token: str) -> tuple[Session, str]:
     return open_session(platform, secret)
 
 
+def _as_of_now(platform: Platform, caller: Caller) -> Caller:
+    """What the user may do today: its places and its role may have changed since the sign-in."""
+    with platform.database.read() as tx:
+        user = people.get_user(tx, caller.user_id or "", caller.organization_id)
+        places = people.places_of(tx, caller.user_id or "")
+    if user is None or (user.role != "owner" and caller.project_id not in places):
+        raise _over()
+    return replace(caller, kind=KeyKind.ROOT) if user.role == "owner" else caller
+
+
 def _used() -> Unauthenticated:
     return Unauthenticated(
         "This link was used before, or its time is over.",
@@ -122,7 +151,8 @@ def _over() -> Unauthenticated:
     return Unauthenticated("The session is over.", code="session_over", remedy="Sign in again.")
 
 
-def _sign(platform: Platform, use: str, text: str) -> str:
+def sign(platform: Platform, use: str, text: str) -> str:
+    """43 characters that only this server can make of `text`, for one `use`."""
     digest = hmac.new(_secret(platform), f"{use}:{text}".encode(), hashlib.sha256).digest()
     return base64.urlsafe_b64encode(digest).decode().rstrip("=")
 

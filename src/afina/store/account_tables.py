@@ -31,9 +31,12 @@ USERS: Final = Table(
     Column("email", String(320), nullable=False),
     Column("role", String(16), nullable=False),
     Column("added_at", BigInteger, nullable=False),
+    Column("subject", String(800)),
     UniqueConstraint("organization_id", "email"),
     Index(None, "order_key"),
+    Index(None, "subject", unique=True),
 )
+"""`subject` is a sign-in provider's issuer and its own id of the user, from the first sign-in."""
 
 PROJECT_MEMBERS: Final = Table(
     "project_members",

@@ -32,6 +32,23 @@ def user_of_email(tx: Tx, email: str, organization_id: str) -> User | None:
     return None if row is None else _user(row)
 
 
+def user_of_subject(tx: Tx, subject: str) -> User | None:
+    """The user that came in as this subject of a sign-in provider."""
+    row = tx.execute(select(USERS).where(USERS.c.subject == subject)).one_or_none()
+    return None if row is None else _user(row)
+
+
+def users_of_email(tx: Tx, email: str) -> list[tuple[User, str | None]]:
+    """The users of that address, oldest first, each with the subject that it came in as."""
+    query = select(USERS).where(USERS.c.email == email).order_by(USERS.c.order_key)
+    return [(_user(row), row.subject) for row in tx.execute(query)]
+
+
+def remember_subject(tx: Tx, user_id: str, subject: str) -> None:
+    """Notes as whom of a sign-in provider the user comes in."""
+    tx.execute(update(USERS).where(USERS.c.id == user_id).values(subject=subject))
+
+
 def list_users(tx: Tx, organization_id: str) -> list[User]:
     """The organization's users, oldest first."""
     query = select(USERS).where(USERS.c.organization_id == organization_id)

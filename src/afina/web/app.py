@@ -22,6 +22,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from afina.domain import ids
 from afina.errors import AfinaError, Internal, NotFound
+from afina.service.oidc import CALLBACK
 from afina.web import files
 from afina.web.pages import ROUTES
 from afina.web.render import page
@@ -29,7 +30,7 @@ from afina.web.visit import Rooms, Visit, check_origin, visit_of
 
 Handler = Callable[[Visit], Response | Awaitable[Response]]
 
-OPEN_TO_ALL: Final = frozenset({"/sign-in", "/enter", "/language"})
+OPEN_TO_ALL: Final = frozenset({"/sign-in", "/enter", "/language", "/sign-in/oidc", CALLBACK})
 """What can be seen without a session."""
 THE_APIS: Final = frozenset({"v1", "health", "docs", "openapi.json", "metrics"})
 """What the API answers, whoever asks."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hmac
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -16,6 +17,7 @@ from afina.domain.accounts import Caller
 from afina.errors import Forbidden, InvalidRequest, TooLarge, Unauthenticated
 from afina.service.chat import ChatService
 from afina.service.completions import CompletionsService
+from afina.service.oidc_provider import OidcProvider
 from afina.service.platform import Platform
 from afina.service.sessions import Session, form_token, resume_session
 from afina.web.live import LiveJobs
@@ -39,6 +41,8 @@ class Rooms:
     chat: ChatService
     completions: CompletionsService
     live: LiveJobs
+    provider: Callable[[], OidcProvider] | None = None
+    """Who vouches for people at the sign-in, where the settings name one."""
 
 
 @dataclass(frozen=True)

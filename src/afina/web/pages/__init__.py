@@ -12,6 +12,7 @@ from afina.web.pages import (
     home,
     jobs,
     models,
+    oidc,
     playground,
     prompt_table,
     settings,
@@ -25,6 +26,7 @@ Handler = Callable[[Visit], Response | Awaitable[Response]]
 
 ROUTES: Final[tuple[tuple[str, str, Handler], ...]] = (
     *sign_in.ROUTES,
+    *oidc.ROUTES,
     *home.ROUTES,
     *data.ROUTES,
     *tune.ROUTES,

@@ -1,4 +1,5 @@
-"""Signing in with a key or a one-time link, signing out, and the choice of language and theme."""
+"""Signing in with a key or a one-time link (through a provider: `web.pages.oidc`), signing out, and
+the choice of language and theme."""
 
 from __future__ import annotations
 
@@ -26,22 +27,22 @@ _MAX_SECRET: Final = 200
 
 def show(visit: Visit) -> Response:
     """The form, or the place where the reader wanted to go if the session is open already."""
-    target = _inside(visit.request.query_params.get("next", "/"))
+    target = inside(visit.request.query_params.get("next", "/"))
     if visit.session is not None:
         return RedirectResponse(target, 303)
-    return page(visit, "sign_in.html", {"target": target, "error": None})
+    return _form(visit, target, None)
 
 
 async def enter_with_key(visit: Visit) -> Response:
     """Opens a session for the owner of a key."""
     form = await visit.request.form(max_files=0, max_fields=10)
-    target = _inside(str(form.get("next", "/")))
+    target = inside(str(form.get("next", "/")))
     secret = str(form.get("key", ""))[:_MAX_SECRET]
     try:
         _, cookie = await to_thread.run_sync(open_session, visit.platform, secret)
     except AfinaError as error:
-        return page(visit, "sign_in.html", {"target": target, "error": error}, error.status)
-    return _entered(visit, cookie, target)
+        return refused(visit, error, target)
+    return entered(visit, cookie, target)
 
 
 def enter_with_link(visit: Visit) -> Response:
@@ -51,8 +52,8 @@ def enter_with_link(visit: Visit) -> Response:
     try:
         _, cookie = use_link(visit.platform, visit.request.query_params.get("token", ""))
     except AfinaError as error:
-        return page(visit, "sign_in.html", {"target": "/", "error": error}, error.status)
-    return _entered(visit, cookie, "/")
+        return refused(visit, error, "/")
+    return entered(visit, cookie, "/")
 
 
 async def leave(visit: Visit) -> Response:
@@ -66,7 +67,7 @@ async def leave(visit: Visit) -> Response:
 async def choose(visit: Visit) -> Response:
     """Keeps the language or theme in a cookie; needs no session."""
     form = await visit.request.form(max_files=0, max_fields=10)
-    response = RedirectResponse(_inside(str(form.get("next", "/"))), 303)
+    response = RedirectResponse(inside(str(form.get("next", "/"))), 303)
     for name, cookie, allowed in (
         ("language", LANGUAGE_COOKIE, LANGUAGES),
         ("theme", THEME_COOKIE, THEMES),
@@ -79,12 +80,24 @@ async def choose(visit: Visit) -> Response:
     return response
 
 
-def _entered(visit: Visit, cookie: str, target: str) -> Response:
+def refused(visit: Visit, error: AfinaError, target: str) -> Response:
+    """The form again, with what went wrong above it."""
+    return _form(visit, target, error)
+
+
+def _form(visit: Visit, target: str, error: AfinaError | None) -> Response:
+    provider = visit.platform.settings.oidc
+    shown = {"target": target, "error": error, "provider": provider and provider.name}
+    return page(visit, "sign_in.html", shown, 200 if error is None else error.status)
+
+
+def entered(visit: Visit, cookie: str, target: str, expires_at: int | None = None) -> Response:
+    """On to the page `target`, with the session's cookie."""
     response = RedirectResponse(target, 303)
     response.set_cookie(
         SESSION_COOKIE,
         cookie,
-        max_age=SESSION_S,
+        max_age=SESSION_S if expires_at is None else expires_at - visit.platform.now(),
         path="/",
         httponly=True,
         samesite="lax",
@@ -93,7 +106,7 @@ def _entered(visit: Visit, cookie: str, target: str) -> Response:
     return response
 
 
-def _inside(target: str) -> str:
+def inside(target: str) -> str:
     """A place of this site; anything that could lead out becomes the first page."""
     if not target.startswith("/") or target.startswith(("//", "/\\")) or not target.isprintable():
         return "/"
