@@ -8,7 +8,7 @@ from functools import cache
 from hashlib import sha256
 from pathlib import Path
 
-from afina.settings import S3Settings
+from afina.outside_settings import S3Settings
 
 
 def on_s3() -> bool:

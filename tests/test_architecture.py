@@ -15,6 +15,7 @@ PACKAGE = ROOT / "src" / "afina"
 ROWS = {
     "errors": 0,
     "settings": 0,
+    "outside_settings": 0,
     "domain": 1,
     "text": 2,
     "model": 2,
@@ -29,7 +30,11 @@ ROWS = {
     "web": 7,
     "cli": 8,
 }
-SIBLINGS_ALLOWED = {("evaluation", "serving"), ("settings", "errors")}
+SIBLINGS_ALLOWED = {
+    ("evaluation", "serving"),
+    ("settings", "errors"),
+    ("settings", "outside_settings"),
+}
 WITHOUT_TORCH = [
     "afina.errors",
     "afina.settings",

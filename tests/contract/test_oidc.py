@@ -16,9 +16,9 @@ from tests.contract.live import Live, running, settings_for
 from tests.contract.provider import CLIENT, SECRET, Claims, Provider, b64
 
 from afina.domain.accounts import Caller
+from afina.outside_settings import OidcSettings
 from afina.service import keys, people
 from afina.service.audit import list_audit
-from afina.settings import OidcSettings
 
 MARIA = "maria@example.com"
 

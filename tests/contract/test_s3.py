@@ -12,7 +12,7 @@ import pytest
 from tests.contract.live import Live, running, settings_for
 from tests.s3 import bucket_for
 
-from afina.settings import S3Settings
+from afina.outside_settings import S3Settings
 from afina.store.remote_blobs import RemoteBlobs
 
 CONTENT = b'{"prompt": "a", "completion": "b"}\n' * 1000

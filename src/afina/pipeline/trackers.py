@@ -22,8 +22,9 @@ import httpx2
 from afina.domain.codec import encode
 from afina.domain.integrations import Integration, Mlflow, RunNews, Told, Wandb
 from afina.errors import Unavailable
+from afina.outside_settings import MlflowSettings
 from afina.pipeline.wandb_run import WandbNews
-from afina.settings import MlflowSettings, Settings, child_environment
+from afina.settings import Settings, child_environment
 
 COMMAND: Final = (sys.executable, "-m", "afina.pipeline.wandb_run")
 JOB_TAG: Final = "afina.job_id"

@@ -18,9 +18,9 @@ from typing import Any, Final
 from urllib.parse import quote, urlencode
 
 from afina.errors import AfinaError, BadSettings, Unauthenticated, Unavailable
+from afina.outside_settings import OidcSettings
 from afina.service.outbound import Reach, Resolver, exchange
 from afina.service.platform import Platform
-from afina.settings import OidcSettings
 
 ALGORITHMS: Final = (
     "RS256",

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from afina.errors import BadSettings, Internal, Unavailable
-from afina.settings import S3Settings, Settings
+from afina.outside_settings import S3Settings
+from afina.settings import Settings
 from afina.store.blobs import CHUNK_BYTES, BlobWriter, LocalBlobs, StagedBlob
 
 if TYPE_CHECKING:

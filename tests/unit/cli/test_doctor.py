@@ -13,8 +13,9 @@ from typer.testing import Result
 from afina.cli import diagnoses
 from afina.domain.codec import encode
 from afina.domain.models import BaseModel
+from afina.outside_settings import VllmSettings
 from afina.serving.vllm.testing import ScriptedVllm
-from afina.settings import EngineSettings, Settings, VllmSettings
+from afina.settings import EngineSettings, Settings
 from afina.text.tokenizer import ChatTokenizer
 
 Afina = Callable[..., Result]

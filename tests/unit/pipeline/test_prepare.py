@@ -17,6 +17,7 @@ from afina.domain.jobs import Hyperparameters, Job, JobStatus
 from afina.domain.methods import Extension, Tuning, TuningKind
 from afina.domain.models import BaseModel
 from afina.domain.runs import RunSpec
+from afina.outside_settings import VllmSettings
 from afina.pipeline import served_by
 from afina.pipeline.lanes import PrepareLane
 from afina.pipeline.run_files import read_spec
@@ -24,13 +25,7 @@ from afina.service.budgets import set_spend_limit
 from afina.service.files import upload_file
 from afina.service.jobs import JobRequest, create_job
 from afina.serving.testing import ScriptedEngine
-from afina.settings import (
-    EngineSettings,
-    Price,
-    RedactSettings,
-    TrainingSettings,
-    VllmSettings,
-)
+from afina.settings import EngineSettings, Price, RedactSettings, TrainingSettings
 from afina.text.renderer import Renderer
 
 CANARY = "zyxwvut"

@@ -32,12 +32,13 @@ from afina.errors import (
     UnsupportedField,
 )
 from afina.model.peft_files import CONFIG, WEIGHTS
+from afina.outside_settings import VllmSettings
 from afina.serving.client import EngineClient
 from afina.serving.listener import listen
 from afina.serving.protocol import Delta, EngineHealth, Final, Generate, Score, UsageRecord
 from afina.serving.server import Door
 from afina.serving.vllm.testing import ScriptedVllm, Trouble
-from afina.settings import Settings, VllmSettings
+from afina.settings import Settings
 from afina.text.grammars import schema_grammar
 from afina.text.tokenizer import ChatTokenizer
 

@@ -18,6 +18,7 @@ import msgspec
 
 from afina.domain.clock import Clock
 from afina.errors import AfinaError, Unavailable
+from afina.outside_settings import VllmSettings
 from afina.serving.line_stream import LineStream
 from afina.serving.listener import Exchange
 from afina.serving.metrics import Elsewhere
@@ -36,7 +37,7 @@ from afina.serving.vllm.link import VllmLink
 from afina.serving.vllm.scores import Opened, score
 from afina.serving.vllm.streams import AnswerStream
 from afina.serving.vllm.wire import COMPLETIONS, completion, refusal
-from afina.settings import Settings, VllmSettings
+from afina.settings import Settings
 
 if TYPE_CHECKING:
     from afina.serving.library import Library

@@ -19,10 +19,10 @@ import structlog
 from afina.domain.clock import Clock
 from afina.domain.models import BaseModel
 from afina.errors import AfinaError, BaseRefused, Unavailable
+from afina.outside_settings import VllmSettings
 from afina.serving.bounds import Bounds
 from afina.serving.vllm.link import VllmLink
 from afina.serving.vllm.wire import Card, Cards, Tokens, Version
-from afina.settings import VllmSettings
 from afina.text.tokenizer import ChatTokenizer
 
 LISTED: Final = "/v1/models"

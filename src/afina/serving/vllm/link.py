@@ -16,8 +16,8 @@ from urllib.parse import urlsplit
 import msgspec
 
 from afina.errors import Unavailable
+from afina.outside_settings import VllmSettings
 from afina.serving.line_stream import LineStream, request_bytes
-from afina.settings import VllmSettings
 
 T = TypeVar("T")
 CONNECT_S: Final = 5.0

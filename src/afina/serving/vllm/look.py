@@ -9,11 +9,11 @@ from typing import Any
 
 import msgspec
 
+from afina.outside_settings import VllmSettings
 from afina.serving.vllm.adapters import LOAD
 from afina.serving.vllm.bases import LISTED, LOOK_S, VERSION
 from afina.serving.vllm.link import VllmLink
 from afina.serving.vllm.wire import Cards, Version
-from afina.settings import VllmSettings
 
 
 @dataclass(frozen=True)
