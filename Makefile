@@ -78,7 +78,7 @@ vllm: $(STAMP) $(STARTER)
 
 bench: $(STAMP) $(STARTER)
 	$(BIN)/python benchmarks/training.py
-	$(BIN)/python benchmarks/serving.py
+	$(BIN)/python -m benchmarks.serving
 
 docs: $(STAMP)
 	$(BIN)/python docs/generate.py

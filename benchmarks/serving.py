@@ -1,11 +1,13 @@
 """afina's serving against transformers' `generate`, side by side: same model, prompts, tokens.
 
-    python benchmarks/serving.py [--through engine|api] [--streams 1,8,32] [--repeats 3]
+    python -m benchmarks.serving [--through engine|api] [--streams 1,8,32] [--repeats 3]
+        [--peers llama.cpp]
 
 `generate` runs one static batch in bf16, without a server: its best case. afina answers streams
 over HTTP: the engine's own socket, or the whole API with keys, rendering and metering. Both get 64
 new tokens a prompt; adapters are random, of rank 16 on all linear layers, spread evenly. Runs
-alternate; medians are printed. The client shares the machine with what it measures.
+alternate; medians are printed. Peers (benchmarks/serving_peers.py) are asked for chat completions
+by the client that asks afina's API. The client shares the machine with what it measures.
 """
 
 from __future__ import annotations
@@ -27,6 +29,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from benchmarks.serving_peers import llama_cpp
 
 from afina.domain.codec import decode
 from afina.domain.manifests import Manifest, blob_path
@@ -332,12 +335,18 @@ async def run(given: argparse.Namespace, settings: Settings, base: BaseModel) ->
         names = manifests
         through = ThroughEngine(settings, base.id, prompts)
     judge = Generating(settings.models / base.id, prompts)
-    with processes(settings, base.id, with_api):
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(processes(settings, base.id, with_api))
         ways: dict[str, Callable[[int], Awaitable[Measured]]] = {
             "generate, one batch": judge.run,
             "afina, base": lambda n: through.run(n, []),
             f"afina, {len(names)} adapters": lambda n: through.run(n, names),
         }
+        if "llama.cpp" in given.peers:
+            folder = settings.models / base.id
+            url = stack.enter_context(llama_cpp(folder, settings.data, max(streams)))
+            peer = ThroughApi(url, "none", base.id)
+            ways["llama.cpp, Q4_1"] = lambda n: peer.run(n, [])
         found = await compare(ways, streams, given.repeats)
     tokens = statistics.median(len(p) for p in prompts)
     print(
@@ -355,6 +364,7 @@ def main() -> None:
     parser.add_argument("--streams", default="1,8,32")
     parser.add_argument("--adapters", type=int, default=16)
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--peers", nargs="*", default=[], choices=["llama.cpp"])
     given = parser.parse_args()
     record = decode(BaseModel, json.loads((given.model / "afina.json").read_text()), "afina.json")
     with tempfile.TemporaryDirectory(prefix="afina-bench-") as folder:

@@ -1,9 +1,9 @@
 """Where one decoding step's time goes: rows, adapters, a profile by operation.
 
-    python benchmarks/serving_step.py [--rows 32] [--adapters 16] [--profile]
+    python benchmarks/serving_step.py [--rows 32] [--adapters 16] [--bits 4] [--profile]
 
 The engine's own scheduler, network and sampler in this process, without sockets or text: random
-prompts of 45 tokens, then forty steps of greedy decoding in bf16.
+prompts of 45 tokens, then forty steps of greedy decoding, in bf16 or with weights in few bits.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from afina.serving.runner import Runner
 from afina.serving.sampling import Choosing, choose
 from afina.serving.scheduler import Limits, Scheduler
 from afina.serving.sequences import Prompt, Sequence
+from afina.serving.small_weights import Bits
 
 STARTER = Path(__file__).parent.parent / ".afina" / "models" / "smollm2-135m-instruct"
 BLOCKS, RANK, STEPS = 4096, 16, 40
@@ -34,9 +35,9 @@ BLOCKS, RANK, STEPS = 4096, 16, 40
 class Stepping:
     """Rows that decode for ever."""
 
-    def __init__(self, folder: Path, rows: int, adapters: int) -> None:
+    def __init__(self, folder: Path, rows: int, adapters: int, bits: Bits | None = None) -> None:
         base = load_base(folder, "bf16")
-        self.runner = Runner(base, KvCache(base.layers, BLOCKS, 16), AdapterBank(64))
+        self.runner = Runner(base, KvCache(base.layers, BLOCKS, 16), AdapterBank(64), None, bits)
         self.scheduler = Scheduler(BlockAllocator(BLOCKS, 16), Limits(rows, rows, 64))
         names = [self._adapter(number) for number in range(adapters)]
         rng = random.Random(0)
@@ -83,10 +84,11 @@ def main() -> None:
     parser.add_argument("--model", type=Path, default=STARTER)
     parser.add_argument("--rows", type=int, default=32)
     parser.add_argument("--adapters", type=int, default=0)
+    parser.add_argument("--bits", type=int, choices=[8, 4], help="of the weights; else bf16")
     parser.add_argument("--profile", action="store_true")
     given = parser.parse_args()
     torch.set_num_threads(len(os.sched_getaffinity(0)))
-    stepping = Stepping(given.model, given.rows, given.adapters)
+    stepping = Stepping(given.model, given.rows, given.adapters, given.bits)
     prefill = 0.0
     while not stepping.all_decode:
         prefill += stepping.step()

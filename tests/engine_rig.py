@@ -28,6 +28,7 @@ from afina.serving.library import Library
 from afina.serving.runner import Runner
 from afina.serving.scheduler import Limits, Scheduler
 from afina.serving.sequences import Prompt, Sequence
+from afina.serving.small_weights import Bits
 from afina.settings import EngineSettings, Settings
 
 LIMITS = Limits(max_batch=32, max_waiting=64, max_adapters=32)
@@ -103,7 +104,11 @@ def put_blob(settings: Settings, raw: bytes) -> str:
 
 
 def make_lane(
-    folder: Path, precision: str = "fp32", limits: Limits = LIMITS, blocks: int = 512
+    folder: Path,
+    precision: str = "fp32",
+    limits: Limits = LIMITS,
+    blocks: int = 512,
+    bits: Bits | None = None,
 ) -> Lane:
     """A lane for the base in `folder`; its journal is a list in `lane.meter_log`."""
     from afina.text.tokenizer import ChatTokenizer
@@ -112,7 +117,7 @@ def make_lane(
     allocator = BlockAllocator(blocks, 16)
     return Lane(
         folder.name,
-        Runner(base, KvCache(base.layers, blocks, 16), AdapterBank(64)),
+        Runner(base, KvCache(base.layers, blocks, 16), AdapterBank(64), None, bits),
         Scheduler(allocator, limits),
         ChatTokenizer.load(folder),
         clock=ManualClock(),

@@ -69,6 +69,9 @@ class EngineSettings(BaseModel):
     threads: int = Field(default=0, ge=0)
     """0: all cores when alone, one while a trainer lives."""
     precision: Literal["auto", "bf16", "fp32"] = "auto"
+    weights: Literal["trained", "int8", "int4"] = "trained"
+    """What a base's weights are kept in beside `precision` for the tokens that are answered: fewer
+    bits are quicker for few streams and slower for many (docs/engine.md)."""
     speculation: bool = True
     """Whether tunes' answers are drafted from their training answers (docs/engine.md)."""
     vllm: VllmSettings | None = None
@@ -273,6 +276,11 @@ class Settings(BaseSettings):
             raise ValueError(
                 f"training.precision is {trained} and engine.precision is {served}: a tune is "
                 "served as it was trained, so they must be the same, or one of them auto"
+            )
+        if self.engine.weights != "trained" and self.precision == "fp32":
+            raise ValueError(
+                f"engine.weights is {self.engine.weights} and the precision is fp32: weights in "
+                "few bits are multiplied in bf16, so one of them must change"
             )
         return self
 

@@ -3,7 +3,9 @@
 Every linear layer of a base stands in a LoraLinear that asks `ServedLayers` for its whole output.
 Layers that read the same input (query, key and value; gate and up) are one product: the first call
 computes all, the others return their part. Weights are reordered once for the processor, the bits
-of the results stay the same. The low-rank terms of the batch's adapters are added from their pages.
+of the results stay the same. Positions that decode may go through the same weights in few bits
+(afina.serving.small_weights). The low-rank terms of the batch's adapters are added from their
+pages.
 """
 
 from __future__ import annotations
@@ -16,7 +18,9 @@ from torch import nn
 
 from afina.model.lora import LoraLinear
 from afina.serving.pages import Pages
+from afina.serving.small_weights import Bits, SmallWeight, small_weight
 
+HEAD = "lm_head"
 _TOGETHER = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
 
 
@@ -30,6 +34,8 @@ class Product:
     weight: torch.Tensor
     bias: torch.Tensor | None
     packed: torch.Tensor | None = None
+    small: SmallWeight | None = None
+    """The same in few bits, for positions that were sampled."""
     last_input: torch.Tensor | None = None
     last_output: tuple[torch.Tensor, ...] = ()
 
@@ -54,11 +60,26 @@ class Product:
         return out
 
 
+@dataclass(frozen=True)
+class SampledRows:
+    """The rows of a step that were sampled, not prompted: among all positions, and among those that
+    the head computes. None: all of them."""
+
+    positions: torch.Tensor | None
+    kept: torch.Tensor | None
+
+
 @dataclass
 class ServedLayers:
     """What all LoraLinear layers of one served base refer to."""
 
     adapters: Pages
+    sampled: SampledRows | None = None
+    """For products in few bits: this step's rows for them, if there are any."""
+    bits: Bits | None = None
+    """Those of the layers in few bits; None if all are as trained."""
+    all_small: bool = False
+    """Whether every layer is in few bits: then one row alone gets the bits it gets in company."""
     products: dict[str, Product] = field(default_factory=dict)
     places: dict[str, int] = field(default_factory=dict)
     size: int = 0
@@ -84,13 +105,29 @@ class ServedLayers:
 
     def product(self, product: Product, x: torch.Tensor) -> torch.Tensor:
         """The whole output of a product: the base's part and its adapters'."""
-        out = product.compute(x)
+        out = product.compute(x) if product.small is None else self._in_few_bits(product, x)
         self.adapters.add_to(out, product.names[0], x)
         if self.gains and product.names[0] in self.gains:
             factor, offset = self.gains[product.names[0]]
             out.mul_(factor)
             if offset is not None:
                 out.add_(offset)
+        return out
+
+    def _in_few_bits(self, product: Product, x: torch.Tensor) -> torch.Tensor:
+        """Rows that were sampled go through few bits, prompts through the weights as trained: which
+        way a row takes depends on itself alone."""
+        small, sampled = product.small, self.sampled
+        if small is None or sampled is None:
+            return product.compute(x)
+        rows = sampled.kept if product.names[0] == HEAD else sampled.positions
+        if rows is None:
+            return small.compute(x)
+        out = product.compute(x)
+        if not len(rows):
+            return out
+        picked = x.view(-1, product.in_features).index_select(0, rows)
+        out.view(-1, out.shape[-1]).index_copy_(0, rows, small.compute(picked))
         return out
 
     def gain(self, factors: Mapping[str, torch.Tensor]) -> None:
@@ -132,14 +169,20 @@ class Sharing:
         return replace(theirs, last_input=None, last_output=())
 
 
-def serve_layers(model: nn.Module, adapters: Pages, sharing: Sharing | None = None) -> ServedLayers:
-    """Puts the engine's layers in the place of all linear ones of `model`."""
+def serve_layers(
+    model: nn.Module,
+    adapters: Pages,
+    sharing: Sharing | None = None,
+    bits: Bits | None = None,
+) -> ServedLayers:
+    """Puts the engine's layers in the place of all linear ones of `model`; with `bits`, weights
+    that are not shared are kept in few bits too."""
     served = ServedLayers(adapters)
     linears = {n: m for n, m in model.named_modules() if isinstance(m, nn.Linear)}
     for names in _products(linears):
         members = [linears[name] for name in names]
         shared = None if sharing is None else sharing.product(names, members)
-        product = shared or _product(names, members)
+        product = shared or _product(names, members, bits)
         if shared is None:
             served.size += product.size
         adapters.know(names, product.in_features, product.sizes)
@@ -149,6 +192,9 @@ def serve_layers(model: nn.Module, adapters: Pages, sharing: Sharing | None = No
     for name, linear in linears.items():
         parent, _, last = name.rpartition(".")
         setattr(model.get_submodule(parent), last, LoraLinear(linear, name, served))
+    small = [product.small for product in served.products.values()]
+    served.bits = min((weight.bits for weight in small if weight), default=None)
+    served.all_small = None not in small
     return served
 
 
@@ -175,7 +221,7 @@ def _products(linears: dict[str, nn.Linear]) -> list[list[str]]:
     return [g for g in groups if len(g) > 1 or not any(g[0] in o for o in groups if len(o) > 1)]
 
 
-def _product(names: list[str], linears: list[nn.Linear]) -> Product:
+def _product(names: list[str], linears: list[nn.Linear], bits: Bits | None) -> Product:
     first = linears[0]
     weight = first.weight.data
     bias = None if first.bias is None else first.bias.data
@@ -183,6 +229,8 @@ def _product(names: list[str], linears: list[nn.Linear]) -> Product:
         weight = torch.cat([linear.weight.data for linear in linears])
         bias = None if bias is None else torch.cat([linear.bias.data for linear in linears])
     product = Product(names, [m.out_features for m in linears], first.in_features, weight, bias)
+    if bits is not None:
+        product.small = small_weight(weight, bias, 8 if names[0] == HEAD else bits)
     if weight.dtype == torch.bfloat16 and torch._C._has_mkldnn:
         product.packed = torch.ops.mkldnn._reorder_linear_weight(weight)
         product.weight = weight.new_zeros(1, 1).expand_as(weight)

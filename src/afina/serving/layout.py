@@ -116,6 +116,13 @@ class Layout:
                 found += [row.sequence.prompt.adapter] * (row.length - row.prompted)
         return found
 
+    def sampled_positions(self) -> list[int] | None:
+        """The positions that were sampled, not prompted; None if no position was prompted."""
+        rows = list(self.rows())
+        if not any(row.prompted for row in rows):
+            return None
+        return [at for row in rows for at in range(row.at + row.prompted, row.at + row.length)]
+
     def prompt_spans(self) -> list[Span]:
         """Where prompts with adapters lie."""
         found: list[Span] = []

@@ -19,7 +19,14 @@ from afina.domain.clock import Clock
 from afina.domain.codec import decode
 from afina.domain.manifests import OWN_WEIGHTS, Manifest, TuneKind, blob_path
 from afina.domain.models import BASE_ID, BaseModel
-from afina.errors import BaseRefused, DataUnreadable, Internal, InvalidRequest, ModelNotFound
+from afina.errors import (
+    BadSettings,
+    BaseRefused,
+    DataUnreadable,
+    Internal,
+    InvalidRequest,
+    ModelNotFound,
+)
 from afina.model.base import LoadedBase, load_base
 from afina.model.dora import row_norms
 from afina.model.own_weights import read_weights
@@ -46,6 +53,7 @@ from afina.serving.pages import check_fit
 from afina.serving.protocol import UsageRecord
 from afina.serving.runner import Runner
 from afina.serving.scheduler import Limits, Scheduler
+from afina.serving.small_weights import Bits
 from afina.settings import Settings
 from afina.text.tokenizer import ChatTokenizer
 
@@ -55,6 +63,7 @@ OWN_KINDS: Final[frozenset[TuneKind]] = frozenset({"blocks", "full", "dora"})
 """Tunes with weights of their own: a lane for each. DoRA's are its base's, with rows of other
 lengths, so its lane takes no more memory than an adapter does."""
 Precision = Literal["bf16", "fp32"]
+_BITS: Final[dict[str, Bits | None]] = {"trained": None, "int8": 8, "int4": 4}
 
 
 def precision_of(settings: Settings) -> Precision:
@@ -73,6 +82,18 @@ class Library:
         self.metrics = EngineMetrics()
         self._clock = clock
         self.precision = precision_of(settings)
+        self.bits: Bits | None = _BITS[settings.engine.weights]
+        if self.bits is not None and self.precision == "fp32":
+            raise BadSettings(
+                f"engine.weights is {settings.engine.weights}, and the precision is fp32.",
+                param="engine.weights",
+                remedy="Weights in few bits are multiplied in bf16: set engine.weights to trained.",
+            )
+
+    @property
+    def weights(self) -> str:
+        """What the bases' weights that answer are kept in."""
+        return self.precision if self.bits is None else f"int{self.bits}"
 
     def record(self, base_id: str) -> BaseModel:
         """A base's record. Raises ModelNotFound or BaseRefused."""
@@ -159,10 +180,13 @@ class Library:
             max_batch=engine.max_batch,
             max_waiting=engine.max_queue,
             max_adapters=min(engine.max_batch, engine.adapters_resident),
+            keep_answers=self.bits is None,
         )
+        # what a tune learned stays as trained, its base's weights are in few bits
+        bits = self.bits if sharing is None else None
         lane = Lane(
             base_id,
-            Runner(base, KvCache(base.layers, blocks, BLOCK_TOKENS), bank, sharing),
+            Runner(base, KvCache(base.layers, blocks, BLOCK_TOKENS), bank, sharing, bits),
             Scheduler(BlockAllocator(blocks, BLOCK_TOKENS), limits),
             tokenizer,
             clock=self._clock,

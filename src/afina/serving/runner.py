@@ -18,11 +18,12 @@ from afina.model.base import LoadedBase
 from afina.serving.adapters import Adapter, AdapterBank
 from afina.serving.cache import KvCache, StepContext
 from afina.serving.decoder import Decoder
-from afina.serving.layers import Sharing, serve_layers
+from afina.serving.layers import SampledRows, Sharing, serve_layers
 from afina.serving.layout import DecodeRows, Layout, lay_out, rounded_rows
 from afina.serving.mirror import Mirror
 from afina.serving.pages import Pages, check_fit
 from afina.serving.sequences import Chunk, Plan, Prompt, Sequence
+from afina.serving.small_weights import Bits
 
 SMALLEST_ROWS = 4
 """Products of fewer rows sum in another order (in bf16 below two, in fp32 below four): a row's
@@ -54,6 +55,7 @@ class Runner:
         cache: KvCache,
         bank: AdapterBank,
         sharing: Sharing | None = None,
+        bits: Bits | None = None,
     ) -> None:
         self.base = base
         self.bank = bank
@@ -62,13 +64,19 @@ class Runner:
         self._mirror = Mirror(cache.tokens // 4)
         self.dtype = next(base.model.parameters()).dtype
         self._pages = bank.pages = Pages(self.dtype, 2 * bank.capacity + 8)
-        self.layers = serve_layers(base.model, self._pages, sharing)
+        self.layers = serve_layers(base.model, self._pages, sharing, bits)
         self._forward: Forward = self._decoder() or self._through_transformers
 
     @property
     def is_flat(self) -> bool:
         """Whether steps run through afina's own decoder."""
         return isinstance(self._forward, Decoder)
+
+    @property
+    def weights(self) -> str:
+        """What the weights that answer are kept in: `bf16`, `fp32`, `int8` or `int4`."""
+        bits = self.layers.bits
+        return self.base.precision if bits is None else f"int{bits}"
 
     def read_adapter(
         self, sha256: str, rank: int, pairs: Mapping[str, tuple[torch.Tensor, torch.Tensor]]
@@ -84,13 +92,16 @@ class Runner:
         """Carries out copies, decodes and chunks, and gives the logits to sample from."""
         if plan.copies:
             self._cache.copy(plan.copies)
-        layout = lay_out(plan, self._cache.block_tokens, self._rows, SMALLEST_ROWS)
+        alone = self.layers.all_small and self.is_flat and not plan.chunks
+        smallest = 1 if alone else SMALLEST_ROWS
+        layout = lay_out(plan, self._cache.block_tokens, self._rows, smallest)
         if not layout.groups:
             return _with_forks([], None, plan.forks)
         sequences, rows = _sampling_rows(layout)
         context = StepContext(self._cache, layout, self._mirror, self.dtype)
         self._pages.choose(layout.sampled_adapters(), layout.prompt_spans())
-        kept = rows + [0] * (max(rounded_rows(len(rows)), SMALLEST_ROWS) - len(rows))
+        kept = rows + [0] * (max(rounded_rows(len(rows)), smallest) - len(rows))
+        self.layers.sampled = _sampled_rows(layout, rows) if self.layers.bits else None
         logits = self._forward(context, torch.tensor(kept))
         return _with_forks(sequences, logits[: len(rows)], plan.forks)
 
@@ -127,6 +138,18 @@ class Runner:
         cache = KvCache(self.base.layers, 2, 16)
         context = StepContext(cache, layout, Mirror(0), self.dtype)
         return forward(context, torch.arange(count)).float().log_softmax(-1)
+
+
+def _sampled_rows(layout: Layout, kept: list[int]) -> SampledRows | None:
+    """The rows of a step that were sampled; None if there are none."""
+    positions = layout.sampled_positions()
+    if positions is None:
+        return SampledRows(None, None)
+    among = set(positions)
+    of_head = [place for place, at in enumerate(kept) if at in among]
+    if not positions:
+        return None
+    return SampledRows(torch.tensor(positions), torch.tensor(of_head, dtype=torch.long))
 
 
 def _sampling_rows(layout: Layout) -> tuple[list[Sequence], list[int]]:

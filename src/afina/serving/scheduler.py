@@ -39,6 +39,8 @@ class Limits:
     chunk_tokens: int = 64
     """Prompt positions of one sequence in one turn; a step may have several turns."""
     keep_prefixes: bool = True
+    keep_answers: bool = True
+    """Whether what was sampled is kept too, for the prompts that go on from it."""
 
 
 class Scheduler:
@@ -361,9 +363,10 @@ class Scheduler:
     def _keep_prefix(self, sequence: Sequence) -> None:
         size = self._blocks.block_tokens
         computed = sequence.computed
-        if sequence.prompt.adapter is not None:
+        if sequence.prompt.adapter is not None or not self._limits.keep_answers:
             # What an adapter sampled has its terms from other sums than what it is prompted with
-            # (afina.serving.pages): kept, it would change the bits of the next prompt's answer.
+            # (afina.serving.pages), and so have products in few bits: kept, it would change the
+            # bits of the next prompt's answer.
             computed = min(computed, len(sequence.prompt.ids))
         while sequence.branch is not None and (sequence.kept + 1) * size <= computed:
             ids = sequence.ids(sequence.kept * size, (sequence.kept + 1) * size)

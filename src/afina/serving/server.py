@@ -263,7 +263,7 @@ class Door:
                 self._end(name)
                 return
         lane = await self._lane_of(visit, request.base, request.adapter)
-        ticket = score_ticket(name, request, lane, self._library.precision)
+        ticket = score_ticket(name, request, lane)
         await self._take_tune(visit, lane, ticket)
         self._submit(visit, lane, ticket)
 
@@ -436,7 +436,7 @@ class Door:
             waiting=max(0, alive - running),
             bases=sorted(set(bases)),
             adapters=sorted(set(adapters)),
-            precision=self._library.precision,
+            precision=self._library.weights,
             elsewhere={} if self._vllm is None else self._vllm.elsewhere,
         )
 

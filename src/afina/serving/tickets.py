@@ -31,14 +31,14 @@ def generate_ticket(request: Generate, lane: Lane) -> Ticket:
     return Ticket(prompt, manner, GeneratedAnswer(request, lane.tokenizer), tag=request.tag)
 
 
-def score_ticket(name: str, request: Score, lane: Lane, precision: str) -> Ticket:
+def score_ticket(name: str, request: Score, lane: Lane) -> Ticket:
     """A ticket for a Score: the forced ids go the way of sampled ones."""
     _bounds(lane).check_score(request)
     prompt = Prompt(name, request.prompt, request.adapter, background=request.background)
     prompt.sequences = [Sequence(prompt, 0, len(request.ids))]
     manner = Manner(top=request.top, forced=tuple(request.ids))
     tag = request.tag if request.request_id else None
-    return Ticket(prompt, manner, ScoredAnswer(request, precision), tag=tag)
+    return Ticket(prompt, manner, ScoredAnswer(request, lane.runner.weights), tag=tag)
 
 
 def _reshapings(request: Generate, lane: Lane) -> tuple[Reshaping, ...]:
