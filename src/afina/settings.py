@@ -70,8 +70,7 @@ class EngineSettings(BaseModel):
     """0: all cores when alone, one while a trainer lives."""
     precision: Literal["auto", "bf16", "fp32"] = "auto"
     weights: Literal["trained", "int8", "int4"] = "trained"
-    """What a base's weights are kept in beside `precision` for the tokens that are answered: fewer
-    bits are quicker for few streams and slower for many (docs/engine.md)."""
+    """What answers: few bits are quicker for few streams, slower for many (docs/engine.md)."""
     speculation: bool = True
     """Whether tunes' answers are drafted from their training answers (docs/engine.md)."""
     vllm: VllmSettings | None = None
@@ -278,10 +277,7 @@ class Settings(BaseSettings):
                 "served as it was trained, so they must be the same, or one of them auto"
             )
         if self.engine.weights != "trained" and self.precision == "fp32":
-            raise ValueError(
-                f"engine.weights is {self.engine.weights} and the precision is fp32: weights in "
-                "few bits are multiplied in bf16, so one of them must change"
-            )
+            raise ValueError("engine.weights must be trained where the precision is fp32")
         return self
 
     @property
@@ -303,10 +299,8 @@ class Settings(BaseSettings):
 
     @classmethod
     def load(cls, **given: Any) -> Settings:
-        """Settings from flags, environment and the data directory's `afina.toml`.
-
-        Raises BadSettings naming the setting, where it came from and what is allowed.
-        """
+        """Settings from flags, environment and the data directory's `afina.toml`. Raises
+        BadSettings naming the setting, where it came from and what is allowed."""
         given = {key: value for key, value in given.items() if value is not None}
         data = Path(given.get("data") or os.environ.get("AFINA_DATA") or "~/.afina").expanduser()
         from_file = _read_toml(data / "afina.toml")
@@ -418,8 +412,7 @@ def child_environment(**extra: str) -> dict[str, str]:
 
 def _read_toml(path: Path) -> dict[str, Any]:
     try:
-        with path.open("rb") as file:
-            return tomllib.load(file)
+        return tomllib.loads(path.read_bytes().decode())
     except FileNotFoundError:
         return {}
     except (OSError, tomllib.TOMLDecodeError) as error:

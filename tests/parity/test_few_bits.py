@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -29,7 +30,7 @@ from afina.serving.small_weights import Bits, small_weight
 from afina.settings import EngineSettings, Settings
 
 BOTH = pytest.mark.parametrize("bits", [8, 4])
-FITTING = {"hidden_size": 128, "intermediate_size": 256, "head_dim": 32}
+FITTING: dict[str, Any] = {"hidden_size": 128, "intermediate_size": 256, "head_dim": 32}
 
 
 def prompt(length: int, seed: int = 0) -> list[int]:
@@ -148,7 +149,7 @@ def test_what_a_tune_learned_stays_as_trained(tmp_path: Path) -> None:
 
 
 def test_few_bits_are_refused_where_the_precision_is_fp32(tmp_path: Path) -> None:
-    with pytest.raises(BadSettings, match=r"engine\.weights is int8 and the precision is fp32"):
+    with pytest.raises(BadSettings, match=r"engine\.weights must be trained"):
         Settings.load(data=tmp_path, engine=EngineSettings(weights="int8", precision="fp32"))
 
 

@@ -80,6 +80,7 @@ class StepContext:
         self.ids = torch.tensor([ids])
         self.positions = torch.tensor([positions])
         self._slots = torch.tensor(slots)
+        self._out: torch.Tensor | None = None
 
     def attend(  # noqa: PLR0913 - the seam's signature
         self,
@@ -102,20 +103,28 @@ class StepContext:
     ) -> torch.Tensor:
         """The same for heads side by side in each position; `[T, H, D]`."""
         keys, values = self._cache.layer(asked.layer, k_TGD, v_TGD)
-        keys.flatten(0, 1).index_copy_(0, self._slots, k_TGD)
-        values.flatten(0, 1).index_copy_(0, self._slots, v_TGD)
-        only = self._decoding[0] if len(self._decoding) == 1 and not self._chunks else None
-        if only is not None and only.rows == self._tokens:
-            return only.attend(q_THD, (keys, k_TGD), (values, v_TGD), asked)
-        out_THD = q_THD.new_zeros(self._tokens, q_THD.shape[1], v_TGD.shape[-1])
+        keys.view(-1, *k_TGD.shape[1:]).index_copy_(0, self._slots, k_TGD)
+        values.view(-1, *v_TGD.shape[1:]).index_copy_(0, self._slots, v_TGD)
+        out_THD = self._room(q_THD, v_TGD.shape[-1])
         for group in self._decoding:
+            if group.rows == self._tokens:
+                group.attend(q_THD, (keys, k_TGD), (values, v_TGD), asked, out_THD)
+                break
             part = slice(group.offset, group.offset + group.rows)
-            out_THD[part] = group.attend(
-                q_THD[part], (keys, k_TGD[part]), (values, v_TGD[part]), asked
+            group.attend(
+                q_THD[part], (keys, k_TGD[part]), (values, v_TGD[part]), asked, out_THD[part]
             )
         for chunks in self._chunks:
             chunks.attend(q_THD, keys, values, asked, out_THD)
         return out_THD
+
+    def _room(self, q_THD: torch.Tensor, size: int) -> torch.Tensor:
+        """Where a layer's attention is written: the next layer's takes its place. Padding stays
+        zero there."""
+        room = self._out
+        if room is None or room.shape[1:] != (q_THD.shape[1], size):
+            room = self._out = q_THD.new_zeros(self._tokens, q_THD.shape[1], size)
+        return room
 
 
 class _Masks:
@@ -147,7 +156,12 @@ class _Masks:
 
 
 def _attended(
-    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor, asked: Attending
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    mask: torch.Tensor,
+    asked: Attending,
+    out: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Two batched products over `[N * G, …]`."""
     k = k.transpose(1, 2)
@@ -156,7 +170,8 @@ def _attended(
     else:
         scores = torch.bmm(q, k).mul_(asked.scaling / asked.softcap).tanh_()
         scores = scores.mul_(asked.softcap).add_(mask)
-    return torch.bmm(torch.softmax(scores, -1), v)
+    weights = torch.softmax(scores, -1)
+    return torch.bmm(weights, v) if out is None else torch.bmm(weights, v, out=out)
 
 
 def _gathered(blocks: torch.Tensor, table: torch.Tensor, rows: int) -> torch.Tensor:
@@ -187,14 +202,15 @@ class _DecodingGroup:
         keys: tuple[torch.Tensor, torch.Tensor],
         values: tuple[torch.Tensor, torch.Tensor],
         asked: Attending,
-    ) -> torch.Tensor:
-        """`[N, H, D]`, given a layer's blocks (already written) and the step's new positions."""
+        out_NHD: torch.Tensor,
+    ) -> None:
+        """Fills `out_NHD`, given a layer's blocks (already written) and the new positions."""
         rows, heads, size = q_NHD.shape
         kv_heads = keys[1].shape[1]
         k, v = self._gather(asked.layer, keys, values)
         mask = self._masks.of(asked.window, kv_heads, heads // kv_heads)
         q = q_NHD.reshape(rows * kv_heads, heads // kv_heads, size)
-        return _attended(q, k, v, mask, asked).view(rows, heads, -1)
+        _attended(q, k, v, mask, asked, out_NHD.view(rows * kv_heads, heads // kv_heads, -1))
 
     def _gather(
         self,

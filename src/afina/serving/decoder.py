@@ -75,14 +75,16 @@ class Decoder:
         """Logits `[len(kept), V]` of a step's positions `kept`."""
         h = embedding(context.ids[0], self._embedding)
         cos, sin = self._rotary(h.unsqueeze(0), context.positions)
+        half = sin.shape[-1] // 2
+        # a half's sign stands in the table, not in every head: the same bits
+        sin = torch.cat((-sin[..., :half], sin[..., half:]), -1)
         turn = cos[0].unsqueeze(1), sin[0].unsqueeze(1)
+        product = self._served.product
         for layer in self._layers:
             h = self._attended(layer, h, turn, context).add_(h)
-            gate_up = self._served.product(layer.gate_up, layer.between(h))
-            width = gate_up.shape[-1] // 2
-            inner = silu(gate_up[:, :width]).mul_(gate_up[:, width:])
-            h = self._served.product(layer.down, inner).add_(h)
-        return self._served.product(self._head, self._last(h.index_select(0, kept)))
+            gate, up = product(layer.gate_up, layer.between(h)).chunk(2, -1)
+            h = product(layer.down, silu(gate).mul_(up)).add_(h)
+        return product(self._head, self._last(h.index_select(0, kept)))
 
     def _attended(
         self,
@@ -94,20 +96,19 @@ class Decoder:
         heads, kv_heads = layer.heads
         size = turn[0].shape[-1]
         qkv = self._served.product(layer.qkv, layer.before(h)).view(h.shape[0], -1, size)
-        turned = qkv[:, : heads + kv_heads]
+        turned, v = torch.split_with_sizes(qkv, (heads + kv_heads, kv_heads), 1)
         if layer.head_norms is not None:
             q_norm, k_norm = layer.head_norms
             turned = torch.cat([q_norm(turned[:, :heads]), k_norm(turned[:, heads:])], 1)
-        turned = _turned(turned, *turn)
-        q, k, v = turned[:, :heads], turned[:, heads:], qkv[:, heads + kv_heads :]
-        out = context.attend_rows(q, k, v, layer.attending).reshape(h.shape[0], -1)
+        q, k = torch.split_with_sizes(_turned(turned, *turn), (heads, kv_heads), 1)
+        out = context.attend_rows(q, k, v, layer.attending).view(h.shape[0], -1)
         return self._served.product(layer.out, out)
 
 
 def _turned(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
-    """Rotary positions: the halves of a head are the two coordinates."""
-    half = x.shape[-1] // 2
-    across = torch.cat((-x[..., half:], x[..., :half]), -1)
+    """Rotary positions: the halves of a head are the two coordinates; the first half of `sin` is
+    negated."""
+    across = torch.roll(x, x.shape[-1] // 2, -1)
     return (x * cos).add_(across.mul_(sin))
 
 
