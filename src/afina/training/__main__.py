@@ -17,6 +17,7 @@ import traceback
 from pathlib import Path
 
 from afina.domain.orphans import die_with_parent
+from afina.training.heap import WarmHeap, heap_for
 from afina.training.signals import EXIT_RESUMABLE, Stop
 
 
@@ -32,6 +33,7 @@ def main(arguments: list[str] | None = None) -> int:
     stop = Stop()
     stop.listen()
     die_with_parent(given.parent_fd)
+    heap = WarmHeap(heap_for(given.base) if given.wait_fd is not None and given.base else 0)
     # after the signals: loading torch takes a second, and SIGTERM may come within it
     from torch import distributed
 
@@ -48,6 +50,7 @@ def main(arguments: list[str] | None = None) -> int:
             ready.fill(given.base, given.precision)
         if not os.read(given.wait_fd, 1):
             return 0
+    heap.release()
     team = None
     if distributed.is_torchelastic_launched():
         team = start_team(given.run, 1)
