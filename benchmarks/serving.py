@@ -1,13 +1,14 @@
 """afina's serving against transformers' `generate`, side by side: same model, prompts, tokens.
 
     python -m benchmarks.serving [--through engine|api] [--streams 1,8,32] [--repeats 3]
-        [--peers llama.cpp]
+        [--few-bits int8 int4] [--peers llama.cpp]
 
 `generate` runs one static batch in bf16, without a server: its best case. afina answers streams
 over HTTP: the engine's own socket, or the whole API with keys, rendering and metering. Both get 64
 new tokens a prompt; adapters are random, of rank 16 on all linear layers, spread evenly. Runs
-alternate; medians are printed. Peers (benchmarks/serving_peers.py) are asked for chat completions
-by the client that asks afina's API. The client shares the machine with what it measures.
+alternate; medians are printed. With few bits an engine of its own answers for the base. Peers
+(benchmarks/serving_peers.py) are asked for chat completions by the client that asks afina's API.
+The client shares the machine with what it measures.
 """
 
 from __future__ import annotations
@@ -255,9 +256,12 @@ def publish(settings: Settings, base: BaseModel, manifests: list[str]) -> tuple[
 
 
 @contextlib.contextmanager
-def processes(settings: Settings, base: str, with_api: bool) -> Iterator[None]:
+def processes(
+    settings: Settings, base: str, with_api: bool, weights: str = "trained"
+) -> Iterator[None]:
     """The engine, and the API if asked for, until the block ends."""
-    environment = child_environment(**OFFLINE, AFINA_LOG_LEVEL="warning")
+    told = {"AFINA_LOG_LEVEL": "warning", "AFINA_ENGINE__WEIGHTS": weights}
+    environment = child_environment(**OFFLINE, **told)
     commands = [["-m", "afina.serving", "--data", str(settings.data), "--preload", base]]
     if with_api:
         api = ["api", "--data", str(settings.data), "--port", str(settings.port)]
@@ -342,6 +346,10 @@ async def run(given: argparse.Namespace, settings: Settings, base: BaseModel) ->
             "afina, base": lambda n: through.run(n, []),
             f"afina, {len(names)} adapters": lambda n: through.run(n, names),
         }
+        for number, weights in enumerate(given.few_bits):
+            other = Settings.load(data=settings.data / weights, port=18390 + number)
+            way = in_few_bits(stack, other, base, weights, None if with_api else prompts)
+            ways[f"afina, base, {weights}"] = way
         if "llama.cpp" in given.peers:
             folder = settings.models / base.id
             url = stack.enter_context(llama_cpp(folder, settings.data, max(streams)))
@@ -356,6 +364,28 @@ async def run(given: argparse.Namespace, settings: Settings, base: BaseModel) ->
     show(found, "generate, one batch")
 
 
+def in_few_bits(
+    stack: contextlib.ExitStack,
+    settings: Settings,
+    base: BaseModel,
+    weights: str,
+    prompts: list[list[int]] | None,
+) -> Callable[[int], Awaitable[Measured]]:
+    """The base in few bits, in processes of its own until the stack ends; through the API unless
+    `prompts` are given."""
+    settings.models.mkdir(parents=True)
+    folder = (settings.data.parent / "models" / base.id).resolve()
+    (settings.models / base.id).symlink_to(folder)
+    through: Any
+    if prompts is None:
+        _, key = publish(settings, base, [])
+        through = ThroughApi(settings.server_url, key, base.id)
+    else:
+        through = ThroughEngine(settings, base.id, prompts)
+    stack.enter_context(processes(settings, base.id, prompts is None, weights))
+    return lambda n: through.run(n, [])  # type: ignore[no-any-return]
+
+
 def main() -> None:
     """Reads the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -364,6 +394,7 @@ def main() -> None:
     parser.add_argument("--streams", default="1,8,32")
     parser.add_argument("--adapters", type=int, default=16)
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--few-bits", nargs="*", default=[], choices=["int8", "int4"])
     parser.add_argument("--peers", nargs="*", default=[], choices=["llama.cpp"])
     given = parser.parse_args()
     record = decode(BaseModel, json.loads((given.model / "afina.json").read_text()), "afina.json")

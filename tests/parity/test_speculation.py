@@ -16,6 +16,7 @@ from tests.engine_rig import load_adapter, make_data, make_lane, put_adapter
 from afina.serving.drafts import DraftIndex
 from afina.serving.lane import Lane
 from afina.serving.protocol import Delta, Generate
+from afina.serving.small_weights import Bits
 from afina.serving.tickets import generate_ticket
 
 PROMPTS = ([5, 9, 33, 70, 12], list(range(40, 75)), [200, 201, 8] * 7)
@@ -91,15 +92,17 @@ def index_of(asked: list[Generate], told: dict[str, Told], *, wrong: bool = Fals
 
 
 def rig(folder: Path, precision: str) -> tuple[Lane, list[str | None]]:
+    bits: Bits | None = 4 if precision == "int4" else None
+    precision = "bf16" if bits else precision
     settings, record = make_data(folder, precision)
-    lane = make_lane(settings.models / record.id, precision)
+    lane = make_lane(settings.models / record.id, precision, bits=bits)
     names = [put_adapter(settings, record, seed, strength=0.3) for seed in (1, 2)]
     for name in names:
         load_adapter(settings, lane, name)
     return lane, list(names)
 
 
-@pytest.mark.parametrize("precision", ["bf16", "fp32"])
+@pytest.mark.parametrize("precision", ["bf16", "fp32", "int4"])
 @pytest.mark.parametrize("together", [1, 3])
 def test_answers_and_their_bits_are_the_same_with_drafts_as_without(
     precision: str, together: int, tmp_path: Path
@@ -118,7 +121,7 @@ def test_answers_and_their_bits_are_the_same_with_drafts_as_without(
             assert drafted[name].finish == told.finish
             for choice, expected in told.logprobs.items():
                 found = drafted[name].logprobs[choice]
-                if precision == "bf16":
+                if precision != "fp32":
                     assert found == expected
                 else:
                     np.testing.assert_allclose(found, expected, atol=2e-5)

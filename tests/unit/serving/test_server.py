@@ -99,3 +99,21 @@ def test_scores_with_a_name_are_metered_as_prompts_and_others_are_not(tmp_path: 
     record = msgspec.json.decode(line, type=UsageRecord)
     assert (record.request_id, record.tag) == ("req_1-echo", {"project": "proj"})
     assert (record.prompt_tokens, record.completion_tokens) == (5, 0)
+
+
+def test_health_and_scores_say_which_weights_answer(tmp_path: Path) -> None:
+    settings, _ = make_data(tmp_path, "bf16")
+    engine = settings.engine.model_copy(update={"weights": "int4"})
+    settings = settings.model_copy(update={"engine": engine})
+
+    async def story() -> tuple[str, str]:
+        door = Door(settings)
+        server = await listen(settings.engine_socket, door.handle)
+        client = EngineClient(settings.engine_socket)
+        told = await client.score(Score("tiny", [3, 4], [5, 6, 7], top=1))
+        health = await client.health()
+        await door.drain(0.0)
+        await server.close()
+        return told.precision, health.precision
+
+    assert asyncio.run(story()) == ("int4", "int4")
