@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from afina.cli.file_bar import file_bar
 from afina.cli.options import DataOption, JsonOption, load_settings
 from afina.cli.terminal import print_facts, print_json, print_table, tell
 
@@ -43,12 +44,11 @@ def moderate(
 
     set_ = settings.moderation
     rules = Rules(set_.policy, set_.categories, set_.max_flagged_share)
-    report = moderate_file(path, judge, moderator.model, rules)
+    flagged: set[int] = set()
+    with file_bar("Moderating") as progress:
+        report = moderate_file(path, judge, moderator.model, rules, progress, flagged.add)
     if clean is not None:
-        flagged = {message.line for message in report.messages}
-        lines = path.read_bytes().splitlines(keepends=True)
-        kept = [line for number, line in enumerate(lines, 1) if number not in flagged]
-        clean.write_bytes(b"".join(kept))
+        _write_others(path, clean, flagged)
     if json:
         print_json(encode(report))
     else:
@@ -76,6 +76,15 @@ def moderate(
             "rows are flagged under quarantine or block."
         )
         raise typer.Exit(1)
+
+
+def _write_others(path: Path, clean: Path, flagged: set[int]) -> None:
+    """The lines that are not flagged, byte for byte, cut where the report counts lines."""
+    with (
+        path.open(encoding="latin-1", newline="") as lines,
+        clean.open("w", encoding="latin-1", newline="") as kept,
+    ):
+        kept.writelines(line for number, line in enumerate(lines, 1) if number not in flagged)
 
 
 def _moderator(settings: Settings) -> Moderator:

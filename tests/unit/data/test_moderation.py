@@ -82,6 +82,16 @@ def test_a_file_is_refused_above_the_share_alone(tmp_path: Path, bad: int, refus
     assert report_on(tmp_path, rules, *lines).refused is refused
 
 
+def test_progress_ends_at_the_file_s_size_and_every_flagged_line_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text("\r\n".join([chat("fine"), chat(BAD), chat(BAD, BAD)]), newline="")
+    told: list[tuple[int, int]] = []
+    lines: list[int] = []
+    moderate_file(path, judge, "a judge", WARN, lambda *now: told.append(now), lines.append)
+    assert told[-1] == (path.stat().st_size, path.stat().st_size)
+    assert lines == [2, 3]
+
+
 def test_every_text_of_a_row_is_looked_at() -> None:
     parts = [{"type": "text", "text": "a"}]
     row = {

@@ -76,9 +76,11 @@ def moderate_file(
     model: str,
     rules: Rules,
     progress: Progress | None = None,
+    on_flagged: Callable[[int], None] = lambda _line: None,
 ) -> ModerationReport:
-    """The report on a JSONL file; lines that are no rows are somebody else's business."""
-    tally = _Tally(rules)
+    """The report on a JSONL file; lines that are no rows are somebody else's business. `on_flagged`
+    is told each flagged line once, those too that the report has no room for."""
+    tally = _Tally(rules, on_flagged)
     waiting: list[tuple[int, list[tuple[str, str]]]] = []
     total = path.stat().st_size
     read = 0
@@ -90,15 +92,16 @@ def moderate_file(
             tally.add(line, [(where, next(found)) for where, _ in places])
         waiting.clear()
         if progress is not None:
-            progress(read, total)
+            progress(min(read, total), total)
 
     for line in LineReader(path, _MOST_LINE_BYTES):
-        read += line.size
+        read += line.size + 1
         if line.raw is None or line.is_blank:
             continue
         waiting.append((line.number, list(texts_of(line.raw))))
         if sum(len(places) for _, places in waiting) >= _AT_ONCE:
             settle()
+    read = total
     settle()
     return tally.report(model)
 
@@ -138,8 +141,9 @@ def _content(content: object, where: str) -> Iterator[tuple[str, str]]:
 
 
 class _Tally:
-    def __init__(self, rules: Rules) -> None:
+    def __init__(self, rules: Rules, on_flagged: Callable[[int], None]) -> None:
         self._rules = rules
+        self._on_flagged = on_flagged
         self._rows = self._flagged = self._counted = 0
         self._categories: dict[str, int] = {}
         self._messages: list[FlaggedMessage] = []
@@ -151,6 +155,7 @@ class _Tally:
         if not flagged:
             return
         self._flagged += 1
+        self._on_flagged(line)
         together = {name: score for _, categories in flagged for name, score in categories.items()}
         policy = self._rules.of(together)
         self._counted += policy != "warn"
