@@ -101,8 +101,11 @@ def convert(
         from afina.domain.codec import encode
 
         print_json(encode(report))
-        return
-    _show_conversion(report, to)
+    else:
+        _show_conversion(report, to)
+    if report.rows_out == 0:
+        tell(f"No row was written: {to} is empty.")
+        raise typer.Exit(1)
 
 
 app.command()(data_check.check)
@@ -114,6 +117,7 @@ app.command()(data_redact.restore)
 app.command()(data_erase.erase)
 
 
+_COLUMNS: Final = 30
 _QUESTIONS: Final = {
     "user": "Which column does the user say?",
     "assistant": "Which column does the assistant answer?",
@@ -148,7 +152,9 @@ def _show_conversion(report: ConvertReport, to: Path) -> None:
         read.append(f"{report.encoding}{why}")
     if report.sheet:
         read.append(f"sheet {report.sheet}")
-    facts = {"read": ", ".join(read), "columns": ", ".join(report.columns)}
+    more = len(report.columns) - _COLUMNS
+    columns = ", ".join(report.columns[:_COLUMNS]) + (f" and {more} more" if more > 0 else "")
+    facts = {"read": ", ".join(read), "columns": columns}
     facts["rows"] = f"{in_count(report.rows_in)} read, {in_count(report.rows_out)} written"
     if report.rows_joined:
         facts["joined"] = f"{in_count(report.rows_joined)} rows to conversations that others began"

@@ -90,6 +90,7 @@ def check(
     from afina.data.check import write_clean
     from afina.data.distributions import measure_rows
     from afina.data.fixes import fix_file
+    from afina.data.hints import conversion_hint
     from afina.data.report import html_report
 
     settings = load_settings(data)
@@ -124,6 +125,8 @@ def check(
                 f"{in_count(cleaned.rows_dropped)} of {in_count(cleaned.rows_in)} dropped "
                 f"for the reasons above."
             )
+    if report.rows_usable == 0 and (hint := conversion_hint(path)) is not None:
+        tell(hint)
     usable = cleaned.rows_out > 0 if cleaned is not None else not report.has_errors
     if not usable:
         raise typer.Exit(1)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import enum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from afina.cli.options import JsonOption
-from afina.cli.terminal import in_count, print_facts, print_json
+from afina.cli.terminal import in_count, print_facts, print_json, tell
+
+if TYPE_CHECKING:
+    from afina.data.split import SplitReport
 
 
 class By(enum.StrEnum):
@@ -37,13 +40,21 @@ def split(
     json: JsonOption = False,
 ) -> None:
     """Split a file by the hash of what rows ask, so that no copy stands on both sides."""
+    from afina.data.hints import conversion_hint
     from afina.data.split import SplitOptions, split_file
     from afina.domain.codec import encode
 
     report = split_file(path, training, validation, SplitOptions(share, by, group, seed))
     if json:
         print_json(encode(report))
-        return
+    else:
+        _show(report, by, training, validation)
+    if report.training + report.validation == 0:
+        tell(conversion_hint(path) or f"{path.name} has no line that is a JSON object.")
+        raise typer.Exit(1)
+
+
+def _show(report: SplitReport, by: By, training: Path, validation: Path) -> None:
     facts = {
         "rows": in_count(report.rows),
         "training": f"{in_count(report.training)}, {training}",

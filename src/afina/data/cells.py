@@ -9,6 +9,7 @@ from typing import Any, Final
 
 import msgspec
 
+from afina.data.columns import listed
 from afina.errors import InvalidRequest
 
 _NAMED: Final = re.compile(r"\{([^{}]+)\}")
@@ -41,7 +42,7 @@ def check_template(text: str, columns: Sequence[str], flag: str) -> None:
             raise InvalidRequest(
                 f"There is no column {name!r} for --{flag}.",
                 param=flag,
-                remedy=f"The columns are: {', '.join(map(repr, columns))}.",
+                remedy=listed(columns),
             )
 
 

@@ -8,8 +8,15 @@ from typing import Final
 
 from afina.errors import InvalidRequest
 
-QUESTION_NAMES: Final = ("user", "question", "prompt", "instruction", "input")
-ANSWER_NAMES: Final = ("assistant", "answer", "completion", "response", "output")
+QUESTION_NAMES: Final = (
+    *("user", "question", "prompt", "instruction", "input", "query"),
+    *("usuario", "pregunta", "consulta", "usuário", "pergunta", "frage"),
+)
+ANSWER_NAMES: Final = (
+    *("assistant", "answer", "completion", "response", "output", "reply"),
+    *("asistente", "respuesta", "assistente", "resposta", "antwort"),
+)
+_MOST_LISTED: Final = 30
 
 
 @dataclass(frozen=True)
@@ -38,7 +45,7 @@ def map_columns(
         raise InvalidRequest(
             f"Question and answer are the same column, {found_user!r}.",
             param="assistant",
-            remedy=_there_are(columns),
+            remedy=listed(columns),
         )
     return Mapped(found_user, found_assistant, found_system, notes=notes)
 
@@ -59,14 +66,28 @@ def _find(
         return found[0]
     if name is None:
         problem = f"Say with --{flag} which column it is."
-        raise InvalidRequest(problem, param=flag, remedy=_there_are(columns))
+        raise InvalidRequest(problem, param=flag, remedy=listed(columns))
     what = "no column" if not found else "more than one column"
     raise InvalidRequest(
-        f"There is {what} {name!r} for --{flag}.", param=flag, remedy=_there_are(columns)
+        f"There is {what} {name!r} for --{flag}.", param=flag, remedy=listed(columns)
     )
 
 
-def _there_are(columns: Sequence[str]) -> str:
+def name_a_pair(columns: Sequence[str], wanted: Sequence[str]) -> bool:
+    """Whether these can be the names of a table's columns: all that the user named are there, or,
+    where none is named, a question and an answer."""
+    names = {column.strip().lower() for column in columns}
+    if wanted:
+        return all(name.strip().lower() in names for name in wanted)
+    if "messages" in names or "conversations" in names:
+        return True
+    return not names.isdisjoint(QUESTION_NAMES) and not names.isdisjoint(ANSWER_NAMES)
+
+
+def listed(columns: Sequence[str]) -> str:
+    """The columns for a message, the first of them where they are many."""
     if not columns:
         return "The file has no columns."
-    return f"The columns are: {', '.join(map(repr, columns))}."
+    more = len(columns) - _MOST_LISTED
+    named = ", ".join(map(repr, columns[:_MOST_LISTED]))
+    return f"The columns are: {named}{f' and {more} more' if more > 0 else ''}."

@@ -17,7 +17,8 @@ from typing import Any, Final
 import msgspec
 
 from afina.data.grouping import grouped
-from afina.data.readers.delimited import read_delimited
+from afina.data.readers.delimited import MORE_CELLS, read_delimited
+from afina.data.readers.disguises import by_name
 from afina.data.readers.jsonfiles import read_json, read_jsonl
 from afina.data.readers.parquet import read_parquet
 from afina.data.readers.plaintext import read_text
@@ -39,6 +40,10 @@ _READERS: Final[Mapping[str, Callable[[Path, ReadOptions], Source]]] = {
     "txt": read_text,
 }
 _SUFFIXES: Final = {"ndjson": "jsonl", "tab": "tsv", "pq": "parquet", "xlsm": "xlsx", "text": "txt"}
+_ADVICE: Final = {
+    ("csv", MORE_CELLS): " A cell that holds what separates cells must stand in quotation marks.",
+}
+_HALF_A_CHARACTER: Final = "half of a character, cut in two"
 _LINES_NAMED: Final = 20
 _PROGRESS_ROWS: Final = 1000
 
@@ -83,14 +88,15 @@ class _Tally:
         if found.line is not None and len(named) < _LINES_NAMED:
             named.append(found.line)
 
-    def notes(self) -> list[str]:
+    def notes(self, kind: str) -> list[str]:
         """Which lines were dropped, the first of them by number."""
         notes = []
         for reason, count in self.dropped.items():
             lines = self.lines[reason]
             if lines:
                 more = f" and {count - len(lines)} more" if count > len(lines) else ""
-                notes.append(f"Dropped ({reason}): line {', '.join(map(str, lines))}{more}.")
+                where = f"line {', '.join(map(str, lines))}{more}"
+                notes.append(f"Dropped ({reason}): {where}.{_ADVICE.get((kind, reason), '')}")
         return notes
 
 
@@ -114,7 +120,7 @@ def convert_file(
     try:
         with temporary.open("wb") as out:
             for row in _rows(opened.records, plan, tally, progress):
-                out.write(msgspec.json.encode(row) + b"\n")
+                out.write(row)
                 tally.rows_out += 1
         temporary.replace(target)
     finally:
@@ -131,7 +137,7 @@ def convert_file(
         delimiter=opened.delimiter,
         sheet=opened.sheet,
         columns=opened.columns,
-        notes=(*opened.notes, *plan.notes, *tally.notes()),
+        notes=(*opened.notes, *plan.notes, *tally.notes(kind)),
         layout=plan.layout,
         rows_joined=tally.rows_joined,
     )
@@ -142,8 +148,8 @@ def _rows(
     plan: RowPlan,
     tally: _Tally,
     progress: Callable[[int, int], None] | None,
-) -> Iterator[dict[str, Any]]:
-    """Rows as they are to be written; those that cannot be are dropped by the reason."""
+) -> Iterator[bytes]:
+    """Lines as they are to be written; rows that cannot be are dropped by the reason."""
 
     def kept() -> Iterator[Record]:
         for found in records:
@@ -177,14 +183,14 @@ def _rows(
             yield written
 
 
-def _written(
-    line: int | None, row: dict[str, Any], plan: RowPlan, tally: _Tally
-) -> dict[str, Any] | None:
+def _written(line: int | None, row: dict[str, Any], plan: RowPlan, tally: _Tally) -> bytes | None:
     try:
-        return write_row(plan.write, row)
+        return msgspec.json.encode(write_row(plan.write, row)) + b"\n"
     except InvalidRequest as error:
         tally.drop(Dropped(line, error.message))
-        return None
+    except UnicodeEncodeError:
+        tally.drop(Dropped(line, _HALF_A_CHARACTER))
+    return None
 
 
 def open_table(source: Path, options: ConvertOptions) -> Source:
@@ -201,12 +207,15 @@ def convert_frame(frame: Any, options: ConvertOptions) -> list[dict[str, Any]]:
         Record(None, dict(zip(columns, values, strict=True)))
         for values in frame.itertuples(index=False, name=None)
     )
-    return list(_rows(records, plan, _Tally(), None))
+    return [msgspec.json.decode(line) for line in _rows(records, plan, _Tally(), None)]
 
 
 def _format(source: Path, options: ConvertOptions) -> str:
     ending = source.suffix.lower().lstrip(".")
     kind = (options.format or _SUFFIXES.get(ending, ending)).lower()
+    known = None if options.format or kind in _READERS else by_name(ending)
+    if known is not None:
+        raise DataUnreadable(f"{source.name} is {known[0]}.", remedy=known[1])
     if kind not in _READERS:
         raise InvalidRequest(
             f"{source.name} is of no format that can be read.",

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from afina.data.cells import cell_text
+from afina.data.columns import listed
 from afina.data.layouts import role_of
 from afina.errors import InvalidRequest
 
@@ -36,7 +37,7 @@ def log_columns(columns: Sequence[str], group: str) -> LogColumns | None:
         raise InvalidRequest(
             f"There is no column {group!r} for --group.",
             param="group",
-            remedy=f"The columns are: {', '.join(map(repr, columns))}.",
+            remedy=listed(columns),
         )
     role = next((by_name[name] for name in _ROLE_COLUMNS if name in by_name), None)
     text = next((by_name[name] for name in _TEXT_COLUMNS if name in by_name), None)

@@ -88,7 +88,9 @@ def kind_of_row(row: Any) -> RowKind | None:
     """What a JSON value looks like by its keys alone; None where nothing fits."""
     if not isinstance(row, dict):
         return None
-    if "input" in row or "preferred_output" in row or "preferred_completion" in row:
+    if "preferred_output" in row or "preferred_completion" in row:
+        return RowKind.PREFERENCE
+    if "input" in row and "instruction" not in row:  # with both it is a row of Alpaca's
         return RowKind.PREFERENCE
     if "messages" in row:
         messages = row["messages"]

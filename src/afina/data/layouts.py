@@ -11,6 +11,7 @@ columns      any table: what the user and the assistant say stands in columns or
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
@@ -46,54 +47,142 @@ def role_of(name: object) -> str:
 
 def find_layout(columns: Sequence[str]) -> str | None:
     """The layout that the columns' names give away; None where they could be anything."""
-    names = set(columns)
+    names = {column.strip().lower() for column in columns}
     if "messages" in names:
         return "chat"
     if {"input", "preferred_output", "non_preferred_output"} <= names:
         return "preference"
     if {"chosen", "rejected"} <= names:
         return "preference"
-    if "conversations" in names:
+    if "conversations" in names or (names & {"conversation"} and len(names) == 1):
         return "sharegpt"
-    if {"instruction", "output"} <= names:
+    if {"instruction", "output"} <= names or {"instruction", "context", "response"} <= names:
         return "alpaca"
     return None
 
 
+def not_used(layout: str, columns: Sequence[str]) -> tuple[str, ...]:
+    """Columns that a layout makes nothing of."""
+    used = _USED.get(layout)
+    if used is None:
+        return ()
+    return tuple(column for column in columns if column.strip().lower() not in used)
+
+
 def read_layout(layout: str, values: Mapping[str, Any]) -> Row:
     """A record of a layout as a row. Raises InvalidRequest, without its text, where it is none."""
+    if layout in _USED:
+        values = {key.strip().lower(): value for key, value in values.items()}
     return _READERS[layout](values)
 
 
 def _chat(values: Mapping[str, Any]) -> Row:
-    return dict(values)
+    row = {"messages" if _is_messages(key) else key: value for key, value in values.items()}
+    for key in ("messages", "tools", "functions"):
+        if isinstance(row.get(key), str):
+            row[key] = _written_list(row[key], key)
+    return row
+
+
+def _is_messages(key: str) -> bool:
+    return key.strip().lower() == "messages"
+
+
+def _written_list(text: str, key: str) -> Any:
+    """A list that a table holds as its JSON text."""
+    if not text.strip():
+        return None
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        value = None
+    if not isinstance(value, list):
+        raise InvalidRequest(f"{key} is a text that is no JSON list", param="layout")
+    return value
 
 
 def _sharegpt(values: Mapping[str, Any]) -> Row:
     turns = values.get("conversations", values.get("conversation"))
+    if isinstance(turns, str):
+        turns = _written_list(turns, "conversations")
     if not isinstance(turns, list) or not all(isinstance(turn, Mapping) for turn in turns):
         raise InvalidRequest("conversations is no list of turns", param="layout")
-    messages = [
-        {
-            "role": role_of(turn.get("from", turn.get("role"))),
-            "content": cell_text(turn.get("value", turn.get("content"))),
-        }
-        for turn in turns
+    messages: list[Row] = []
+    called = 0
+    for turn in turns:
+        said = cell_text(turn.get("value", turn.get("content")))
+        who = turn.get("from", turn.get("role"))
+        if who == "function_call":
+            called += 1
+            messages.append(_call(said, called))
+            continue
+        message = {"role": role_of(who), "content": said}
+        if message["role"] == "tool" and called:
+            message["tool_call_id"] = f"call_{called}"
+        if turn.get("weight") is not None:
+            message["weight"] = turn["weight"]
+        messages.append(message)
+    row: Row = {"messages": [*_system(values), *messages]}
+    if tools := _tools(values.get("tools")):
+        row["tools"] = tools
+    return row
+
+
+def _call(said: str, number: int) -> Row:
+    """A turn that calls a function, which ShareGPT writes as the text of a JSON object."""
+    try:
+        value = json.loads(said)
+        name, arguments = value["name"], value.get("arguments", {})
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        raise InvalidRequest("a function_call is no JSON with a name", param="layout") from None
+    written = arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False)
+    function = {"name": cell_text(name), "arguments": written}
+    call = {"id": f"call_{number}", "type": "function", "function": function}
+    return {"role": "assistant", "content": None, "tool_calls": [call]}
+
+
+def _tools(value: Any) -> list[Any] | None:
+    if isinstance(value, str):
+        value = _written_list(value, "tools")
+    if not isinstance(value, list):
+        return None
+    return [
+        {"type": "function", "function": tool}
+        if isinstance(tool, Mapping) and "function" not in tool
+        else tool
+        for tool in value
     ]
-    return {"messages": [*_system(values), *messages]}
 
 
 def _alpaca(values: Mapping[str, Any]) -> Row:
     asked = cell_text(values.get("instruction"))
-    more = cell_text(values.get("input"))
+    more = cell_text(values.get("input", values.get("context")))
     question = f"{asked}\n\n{more}" if more.strip() else asked
     return {
         "messages": [
             *_system(values),
+            *_history(values.get("history")),
             {"role": "user", "content": question},
-            {"role": "assistant", "content": cell_text(values.get("output"))},
+            {
+                "role": "assistant",
+                "content": cell_text(values.get("output", values.get("response"))),
+            },
         ]
     }
+
+
+def _history(value: Any) -> list[Row]:
+    """Earlier turns: pairs of what was asked and answered."""
+    if not value:
+        return []
+    pairs = value if isinstance(value, list) else [value]
+    if not all(isinstance(pair, list | tuple) and len(pair) == 2 for pair in pairs):
+        raise InvalidRequest("history is no list of pairs", param="layout")
+    return [
+        {"role": role, "content": cell_text(said)}
+        for pair in pairs
+        for role, said in zip(("user", "assistant"), pair, strict=True)
+    ]
 
 
 def _chatml(values: Mapping[str, Any]) -> Row:
@@ -150,4 +239,13 @@ _READERS: Final[Mapping[str, Callable[[Mapping[str, Any]], Row]]] = {
     "pair": _pair,
     "preference": _preference,
 }
+_USED: Final[Mapping[str, frozenset[str]]] = {
+    "sharegpt": frozenset({"conversations", "conversation", "system", "tools", "id"}),
+    "alpaca": frozenset(
+        {"instruction", "input", "output", "system", "history", "context", "response", "id"}
+    ),
+    "pair": frozenset({"prompt", "completion"}),
+    "chatml": frozenset({"text"}),
+}
+"""The keys that a layout makes something of; layouts that are not here keep all of them."""
 LAYOUTS: Final = (*_READERS, "columns")

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from afina.data.cells import cell_text, check_template, fill_template, is_template
-from afina.data.columns import Mapped, map_columns
+from afina.data.columns import Mapped, listed, map_columns
 from afina.data.grouping import LogColumns, log_columns, log_message
-from afina.data.layouts import LAYOUTS, find_layout, read_layout
+from afina.data.layouts import LAYOUTS, find_layout, not_used, read_layout
 from afina.data.writing import WRITTEN
 from afina.errors import InvalidRequest
+
+_MOST_NAMED: Final = 10
 
 
 @dataclass(frozen=True)
@@ -93,9 +95,30 @@ def plan_rows(columns: Sequence[str], options: ConvertOptions, text: bool = Fals
     if layout != "columns":
         write = layout if options.write == "chat" and layout in ("pair", "preference") else None
         note = () if layout == "chat" else (f"Records are read as {layout}.",)
+        note += _left_out(not_used(layout, columns))
         return RowPlan(layout, write or options.write, options, Mapped(), notes=note)
     mapped, templates = _mapped(columns, options)
-    return RowPlan(layout, options.write, options, mapped, templates, notes=tuple(mapped.notes))
+    notes = (*mapped.notes, *_left_out(_unnamed(columns, mapped, templates)))
+    return RowPlan(layout, options.write, options, mapped, templates, notes=notes)
+
+
+def _unnamed(
+    columns: Sequence[str], mapped: Mapped, templates: Mapping[str, str]
+) -> tuple[str, ...]:
+    """Columns of a table that no message is made of."""
+    one_by_one = {"user": mapped.user, "assistant": mapped.assistant}
+    used = {name for role, name in one_by_one.items() if role not in templates}
+    used.add(mapped.system or "")
+    texts = "".join(templates.values())
+    return tuple(c for c in columns if c not in used and f"{{{c}}}" not in texts)
+
+
+def _left_out(columns: Sequence[str]) -> tuple[str, ...]:
+    if not columns:
+        return ()
+    more = len(columns) - _MOST_NAMED
+    named = ", ".join(map(repr, columns[:_MOST_NAMED]))
+    return (f"Not used: {named}{f' and {more} more' if more > 0 else ''}.",)
 
 
 def _grouped_plan(columns: Sequence[str], options: ConvertOptions) -> RowPlan:
@@ -140,7 +163,7 @@ def _column(columns: Sequence[str], name: str) -> str:
     raise InvalidRequest(
         f"There is no column {name!r}.",
         param="column",
-        remedy=f"The columns are: {', '.join(map(repr, columns))}.",
+        remedy=listed(columns),
     )
 
 

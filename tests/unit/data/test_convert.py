@@ -108,7 +108,7 @@ def test_wrong_columns_list_the_columns_there_are(tmp_path: Path) -> None:
     assert "'Frage', 'Antwort'" in caught.value.one_line()
     assert caught.value.param == "user"
     with pytest.raises(InvalidRequest, match="--user"):
-        convert(source, ConvertOptions())
+        convert(source, ConvertOptions(assistant="Antwort", system_column="Frage", user="c"))
     with pytest.raises(InvalidRequest, match="same column"):
         convert(source, ConvertOptions(user="frage", assistant="FRAGE"))
 
@@ -139,7 +139,7 @@ def test_rows_that_are_no_records_are_dropped_counted_and_named(tmp_path: Path) 
     assert pairs(rows) == [("a\nb", "c"), ("g", "h"), ("i", "")]
     assert report.dropped == {"empty row": 2, "more cells than columns": 1}
     assert "Dropped (empty row): line 4, 5." in report.notes
-    assert "Dropped (more cells than columns): line 6." in report.notes
+    assert any(n.startswith("Dropped (more cells than columns): line 6.") for n in report.notes)
 
 
 @pytest.mark.parametrize("text", ['question,answer\na,"b\nc,d\n', 'question,answer\na,"b"c\n'])
@@ -219,7 +219,7 @@ def test_one_of_many_sheets_must_be_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["f.xlsx", "f.parquet"])
 def test_a_damaged_binary_file_is_unreadable(name: str, content: bytes, tmp_path: Path) -> None:
     (tmp_path / name).write_bytes(content)
-    with pytest.raises(DataUnreadable, match="cannot be read"):
+    with pytest.raises(DataUnreadable, match=f"{name} (cannot be read|is )"):
         convert(tmp_path / name)
 
 
@@ -289,9 +289,9 @@ def test_flags_that_a_format_lacks_are_refused(tmp_path: Path) -> None:
     for options in (ConvertOptions(sheet="x"), ConvertOptions(delimiter=",")):
         with pytest.raises(InvalidRequest, match="jsonl file has no"):
             convert(tmp_path / "f.jsonl", options)
-    (tmp_path / "f.docx").write_text("x")
+    (tmp_path / "f.bin").write_text("x")
     with pytest.raises(InvalidRequest, match="no format"):
-        convert(tmp_path / "f.docx")
+        convert(tmp_path / "f.bin")
     with pytest.raises(DataUnreadable, match="cannot be read"):
         convert(tmp_path / "missing.csv")
     with pytest.raises(InvalidRequest, match="same file"):

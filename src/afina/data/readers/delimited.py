@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import Final
 
 from afina.data.readers.encoding import find_encoding
+from afina.data.readers.header import find_header
 from afina.data.readers.records import Dropped, ReadOptions, Record, Source, unique_columns
 from afina.errors import DataUnreadable
 
 _DELIMITERS: Final = (",", ";", "\t", "|")
 _NAMES: Final = {"\t": "tab", ",": "comma", ";": "semicolon", "|": "bar"}
 _SAMPLE_RECORDS: Final = 40
+_HINT: Final = 20
 _FIELD_CHARACTERS: Final = 16 * 1024 * 1024
 MORE_CELLS: Final = "more cells than columns"
 EMPTY_ROW: Final = "empty row"
@@ -24,15 +26,20 @@ def read_delimited(path: Path, options: ReadOptions) -> Source:
     """A CSV or TSV file with a header. Raises DataUnreadable."""
     csv.field_size_limit(_FIELD_CHARACTERS)
     found = find_encoding(path, options.encoding)
-    delimiter = _given(options.delimiter) or _find(path, found.name, options.wanted)
+    hint = _excel_hint(path, found.name)
+    given = _given(options.delimiter) or hint
+    delimiter = given or _find(path, found.name, options.wanted)
     rows = _rows(path, found.name, delimiter)
-    first = next(rows, None)
-    if first is None:
+    if hint is not None:
+        next(rows)  # `sep=;` says how the rest is written and is no row
+    header = find_header(rows, options.wanted)
+    if header is None:
         raise DataUnreadable(f"{path.name} is empty.", remedy="Give a table with a header.")
-    columns = unique_columns(first[1])
+    columns = unique_columns(header.names)
     return Source(
         columns=columns,
-        records=_records(rows, columns),
+        records=_records(header.rows, columns),
+        notes=[header.note] if header.note else [],
         encoding=found.name,
         encoding_reason=found.reason,
         delimiter=_NAMES.get(delimiter, delimiter),
@@ -76,6 +83,17 @@ def _rows(path: Path, encoding: str, delimiter: str) -> Iterator[tuple[int, list
                 return
             yield line, cells
             line = reader.line_num + 1
+
+
+def _excel_hint(path: Path, encoding: str) -> str | None:
+    """The delimiter in a first line such as `sep=;`, which Excel reads and writes."""
+    try:
+        with path.open(encoding=encoding, newline=None) as file:
+            first = file.readline(_HINT).strip().strip('"')
+    except UnicodeError:
+        return None
+    is_hint = first.lower().startswith("sep=") and len(first) == len("sep=") + 1
+    return first[-1] if is_hint and first[-1] not in '"\r\n' else None
 
 
 def _given(delimiter: str | None) -> str | None:

@@ -1,4 +1,4 @@
-"""JSON (a list of objects) and JSONL (an object a line)."""
+"""JSON (a list of objects) and JSONL (an object a line), also where one has the other's name."""
 
 from __future__ import annotations
 
@@ -14,25 +14,39 @@ from afina.data.lines import LineReader
 from afina.data.readers.encoding import find_encoding
 from afina.data.readers.records import Dropped, ReadOptions, Record, Source
 from afina.data.rows import depth
+from afina.data.slips import slip_of
 from afina.errors import DataUnreadable
 
 _MAX_BYTES: Final = 1 << 30
+_TOGETHER_BYTES: Final = 256 << 20
+"""Up to this size a .jsonl file that is none is tried as one JSON text."""
 _DEPTH: Final = CheckLimits().max_depth
 _COLUMN_SAMPLE: Final = 100
+_UTF8: Final = ("utf-8", "utf-8-sig")
 NOT_JSON: Final = "not JSON"
 NOT_AN_OBJECT: Final = "not an object"
 TOO_LONG: Final = "line too long"
 
 
 def read_jsonl(path: Path, options: ReadOptions) -> Source:
-    """An object a line, in UTF-8. Lines that are none are dropped by name."""
-    if options.encoding is not None or _is_wide(path):
-        raise DataUnreadable(
-            f"{path.name} is not UTF-8, as JSONL must be.",
-            param="encoding",
-            remedy="Save it as UTF-8.",
-        )
-    return Source(columns=_columns(_jsonl_records(path)), records=_jsonl_records(path))
+    """An object a line. Lines that are none are dropped by name; where a file is one list, or its
+    objects stand over several lines, that is read, and said."""
+    found = find_encoding(path, options.encoding)
+    first = next((raw for _, raw in _lines(path, found.name) if raw is None or raw.strip()), b"")
+    if first == b"":
+        raise DataUnreadable(f"{path.name} is empty.", remedy="Give a file with rows.")
+    source = None
+    if first is not None and not isinstance(_value(first), dict):
+        source = _together(path, found.name)
+    if source is None:
+        notes: list[str] = []
+        columns = _columns(_jsonl_records(path, found.name, []))
+        if not columns:
+            raise _no_object(path, found.name)
+        source = Source(columns, _jsonl_records(path, found.name, notes), notes=notes)
+    if found.name not in _UTF8:
+        source.encoding, source.encoding_reason = found.name, found.reason
+    return source
 
 
 def read_json(path: Path, options: ReadOptions) -> Source:
@@ -42,8 +56,14 @@ def read_json(path: Path, options: ReadOptions) -> Source:
             f"{path.name} is larger than 1 GiB, and JSON is read as a whole.",
             remedy="Write it as JSONL, an object a line.",
         )
+    if path.stat().st_size == 0:
+        raise DataUnreadable(f"{path.name} is empty.", remedy="Give a file with rows.")
     found = find_encoding(path, options.encoding)
     items, note = _list_of(path, _load(path, found.name))
+    return _listed(items, [note] if note else [], found.name, found.reason)
+
+
+def _listed(items: list[Any], notes: list[str], encoding: str, reason: str | None) -> Source:
     records = [
         Record(None, item) if isinstance(item, dict) else Dropped(None, NOT_AN_OBJECT)
         for item in items
@@ -51,25 +71,50 @@ def read_json(path: Path, options: ReadOptions) -> Source:
     return Source(
         columns=_columns(iter(records)),
         records=iter(records),
-        encoding=found.name,
-        encoding_reason=found.reason,
-        notes=[note] if note else [],
+        encoding=encoding,
+        encoding_reason=reason,
+        notes=notes,
     )
 
 
-def _jsonl_records(path: Path) -> Iterator[Record | Dropped]:
-    for line in LineReader(path, CheckLimits().max_line_bytes):
-        if line.is_blank:
+def _lines(path: Path, encoding: str) -> Iterator[tuple[int, bytes | None]]:
+    """Numbers and lines as UTF-8, None for one that is too long."""
+    cap = CheckLimits().max_line_bytes
+    if encoding in _UTF8:
+        for line in LineReader(path, cap):
+            yield line.number, line.raw
+        return
+    with path.open(encoding=encoding, newline=None) as file:
+        number = 1
+        while text := file.readline(cap):
+            whole = text.endswith("\n") or len(text) < cap
+            yield number, text.rstrip("\n").encode("utf-8", "surrogatepass") if whole else None
+            while not whole:
+                text = file.readline(cap)
+                whole = text.endswith("\n") or len(text) < cap
+            number += 1
+
+
+def _jsonl_records(path: Path, encoding: str, notes: list[str]) -> Iterator[Record | Dropped]:
+    """The records; what was read in spite of its form is told in `notes` once all are read."""
+    commas = 0
+    for number, raw in _lines(path, encoding):
+        if raw is None:
+            yield Dropped(number, TOO_LONG)
             continue
-        if line.raw is None:
-            yield Dropped(line.number, TOO_LONG)
+        if not raw.strip():
             continue
-        value = _value(line.raw)
+        value = _value(raw)
+        if value is msgspec.UNSET and raw.rstrip().endswith(b"},"):
+            value = _value(raw.rstrip()[:-1])
+            commas += isinstance(value, dict)
         if isinstance(value, dict):
-            yield Record(line.number, value)
+            yield Record(number, value)
         else:
             reason = NOT_JSON if value is msgspec.UNSET else NOT_AN_OBJECT
-            yield Dropped(line.number, reason)
+            yield Dropped(number, reason)
+    if commas:
+        notes.append(f"{commas:,} lines end with a comma behind their object; it was left out.")
 
 
 def _value(raw: bytes) -> Any:
@@ -77,6 +122,70 @@ def _value(raw: bytes) -> Any:
         return msgspec.json.decode(raw)
     except (ValueError, RecursionError, msgspec.MsgspecError):
         return msgspec.UNSET
+
+
+def _together(path: Path, encoding: str) -> Source | None:
+    """A file whose lines are no objects, as one list or as objects over several lines; None where
+    it is neither."""
+    if path.stat().st_size > _TOGETHER_BYTES:
+        return None
+    raw = path.read_bytes()
+    decoder = json.JSONDecoder(parse_int=_whole)
+    try:
+        text = raw.decode(encoding).removeprefix("\ufeff")
+        items, at = [], _end_of_space(text, 0)
+        while at < len(text):
+            item, at = decoder.raw_decode(text, at)
+            items.append(item)
+            at = _end_of_space(text, at)
+    except (ValueError, RecursionError):
+        return None
+    if len(items) == 1 and isinstance(items[0], list):
+        note = "The file is one JSON list, not an object a line; it was read as that."
+        return _listed(items[0], [note], encoding, None)
+    if not any(isinstance(item, dict) for item in items):
+        return None
+    return _listed(
+        items, ["Objects stand over several lines; they were read as such."], encoding, None
+    )
+
+
+def _end_of_space(text: str, start: int) -> int:
+    while start < len(text) and text[start] in " \t\r\n":
+        start += 1
+    return start
+
+
+def _whole(digits: str) -> float | int:
+    return int(digits) if len(digits) < 1000 else float(digits)
+
+
+def _no_object(path: Path, encoding: str) -> DataUnreadable:
+    """What is wrong with the first line of a file in which no line is an object."""
+    for number, raw in _lines(path, encoding):
+        if raw is None or not raw.strip():
+            continue
+        try:
+            json.loads(raw)
+            why, remedy = "is no object", 'Write {"messages": [...]} on each line.'
+        except json.JSONDecodeError as error:
+            why = f"is not JSON ({error.msg} at column {error.colno})"
+            remedy = _remedy(error)
+        except (ValueError, RecursionError):
+            why, remedy = "is not JSON that can be read", "Write an object a line."
+        return DataUnreadable(
+            f"{path.name} has no line that is a JSON object: line {number} {why}.", remedy=remedy
+        )
+    return DataUnreadable(f"{path.name} has no line that can be read.", remedy="Split its lines.")
+
+
+def _remedy(error: json.JSONDecodeError) -> str:
+    slip = slip_of(error.doc, error.pos)
+    if slip is not None:
+        return slip
+    if not error.doc.lstrip().startswith(("{", "[")):
+        return "If it is a table, give --format csv (or tsv)."
+    return "Mend how the file is made: an object a line."
 
 
 def _load(path: Path, encoding: str) -> Any:
@@ -87,9 +196,12 @@ def _load(path: Path, encoding: str) -> Any:
             raise DataUnreadable(f"{path.name} is nested more than {_DEPTH} levels deep.")
         return json.loads(text)
     except json.JSONDecodeError as error:
+        lines = error.msg == "Extra data"
         raise DataUnreadable(
             f"{path.name} is not JSON: {error.msg} in line {error.lineno}, column {error.colno}.",
-            remedy="Mend that place; for an object a line use the name .jsonl.",
+            remedy="It looks like an object a line: give --format jsonl."
+            if lines
+            else _remedy(error),
         ) from None
     except ValueError:
         raise DataUnreadable(f"{path.name} is not JSON that can be read.") from None
@@ -120,8 +232,3 @@ def _columns(records: Iterator[Record | Dropped]) -> tuple[str, ...]:
             if seen >= _COLUMN_SAMPLE:
                 break
     return tuple(keys)
-
-
-def _is_wide(path: Path) -> bool:
-    with path.open("rb") as file:
-        return b"\0" in file.read(256)

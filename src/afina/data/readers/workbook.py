@@ -13,11 +13,15 @@ from pathlib import Path
 from typing import Any, Final
 
 from afina.data.readers.delimited import EMPTY_ROW, MORE_CELLS
+from afina.data.readers.disguises import by_content
+from afina.data.readers.header import find_header
 from afina.data.readers.records import Dropped, ReadOptions, Record, Source, unique_columns
 from afina.errors import DataUnreadable, InvalidRequest
 
 _MAX_UNPACKED: Final = 2 << 30
 """A workbook is a zip; one that unpacks to more is refused before it is read."""
+_LOOKED_AGAIN: Final = 8 << 20
+_FORMULA_ROWS: Final = 100
 _UNSUSPECTED: Final = 16 << 20
 _MOST_PACKED: Final = 200
 """A part that unpacks to more than this many times its size, and to more than UNSUSPECTED bytes, is
@@ -29,14 +33,20 @@ def read_workbook(path: Path, options: ReadOptions) -> Source:
     book = _open(path)
     sheet = _choose(book, path, options.sheet)
     rows = _rows(book[sheet])
-    first = next(((line, cells) for line, cells in rows if any(cells)), None)
-    if first is None:
+    header = find_header(rows, options.wanted)
+    if header is None:
         raise DataUnreadable(f"The sheet {sheet!r} of {path.name} is empty.", param="sheet")
-    names = list(first[1])
+    names = list(header.names)
     while names and not names[-1]:
         names.pop()
     columns = unique_columns(names)
-    return Source(columns=columns, records=_records(rows, columns), sheet=sheet)
+    notes = [header.note] if header.note else []
+    if (place := _empty_formula(path, sheet, header.line)) is not None:
+        notes.append(
+            f"Formulas without a stored value are empty here, that in {place} for one: open the "
+            "workbook in a spreadsheet program and save it."
+        )
+    return Source(columns=columns, records=_records(header.rows, columns), sheet=sheet, notes=notes)
 
 
 def _open(path: Path) -> Any:
@@ -61,10 +71,39 @@ def _open(path: Path) -> Any:
     except DataUnreadable:
         raise
     except Exception as error:  # noqa: BLE001  (the package raises whatever its parts raise)
+        found = by_content(path)
+        if found is not None:
+            raise DataUnreadable(f"{path.name} is {found[0]}.", remedy=found[1]) from None
         raise DataUnreadable(
             f"{path.name} cannot be read as a workbook: {type(error).__name__}.",
             remedy="Save it again as .xlsx, or as CSV.",
         ) from None
+
+
+def _empty_formula(path: Path, sheet: str, header: int) -> str | None:
+    """A cell near the top that has a formula and no value, as programs write it that do not
+    compute. The workbook is opened again, so only small ones are looked at as a whole."""
+    import openpyxl
+
+    if path.stat().st_size > _LOOKED_AGAIN:
+        return None
+    last = header + _FORMULA_ROWS
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            stored, written = (
+                openpyxl.load_workbook(path, read_only=True, data_only=values)[sheet].iter_rows(
+                    min_row=header, max_row=last
+                )
+                for values in (True, False)
+            )
+            for values, formulas in zip(stored, written, strict=False):
+                for value, formula in zip(values, formulas, strict=False):
+                    if formula.data_type == "f" and value.value is None:
+                        return str(formula.coordinate)
+        except Exception:  # noqa: BLE001  (what is damaged is said where the rows are read)
+            return None
+    return None
 
 
 def _choose(book: Any, path: Path, wanted: str | None) -> str:

@@ -7,6 +7,7 @@ from typing import Any, Final, NoReturn
 
 from afina.data.rows import depth, shown
 from afina.data.rules.rule import Fault, Faults, LineFacts
+from afina.data.slips import slip_of
 
 _MAX_DIGITS: Final = 4000
 """Python itself refuses to read or write integers of more than 4,300."""
@@ -40,7 +41,9 @@ def not_json(line: LineFacts) -> Faults:
     try:
         json.loads(line.text, parse_int=float)
     except json.JSONDecodeError as error:
-        yield Fault(f"The line is not JSON: {error.msg} at column {error.colno}.")
+        slip = slip_of(line.text, error.pos)
+        why = f"The line is not JSON: {error.msg} at column {error.colno}."
+        yield Fault(f"{why} {slip}" if slip else why)
     except (ValueError, RecursionError):
         yield Fault("The line is not JSON that can be read.")
 
