@@ -142,6 +142,8 @@ def archive(path: Path, name: str) -> bytes:
         ("f.jsonl", "{“question”: 1}\n".encode(), "Typographic quotation marks"),
         ("f.jsonl", b'{"a": True}\n', "true, false and null"),
         ("f.jsonl", b"[1, 2]\n[3]\n", "is no object"),
+        ("f.jsonl", b"{\0}\0\n\0{\0x", "not utf-16-le text from line"),
+        ("f.jsonl", b"\xfe\xff\0{\0}\n", "not utf-16 text from line 1 on"),
     ],
 )
 def test_what_cannot_be_read_says_what_it_is_and_what_to_do(

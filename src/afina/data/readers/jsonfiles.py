@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -26,6 +28,7 @@ _UTF8: Final = ("utf-8", "utf-8-sig")
 NOT_JSON: Final = "not JSON"
 NOT_AN_OBJECT: Final = "not an object"
 TOO_LONG: Final = "line too long"
+KEY_TWICE: Final = "a key stands twice"
 
 
 def read_jsonl(path: Path, options: ReadOptions) -> Source:
@@ -59,8 +62,48 @@ def read_json(path: Path, options: ReadOptions) -> Source:
     if path.stat().st_size == 0:
         raise DataUnreadable(f"{path.name} is empty.", remedy="Give a file with rows.")
     found = find_encoding(path, options.encoding)
-    items, note = _list_of(path, _load(path, found.name))
-    return _listed(items, [note] if note else [], found.name, found.reason)
+    oddities = _Oddities()
+    items, note = _list_of(path, _load(path, found.name, oddities))
+    notes = [*([note] if note else []), *oddities.notes()]
+    return _listed(items, notes, found.name, found.reason)
+
+
+@dataclass
+class _Oddities:
+    """What JSON of others holds and is read all the same."""
+
+    twice: int = 0
+    constants: int = 0
+
+    def decoder(self) -> json.JSONDecoder:
+        """A decoder that counts them."""
+        return json.JSONDecoder(
+            object_pairs_hook=self._pairs,
+            parse_constant=self._constant,
+            parse_int=_whole,
+            parse_float=self._finite,
+        )
+
+    def notes(self) -> list[str]:
+        """What was found."""
+        found = []
+        if self.twice:
+            found.append(f"{self.twice:,} objects have a key twice; the last value was taken.")
+        if self.constants:
+            found.append(f"NaN or Infinity stands {self.constants:,} times; it was read as null.")
+        return found
+
+    def _pairs(self, items: list[tuple[str, Any]]) -> dict[str, Any]:
+        value = dict(items)
+        self.twice += len(value) != len(items)
+        return value
+
+    def _constant(self, _: str) -> None:
+        self.constants += 1
+
+    def _finite(self, digits: str) -> float | None:
+        value = float(digits)
+        return value if math.isfinite(value) else self._constant(digits)
 
 
 def _listed(items: list[Any], notes: list[str], encoding: str, reason: str | None) -> Source:
@@ -84,15 +127,22 @@ def _lines(path: Path, encoding: str) -> Iterator[tuple[int, bytes | None]]:
         for line in LineReader(path, cap):
             yield line.number, line.raw
         return
-    with path.open(encoding=encoding, newline=None) as file:
-        number = 1
-        while text := file.readline(cap):
-            whole = text.endswith("\n") or len(text) < cap
-            yield number, text.rstrip("\n").encode("utf-8", "surrogatepass") if whole else None
-            while not whole:
-                text = file.readline(cap)
+    number = 1
+    try:
+        with path.open(encoding=encoding, newline=None) as file:
+            while text := file.readline(cap):
                 whole = text.endswith("\n") or len(text) < cap
-            number += 1
+                yield number, text.rstrip("\n").encode("utf-8", "surrogatepass") if whole else None
+                while not whole:
+                    text = file.readline(cap)
+                    whole = text.endswith("\n") or len(text) < cap
+                number += 1
+    except UnicodeError:
+        raise DataUnreadable(
+            f"{path.name} is not {encoding} text from line {number} on.",
+            param="encoding",
+            remedy="Save it again as UTF-8, or give its encoding.",
+        ) from None
 
 
 def _jsonl_records(path: Path, encoding: str, notes: list[str]) -> Iterator[Record | Dropped]:
@@ -112,16 +162,29 @@ def _jsonl_records(path: Path, encoding: str, notes: list[str]) -> Iterator[Reco
             yield Record(number, value)
         else:
             reason = NOT_JSON if value is msgspec.UNSET else NOT_AN_OBJECT
-            yield Dropped(number, reason)
+            yield Dropped(number, KEY_TWICE if _has_a_key_twice(raw) else reason)
     if commas:
         notes.append(f"{commas:,} lines end with a comma behind their object; it was left out.")
 
 
 def _value(raw: bytes) -> Any:
+    """The line's value; UNSET for one that is no JSON, or has a key twice."""
     try:
-        return msgspec.json.decode(raw)
+        value = msgspec.json.decode(raw)
+        # written again, a key that stood twice has left quotation marks behind
+        fewer = raw.count(b'"') > msgspec.json.encode(value).count(b'"')
+        return msgspec.UNSET if fewer and _has_a_key_twice(raw) else value
     except (ValueError, RecursionError, msgspec.MsgspecError):
         return msgspec.UNSET
+
+
+def _has_a_key_twice(raw: bytes) -> bool:
+    oddities = _Oddities()
+    try:
+        oddities.decoder().decode(raw.decode("utf-8"))
+    except (ValueError, RecursionError):
+        return False
+    return oddities.twice > 0
 
 
 def _together(path: Path, encoding: str) -> Source | None:
@@ -130,7 +193,8 @@ def _together(path: Path, encoding: str) -> Source | None:
     if path.stat().st_size > _TOGETHER_BYTES:
         return None
     raw = path.read_bytes()
-    decoder = json.JSONDecoder(parse_int=_whole)
+    oddities = _Oddities()
+    decoder = oddities.decoder()
     try:
         text = raw.decode(encoding).removeprefix("\ufeff")
         items, at = [], _end_of_space(text, 0)
@@ -142,12 +206,11 @@ def _together(path: Path, encoding: str) -> Source | None:
         return None
     if len(items) == 1 and isinstance(items[0], list):
         note = "The file is one JSON list, not an object a line; it was read as that."
-        return _listed(items[0], [note], encoding, None)
+        return _listed(items[0], [note, *oddities.notes()], encoding, None)
     if not any(isinstance(item, dict) for item in items):
         return None
-    return _listed(
-        items, ["Objects stand over several lines; they were read as such."], encoding, None
-    )
+    note = "Objects stand over several lines; they were read as such."
+    return _listed(items, [note, *oddities.notes()], encoding, None)
 
 
 def _end_of_space(text: str, start: int) -> int:
@@ -188,13 +251,13 @@ def _remedy(error: json.JSONDecodeError) -> str:
     return "Mend how the file is made: an object a line."
 
 
-def _load(path: Path, encoding: str) -> Any:
+def _load(path: Path, encoding: str, oddities: _Oddities) -> Any:
     raw = path.read_bytes()
     try:
         text = raw.decode(encoding)
         if depth(raw) > _DEPTH:
             raise DataUnreadable(f"{path.name} is nested more than {_DEPTH} levels deep.")
-        return json.loads(text)
+        return oddities.decoder().decode(text.removeprefix("\ufeff"))
     except json.JSONDecodeError as error:
         lines = error.msg == "Extra data"
         raise DataUnreadable(

@@ -10,6 +10,9 @@ from afina.data.readers.records import ReadOptions, Record, Source
 from afina.errors import DataUnreadable
 
 _BATCH_ROWS: Final = 1024
+_MOST_UNPACKED: Final = 1 << 30
+_UNSUSPECTED_ROWS: Final = 1_000_000
+_ROWS_A_BYTE: Final = 20
 
 
 def read_parquet(path: Path, options: ReadOptions) -> Source:  # noqa: ARG001  (as all readers)
@@ -18,12 +21,34 @@ def read_parquet(path: Path, options: ReadOptions) -> Source:  # noqa: ARG001  (
 
     try:
         file = parquet.ParquetFile(path)
+        _refuse_bombs(file.metadata, path)
     except (ArrowException, OSError) as error:
         raise DataUnreadable(
             f"{path.name} cannot be read as Parquet: {type(error).__name__}.",
             remedy="Write the file again.",
         ) from None
     return Source(columns=tuple(file.schema_arrow.names), records=_records(file, path))
+
+
+def _refuse_bombs(facts: Any, path: Path) -> None:
+    """A column of a row group is unpacked as a whole, and rows cost their readers memory and disk
+    however well they were packed."""
+    for number in range(facts.num_row_groups):
+        group = facts.row_group(number)
+        unpacked = max(
+            (group.column(place).total_uncompressed_size for place in range(group.num_columns)),
+            default=0,
+        )
+        if unpacked > _MOST_UNPACKED:
+            raise DataUnreadable(
+                f"{path.name} has a row group with a column of {unpacked:,} bytes.",
+                remedy="Write it with smaller row groups, of 100,000 rows say.",
+            )
+    if facts.num_rows > max(_UNSUSPECTED_ROWS, _ROWS_A_BYTE * path.stat().st_size):
+        raise DataUnreadable(
+            f"{path.name} claims {facts.num_rows:,} rows in {path.stat().st_size:,} bytes.",
+            remedy="Write the file again, with the rows that are meant.",
+        )
 
 
 def _records(file: Any, path: Path) -> Iterator[Record]:

@@ -32,7 +32,7 @@ def read_workbook(path: Path, options: ReadOptions) -> Source:
     """A sheet whose first row that is not empty holds the names of columns."""
     book = _open(path)
     sheet = _choose(book, path, options.sheet)
-    rows = _rows(book[sheet])
+    rows = _rows(_as_it_is(book[sheet]))
     header = find_header(rows, options.wanted)
     if header is None:
         raise DataUnreadable(f"The sheet {sheet!r} of {path.name} is empty.", param="sheet")
@@ -92,9 +92,9 @@ def _empty_formula(path: Path, sheet: str, header: int) -> str | None:
         warnings.simplefilter("ignore")
         try:
             stored, written = (
-                openpyxl.load_workbook(path, read_only=True, data_only=values)[sheet].iter_rows(
-                    min_row=header, max_row=last
-                )
+                _as_it_is(
+                    openpyxl.load_workbook(path, read_only=True, data_only=values)[sheet]
+                ).iter_rows(min_row=header, max_row=last)
                 for values in (True, False)
             )
             for values, formulas in zip(stored, written, strict=False):
@@ -104,6 +104,13 @@ def _empty_formula(path: Path, sheet: str, header: int) -> str | None:
         except Exception:  # noqa: BLE001  (what is damaged is said where the rows are read)
             return None
     return None
+
+
+def _as_it_is(sheet: Any) -> Any:
+    """The sheet without the size that the file claims for it: some programs write too small a one,
+    and cells would be lost; a stray cell in the last corner makes it endless."""
+    sheet.reset_dimensions()
+    return sheet
 
 
 def _choose(book: Any, path: Path, wanted: str | None) -> str:
