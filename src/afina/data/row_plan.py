@@ -94,12 +94,12 @@ def plan_rows(columns: Sequence[str], options: ConvertOptions, text: bool = Fals
     layout = options.layout or (find_layout(columns) if not any(named) else None) or "columns"
     if layout != "columns":
         write = layout if options.write == "chat" and layout in ("pair", "preference") else None
-        note = () if layout == "chat" else (f"Records are read as {layout}.",)
-        note += _left_out(not_used(layout, columns))
+        read = () if layout == "chat" else (f"Records are read as {layout}.",)
+        note = (*read, *_left_out(not_used(layout, columns)))
         return RowPlan(layout, write or options.write, options, Mapped(), notes=note)
     mapped, templates = _mapped(columns, options)
-    notes = (*mapped.notes, *_left_out(_unnamed(columns, mapped, templates)))
-    return RowPlan(layout, options.write, options, mapped, templates, notes=notes)
+    said = (*mapped.notes, *_left_out(_unnamed(columns, mapped, templates)))
+    return RowPlan(layout, options.write, options, mapped, templates, notes=said)
 
 
 def _unnamed(

@@ -103,7 +103,10 @@ class _Oddities:
 
     def _finite(self, digits: str) -> float | None:
         value = float(digits)
-        return value if math.isfinite(value) else self._constant(digits)
+        if math.isfinite(value):
+            return value
+        self.constants += 1
+        return None
 
 
 def _listed(items: list[Any], notes: list[str], encoding: str, reason: str | None) -> Source:
