@@ -8,7 +8,8 @@ micro-batches of any number add up exactly.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -37,11 +38,11 @@ class OwnWeights:
         self.dropout_generator: torch.Generator | None = None
         """Never used: weights have no dropout of their own."""
         self._shapes = {name: parameter.shape for name, parameter in parameters.items()}
-        self._places: dict[str, slice] = {}
+        self.places: dict[str, slice] = {}
         start = 0
         for name, parameter in parameters.items():
             place = slice(start, start + parameter.numel())
-            self._places[name] = place
+            self.places[name] = place
             self._take_over(parameter, place)
             start = place.stop
 
@@ -60,6 +61,20 @@ class OwnWeights:
 
         parameter.register_post_accumulate_grad_hook(collect)  # type: ignore[no-untyped-call]
 
+    def joined(self, names: Sequence[str]) -> tuple[torch.Tensor, torch.Tensor] | None:
+        """The weights of these names one below the other, and the places of their gradients; None
+        where they do not lie so."""
+        slices = [self.places[name] for name in names if name in self.places]
+        together = all(a.stop == b.start for a, b in pairwise(slices))
+        if len(slices) != len(names) or not together:
+            return None
+        shapes = [self._shapes[name] for name in names]
+        if len({shape[1:] for shape in shapes}) != 1:
+            return None
+        place = slice(slices[0].start, slices[-1].stop)
+        shape = (sum(shape[0] for shape in shapes), *shapes[0][1:])
+        return self.compute[place].view(shape), self.grads[place].view(shape)
+
     def refresh(self) -> None:
         """Copies the masters into the precision that the network computes in."""
         self.compute.copy_(self.masters)
@@ -68,7 +83,7 @@ class OwnWeights:
         """Each weight in bf16, as it is published."""
         return {
             name: self.masters[place].view(self._shapes[name]).to(torch.bfloat16)
-            for name, place in self._places.items()
+            for name, place in self.places.items()
         }
 
     def load(self, weights: Mapping[str, torch.Tensor], *, into_masters: bool) -> None:
@@ -79,7 +94,7 @@ class OwnWeights:
             raise InvalidRequest(
                 f"The weights do not fit what is tuned: {odd} is on one side only."
             )
-        for name, place in self._places.items():
+        for name, place in self.places.items():
             target = self.masters if into_masters else self.compute
             target[place].copy_(weights[name].flatten())
         if into_masters:

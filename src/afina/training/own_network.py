@@ -13,6 +13,7 @@ from afina.domain.manifests import OWN_WEIGHTS
 from afina.domain.runs import RunSpec
 from afina.model.base import LoadedBase
 from afina.model.halves import Halves
+from afina.model.own_block import fuse_own_blocks
 from afina.model.own_weights import (
     OwnWeights,
     all_parameters,
@@ -33,6 +34,12 @@ class FullNetwork(Network):
     def __init__(self, base: LoadedBase) -> None:
         self.base = base
         self.adapter: OwnWeights = OwnWeights(all_parameters(base.model))
+        self._places = fuse_own_blocks(base.model, self.adapter)
+
+    def logits(self, tensors: BinTensors) -> torch.Tensor:
+        """See Network."""
+        with self._places.of(tensors.keep_K, tensors.ids_1T.shape[1]):
+            return super().logits(tensors)
 
     def files(self) -> dict[str, bytes]:
         """weights.safetensors."""
@@ -53,6 +60,7 @@ class TopNetwork(FullNetwork):
         tune = spec.tune
         chosen = top_parameters(base.model, tune.layers, norm_and_head=tune.norm_and_head)
         self.adapter = OwnWeights(chosen)
+        self._places = fuse_own_blocks(base.model, self.adapter)
         self._halves = Halves(base.model, base.layers - tune.layers)
 
     def prepare(self, rows: Rows, folder: Path, interrupted: Callable[[], bool]) -> Rows:

@@ -109,7 +109,6 @@ class ShardedAdamW(AdamW):
         self.weights = weights
         parts = weights.parts()
         self.moments = [(torch.zeros_like(part), torch.zeros_like(part)) for part in parts]
-        self._room = torch.empty(max(part.numel() for part in parts))
 
     def update(self, grads: torch.Tensor, step: int) -> float:  # noqa: ARG002
         """See AdamW; every process has to call it."""
@@ -122,9 +121,8 @@ class ShardedAdamW(AdamW):
                 move = Move.of(self.spec, step, norm)
                 parts = self.weights.parts()
                 for part, grad, moments in zip(parts, found, self.moments, strict=True):
-                    scratch = self._room[: part.numel()].view(part.shape)
                     grad = torch.zeros_like(part) if grad is None else grad
-                    move.apply(part, grad, moments, scratch)
+                    move.apply(part, grad, moments)
         for parameter in parameters:
             parameter.grad = None
         return norm

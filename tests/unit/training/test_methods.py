@@ -20,6 +20,7 @@ from afina.domain.bins import bin_capacities
 from afina.domain.methods import EarlyStopping
 from afina.domain.runs import LoraSpec, OptimizerSpec, ParentSpec, RunPaths, RunSpec, TuneSpec
 from afina.model.merge import merge
+from afina.model.own_weights import find_blocks
 from afina.model.packed import Masks
 from afina.training.bins import Rows, plan_bins
 from afina.training.given import read_spec
@@ -301,3 +302,13 @@ def test_a_merged_model_of_own_weights_says_what_the_trainer_said(
     logs = torch.log_softmax(logits, -1)[len(row.prompt_ids) - 1 :]
     said = [float(logs[place, token]) for place, token in enumerate(row.ids)]
     assert said == pytest.approx(list(row.logprobs), abs=2e-4)
+
+
+@pytest.mark.parametrize(("architecture", "fused"), [("llama", 3), ("mistral", 3), ("gemma3", 0)])
+def test_layers_with_these_parts_alone_are_one_operation_and_others_keep_their_own_code(
+    tmp_path: Path, architecture: str, fused: int
+) -> None:
+    make_run(tmp_path / "run", rows=7, architecture=architecture, tune=FULL)
+    network = build_network(read_spec(RunPaths(tmp_path / "run")))
+    _, blocks = find_blocks(network.model)
+    assert sum("forward" in vars(block) for block in blocks) == fused
