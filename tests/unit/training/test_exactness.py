@@ -112,7 +112,7 @@ def test_own_weights_learn_the_same_from_logits_at_answers_alone_and_everywhere(
 def test_the_topmost_layer_computes_what_a_loss_looks_at_and_no_more(kind: str) -> None:
     made = own(kind)
     rows = chats_with_beginnings([(60, [4, 6, 5])], 3)
-    (one,) = plan_bins(rows, range(3), (128,))
+    one = plan_bins(rows, range(3), (128,))[0]
     tensors = made.make_bin(rows, one, Masks())
     seen: list[int] = []
     product = torch.nn.functional.linear
