@@ -1,14 +1,15 @@
 """afina's serving against transformers' `generate`, side by side: same model, prompts, tokens.
 
     python -m benchmarks.serving [--through engine|api] [--streams 1,8,32] [--repeats 3]
-        [--few-bits int8 int4] [--peers llama.cpp]
+        [--few-bits int8 int4] [--peers llama.cpp] [--vllm-python PATH] [--ready]
 
 `generate` runs one static batch in bf16, without a server: its best case. afina answers streams
 over HTTP: the engine's own socket, or the whole API with keys, rendering and metering. Both get 64
 new tokens a prompt; adapters are random, of rank 16 on all linear layers, spread evenly. Runs
 alternate; medians are printed. With few bits an engine of its own answers for the base. Peers
-(benchmarks/serving_peers.py) are asked for chat completions by the client that asks afina's API.
-The client shares the machine with what it measures.
+(benchmarks/serving_peers.py, and vLLM with LoRA off and on: benchmarks/serving_vllm.py) are asked
+for chat completions by the client that asks afina's API. The client shares the machine with what
+it measures.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from benchmarks import serving_vllm
 from benchmarks.serving_peers import llama_cpp
 
 from afina.domain.codec import decode
@@ -355,6 +357,10 @@ async def run(given: argparse.Namespace, settings: Settings, base: BaseModel) ->
             url = stack.enter_context(llama_cpp(folder, settings.data, max(streams)))
             peer = ThroughApi(url, "none", base.id)
             ways["llama.cpp, Q4_1"] = lambda n: peer.run(n, [])
+        if given.vllm_python is not None or given.vllm_at:
+            ways |= vllm_ways(stack, given, settings, base.id, manifests)
+        if given.ready:
+            input("Everything has started. Press Enter to measure. ")
         found = await compare(ways, streams, given.repeats)
     tokens = statistics.median(len(p) for p in prompts)
     print(
@@ -386,6 +392,30 @@ def in_few_bits(
     return lambda n: through.run(n, [])  # type: ignore[no-any-return]
 
 
+def vllm_ways(
+    stack: contextlib.ExitStack,
+    given: argparse.Namespace,
+    settings: Settings,
+    base: str,
+    manifests: list[str],
+) -> dict[str, Callable[[int], Awaitable[Measured]]]:
+    """vLLM's servers, started until the stack ends unless they run: LoRA off, LoRA on."""
+    peers = []
+    for port, adapters in ((18384, []), (18385, manifests)):
+        if given.vllm_at:
+            url = given.vllm_at[len(peers)]
+            peers.append(serving_vllm.running(url, settings, base, adapters))
+        else:
+            server = serving_vllm.serving(given.vllm_python, settings, base, port, adapters)
+            peers.append(stack.enter_context(server))
+    off, on = peers
+    plain, tuned = ThroughApi(off.url, "none", base), ThroughApi(on.url, "none", base)
+    return {
+        "vLLM, LoRA off, base": lambda n: plain.run(n, []),
+        f"vLLM, {len(manifests)} adapters": lambda n: tuned.run(n, on.adapters),
+    }
+
+
 def main() -> None:
     """Reads the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -396,6 +426,11 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--few-bits", nargs="*", default=[], choices=["int8", "int4"])
     parser.add_argument("--peers", nargs="*", default=[], choices=["llama.cpp"])
+    parser.add_argument("--vllm-python", type=Path, help="a Python that has vLLM: a peer")
+    parser.add_argument(
+        "--vllm-at", nargs=2, metavar=("OFF", "ON"), help="addresses of two that run already"
+    )
+    parser.add_argument("--ready", action="store_true", help="wait for Enter before measuring")
     given = parser.parse_args()
     record = decode(BaseModel, json.loads((given.model / "afina.json").read_text()), "afina.json")
     with tempfile.TemporaryDirectory(prefix="afina-bench-") as folder:

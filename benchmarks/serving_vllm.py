@@ -32,6 +32,11 @@ class Peer:
     adapters: list[str]
 
 
+def running(url: str, settings: Settings, base_id: str, manifests: list[str]) -> Peer:
+    """A server that somebody started already; it gets the adapters of `manifests`."""
+    return Peer(url, _load(url, settings, base_id, manifests))
+
+
 @contextlib.contextmanager
 def serving(
     python: Path, settings: Settings, base_id: str, port: int, manifests: list[str]
@@ -58,7 +63,8 @@ def _load(url: str, settings: Settings, base_id: str, manifests: list[str]) -> l
     names = []
     for number, sha256 in enumerate(manifests):
         name = f"adapter-{number}"
-        told = {"lora_name": name, "lora_path": folders.make(base_id, sha256)}
+        path = folders.make(base_id, sha256)
+        told = {"lora_name": name, "lora_path": path, "load_inplace": True}
         _post(f"{url}/v1/load_lora_adapter", told)
         names.append(name)
     return names

@@ -33,6 +33,7 @@ from afina.errors import (
 )
 from afina.model.peft_files import CONFIG, WEIGHTS
 from afina.outside_settings import VllmSettings
+from afina.serving.answers import Candidates, GeneratedAnswer
 from afina.serving.client import EngineClient
 from afina.serving.listener import listen
 from afina.serving.protocol import Delta, EngineHealth, Final, Generate, Score, UsageRecord
@@ -217,6 +218,30 @@ def test_log_probabilities_are_those_that_were_asked_for(rig: Rig) -> None:
     assert told[0].logprob == -0.5
     bare = [one for line in without if isinstance(line, Delta) for one in line.logprobs]
     assert [(one.id, one.top) for one in bare] == [(50, []), (60, [])]
+
+
+@pytest.mark.parametrize("burst", [1, 2, 3, 50])
+@pytest.mark.parametrize("stop", [[], ["q"], ["own f", "x"], ["never"]])
+def test_however_tokens_are_bundled_an_answer_is_the_one_that_its_tokens_give(
+    rig: Rig, burst: int, stop: list[str]
+) -> None:
+    tokens = [*ids_of(rig.tokenizer, "thé quick 🦊 brown fox, over the lazy dog"), END]
+    rig.vllm.says, rig.vllm.burst = lambda _: tokens, burst
+    request = ask(max_tokens=len(tokens) + 3, stop=stop, logprobs=1)
+    judge = GeneratedAnswer(request, rig.tokenizer)
+    expected: list[Delta] = []
+    for token in tokens:
+        delta = judge.take(0, token, Candidates(-0.5, [token + 1], [-0.25]))
+        expected += [] if delta is None else [delta]
+        if delta is not None and delta.finish is not None:
+            break
+
+    async def story(client: EngineClient, _: Door) -> list[Delta | Final]:
+        return await collect(client, request)
+
+    *deltas, last = rig.run(story)
+    assert deltas == expected
+    assert last == Final(3, 0, judge.completion_tokens)
 
 
 def test_an_adapter_is_written_anew_and_loaded_under_its_hash(rig: Rig) -> None:

@@ -76,6 +76,8 @@ class ScriptedVllm:
         self.takes_adapters = takes_adapters
         self.says: Callable[[Mapping[str, Any]], Sequence[int]] = lambda _: [5, 6, 7]
         """The tokens of an answer; the last is said again and again where more are asked for."""
+        self.burst = 1
+        """Tokens in a chunk; vLLM sends several where its reader is slower than it is."""
         self.trouble = Trouble()
         self.adapters: dict[str, str] = {}
         """Paths by name."""
@@ -303,10 +305,11 @@ class ScriptedVllm:
             "prompt_tokens_details": {"cached_tokens": len(prompt) // 16 * 16},
         }
         events = [
-            _event(body, choice, place, token, finish if place == len(tokens) - 1 else None)
-            for place, token in enumerate(tokens)
+            _event(body, choice, place, tokens[place : place + self.burst],
+                   finish if place + self.burst >= len(tokens) else None)
+            for place in range(0, len(tokens), self.burst)
             for choice in range(counts)
-        ]
+        ]  # fmt: skip
         return [*events, {"object": "text_completion", "choices": [], "usage": usage}]
 
 
@@ -322,30 +325,33 @@ def _ended(body: dict[str, Any], said: list[int], trouble: Trouble) -> tuple[lis
 
 
 def _event(
-    body: dict[str, Any], choice: int, place: int, token: int, finish: str | None
+    body: dict[str, Any], choice: int, place: int, tokens: list[int], finish: str | None
 ) -> dict[str, Any]:
     logprobs = None
     if body.get("logprobs") is not None:
-        top = {f"token_id:{token}": -0.5}
-        best = -0.75 if body["temperature"] == 0.0 else -0.25  # greedy ones are the likeliest
-        for other in range(body["logprobs"]):
-            top[f"token_id:{token + 1 + other}"] = best - other
         logprobs = {
-            "text_offset": [place],
-            "token_logprobs": [-0.5],
-            "tokens": [f"token_id:{token}"],
-            "top_logprobs": [top],
+            "text_offset": list(range(place, place + len(tokens))),
+            "token_logprobs": [-0.5] * len(tokens),
+            "tokens": [f"token_id:{token}" for token in tokens],
+            "top_logprobs": [_top(body, token) for token in tokens],
         }
     told = {
         "index": choice,
         "text": "?",
         "logprobs": logprobs,
         "finish_reason": finish,
-        "stop_reason": token if finish == "stop" else None,
-        "token_ids": [token],
+        "stop_reason": tokens[-1] if finish == "stop" else None,
+        "token_ids": tokens,
         "prompt_token_ids": body["prompt"] if place == 0 else None,
     }
     return {"id": "cmpl-1", "object": "text_completion", "choices": [told], "usage": None}
+
+
+def _top(body: dict[str, Any], token: int) -> dict[str, float]:
+    """The token, and those above it by number as candidates; greedy tokens are the likeliest."""
+    best = -0.75 if body["temperature"] == 0.0 else -0.25
+    others = {f"token_id:{token + 1 + n}": best - n for n in range(body["logprobs"])}
+    return {f"token_id:{token}": -0.5, **others}
 
 
 def _error(message: str, kind: str, code: int) -> dict[str, Any]:
