@@ -52,7 +52,7 @@ smoke: $(STAMP)
 	$(BIN)/python -m pip install --quiet --no-deps --require-hashes -r requirements/browser.txt
 	$(PYTEST) -q -m slow -p no:randomly tests/browser/test_smoke.py
 
-test-browser: $(STAMP)
+test-browser: $(STAMP) $(STARTER)
 	@command -v chromium > /dev/null || { echo "chromium is missing: apt-get install chromium"; exit 1; }
 	$(BIN)/python -m pip install --quiet --no-deps --require-hashes -r requirements/browser.txt
 	$(PYTEST) -m slow -p no:randomly tests/browser

@@ -4,6 +4,7 @@
     curve         100,000 points drawn in a job's page, until the browser has painted them
     watchers      share of a core that the api takes for 50 open job pages, while a job trains
     hostile       100 texts that try to run, as prompts of the table and as rows: how many ran
+    shift         the largest layout shift of a page while it loads (at most 0.1 is good)
     axe           violations on every page, in both themes, at 1280 and 360 pixels
 
 Needs chromium and requirements/browser.txt. Run it on a quiet machine; it makes one job and
@@ -198,6 +199,25 @@ def hostile(page: Page, server: Server) -> str:
     return f"hostile: {len(payloads)} texts, {len(dialogs) + ran} ran"
 
 
+SHIFTS = """() => new Promise((told) => {
+  let sum = 0;
+  new PerformanceObserver((list) => {
+    for (const entry of list.getEntries()) if (!entry.hadRecentInput) sum += entry.value;
+  }).observe({ type: 'layout-shift', buffered: true });
+  setTimeout(() => told(sum), 500);
+})"""
+
+
+def shifts(page: Page, server: Server, job: str) -> str:
+    """How far a page's parts move while it loads, on the page where they move most."""
+    found = {}
+    for path in (*PLACES, f"/jobs/{job}"):
+        page.goto(server.url + path, wait_until="load")
+        found[path] = float(page.evaluate(SHIFTS))
+    worst = max(found, key=lambda path: found[path])
+    return f"shift: {found[worst]:.4f} at most, on {worst.partition('ftjob')[0]}"
+
+
 def axe(page: Page, server: Server, theme: str, width: int) -> list[str]:
     """What axe finds on every page."""
     found = importlib.util.find_spec("axe_playwright_python")
@@ -246,6 +266,7 @@ def main() -> None:
             f"(least {min(took):.0f}, most {max(took):.0f})",
             flush=True,
         )
+        print(shifts(page, server, job), flush=True)
         cookie = "; ".join(f"{c['name']}={c['value']}" for c in page.context.cookies())
         page.goto("about:blank")
         print(watchers(server, job, cookie, 50, seconds), flush=True)

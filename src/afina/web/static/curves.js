@@ -67,8 +67,9 @@ export function thin(columns, from, to, pixels) {
   return columns.map((column) => kept.map((place) => column[place]));
 }
 
-/** A plot in `place`; `names` are its curves. `show(columns)` puts data in, steps first. */
-export function curves(place, names, { ends = () => [], dots = [], faint = [], colours = names.map((_, i) => i), percent = false, step = "" } = {}) {
+/** A plot in `place`; `names` are its curves. `show(columns)` puts data in, steps first. `until` says
+    where a run ends that is still going on, so that its curve grows into the picture. */
+export function curves(place, names, { ends = () => [], until = () => 0, dots = [], faint = [], colours = names.map((_, i) => i), percent = false, step = "" } = {}) {
   const axis = () => ({ stroke: () => token("--muted"), grid: { stroke: () => token("--line"), width: 1 }, ticks: { stroke: () => token("--line"), width: 1 } });
   const write = (value) => value == null ? "–" : percent ? `${number(value * 100, 1)} %` : number(value, 3);
   const tall = () => parseFloat(getComputedStyle(place).getPropertyValue("--plot")) * 16 || 320;
@@ -95,7 +96,7 @@ export function curves(place, names, { ends = () => [], dots = [], faint = [], c
       alpha: faint[i] ? 0.4 : 1,
       spanGaps: true,
       paths: dots[i] ? () => null : undefined,
-      points: dots[i] ? { show: true, size: 9, fill: () => colour(i) } : { show: false },
+      points: dots[i] ? { show: true, size: 9, fill: () => colour(i) } : { show: (plot) => plot.data[0].length < 3, size: 6, fill: () => colour(i) },
       value: (_, v) => write(v),
     }))],
     cursor: { drag: { x: true, y: false }, points: { size: 7 } },
@@ -122,7 +123,11 @@ export function curves(place, names, { ends = () => [], dots = [], faint = [], c
       all = columns;
       const last = columns[0].length - 1;
       if (zoomed) fit(plot, min, max, true);
-      else { drawn = `${columns[0][0]} ${columns[0][last]} ${plot.width}`; plot.setData(thin(columns, -Infinity, Infinity, plot.width), true); }
+      else {
+        const from = columns[0][0], to = Math.max(columns[0][last], until(), from + 1);
+        drawn = `${from} ${to} ${plot.width}`;
+        plot.batch(() => { plot.setData(thin(columns, -Infinity, Infinity, plot.width), false); plot.setScale("x", { min: from, max: to }); });
+      }
       // Without a pointer over it, the legend says how things stand.
       requestAnimationFrame(() => { if (plot.cursor.idx == null && last >= 0) plot.setLegend({ idx: plot.data[0].length - 1 }, false); });
     },
@@ -130,8 +135,8 @@ export function curves(place, names, { ends = () => [], dots = [], faint = [], c
   };
 }
 
-/** A running mean, so that the way of a noisy curve is seen. */
-export function smooth(values, keep = 0.85) {
+/** A running mean, over more of a longer run, so that the way of a noisy curve is seen. */
+export function smooth(values, keep = Math.max(0.85, 1 - 100 / values.length)) {
   let mean = null, weight = 0;
   return values.map((value) => {
     if (value == null) return null;

@@ -41,7 +41,7 @@ function draw() {
   const key = `${which} ${names.length}`;
   if (chart?.key !== key) {
     chart?.destroy();
-    chart = curves(place, names, { ends, dots, faint, colours: names.map((_, i) => Math.max(0, i - 1)), percent: which === "accuracy", step: t.step });
+    chart = curves(place, names, { ends, until: () => job.over ? 0 : rows.at(-1)[1], dots, faint, colours: names.map((_, i) => Math.max(0, i - 1)), percent: which === "accuracy", step: t.step });
     chart.key = key;
   }
   chart.show([rows.map((row) => row[0]), ...columns]);
@@ -116,7 +116,7 @@ function take(news) {
   stages();
   // What the server writes for another state (buttons, parity, cost) comes with the page itself.
   if (job.status !== begin && (job.over || job.status === "paused" || begin === "paused")) location.reload();
-  if (job.status !== begin || news.events.length) window.htmx.trigger("#details", "refresh");
+  if (job.status !== begin || news.events.length) for (const part of ["#job-head", "#details"]) window.htmx.trigger(part, "refresh");
   begin = job.status;
 }
 
