@@ -18,5 +18,5 @@ function python(value, indent) {
 
 export function asPython(origin, body) {
   const fields = Object.entries(body).map(([key, value]) => `    ${key}=${python(value, "    ")},`).join("\n");
-  return `import os\n\nfrom openai import OpenAI\n\nclient = OpenAI(base_url="${origin}/v1", api_key=os.environ["AFINA_API_KEY"])\nanswer = client.chat.completions.create(\n${fields}\n)\nprint(answer.choices[0].message.content)`;
+  return `import os\n\nfrom openai import OpenAI\n\nclient = OpenAI(\n    base_url="${origin}/v1",\n    api_key=os.environ["AFINA_API_KEY"],\n)\nanswer = client.chat.completions.create(\n${fields}\n)\nprint(answer.choices[0].message.content)`;
 }
