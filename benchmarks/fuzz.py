@@ -125,12 +125,12 @@ def same_in_parts(path: Path, report: Any, numbers: set[int], size: int) -> None
 
 
 def same_without_quick(path: Path, report: Any, numbers: set[int], size: int) -> None:  # noqa: ARG001
-    quick = inspection.are_plainly_good
+    quick = inspection.plain_rows
     try:
-        inspection.are_plainly_good = lambda *_: False  # type: ignore[assignment]
+        inspection.plain_rows = lambda *_: None  # type: ignore[assignment]
         assert check_file(path, CheckLimits(min_rows=0), None) == report
     finally:
-        inspection.are_plainly_good = quick
+        inspection.plain_rows = quick
 
 
 def content_holds(path: Path, report: Any, numbers: set[int], size: int) -> None:

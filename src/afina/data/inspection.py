@@ -23,7 +23,7 @@ from afina.data.lines import LineGroup, LineReader, SourceLine
 from afina.data.rendering import Written, forged_messages, write_rows, writes_names
 from afina.data.rows import quick_value, slow_value
 from afina.data.rules import registry
-from afina.data.rules.plain import are_plainly_good
+from afina.data.rules.plain import plain_rows
 from afina.data.rules.preference import messages_of_preference
 from afina.data.rules.rule import Fault, LineFacts, LineRule, RenderedFacts, Unused
 from afina.data.tally import Notes, Tally
@@ -162,10 +162,14 @@ class Inspection:
 
     def _plain(self, first: int, text: bytes, lines: Sequence[bytes]) -> bool:
         """Takes lines that are plainly good, all of them or none."""
-        if self._kind is not RowKind.CHAT or len(text) > self._limits.max_line_bytes:
+        if self._kind is None or len(text) > self._limits.max_line_bytes:
             return False
-        if not are_plainly_good(text, lines):
+        rows = plain_rows(text, lines, self._kind)
+        if rows is None:
             return False
+        if self._kind is RowKind.PROMPT_COMPLETION:
+            for number, pair in enumerate(rows, first):
+                self._tally.pairs.add(number, pair.prompt, pair.completion)
         self._keep(first, lines)
         self._tally.last_line = first + len(lines) - 1
         if self._renderer is None:

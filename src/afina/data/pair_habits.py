@@ -81,5 +81,5 @@ def _common(known: str | None, text: str) -> str:
 def _is_upper(text: str) -> bool:
     """The old tool's measure: more than two capitals for one small letter."""
     part = text[:_LETTERS_LOOKED_AT]
-    upper = sum(character.isupper() for character in part)
-    return upper * 2 > sum(character.islower() for character in part) and upper >= _SHOUTED
+    upper = sum(map(str.isupper, part))
+    return upper >= _SHOUTED and upper * 2 > sum(map(str.islower, part))

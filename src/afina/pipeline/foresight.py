@@ -59,13 +59,13 @@ def compared(
             "trained_tokens": before.trained_tokens,
             "seconds": None if before.seconds is None else round(before.seconds, 1),
             "memory_bytes": before.memory_bytes,
-            "seconds_from": rate.origin if rate else None,
         },
         "measured": {
             "trained_tokens": result.trained_tokens,
             "seconds": round(result.train_seconds, 1),
             "memory_bytes": result.peak_rss_bytes,
         },
+        "seconds_from": rate.origin if rate else None,
     }
     pairs = [
         f"{before.trained_tokens:,} trained tokens were expected, {result.trained_tokens:,} came",
