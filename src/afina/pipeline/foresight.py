@@ -27,11 +27,10 @@ class Foresight:
 
 def rate_of(settings: Settings, base: BaseModel | None, spec: RunSpec) -> TrainingRate | None:
     """What this machine's finished jobs, or the base's probe, say of such a run."""
-    if base is None:
-        return None
+    known = base or BaseModel(spec.base.id, spec.base.path, spec.base.sha256, 0)
     return rate_for(
         settings,
-        base,
+        known,
         kind=spec.tune.kind,
         base_bits=spec.tune.base_bits,
         method=spec.method,

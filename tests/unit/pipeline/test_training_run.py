@@ -63,6 +63,18 @@ def test_a_job_goes_from_queued_to_a_model_with_the_wires_events(shop: Shop) -> 
     assert [entry.trained_tokens for entry in ledger(shop)] == [30]
 
 
+@pytest.mark.usefixtures("honest")
+def test_what_a_job_took_is_what_the_next_one_is_expected_to_take(shop: Shop) -> None:
+    for _ in range(2):
+        job = shop.queue_job(Script(steps=3))
+        shop.finish(shop.run(shop.claim()))
+    told = next(event for event in shop.events(job) if event.source == "foresight")
+    assert told.data["seconds_from"] == "from the one job that finished here with this model"
+    expected = told.data["estimate"]["trained_tokens"] / 30
+    assert told.data["estimate"]["seconds"] == pytest.approx(expected, abs=0.06)
+    assert len(shop.platform.settings.rates.read_text().splitlines()) == 2
+
+
 def ledger(shop: Shop) -> list:  # type: ignore[type-arg]
     return list(list_ledger(shop.platform, shop.caller).data)
 
