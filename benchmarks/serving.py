@@ -20,6 +20,7 @@ import contextlib
 import hashlib
 import json
 import os
+import socket
 import statistics
 import subprocess
 import sys
@@ -189,6 +190,14 @@ class ThroughApi:
         return tokens, first
 
 
+def free_port() -> int:
+    """A port that nobody listens at."""
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        port: int = found.getsockname()[1]
+        return port
+
+
 async def measure(streams: list[Awaitable[tuple[int, float]]]) -> Measured:
     """Runs streams together."""
     begun = time.perf_counter()
@@ -307,7 +316,9 @@ async def compare(
         for repeat in range(repeats):
             names = list(ways) if repeat % 2 == 0 else list(reversed(ways))
             for name in names:
-                found.setdefault((name, count), []).append(await ways[name](count))
+                measured = await ways[name](count)
+                found.setdefault((name, count), []).append(measured)
+                sys.stderr.write(f"{count} streams, {name}: {measured.rate:.0f} tokens/s\n")
     return found
 
 
@@ -348,8 +359,8 @@ async def run(given: argparse.Namespace, settings: Settings, base: BaseModel) ->
             "afina, base": lambda n: through.run(n, []),
             f"afina, {len(names)} adapters": lambda n: through.run(n, names),
         }
-        for number, weights in enumerate(given.few_bits):
-            other = Settings.load(data=settings.data / weights, port=18390 + number)
+        for weights in given.few_bits:
+            other = Settings.load(data=settings.data / weights, port=free_port())
             way = in_few_bits(stack, other, base, weights, None if with_api else prompts)
             ways[f"afina, base, {weights}"] = way
         if "llama.cpp" in given.peers:
@@ -434,7 +445,7 @@ def main() -> None:
     given = parser.parse_args()
     record = decode(BaseModel, json.loads((given.model / "afina.json").read_text()), "afina.json")
     with tempfile.TemporaryDirectory(prefix="afina-bench-") as folder:
-        settings = Settings.load(data=Path(folder), port=18383)
+        settings = Settings.load(data=Path(folder), port=free_port())
         settings.models.mkdir()
         (settings.models / record.id).symlink_to(given.model.absolute())
         asyncio.run(run(given, settings, record))

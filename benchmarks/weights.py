@@ -1,6 +1,6 @@
 """What weights in 8 and 4 bits gain and lose while answering.
 
-    python -m benchmarks.weights [--only speed|loss] [--streams 1,4,8,32]
+    python -m benchmarks.weights [--only speed|loss] [--streams 1,4,8,32] [--of starter tune random]
 
 Speed: the engine's steps in this process, as in benchmarks/serving_step.py, the formats in turns.
 Loss: held-out text (pages of `docs`), forced token by token as parity forces it, behind a prompt of
@@ -34,7 +34,7 @@ from afina.text.tokenizer import ChatTokenizer
 FORMATS: tuple[tuple[str, Bits | None], ...] = (("bf16", None), ("int8", 8), ("int4", 4))
 PROMPT_TOKENS, TEXT_TOKENS, TEXTS = 16, 112, 12
 ROUNDS, STEPS = 5, 16
-LEARNING_STEPS, LEARNING_RATE = 12, 5e-5
+LEARNING_STEPS, LEARNING_RATE = 8, 5e-5
 DOCS = Path(__file__).parent.parent / "docs"
 
 
@@ -152,6 +152,8 @@ def main() -> None:
     parser.add_argument("--model", type=Path, default=STARTER)
     parser.add_argument("--only", choices=["speed", "loss"])
     parser.add_argument("--streams", default="1,4,8,32")
+    kinds = ["starter", "tune", "random"]
+    parser.add_argument("--of", nargs="*", default=kinds, choices=kinds)
     given = parser.parse_args()
     torch.set_num_threads(len(os.sched_getaffinity(0)))
     if given.only != "loss":
@@ -159,13 +161,13 @@ def main() -> None:
     if given.only != "speed":
         tokenizer = ChatTokenizer.load(given.model)
         held_out = pages(tokenizer, ("data", "methods"))
-        loss(given.model.name, load_base(given.model, "bf16"), held_out)
-        loss(
-            "a full-weight tune of it",
-            tuned(given.model, pages(tokenizer, ("map", "engine"))),
-            held_out,
-        )
-        loss("random weights, 4 layers", randomised(given.model), held_out)
+        if "starter" in given.of:
+            loss(given.model.name, load_base(given.model, "bf16"), held_out)
+        if "tune" in given.of:
+            learned = pages(tokenizer, ("map", "engine"))
+            loss("a full-weight tune of it", tuned(given.model, learned), held_out)
+        if "random" in given.of:
+            loss("random weights, 4 layers", randomised(given.model), held_out)
 
 
 if __name__ == "__main__":
