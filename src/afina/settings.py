@@ -311,9 +311,10 @@ class Settings(BaseSettings):
             return cls(**{**from_file, **given})
         except ValidationError as error:
             first = error.errors()[0]
-            name = ".".join(str(part) for part in first["loc"]) or "training.precision"
+            said = first["msg"].removeprefix("Value error, ")
+            name = ".".join(str(part) for part in first["loc"]) or said.split()[0]
             raise BadSettings(
-                f"The setting {name} is wrong: {first['msg']}.",
+                f"The setting {name} is wrong: {said}.",
                 param=name,
                 remedy=f"See AFINA_{name.upper().replace('.', '__')} or {data / 'afina.toml'}.",
             ) from None

@@ -149,8 +149,9 @@ def test_what_a_tune_learned_stays_as_trained(tmp_path: Path) -> None:
 
 
 def test_few_bits_are_refused_where_the_precision_is_fp32(tmp_path: Path) -> None:
-    with pytest.raises(BadSettings, match=r"engine\.weights must be trained"):
+    with pytest.raises(BadSettings, match=r"engine\.weights must be trained") as refused:
         Settings.load(data=tmp_path, engine=EngineSettings(weights="int8", precision="fp32"))
+    assert refused.value.param == "engine.weights"
 
 
 @pytest.mark.starter
