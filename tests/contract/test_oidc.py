@@ -257,6 +257,7 @@ def test_what_a_user_may_do_is_asked_at_every_request(
     assert browser.get("/usage").status_code == 303
     refused(browser.get(begun(browser)), 403, "a place in no project")
     people.change_role(live.platform, owner, id_, "owner")
+    assert browser.get(begun(browser)).status_code == 303
     assert browser.get("/usage").status_code == 200
     people.change_role(live.platform, owner, id_, "reader")
     assert browser.get("/usage").status_code == 303

@@ -62,12 +62,16 @@ class LineReader:
 
     def __iter__(self) -> Iterator[SourceLine]:
         for group in self.groups():
-            if group.text is None:
-                yield SourceLine(group.first, None, group.size)
-                continue
-            for number, raw in enumerate(group.text.split(b"\n"), group.first):
-                size = len(raw)
-                yield SourceLine(number, raw if size <= self._cap else None, size)
+            yield from self.lines_of(group)
+
+    def lines_of(self, group: LineGroup) -> Iterator[SourceLine]:
+        """The group's lines one by one."""
+        if group.text is None:
+            yield SourceLine(group.first, None, group.size)
+            return
+        for number, raw in enumerate(group.text.split(b"\n"), group.first):
+            size = len(raw)
+            yield SourceLine(number, raw if size <= self._cap else None, size)
 
     def groups(self) -> Iterator[LineGroup]:
         """All lines, as many at a time as a block of the file holds."""

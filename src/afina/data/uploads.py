@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import msgspec
@@ -19,9 +18,10 @@ class _Object(msgspec.Struct):
     """Any JSON object: its fields are parsed and dropped, ten times faster than they are kept."""
 
 
-_GROUP_BYTES = 256 * 1024
-_DIGITS = bytes.maketrans(b"0123456789", b"0000000000")
-_ODD_NUMBERS = (b"0" * 19, b"0e", b"0E")
+_BLOCK_BYTES = 256 * 1024
+"""The parser holds the interpreter for so many bytes, while others want to answer."""
+_DIGITS = bytes.maketrans(b"0123456789E", b"0000000000e")
+_ODD_NUMBERS = (b"0" * 19, b"0e")
 _OBJECT = msgspec.json.Decoder(_Object)
 _EXPECTED = "Expected file to have JSONL format, where every line is a valid JSON dictionary."
 
@@ -30,30 +30,16 @@ def upload_error(path: Path, limits: CheckLimits | None = None) -> InvalidReques
     """The 400 for a file that is not JSONL, or None. Everything finer is left to the job, which
     names every row."""
     limits = limits or CheckLimits()
-    for lines in _groups(LineReader(path, limits.max_line_bytes)):
-        if _are_plainly_objects(lines):
+    reader = LineReader(path, limits.max_line_bytes, block_bytes=_BLOCK_BYTES)
+    for group in reader.groups():
+        text = group.text
+        if text is not None and group.size <= limits.max_line_bytes and _are_plainly_objects(text):
             continue
-        for line in lines:
-            problem = _problem(line, limits)
+        for line in reader.lines_of(group):
+            problem = None if line.is_blank else _problem(line, limits)
             if problem is not None:
                 return InvalidRequest(f"{_EXPECTED} Line {line.number}: {problem}", param="file")
     return None
-
-
-def _groups(lines: Iterable[SourceLine]) -> Iterator[list[SourceLine]]:
-    """Lines that are not blank, some hundred kilobytes of them at a time."""
-    group: list[SourceLine] = []
-    size = 0
-    for line in lines:
-        if line.is_blank:
-            continue
-        group.append(line)
-        size += line.size
-        if size > _GROUP_BYTES:
-            yield group
-            group, size = [], 0
-    if group:
-        yield group
 
 
 def _problem(line: SourceLine, limits: CheckLimits) -> str | None:
@@ -75,17 +61,19 @@ def _problem(line: SourceLine, limits: CheckLimits) -> str | None:
     return None
 
 
-def _are_plainly_objects(lines: Sequence[SourceLine]) -> bool:
-    """Whether the parser finds nothing wrong with any; what it does not like is looked at more
-    closely, line by line."""
-    whole = b"\n".join(line.raw for line in lines if line.raw is not None)
+def _are_plainly_objects(text: bytes) -> bool:
+    """Whether the parser finds nothing wrong with any line, and none is blank; what it does not
+    like is looked at more closely, line by line."""
     try:
-        if not whole.isascii():
-            whole.decode()
+        if not text.isascii():
+            text.decode()
         # Numbers beyond all bounds stand in fields that the parser skips.
-        digits = whole.translate(_DIGITS)
+        digits = text.translate(_DIGITS)
         if any(odd in digits for odd in _ODD_NUMBERS):
             return False
-        return len(_OBJECT.decode_lines(whole)) == len(lines)
+        # The parser takes line ends for any space. Inside a value nothing stands between } and {
+        # without a comma, so where all ends of lines do, each ends an object.
+        ends = text.count(b"\n")
+        return text.count(b"}\n{") == ends == len(_OBJECT.decode_lines(text)) - 1
     except (ValueError, RecursionError, msgspec.MsgspecError):
         return False

@@ -122,8 +122,9 @@ def create_key(
     key_scopes: tuple[str, ...] | None = None,
 ) -> tuple[ApiKey, str]:
     """A new key of the caller's project, and its secret, which is never shown again. A restricted
-    key makes none that may do more than itself."""
-    new = NewKey(name, expires_after_s, key_scopes)
+    key makes none that may do more than itself; a user's key is the user's, and goes with them."""
+    owner = None if caller.user_id is None else OwnerKind.USER
+    new = NewKey(name, expires_after_s, key_scopes, owner, caller.user_id)
     if caller.scopes is not None and not set(new.scopes or scopes.KNOWN) <= set(caller.scopes):
         raise InvalidRequest(
             "A restricted key makes only keys with scopes of its own.",

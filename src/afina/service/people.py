@@ -143,11 +143,16 @@ def put_member(
 
 
 def remove_member(platform: Platform, caller: Caller, project_id: str, user_id: str) -> None:
-    """Takes the user out of the project. Raises NotFound."""
+    """Takes the user out of the project; the user's keys of it open nothing any more. Raises
+    NotFound."""
     member = get_member(platform, caller, project_id, user_id)
     with platform.database.write() as tx:
         people.delete_member(tx, member.project_id, user_id)
-        note(platform, tx, caller, "role.assignment.deleted", user_id, project_id=project_id)
+        ended = accounts.revoke_keys_of(tx, user_id, platform.now(), member.project_id)
+        note(
+            platform, tx, caller, "role.assignment.deleted", user_id, project_id=project_id,
+            keys_revoked=ended,
+        )  # fmt: skip
 
 
 def create_service_account(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -246,12 +247,18 @@ class _PartsReader:
         self._digest = hashlib.md5(usedforsecurity=False)
 
     def pieces(self) -> Iterator[bytes]:
-        for part in self._parts:
-            with self._platform.blobs.open(part.sha256) as handle:
-                while piece := handle.read(CHUNK_BYTES):
-                    if self._check:
-                        self._digest.update(piece)
-                    yield piece
+        # Both hashes let go of the interpreter: this one is computed while the store computes its
+        # own of the same piece and writes it.
+        with ThreadPoolExecutor(1) as beside:
+            digested: Future[None] | None = None
+            for part in self._parts:
+                with self._platform.blobs.open(part.sha256) as handle:
+                    while piece := handle.read(CHUNK_BYTES):
+                        if self._check:
+                            if digested is not None:
+                                digested.result()
+                            digested = beside.submit(self._digest.update, piece)
+                        yield piece
 
     @property
     def md5(self) -> str:

@@ -104,9 +104,12 @@ def revoke_key(tx: Tx, key_id: str, project_id: str, now: int) -> ApiKey | None:
     return None if row is None else _key(row)
 
 
-def revoke_keys_of(tx: Tx, owner_id: str, now: int) -> int:
-    """Ends all keys of a user or a service account; says how many lived."""
-    where = (API_KEYS.c.owner_id == owner_id, API_KEYS.c.revoked_at.is_(None))
+def revoke_keys_of(tx: Tx, owner_id: str, now: int, project_id: str | None = None) -> int:
+    """Ends all keys of a user or a service account, in one project or in all; says how many
+    lived."""
+    where = [API_KEYS.c.owner_id == owner_id, API_KEYS.c.revoked_at.is_(None)]
+    if project_id is not None:
+        where.append(API_KEYS.c.project_id == project_id)
     return int(tx.execute(update(API_KEYS).where(*where).values(revoked_at=now)).rowcount)
 
 

@@ -187,6 +187,9 @@ def test_a_good_file_is_no_error_of_a_job(tmp_path: Path) -> None:
         (chat() + "\n\n[1]", "Line 3: it is JSON, but not an object"),
         (chat() + "\n{", "Line 2: The line is not JSON"),
         ("a,b\n1,2", "Line 1"),
+        (chat() + "\n{}{}\n\n{}", "Line 2: The line is not JSON"),
+        ('{"a":\n{"b": 1}}{"c": 2}', "Line 1: The line is not JSON"),
+        ('{"a": 1E999}', "Line 1"),
         ('{"a": NaN}', "Line 1: The line holds NaN"),
     ],
 )

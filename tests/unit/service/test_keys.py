@@ -5,13 +5,15 @@ from __future__ import annotations
 import re
 import stat
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from tests.platforms import clock_of, open_platform
 
-from afina.domain.accounts import Caller
+from afina.domain.accounts import Caller, KeyKind
 from afina.errors import InvalidRequest, NotFound, Unauthenticated
+from afina.service import people
 from afina.service.keys import (
     SECRET,
     authenticate,
@@ -21,6 +23,7 @@ from afina.service.keys import (
     revoke_key,
 )
 from afina.service.platform import Platform
+from afina.service.projects import create_project
 from afina.store import accounts
 
 
@@ -135,3 +138,26 @@ def test_use_of_a_key_is_noted_now_and_then(platform: Platform, caller: Caller) 
         used.append(list_keys(platform, caller)[0].last_used_at)
     start = platform.now() - 300
     assert used == [start, start, start + 300]
+
+
+def test_keys_that_a_user_makes_go_with_the_user_or_the_place_in_the_project(
+    platform: Platform, caller: Caller
+) -> None:
+    admin = replace(caller, kind=KeyKind.ROOT)
+    other = create_project(platform, admin, "another")
+    secrets = {}
+    user = people.add_user(platform, admin, "maria@example.com", "reader").user
+    for project in (caller.project_id, other.id):
+        people.put_member(platform, admin, project, "member", user_id=user.id)
+        own = replace(caller, project_id=project, user_id=user.id)
+        secrets[project] = create_key(platform, own, "mine")[1]
+        assert authenticate(platform, secrets[project]).user_id == user.id
+    stays = create_key(platform, caller, "the project's")[1]
+    people.remove_member(platform, admin, other.id, user.id)
+    with pytest.raises(Unauthenticated, match="revoked"):
+        authenticate(platform, secrets[other.id])
+    assert authenticate(platform, secrets[caller.project_id]).user_id == user.id
+    people.remove_user(platform, admin, user.id)
+    with pytest.raises(Unauthenticated, match="revoked"):
+        authenticate(platform, secrets[caller.project_id])
+    assert authenticate(platform, stays).user_id is None

@@ -221,8 +221,9 @@ async def update_member(call: Caller_, project_id: str, user_id: str) -> Respons
     dependencies=[_NO_QUERY],
 )
 def delete_member(call: Caller_, project_id: str, user_id: str) -> Response:
-    """The user stays in the organization."""
+    """The user stays in the organization; the user's keys of the project open nothing any more."""
     people.remove_member(call.platform, call.caller, project_id, user_id)
+    call.parts.keyring.forget_all()
     return removed(user_id, "organization.project.user")
 
 
