@@ -1,7 +1,8 @@
 """A run directory: the contract between the worker and the trainer.
 
     runs/<job>/spec.json            RunSpec, fully resolved, written by the worker
-               control.json         {"wish": null | "cancel" | "pause"}, read at step boundaries
+               control.json         {"wish": null | "cancel" | "pause", "epochs": N}, read at
+                                    step boundaries; after N epochs the budget is spent
                events.jsonl         RunEvent a line, appended by the trainer
                checkpoints/step-N/  CheckpointRecord in `record.json`, written last
                attempt-N/log.txt    what the trainer printed
@@ -232,10 +233,11 @@ class ParityRow:
 
 @dataclass(frozen=True)
 class RunResult:
-    """result.json: the run ended well, or was stopped by a wish with a usable checkpoint."""
+    """result.json: the run ended well, or was stopped by a wish with a usable checkpoint, or at an
+    epoch's end (`spent`) because its budget has no further one."""
 
     format: Literal[1]
-    outcome: Literal["succeeded", "cancelled", "paused"]
+    outcome: Literal["succeeded", "cancelled", "paused", "spent"]
     steps: int
     trained_tokens: int
     learned_tokens: int

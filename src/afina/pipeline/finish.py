@@ -16,7 +16,7 @@ from typing import Final, TypeVar
 import structlog
 
 from afina.domain.codec import encode
-from afina.domain.jobs import Job, JobStatus
+from afina.domain.jobs import Job, JobError, JobStatus
 from afina.domain.manifests import FILES_OF, SHARDS
 from afina.domain.runs import (
     RENDERED_AT,
@@ -33,7 +33,9 @@ from afina.pipeline.held import Cancelled, HeldLease
 from afina.pipeline.run_files import read_all_events, read_result, read_spec
 from afina.pipeline.wire_events import EventWriter, results_csv
 from afina.service import publish
+from afina.service.budgets import EpochBudget
 from afina.service.platform import Platform
+from afina.service.usage import epoch_budget
 from afina.serving.client import BlockingEngineClient
 from afina.serving.protocol import Score, Scored
 from afina.store import events, jobs
@@ -68,8 +70,8 @@ def finish_job(platform: Platform, lease: HeldLease, paths: RunPaths) -> None:
     try:
         if result.outcome == "cancelled":
             raise Cancelled(lease.job.id)
-        rests = result.outcome == "paused"
-        _patiently(given, lambda: _rest(given) if rests else _publish(given))
+        ends = {"paused": _rest, "spent": _stop_spent}
+        _patiently(given, lambda: ends.get(result.outcome, _publish)(given))
     except Cancelled:
         _patiently(given, lambda: publish.end_cancelled(platform, lease.job, result.trained_tokens))
 
@@ -77,6 +79,12 @@ def finish_job(platform: Platform, lease: HeldLease, paths: RunPaths) -> None:
 def _publish(given: _Finish) -> None:
     if not given.result.checkpoints:
         raise Internal("The run succeeded without a checkpoint.")
+    publish.publish_models(given.platform, given.job, _gated(given))
+    log.info("job.succeeded", job=given.job.id, steps=given.result.steps)
+
+
+def _gated(given: _Finish) -> publish.Publication:
+    """All that the run brought, proven, with what the gate says where it was asked to hold."""
     publication = _proven(given)
     final = publication.tunes[-1].manifest
     outcome = outcome_before(
@@ -85,17 +93,37 @@ def _publish(given: _Finish) -> None:
         )
     )
     given.lease.check()
-    publish.publish_models(
-        given.platform,
-        given.job,
-        replace(
-            publication,
-            gate=outcome,
-            results_csv=results_csv(read_all_events(given.paths)),
-            row_losses_csv=_read(given.paths.row_losses),
-        ),
+    return replace(
+        publication,
+        gate=outcome,
+        results_csv=results_csv(read_all_events(given.paths)),
+        row_losses_csv=_read(given.paths.row_losses),
     )
-    log.info("job.succeeded", job=given.job.id, steps=given.result.steps)
+
+
+def _stop_spent(given: _Finish) -> None:
+    """The budget had no further epoch: the job fails for it, and its checkpoints stay."""
+    brought = _gated(given) if given.result.checkpoints else None
+    spec, done = given.spec, given.result.steps * given.spec.epochs // _all_steps(given)
+    budget = epoch_budget(given.platform, given.job, spec.epochs, spec.training.tokens)
+    tokens = given.result.trained_tokens
+    error = spent_error(done, spec, budget)
+    publish.stop_job(given.platform, given.job, brought, tokens, error)
+    log.info("job.spent", job=given.job.id, epochs=done)
+
+
+def _all_steps(given: _Finish) -> int:
+    """Of all the epochs that were planned."""
+    return max(1, given.spec.optimizer.total_steps)
+
+
+def spent_error(done: int, spec: RunSpec, budget: EpochBudget) -> JobError:
+    """Why a job was stopped after `done` of its epochs."""
+    when = f"after {done} of {spec.epochs} epochs" if done else "before it was trained"
+    reason = budget.reason or "At that moment the budget had no room for another one."
+    text = f"The job was stopped {when}: {reason[0].lower()}{reason[1:]}"
+    kept = " Its checkpoints can be used, and tuned on." if done else ""
+    return JobError("exceeded_quota", f"{text}{kept} An admin can raise the limit.")
 
 
 def _rest(given: _Finish) -> None:

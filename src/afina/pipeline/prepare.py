@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import shutil
 from array import array
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -28,6 +29,8 @@ from afina.domain.models import BaseModel
 from afina.domain.runs import DataSpec, ParentSpec, RunPaths
 from afina.errors import InvalidRequest, QuotaExceeded
 from afina.pipeline import served_by
+from afina.pipeline.follow import first_guess
+from afina.pipeline.foresight import rate_of
 from afina.pipeline.held import HeldLease
 from afina.pipeline.moderate import Moderation
 from afina.pipeline.resolve import Resolution, resolve_run
@@ -39,6 +42,7 @@ from afina.service.platform import Platform
 from afina.service.preparing import PreparingNote
 from afina.service.usage import training_price
 from afina.store import events, files, jobs
+from afina.store.database import Tx
 from afina.text.renderer import Renderer
 
 Which = Literal["training_file", "validation_file"]
@@ -71,6 +75,7 @@ class Preparation:
         self._paths = RunPaths(platform.settings.runs / lease.job.id)
         self._at = ""
         self._note = PreparingNote(self._paths.root, platform.clock)
+        self._guess: Callable[[float], int | None] = lambda _: None
 
     def run(self) -> None:
         """Walk the stages and leave the job queued. Raises JobRefused, LeaseLost, Cancelled."""
@@ -219,6 +224,8 @@ class Preparation:
         self._check_budget(data[0].tokens * spec.epochs)
         self._lease.check()
         write_spec(self._paths, spec)
+        rate = rate_of(settings, base, spec)
+        self._guess = lambda start: first_guess(rate, spec, start)
         return hyperparameters
 
     def _check_budget(self, tokens: int) -> None:
@@ -256,10 +263,22 @@ class Preparation:
         with self._platform.database.write() as tx:
             events.append_events(tx, job, fence, [said])
             jobs.move_job(
-                tx, job, fence, JobStatus.QUEUED, stage="queued", hyperparameters=hyperparameters
+                tx,
+                job,
+                fence,
+                JobStatus.QUEUED,
+                stage="queued",
+                hyperparameters=hyperparameters,
+                estimated_finish=self._guess(self._start(tx)),
             )
         self._note.forget()
         log.info("job.queued", job=job)
+
+    def _start(self, tx: Tx) -> float:
+        """When the job's turn comes: after those that are ahead of it, as far as they are known."""
+        ahead = jobs.jobs_in(tx, (JobStatus.QUEUED, JobStatus.RUNNING))
+        known = [job.estimated_finish for job in ahead if job.estimated_finish is not None]
+        return max([self._platform.clock.now(), *known])
 
     def _stage(self, name: str) -> None:
         with self._platform.database.write() as tx:

@@ -48,9 +48,11 @@ def read_result(paths: RunPaths) -> RunResult | None:
     return _read(RunResult, paths.result)
 
 
-def write_wish(paths: RunPaths, wish: Wish | None) -> None:
-    """Tell the trainer what is wanted; it reads it at its next step."""
-    write_json(paths.control, {"wish": None if wish is None else wish.value})
+def write_wish(paths: RunPaths, wish: Wish | None, epochs: int | None = None) -> None:
+    """Tell the trainer what is wanted, and how many epochs the budget has; it reads it at its next
+    step."""
+    said: dict[str, object] = {"wish": None if wish is None else wish.value}
+    write_json(paths.control, said if epochs is None else {**said, "epochs": epochs})
 
 
 class EventsCut(Exception):

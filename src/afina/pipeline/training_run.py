@@ -16,7 +16,7 @@ import structlog
 from afina.domain.jobs import Job, JobError, JobStatus, Wish
 from afina.domain.runs import RunEvent, RunPaths, RunSpec
 from afina.errors import AfinaError, Internal, StaleFence
-from afina.pipeline import exits
+from afina.pipeline import exits, finish
 from afina.pipeline.faults import fault_of
 from afina.pipeline.finish import finish_job
 from afina.pipeline.follow import Follower, first_guess
@@ -27,13 +27,17 @@ from afina.pipeline.run_files import read_result, read_spec, write_wish
 from afina.pipeline.warm import WarmTrainer
 from afina.pipeline.wire_events import EventWriter
 from afina.service import bases, publish
+from afina.service.budgets import EpochBudget
 from afina.service.platform import Platform
+from afina.service.usage import epoch_budget
 from afina.store import events, jobs
 
 CANCEL_PATIENCE_S: Final = 60.0
 """How long a trainer may take to come to its next step after a wish to cancel."""
 LEAVE_PATIENCE_S: Final = 25.0
 BUSY_PAUSE_S: Final = 0.2
+BUDGET_EVERY_S: Final = 2.0
+"""How often a running job's budget is looked at: others spend of it too."""
 INTERNAL: Final = JobError("server_error", "The job failed due to an internal error")
 log = structlog.get_logger()
 
@@ -61,6 +65,8 @@ class TrainingRun:
         self._due = 0.0
         self._wished_at: float | None = None
         self._pause_passed_on = False
+        self._told: tuple[Wish | None, int | None] = (None, None)
+        self._budget_at = float("-inf")
         self._leaving_since: float | None = None
         self.is_over = False
         """Set when the lane has nothing more to do for the job."""
@@ -130,15 +136,27 @@ class TrainingRun:
         if error is not None:
             self._fail(error)
             return
-        self._launch(self._spec)
+        budget = self._budget(self._spec)
+        if budget.epochs == 0 and not self._paths.events.exists():
+            self._fail(finish.spent_error(0, self._spec, budget))
+            return
+        self._launch(self._spec, budget)
 
-    def _launch(self, spec: RunSpec) -> None:
+    def _budget(self, spec: RunSpec) -> EpochBudget:
+        self._budget_at = self._now()
+        return epoch_budget(self._platform, self.job, spec.epochs, spec.training.tokens)
+
+    def _tell(self, wish: Wish | None, epochs: int | None) -> None:
+        self._told = (wish, epochs)
+        write_wish(self._paths, wish, epochs)
+
+    def _launch(self, spec: RunSpec, budget: EpochBudget) -> None:
         ready = self._warm.take(self.job.id, spec.threads) if self._warm is not None else None
         try:
             if ready is None:
                 end_other_trainer(self._paths)
             self._mark_running()
-            write_wish(self._paths, None)
+            self._tell(None, budget.epochs)
             self._pause_passed_on = False
             self._trainer = ready if ready is not None else self._started(spec)
         except RunBusy:
@@ -187,7 +205,11 @@ class TrainingRun:
             self._pass_on_cancel(trainer, self._follower)
         elif self._lease.pause.is_set() and not self._pause_passed_on:
             self._pause_passed_on = True
-            write_wish(self._paths, Wish.PAUSE)
+            self._tell(Wish.PAUSE, self._told[1])
+        elif self._spec is not None and self._now() - self._budget_at >= BUDGET_EVERY_S:
+            epochs = self._budget(self._spec).epochs
+            if epochs != self._told[1]:
+                self._tell(self._told[0], epochs)
 
     def _rest(self) -> None:
         """Paused before a trainer was started for it."""
@@ -209,7 +231,7 @@ class TrainingRun:
     def _pass_on_cancel(self, trainer: Trainer, follower: Follower) -> None:
         if self._wished_at is None:
             self._wished_at = self._now()
-            write_wish(self._paths, Wish.CANCEL)
+            self._tell(Wish.CANCEL, self._told[1])
         waited = self._now() - self._wished_at
         if follower.step == 0 or waited > CANCEL_PATIENCE_S:
             trainer.kill()

@@ -6,7 +6,7 @@ what stands in the ledger; a training is weighed before it starts, by what all o
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from afina.domain import ids
@@ -53,6 +53,35 @@ def check_budget(platform: Platform, caller: Caller) -> None:
                 ),
                 remedy="An admin can raise the limit (POST /v1/organization/spend_limit).",
             )
+
+
+@dataclass(frozen=True)
+class EpochBudget:
+    """How many epochs of a training the hard limits have room for, and why not one more."""
+
+    epochs: int | None
+    """None: no limit, or room for all of them."""
+    reason: str | None = None
+
+
+def epochs_within(
+    platform: Platform, tx: Tx, caller: Caller, epochs: int, price: Callable[[int], int]
+) -> EpochBudget:
+    """How many of `epochs` fit, where `price` is what so many of them cost in picodollars. A
+    training is in the ledger only when it is over, so all of its epochs count."""
+    found = budgets_of(platform, tx, caller)
+    if not found:
+        return EpochBudget(None)
+    tightest = min(found, key=lambda budget: budget.left_pico)
+    fitting = next((n for n in range(epochs, 0, -1) if price(n) <= tightest.left_pico), 0)
+    if fitting == epochs:
+        return EpochBudget(None)
+    left = dollars(max(0, tightest.left_pico))
+    return EpochBudget(
+        fitting,
+        f"{fitting + 1} of {epochs} epochs would cost ${dollars(price(fitting + 1)):.2f}, and "
+        f"${left:.2f} is left of what {_holder(tightest.limit)} may spend this month.",
+    )
 
 
 def check_training_budget(platform: Platform, caller: Caller, cost_pico: int) -> None:

@@ -126,6 +126,22 @@ def pause_job(platform: Platform, job: Job, snapshot: Publication | None, tokens
         return done.rest(snapshot, tokens)
 
 
+def stop_job(
+    platform: Platform, job: Job, brought: Publication | None, tokens: int, error: JobError
+) -> Job:
+    """Ends a job as failed whose budget had no further epoch: the checkpoints of the epochs that
+    were trained become models, and those epochs are billed. Raises StaleFence."""
+    staged = {} if brought is None else _stage_results(platform, brought)
+    try:
+        with platform.database.write() as tx:
+            _require_running(tx, job)
+            done = _Publishing(platform, tx, job, jobs.caller_of(tx, job.id))
+            return done.stop(brought, staged, tokens, error)
+    finally:
+        for blob in staged.values():
+            platform.blobs.discard(blob)
+
+
 def _stage_results(platform: Platform, publication: Publication) -> dict[str, StagedBlob]:
     """The result files by name, in the order in which the job lists them."""
     contents = {
@@ -239,6 +255,41 @@ class _Publishing:
             result_files=files,
             finished_at=self.platform.now(),
             estimated_finish=None,
+        )
+
+    def stop(
+        self,
+        brought: Publication | None,
+        results: Mapping[str, StagedBlob],
+        tokens: int,
+        error: JobError,
+    ) -> Job:
+        """The job becomes failed; what it learned answers to the names of checkpoints."""
+        said: list[JobEvent] = []
+        name = self.job.model
+        if brought is not None:
+            for tune in brought.tunes:
+                name = self._add_model(tune, brought, step=tune.step)
+                text = f"Checkpoint created at step {tune.step} with Snapshot ID: {name}"
+                said.append(event(self.platform, self.job.id, text))
+            said += gate.begin(self.platform, self.tx, self.job, name, brought.gate)
+        said.append(event(self.platform, self.job.id, error.message, "error"))
+        files = tuple(self._add_results(name, staged) for name, staged in results.items())
+        if tokens:
+            usage.record_training(self.platform, self.tx, self.job, name, tokens)
+        events.append_events(self.tx, self.job.id, self.job.fence, said)
+        references.drop_references(self.tx, Holder("job", self.job.id))
+        told = "fine_tuning.job.failed"
+        webhooks.emit(self.platform, self.tx, self.job.project_id, told, self.job.id)
+        return jobs.move_job(
+            self.tx,
+            self.job.id,
+            self.job.fence,
+            JobStatus.FAILED,
+            error=error,
+            trained_tokens=tokens or None,
+            result_files=files,
+            finished_at=self.platform.now(),
         )
 
     def _add_model(self, tune: PublishedTune, publication: Publication, step: int | None) -> str:

@@ -13,6 +13,7 @@ from afina.domain.jobs import Job
 from afina.domain.ledger import EntryKind, LedgerEntry, UsageSum
 from afina.domain.pages import Page
 from afina.errors import InvalidRequest
+from afina.service import budgets
 from afina.service.budgets import raise_alerts
 from afina.service.files import check_limit
 from afina.service.platform import Platform
@@ -120,6 +121,20 @@ def training_price(
     else:
         left = max(0, free.tokens_per_day - ledger.trained_since(tx, organization_id, today))
     return prices_of(platform.settings, base_id).training_cost(max(0, tokens - left))
+
+
+def epoch_budget(
+    platform: Platform, job: Job, epochs: int, tokens_an_epoch: int
+) -> budgets.EpochBudget:
+    """How many epochs of a job its project and organization can still pay."""
+    with platform.database.read() as tx:
+        caller = jobs.caller_of(tx, job.id)
+
+        def price(count: int) -> int:
+            tokens = count * tokens_an_epoch
+            return training_price(platform, tx, caller.organization_id, job.model, tokens)
+
+        return budgets.epochs_within(platform, tx, caller, epochs, price)
 
 
 def list_ledger(

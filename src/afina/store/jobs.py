@@ -177,7 +177,7 @@ def move_job(
     sources = [status for status in JobStatus if target in TRANSITIONS[status]]
     values: dict[str, Any] = {"status": target.value, **_encoded(changes)}
     if target.is_terminal:
-        values |= _NO_LEASE
+        values |= {**_NO_LEASE, "estimated_finish": None}
     return _compare_and_set(tx, job_id, fence, sources, values, f"become {target.value}")
 
 
@@ -209,6 +209,7 @@ def cancel_unheld(tx: Tx, job_id: str, now: float) -> Job | None:
         .values(
             status=JobStatus.CANCELLED.value,
             finished_at=int(now),
+            estimated_finish=None,
             fence=JOBS.c.fence + 1,
             **_NO_LEASE,
         )
@@ -223,7 +224,13 @@ def pause_unheld(tx: Tx, job_id: str, now: float) -> Job | None:
     row = tx.execute(
         update(JOBS)
         .where(JOBS.c.id == job_id, JOBS.c.status == JobStatus.QUEUED.value, ~held)
-        .values(status=JobStatus.PAUSED.value, stage="paused", fence=JOBS.c.fence + 1, **_NO_LEASE)
+        .values(
+            status=JobStatus.PAUSED.value,
+            stage="paused",
+            estimated_finish=None,
+            fence=JOBS.c.fence + 1,
+            **_NO_LEASE,
+        )
         .returning(JOBS)
     ).one_or_none()
     return None if row is None else job_of(row)

@@ -51,11 +51,11 @@ from afina.training.packing import steps_in_epoch
 from afina.training.preferences import REFERENCE, keep_reference, kept_reference, reference_logs
 from afina.training.row_losses import FILE as ROW_LOSSES
 from afina.training.row_losses import RowLosses
-from afina.training.signals import Interrupted, Stop, read_wish
+from afina.training.signals import Interrupted, Stop, read_epochs, read_wish
 from afina.training.steps import Stepper, StepResult
 from afina.training.team import Team, start_team
 
-Outcome = Literal["succeeded", "cancelled", "paused"]
+Outcome = Literal["succeeded", "cancelled", "paused", "spent"]
 NOTHING_YET = RunState(0, 0, 0, 0.0, {})
 FROZEN = "frozen"
 """Folders of what frozen layers compute; gone when the run is over."""
@@ -251,6 +251,10 @@ class _Run:
             if self.stop.asked:
                 self._leave()
                 return None
+            if self._is_spent():
+                self._settle()
+                self.events.append("stopped", {"step": self.state.step})
+                return self._finish("spent")
             try:
                 if not prepared:
                     self._prepare()
@@ -267,6 +271,12 @@ class _Run:
         stopping = self.spec.early_stopping
         early = stopping is not None and self.state.stale_epochs >= stopping.patience
         return early or self.state.step >= self.total_steps
+
+    def _is_spent(self) -> bool:
+        """Whether the budget has no further epoch; one that has begun is finished."""
+        done, rest = divmod(self.state.step, steps_in_epoch(self.units, self.spec.batch_size))
+        allowed = read_epochs(self.paths.control) if rest == 0 else None
+        return allowed is not None and done >= allowed
 
     def _step(self, step: int) -> None:
         self.hooks.at("step", step)

@@ -41,6 +41,15 @@ class Stop:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
+def read_epochs(control: Path) -> int | None:
+    """How many epochs the budget has in all; None is no limit."""
+    try:
+        epochs = json.loads(control.read_bytes()).get("epochs")
+        return None if epochs is None else int(epochs)
+    except (OSError, ValueError, AttributeError, TypeError):
+        return None
+
+
 def read_wish(control: Path) -> Wish | None:
     """The wish in control.json; a missing or half-written file wishes nothing."""
     try:

@@ -23,7 +23,7 @@ from afina.pipeline.lanes import PrepareLane
 from afina.pipeline.run_files import read_spec
 from afina.service.budgets import set_spend_limit
 from afina.service.files import upload_file
-from afina.service.jobs import JobRequest, create_job
+from afina.service.jobs import JobRequest, cancel_job, create_job, pause_job
 from afina.serving.testing import ScriptedEngine
 from afina.settings import EngineSettings, Price, RedactSettings, TrainingSettings
 from afina.text.renderer import Renderer
@@ -258,3 +258,21 @@ def test_a_tune_that_vllm_could_not_serve_is_refused_before_it_is_trained(
         assert refused is not None
         assert kind in refused.message
         assert "AFINA_ENGINE__VLLM__MODELS" in refused.message
+def test_a_queued_job_says_when_it_will_end_after_those_that_are_ahead(shop: Shop) -> None:
+    folder = shop.platform.settings.models / "tiny"
+    record = json.loads((folder / "afina.json").read_text())
+    assert prepare(shop, create(shop, upload(shop, chat(1) * 12))).estimated_finish is None
+    record["capabilities"] = {"train_tokens_per_s": 100.0}
+    (folder / "afina.json").write_text(json.dumps(record))
+    before = shop.platform.clock.now()
+    first = prepare(shop, create(shop, upload(shop, chat(2) * 12)))
+    second = prepare(shop, create(shop, upload(shop, chat(3) * 12)))
+    assert first.estimated_finish is not None
+    assert second.estimated_finish is not None
+    spec = prepared_spec(shop, first)
+    takes = spec.training.tokens * spec.epochs / 100.0
+    assert first.estimated_finish - before == pytest.approx(takes + 10, abs=5)
+    assert second.estimated_finish - first.estimated_finish == pytest.approx(takes + 10, abs=5)
+    paused = pause_job(shop.platform, shop.caller, first.id)
+    cancelled = cancel_job(shop.platform, shop.caller, second.id)
+    assert (paused.estimated_finish, cancelled.estimated_finish) == (None, None)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import signal
+from dataclasses import replace
+from decimal import Decimal
 
 import pytest
 from structlog.testing import capture_logs
@@ -12,10 +14,12 @@ from afina.domain.jobs import Job, JobStatus
 from afina.errors import StaleFence
 from afina.pipeline import exits, training_run
 from afina.pipeline.testing import Script
+from afina.service.budgets import set_spend_limit
 from afina.service.jobs import cancel_job
 from afina.service.usage import list_ledger
 from afina.serving.protocol import Score, Scored
 from afina.serving.testing import ScriptedEngine
+from afina.settings import Price
 from afina.store import jobs
 
 KILLED = -int(signal.SIGKILL)
@@ -259,3 +263,32 @@ def test_a_result_that_a_dead_worker_left_is_published_without_training_again(
     assert done.status is JobStatus.SUCCEEDED
     assert len(list(shop.paths(job).root.glob("attempt-*"))) == 1
     assert len(ledger(shop)) == 1
+
+
+def with_a_budget(shop: Shop, cents: int) -> None:
+    """Training costs a dollar a token, and the project may spend so much."""
+    prices = {"*": Price(training=Decimal(1_000_000))}
+    settings = shop.platform.settings.model_copy(update={"prices": prices})
+    shop.platform = replace(shop.platform, settings=settings)
+    set_spend_limit(shop.platform, shop.caller, shop.caller.project_id, cents)
+
+
+def test_a_job_whose_budget_is_gone_when_its_turn_comes_never_gets_a_trainer(shop: Shop) -> None:
+    job = shop.queue_job()
+    with_a_budget(shop, 9_999)
+    done = shop.finish(shop.run(shop.claim()))
+    assert done.status is JobStatus.FAILED
+    assert done.error is not None
+    assert done.error.code == "exceeded_quota"
+    assert "1 of 1 epochs would cost $100.00, and $99.99 is left" in done.error.message
+    assert ledger(shop) == []
+    assert not list(shop.paths(job).root.glob("attempt-*"))
+
+
+@pytest.mark.usefixtures("honest")
+def test_a_budget_that_has_room_to_the_cent_lets_the_job_end(shop: Shop) -> None:
+    shop.queue_job()
+    with_a_budget(shop, 10_000)
+    done = shop.finish(shop.run(shop.claim()))
+    assert done.status is JobStatus.SUCCEEDED
+    assert done.estimated_finish is None

@@ -164,3 +164,22 @@ def test_spans_of_time_are_written_as_the_headers_write_them(seconds: float, sho
 def test_months_begin_in_utc() -> None:
     assert month_of(1_764_547_199) == ("2025-11", 1_761_955_200)
     assert month_of(1_764_547_200) == ("2025-12", 1_764_547_200)
+
+
+def test_epochs_are_counted_as_far_as_the_tightest_limit_goes(priced: Platform) -> None:
+    caller = first_caller(priced)
+
+    def within(epochs: int) -> budgets.EpochBudget:
+        with priced.database.read() as tx:
+            return budgets.epochs_within(
+                priced, tx, caller, epochs, lambda count: count * 100 * PICO_A_CENT
+            )
+
+    assert within(3).epochs is None
+    budgets.set_spend_limit(priced, caller, caller.project_id, 250)
+    budgets.set_spend_limit(priced, caller, None, 900)
+    assert within(2).epochs is None
+    assert within(3).epochs == 2
+    assert "3 of 5 epochs would cost $3.00, and $2.50 is left" in str(within(5).reason)
+    spend(priced, caller, 1, 2)
+    assert within(3).epochs == 0

@@ -190,6 +190,31 @@ def test_a_paused_run_goes_on_to_the_same_end(unharmed: Path, tmp_path: Path) ->
     assert_same_end(unharmed, root)
 
 
+def test_a_run_stops_at_the_end_of_the_last_epoch_that_its_budget_has(
+    unharmed: Path, tmp_path: Path
+) -> None:
+    root = twin(unharmed, tmp_path)
+    control = RunPaths(root).control
+
+    def at(point: str, step: int) -> None:
+        if (point, step) == ("step", 2):
+            control.write_text('{"wish": null, "epochs": 0}')
+
+    result = finished(root, hooks=Hooks(at))
+    assert (result.outcome, result.steps) == ("spent", 3)
+    assert [one.step for one in result.checkpoints] == [3]
+    assert result.parity
+    assert read_events(root)[-1].kind == "stopped"
+    assert finished(root) == result
+
+
+def test_a_budget_that_has_every_epoch_changes_nothing(unharmed: Path, tmp_path: Path) -> None:
+    root = twin(unharmed, tmp_path)
+    RunPaths(root).control.write_text('{"wish": null, "epochs": 2}')
+    assert finished(root).outcome == "succeeded"
+    assert_same_end(unharmed, root)
+
+
 def test_events_carry_the_metrics_of_the_wire(unharmed: Path) -> None:
     steps = [event.data for event in read_events(unharmed) if event.kind == "step"]
     assert [data["step"] for data in steps] == [1, 2, 3, 4, 5, 6]
