@@ -5,7 +5,8 @@ envelope are made from `status`, `kind`, `code` and `param` in `afina.api.errors
 command line prints the message and the remedy on one line. Nothing here imports the project.
 
     AfinaError
-    ├── InvalidRequest 400      ── UnsupportedField, UnknownField, ContextTooLong, ModelNotTunable
+    ├── InvalidRequest 400      ── UnsupportedField, UnknownField, Offline, ContextTooLong,
+    │                          ModelNotTunable
     ├── Unauthenticated 401
     ├── Forbidden 403
     ├── NotFound 404            ── ModelNotFound
@@ -14,6 +15,7 @@ command line prints the message and the remedy on one line. Nothing here imports
     ├── TooLarge 413
     ├── Overloaded 429          ── RequestsLimited, TokensLimited
     ├── QuotaExceeded 429
+    ├── StorageFull 507
     ├── Internal 500            ── EngineFailed
     ├── Unavailable 503
     ├── DataUnreadable (a file that cannot be read as what it claims to be)
@@ -73,6 +75,12 @@ class UnsupportedField(InvalidRequest):
     """The request asks for something that the API knows and afina does not offer."""
 
     default_code = "unsupported_parameter"
+
+
+class Offline(InvalidRequest):
+    """The setting `offline` forbids what would leave this machine."""
+
+    default_code = "offline"
 
 
 class ContextTooLong(InvalidRequest):
@@ -172,6 +180,14 @@ class QuotaExceeded(AfinaError):
     status = 429
     kind = "insufficient_quota"
     default_code = "insufficient_quota"
+
+
+class StorageFull(AfinaError):
+    """There is no room on the disk for what was asked, or its budget is spent."""
+
+    status = 507
+    kind = "insufficient_storage"
+    default_code = "disk_budget_spent"
 
 
 class Internal(AfinaError):

@@ -110,6 +110,19 @@ class OidcSettings(BaseModel):
     timeout_s: float = Field(default=10.0, gt=0, le=60)
 
 
+class HubSettings(BaseModel):
+    """How `afina models pull` reaches a model hub; nothing else uses these."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    token: str | None = Field(default=None, repr=False)
+    """For gated and private models; without one, what huggingface_hub finds by itself."""
+    proxy: str | None = Field(default=None, pattern=r"^https?://\S+$", repr=False)
+    """Such as `http://10.0.0.5:3128`; without one, what the environment says."""
+    endpoint: str | None = Field(default=None, pattern=r"^https?://[^@\s]+$")
+    """Of a mirror."""
+
+
 class S3Settings(BaseModel):
     """A bucket for stored files, for several machines on one database."""
 

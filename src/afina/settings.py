@@ -14,6 +14,7 @@ from datetime import date
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
 from pydantic import (
     BaseModel,
@@ -25,8 +26,9 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from afina.errors import BadSettings
+from afina.errors import BadSettings, Offline
 from afina.outside_settings import (
+    HubSettings,
     IntegrationSettings,
     OidcSettings,
     S3Settings,
@@ -36,6 +38,7 @@ from afina.outside_settings import (
 
 STARTER = "smollm2-135m-instruct"
 _SOCKET_PATH_LIMIT = 100
+_HERE = ("127.0.0.1", "::1", "localhost")
 
 
 class Price(BaseModel):
@@ -114,6 +117,19 @@ class TrainingSettings(BaseModel):
                 "has to be 2 or more"
             )
         return self
+
+
+class DiskSettings(BaseModel):
+    """How much the data directory may hold, and what is removed to stay within it."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    max_bytes: int | None = Field(default=None, ge=10_000_000)
+    """Of everything in the data directory; beyond it, uploads and jobs are refused."""
+    min_free_bytes: int = Field(default=500_000_000, ge=0)
+    """What must stay free on its disk."""
+    tunes_unused_days: int | None = Field(default=None, ge=1)
+    """Whether tuned models that nobody has asked for so long may be removed to make room."""
 
 
 class LimitSettings(BaseModel):
@@ -261,6 +277,11 @@ class Settings(BaseSettings):
     oidc: OidcSettings | None = None
     """Who else may vouch for people at the dashboard's sign-in; keys open it always."""
     integrations: IntegrationSettings = Field(default_factory=IntegrationSettings)
+    disk: DiskSettings = Field(default_factory=DiskSettings)
+    hub: HubSettings = Field(default_factory=HubSettings)
+    offline: bool = False
+    """Nothing leaves this machine: no pull from a hub, no webhook, no online integration, no other
+    account's API."""
 
     @field_validator("data")
     @classmethod
@@ -279,6 +300,24 @@ class Settings(BaseSettings):
         if self.engine.weights != "trained" and self.precision == "fp32":
             raise ValueError("engine.weights must be trained where the precision is fp32")
         return self
+
+    @model_validator(mode="after")
+    def _stays_here(self) -> Settings:
+        """Moderation by another machine is told the training rows."""
+        url = self.moderation.endpoint_url or ""
+        host = urlsplit(url).hostname or ""
+        if self.offline and self.moderation.backend == "endpoint" and host not in _HERE:
+            raise ValueError("moderation.endpoint_url is not on this machine, and offline is on")
+        return self
+
+    def check_online(self, what: str, param: str | None = None) -> None:
+        """Raises Offline where the setting `offline` forbids it; `what` opens the sentence."""
+        if self.offline:
+            raise Offline(
+                f"{what}: the setting offline is on, and nothing may leave this machine.",
+                param=param,
+                remedy="Set offline = false in DATA/afina.toml, or leave it out.",
+            )
 
     @property
     def precision(self) -> Literal["auto", "bf16", "fp32"]:

@@ -14,7 +14,7 @@ import openai
 import pytest
 from openai.types import Upload
 from openai.types.uploads import UploadPart
-from tests.contract.live import Live
+from tests.contract.live import Live, running, settings_for
 
 from afina.api import body
 
@@ -199,3 +199,15 @@ def test_a_link_that_breaks_leaves_nothing_behind(live: Live) -> None:
         live.http.get("/health")
     assert staged(live) == []
     assert len(live.http.get("/v1/files").json()["data"]) == before
+
+
+def test_a_spent_disk_budget_is_told_to_the_client_and_not_retried(tmp_path: Path) -> None:
+    settings = settings_for(tmp_path, disk={"max_bytes": 10_000_000, "min_free_bytes": 0})
+    (tmp_path / "large").write_bytes(b"x" * 10_000_000)
+    with running(settings) as live:
+        client = openai.OpenAI(base_url=f"{live.url}/v1", api_key=live.key, max_retries=2)
+        with client, pytest.raises(openai.InternalServerError, match="afina disk clean") as caught:
+            client.files.create(file=("a.jsonl", b"{}\n" * 10), purpose="fine-tune")
+        assert caught.value.status_code == 507
+        assert caught.value.code == "disk_budget_spent"
+        assert caught.value.response.headers["x-should-retry"] == "false"

@@ -6,7 +6,7 @@ import http.server
 import json
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +20,12 @@ from openai.types.webhooks import (
     WebhookEventTypeList,
 )
 from tests.contract.live import BASE, Live, settings_for
+from tests.platforms import first_caller
 
 from afina.domain.webhooks import EVENT_TYPES, GIVE_UP_S
+from afina.errors import Offline
 from afina.pipeline.deliveries import DeliveryLane
+from afina.service import webhooks as service
 from afina.service.platform import Platform
 from afina.settings import Settings
 from afina.store import webhooks
@@ -243,3 +246,25 @@ def test_private_receivers_are_refused_unless_a_setting_allows(tmp_path: Path) -
             refused = live.http.post("/v1/webhook_endpoints", json=body)
             assert refused.status_code == 400
             assert json.loads(refused.content)["error"]["param"] == "url"
+
+
+def test_offline_refuses_endpoints_and_lets_deliveries_wait(
+    live: Live, client: openai.OpenAI, receiver: Receiver
+) -> None:
+    endpoint = client.webhooks.create(
+        name="w", url=receiver.url, event_types=["fine_tuning.job.succeeded"]
+    )
+    settings = live.platform.settings.model_copy(update={"offline": True})
+    offline = replace(live.platform, settings=settings)
+    caller = first_caller(offline)
+    with offline.database.write() as tx:
+        assert service.emit(offline, tx, caller.project_id, "fine_tuning.job.succeeded", "j")
+    assert service.claim(offline, 8) == []
+    asked = service.EndpointChanges("w", receiver.url, ["fine_tuning.job.succeeded"])
+    with pytest.raises(Offline, match="the setting offline is on"):
+        service.create_endpoint(offline, caller, asked)
+    with pytest.raises(Offline):
+        service.send_test(offline, caller, endpoint.id, "fine_tuning.job.succeeded")
+    assert receiver.got == []
+    assert len(service.claim(live.platform, 8)) == 1
+    client.webhooks.delete(endpoint.id)

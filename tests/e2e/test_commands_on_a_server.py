@@ -4,6 +4,7 @@ answers in the place of the network, so no torch is loaded."""
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -144,3 +145,17 @@ def test_all_that_the_project_owns_can_be_taken_away(
     assert file_id in manifest
     worked(afina("export", "--to", str(tmp_path / "all.tar")))
     assert (tmp_path / "all.tar").stat().st_size > 0
+
+
+def test_the_disk_is_shown_and_cleaned(afina: Afina, live: Live) -> None:
+    lone = live.platform.blobs.stage([b"nobody refers to this"])
+    live.platform.blobs.place(lone)
+    os.utime(live.platform.blobs.path(lone.sha256), (1, 1))
+    shown = worked(afina("disk", "show"))
+    assert "orphaned blobs" in shown
+    assert "no limit" in shown
+    assert lone.sha256 in worked(afina("disk", "clean", "--dry-run"))
+    assert live.platform.blobs.path(lone.sha256).exists()
+    gone = json.loads(worked(afina("disk", "clean", "--json")))
+    assert [(one["kind"], one["name"]) for one in gone] == [("orphans", lone.sha256)]
+    assert not live.platform.blobs.path(lone.sha256).exists()

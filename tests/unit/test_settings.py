@@ -54,3 +54,22 @@ def test_weights_are_spread_over_two_processes_or_more(tmp_path: Path) -> None:
         Settings.load(data=tmp_path, training={"shard_full_weights": True})
     shared = {"shard_full_weights": True, "processes": 2}
     assert Settings.load(data=tmp_path, training=shared).training.shard_full_weights
+
+
+def test_offline_refuses_a_moderation_endpoint_elsewhere_and_none_here(tmp_path: Path) -> None:
+    given = {"backend": "endpoint", "endpoint_model": "m", "endpoint_url": "http://10.0.0.5:1/v1"}
+    with pytest.raises(BadSettings, match=r"moderation\.endpoint_url"):
+        Settings.load(data=tmp_path, offline=True, moderation=given)
+    here = {**given, "endpoint_url": "http://127.0.0.1:8000/v1"}
+    assert Settings.load(data=tmp_path, offline=True, moderation=here).offline
+
+
+def test_no_key_is_shown_with_the_settings(tmp_path: Path) -> None:
+    keys = {
+        "hub": {"token": "canary1", "proxy": "http://u:canary2@10.0.0.5:1"},
+        "integrations": {
+            "wandb": {"api_key": "canary3"},
+            "mlflow": {"password": "canary4", "token": "canary5"},
+        },
+    }
+    assert "canary" not in repr(Settings.load(data=tmp_path, **keys))

@@ -104,6 +104,40 @@ def disk(data: Path, free: int) -> Diagnosis:
     return Diagnosis("disk", "ok", text)
 
 
+def disk_usage(settings: Settings) -> list[Diagnosis]:
+    """What holds the data directory, by kind, and whether its budget is spent."""
+    from sqlalchemy.exc import SQLAlchemyError
+
+    from afina.service.disk import measure
+    from afina.store.database import Database
+    from afina.store.migrations import HEAD
+
+    if not settings.data.is_dir():
+        return []
+    opened = Database.open(settings.database_url)
+    try:
+        missing = opened.path is not None and not opened.path.exists()
+        if missing or opened.schema_revision() != HEAD:
+            found = measure(settings, None)
+        else:
+            with opened.read() as tx:
+                found = measure(settings, tx)
+    except (SQLAlchemyError, OSError):
+        found = measure(settings, None)  # what ails the database is said elsewhere
+    finally:
+        opened.close()
+    sizes = sorted(found.kinds.items(), key=lambda one: -one[1])
+    kinds = ", ".join(f"{kind} {in_bytes(size)}" for kind, size in sizes if size)
+    text = f"{in_bytes(found.total)} used: {kinds}" if found.total else "nothing used yet"
+    if found.kept_answers:
+        text += f"; of the database stored answers {in_bytes(found.kept_answers)}"
+    spent = found.max_bytes is not None and found.total > found.max_bytes
+    if spent or found.free < found.min_free_bytes:
+        remedy = "Uploads and jobs are refused: `afina disk clean`, or change [disk]."
+        return [Diagnosis("disk", "wrong", text, remedy)]
+    return [Diagnosis("disk", "ok", text)]
+
+
 def data_directory(data: Path) -> Diagnosis:
     """Whether the data directory is there, ours to write, and closed to others."""
     if not data.exists():

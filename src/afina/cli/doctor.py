@@ -44,6 +44,7 @@ def doctor(
             _processor(),
             _memory(bases),
             _disk(settings.data),
+            *diagnoses.disk_usage(settings),
             diagnoses.data_directory(settings.data),
             diagnoses.database(settings),
             *diagnoses.bases_here(settings, bases),

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from afina.cli.terminal import tell
-from afina.errors import Unavailable
+from afina.errors import Offline, Unavailable
 
 if TYPE_CHECKING:
     from afina.settings import Settings
@@ -16,7 +16,7 @@ def pull_encoder(settings: Settings) -> Path:
     """The encoder's folder, fetched if it is not there. Raises Unavailable."""
     from afina.model.encoder_source import ensure_encoder
 
-    return ensure_encoder(settings.encoders, tell)
+    return ensure_encoder(settings.encoders, tell, settings)
 
 
 def with_encoder(settings: Settings) -> None:
@@ -25,5 +25,5 @@ def with_encoder(settings: Settings) -> None:
         return
     try:
         pull_encoder(settings)
-    except Unavailable as error:
+    except (Unavailable, Offline) as error:
         tell(f"Moderation and embeddings are not ready: {error.one_line()}")

@@ -18,6 +18,7 @@ from afina.cli import (
     cost,
     dashboard,
     data,
+    disk,
     doctor,
     export,
     files,
@@ -69,6 +70,7 @@ app.command("doctor", rich_help_panel="The platform")(doctor.doctor)
 app.command("export", rich_help_panel="The platform")(export.export)
 app.command("backup", rich_help_panel="The platform")(backup.backup)
 app.command("restore", rich_help_panel="The platform")(backup.restore)
+app.add_typer(disk.app, name="disk", rich_help_panel="The platform")
 app.command("usage", rich_help_panel="The platform")(usage.usage)
 app.command("cost", rich_help_panel="The platform")(cost.cost)
 app.command("chat", rich_help_panel="The work")(chat.chat)

@@ -80,6 +80,7 @@ def from_openai(
     from afina.service.moving_source import Source
 
     settings = load_settings(data, server)
+    settings.check_online("The other account cannot be read")
     source = Source(base_url, _key(key, key_file))
     try:
         with open_client(data, server) as client:

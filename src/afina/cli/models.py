@@ -51,7 +51,7 @@ def pull(
     if source == ENCODER_ID:
         print_facts({"id": ENCODER_ID, "path": str(pull_encoder(settings))})
         return
-    record = pull_base(source, settings.models, tell)
+    record = pull_base(source, settings.models, tell, settings=settings)
     with_encoder(settings)
     if json:
         print_json(encode(record))

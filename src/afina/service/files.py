@@ -17,6 +17,7 @@ from afina.errors import InvalidRequest, NotFound
 from afina.service import run_folders
 from afina.service.once import Idempotency, once
 from afina.service.platform import Platform
+from afina.service.room import check_room
 from afina.store import batches, files, jobs, models, outbox, references
 from afina.store.blobs import StagedBlob
 from afina.store.database import Tx
@@ -57,6 +58,7 @@ def upload_file(
     """Stores bytes as a file of the caller's project. Raises InvalidRequest, TooLarge."""
     new = NewFile(filename, purpose, expires_after_s)
     check_new_file(new)
+    check_room(platform)
     staged = platform.blobs.stage(source, platform.settings.max_upload_bytes)
     try:
         return keep_file(platform, caller, staged, new)

@@ -65,10 +65,14 @@ def check_integrations(settings: Settings, asked: Sequence[Integration]) -> None
             )
         if isinstance(one, Wandb):
             _check_wandb(settings, where)
-        elif settings.integrations.mlflow.tracking_uri is None:
-            raise _not_set_up(
-                where, "MLflow", "integrations.mlflow.tracking_uri in DATA/afina.toml"
-            )
+        else:
+            _check_mlflow(settings, where)
+
+
+def _check_mlflow(settings: Settings, where: str) -> None:
+    if settings.integrations.mlflow.tracking_uri is None:
+        raise _not_set_up(where, "MLflow", "integrations.mlflow.tracking_uri in DATA/afina.toml")
+    settings.check_online(f"'{where}' cannot be told", where)
 
 
 def offered(settings: Settings) -> list[str]:
@@ -91,6 +95,8 @@ def _check_wandb(settings: Settings, where: str) -> None:
             "Weights & Biases",
             'integrations.wandb.api_key in DATA/afina.toml, or mode = "offline"',
         )
+    if given.mode == "online":
+        settings.check_online(f"'{where}' cannot be told", where)
     if importlib.util.find_spec("wandb") is None:
         raise InvalidRequest(
             f"'{where}' needs the client of Weights & Biases, which is not installed here.",

@@ -17,6 +17,7 @@ from afina.service.files import check_limit, drop_file, find_file, remove_traces
 from afina.service.job_request import JobRequest, check_metadata, check_request
 from afina.service.once import Idempotency, answered_before, keep_answer, slot_of
 from afina.service.platform import Platform
+from afina.service.room import shortage
 from afina.service.tuning import find_parent, hold_parent, settle
 from afina.store import checkpoints, events, files, jobs, references
 from afina.store.database import Tx
@@ -54,12 +55,15 @@ def create_job(
     """Creates a job with its first two events. Raises InvalidRequest, ModelNotTunable, NotFound."""
     check_request(request)
     integrations.check_integrations(platform.settings, request.integrations)
+    full = shortage(platform)
     slot = None if idempotency is None else slot_of(caller, idempotency)
     with platform.database.write() as tx:
         if slot is not None and idempotency is not None:
             known = answered_before(tx, slot, idempotency, platform.now())
             if known is not None:
                 return known
+        if full is not None:
+            raise full
         job = _new_job(platform, tx, caller, request)
         jobs.insert_job(tx, job, caller, platform.clock.now())
         integrations.promise(platform, tx, job)

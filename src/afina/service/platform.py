@@ -5,7 +5,7 @@ Every verb of this package takes a `Platform` and the `Caller` on whose behalf i
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from afina.domain.accounts import Caller
 from afina.domain.clock import SYSTEM_CLOCK, Clock
@@ -15,6 +15,7 @@ from afina.service.pricing import check_prices
 from afina.settings import Settings
 from afina.store.blobs import LocalBlobs
 from afina.store.database import Database
+from afina.store.meter import DiskMeter
 from afina.store.remote_blobs import open_blobs
 
 __all__ = ["Caller", "Platform"]
@@ -29,6 +30,7 @@ class Platform:
     blobs: LocalBlobs
     clock: Clock = SYSTEM_CLOCK
     ids: Ids = SYSTEM_IDS
+    meter: DiskMeter = field(default_factory=DiskMeter, compare=False)
 
     @classmethod
     def open(

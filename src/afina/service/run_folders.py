@@ -28,15 +28,32 @@ def remove_shards(platform: Platform, file_sha256: str) -> None:
     _remove(platform, platform.settings.shards / file_sha256)
 
 
+def hide_shards(platform: Platform, file_sha256: str) -> Path | None:
+    """Takes shards out of sight, in the transaction that found them needless; the folder to remove
+    after it, None where there were none."""
+    return _hide(platform, platform.settings.shards / file_sha256)
+
+
+def hide_checkpoints(platform: Platform, job_id: str) -> Path | None:
+    """As `hide_shards`, for the checkpoints of a job."""
+    return _hide(platform, platform.settings.runs / job_id / CHECKPOINTS)
+
+
 def _remove(platform: Platform, folder: Path) -> None:
+    doomed = _hide(platform, folder)
+    if doomed is not None:
+        shutil.rmtree(doomed)
+
+
+def _hide(platform: Platform, folder: Path) -> Path | None:
+    """Renamed first: what is being removed is never taken for whole."""
     if not folder.exists():
-        return
-    # Renamed first: what is being removed is never taken for whole.
+        return None
     trash = platform.settings.data / "trash"
     trash.mkdir(mode=0o700, exist_ok=True)
     doomed = trash / platform.ids.new(f"{folder.name}.", 8)
     folder.rename(doomed)
-    shutil.rmtree(doomed)
+    return doomed
 
 
 def empty_trash(platform: Platform) -> None:

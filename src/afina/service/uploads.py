@@ -21,6 +21,7 @@ from afina.errors import InvalidRequest, NotFound
 from afina.service.files import NewFile, add_file, check_bytes, check_new_file, find_file
 from afina.service.once import Idempotency, once
 from afina.service.platform import Platform
+from afina.service.room import check_room
 from afina.store import references, uploads
 from afina.store.blobs import CHUNK_BYTES, StagedBlob
 from afina.store.references import Holder
@@ -48,6 +49,7 @@ def create_upload(
         raise InvalidRequest(
             f"bytes must be from 1 to {TOTAL_BYTES}.", param="bytes", code="invalid_value"
         )
+    check_room(platform, new.bytes)
     upload = Upload(
         id=platform.ids.new(UPLOAD),
         project_id=caller.project_id,

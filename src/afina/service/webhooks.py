@@ -59,6 +59,7 @@ def create_endpoint(
 ) -> WebhookEndpoint:
     """Makes an endpoint with a new signing secret. Raises InvalidRequest."""
     _check(platform, asked)
+    platform.settings.check_online("Webhooks cannot be sent", "url")
     now = platform.now()
     endpoint = WebhookEndpoint(
         id=platform.ids.new(WEBHOOK),
@@ -156,6 +157,7 @@ def send_test(platform: Platform, caller: Caller, id: str, event_type: str) -> i
     """Sends a sample event now, once; the receiver's status. Raises NotFound, InvalidRequest where
     the receiver cannot be asked."""
     check_types([event_type], "event_type")
+    platform.settings.check_online("Webhooks cannot be sent", "url")
     endpoint = get_endpoint(platform, caller, id)
     data_id = platform.ids.new("batch_" if event_type.startswith("batch.") else JOB)
     body = _body(platform, platform.ids.new(WEBHOOK_EVENT), event_type, data_id)
@@ -193,7 +195,10 @@ def emit(platform: Platform, tx: Tx, project_id: str, event_type: str, data_id: 
 
 
 def claim(platform: Platform, limit: int) -> list[Delivery]:
-    """Deliveries that are due; they come back after `LEASE_S` if their worker dies."""
+    """Deliveries that are due; they come back after `LEASE_S` if their worker dies. With the
+    setting `offline` they wait."""
+    if platform.settings.offline:
+        return []
     now = platform.clock.now()
     with platform.database.read() as tx:
         if not webhooks.any_due(tx, now):

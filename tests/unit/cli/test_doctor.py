@@ -123,3 +123,17 @@ def test_a_wrong_setting_is_found_and_the_visit_goes_on(
     assert done.exit_code == 1
     assert "WRONG  settings" in done.stdout
     assert "ok     Python" in done.stdout
+
+
+def test_what_holds_the_disk_is_said_and_a_spent_budget_is_an_illness(tmp_path: Path) -> None:
+    settings = Settings.load(data=tmp_path, disk={"max_bytes": 10_000_000, "min_free_bytes": 0})
+    (tmp_path / "logs").mkdir()
+    (tmp_path / "logs" / "api.log").write_bytes(b"x" * 9_000_000)
+    (fine,) = diagnoses.disk_usage(settings)
+    assert fine.verdict == "ok"
+    assert "logs 9.0 MB" in fine.text
+    (tmp_path / "logs" / "worker.log").write_bytes(b"x" * 2_000_000)
+    (ill,) = diagnoses.disk_usage(settings)
+    assert ill.verdict == "wrong"
+    assert "afina disk clean" in str(ill.remedy)
+    assert not (tmp_path / "afina.db").exists()

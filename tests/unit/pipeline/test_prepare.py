@@ -258,6 +258,8 @@ def test_a_tune_that_vllm_could_not_serve_is_refused_before_it_is_trained(
         assert refused is not None
         assert kind in refused.message
         assert "AFINA_ENGINE__VLLM__MODELS" in refused.message
+
+
 def test_a_queued_job_says_when_it_will_end_after_those_that_are_ahead(shop: Shop) -> None:
     folder = shop.platform.settings.models / "tiny"
     record = json.loads((folder / "afina.json").read_text())

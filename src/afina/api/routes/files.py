@@ -8,6 +8,7 @@ from typing import Annotated, Any, BinaryIO
 
 from anyio import to_thread
 from fastapi import APIRouter, Depends
+from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
 from afina.api.answers import (
@@ -29,6 +30,7 @@ from afina.domain.files import Purpose
 from afina.errors import InvalidRequest
 from afina.service import files
 from afina.service.refusals import parse
+from afina.service.room import check_room
 
 router = APIRouter(prefix="/v1/files", tags=["files"], responses=ERRORS)
 _NO_QUERY = Depends(query(NoQuery))
@@ -47,6 +49,7 @@ async def upload(call: Caller_) -> Response:
     `expires_after[seconds]`, in any order."""
     platform = call.platform
     most = platform.settings.max_upload_bytes
+    await to_thread.run_sync(check_room, platform, _announced(call.request, most))
     field = FileField("file", most, lambda: platform.blobs.writer(most))
     form = await read_form(call.request, field)
     try:
@@ -68,6 +71,12 @@ async def upload(call: Caller_) -> Response:
     finally:
         form.close()
     return answer(file_object(stored))
+
+
+def _announced(request: Request, most: int) -> int:
+    """How many bytes the client says that it sends; more than the limit is refused elsewhere."""
+    said = request.headers.get("content-length", "0")
+    return min(int(said[:18]), most) if said.isascii() and said.isdecimal() else 0
 
 
 @router.get(
