@@ -27,9 +27,9 @@ from afina.text.renderer import Renderer
 __all__ = ["CheckLimits", "CheckReport", "CleanReport", "check_file", "write_clean"]
 
 _WORTH_BYTES: Final = 64 << 20
-_WORTH_RENDERED: Final = 6 << 20
-"""From so many bytes on several processes are faster than one, by their start of some tenths of a
-second: without the tokenizer a second's work is eight times as many."""
+_WORTH_RENDERED: Final = 16 << 20
+"""From so many bytes on several processes are faster than one: starting one takes some tenths of a
+second, and nearly a whole one with the tokenizer."""
 
 
 @dataclass(frozen=True)

@@ -36,7 +36,7 @@ from afina.text.renderer import Renderer
 STAGE_VERSION: Final = 1
 SHARD_TOKENS: Final = 4_000_000
 MANIFEST: Final = "manifest.json"
-_WORTH_BYTES: Final = 4 << 20
+_WORTH_BYTES: Final = 16 << 20
 """From so many bytes on several processes are faster than one."""
 
 

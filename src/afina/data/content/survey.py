@@ -35,7 +35,7 @@ from afina.domain.findings import Finding
 _RARE_LANGUAGE: Final = 0.05
 _KEPT: Final = 1000
 """Lines kept a rule; all are counted."""
-_WORTH_BYTES: Final = 4 << 20
+_WORTH_BYTES: Final = 10 << 20
 """From so many bytes on several processes are faster than one."""
 _COMPARING: Final = 8
 """Reading takes about so many times as long as comparing, for the bar."""
