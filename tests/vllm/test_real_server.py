@@ -214,7 +214,7 @@ def test_an_adapter_computes_there_what_it_computes_here(
     with subprocess.Popen(words, env=child_environment(**OFFLINE)) as process:
         try:
             own = BlockingEngineClient(alone.engine_socket)
-            wait_until("the engine is there", lambda: alone.engine_socket.exists(), 60)
+            wait_until("the engine is there", lambda: alone.engine_socket.exists())
             ours = [own.score(Score(STARTER, asked, ids, adapter=tune)) for tune in tunes]
         finally:
             process.terminate()
