@@ -504,11 +504,30 @@ def test_a_base_may_have_another_name_there(rig: Rig) -> None:
     assert rig.vllm.requests[0]["model"] == "org/tiny-chat"
 
 
-def test_another_model_under_a_bases_name_is_found_out(rig: Rig) -> None:
-    class Another(ChatTokenizer):
-        def encode_template(self, text: str) -> list[int]:
-            return super().encode_template(text)[::-1]
+class Another(ChatTokenizer):
+    """The tokeniser of another model."""
 
+    def encode_template(self, text: str) -> list[int]:
+        return super().encode_template(text)[::-1]
+
+
+def test_a_server_that_begins_anew_on_another_model_is_found_out(rig: Rig) -> None:
+    async def story(client: EngineClient, door: Door) -> None:
+        await collect(client, ask("before"))
+        rig.vllm.models, rig.vllm.root = {"tiny": Another(rig.tokenizer.source)}, "/others"
+        tidying = asyncio.ensure_future(door.tidy(0.01))
+        async with asyncio.timeout(10):
+            while "tiny" in (await client.health()).elsewhere:
+                await asyncio.sleep(0.01)
+        tidying.cancel()
+        with pytest.raises(BaseRefused, match="other ids"):
+            await collect(client, ask("after"))
+
+    rig.run(story)
+    assert len(rig.vllm.requests) == 1
+
+
+def test_another_model_under_a_bases_name_is_found_out(rig: Rig) -> None:
     rig.vllm.models = {"tiny": Another(rig.tokenizer.source)}
 
     async def story(client: EngineClient, _: Door) -> None:

@@ -42,6 +42,8 @@ class ServedBase:
     base_id: str
     name: str
     """What it is called there."""
+    root: str | None
+    """The folder that the server was started on."""
     tokenizer: ChatTokenizer
     bounds: Bounds
 
@@ -144,6 +146,8 @@ class ServedBases:
 
     async def _take(self, served: dict[str, ServedBase], base_id: str, card: Card) -> None:
         known = self._served.get(base_id)
+        if known is not None and (known.root != card.root or not self.is_reachable):
+            known = None  # it may have been started again since, on something else
         try:
             record = self._record(base_id)
         except AfinaError:
@@ -158,7 +162,7 @@ class ServedBases:
             self._refused[base_id] = error
             return
         bounds = Bounds(tokenizer.vocab_size, context)
-        served[base_id] = ServedBase(base_id, card.id, tokenizer, bounds)
+        served[base_id] = ServedBase(base_id, card.id, card.root, tokenizer, bounds)
 
     async def _tokenizer(self, record: BaseModel, name: str) -> ChatTokenizer:
         """Ours, once the server's is known to give the same ids."""

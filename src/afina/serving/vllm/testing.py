@@ -76,6 +76,8 @@ class ScriptedVllm:
         self.takes_adapters = takes_adapters
         self.says: Callable[[Mapping[str, Any]], Sequence[int]] = lambda _: [5, 6, 7]
         """The tokens of an answer; the last is said again and again where more are asked for."""
+        self.root = "/models"
+        """The folder that it says it was started on."""
         self.burst = 1
         """Tokens in a chunk; vLLM sends several where its reader is slower than it is."""
         self.trouble = Trouble()
@@ -196,7 +198,7 @@ class ScriptedVllm:
     def _cards(self) -> list[dict[str, Any]]:
         first = next(iter(self.models))
         return [
-            {"id": name, "object": "model", "root": "/models", "parent": None,
+            {"id": name, "object": "model", "root": self.root, "parent": None,
              "max_model_len": self.context}
             for name in self.models
         ] + [
