@@ -198,6 +198,20 @@ def test_row_groups_and_rows_beyond_all_sense_are_refused(
         convert_file(path, tmp_path / "out", ConvertOptions())
 
 
+@pytest.mark.parametrize(
+    ("good", "bad"), [(b"question", b"quest\xc3on"), (b"needle", b"need\xc3e")]
+)
+def test_text_in_parquet_that_is_no_text_is_a_typed_error(
+    good: bytes, bad: bytes, tmp_path: Path
+) -> None:
+    table = pyarrow.table({"question": ["needle"], "answer": ["a"]})
+    parquet.write_table(table, tmp_path / "f.parquet", compression="none")
+    content = (tmp_path / "f.parquet").read_bytes()
+    (tmp_path / "f.parquet").write_bytes(content.replace(good, bad))
+    with pytest.raises(AfinaError):
+        convert_file(tmp_path / "f.parquet", tmp_path / "out", ConvertOptions())
+
+
 def test_formulas_in_a_table_are_text_and_stay_it(tmp_path: Path) -> None:
     cells = ["=1+1", "+1", "-1", "@SUM(A1)", "=cmd|' /C calc'!A0", "\ttab"]
     source = tmp_path / "f.csv"

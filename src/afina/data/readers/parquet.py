@@ -22,12 +22,13 @@ def read_parquet(path: Path, options: ReadOptions) -> Source:  # noqa: ARG001  (
     try:
         file = parquet.ParquetFile(path)
         _refuse_bombs(file.metadata, path)
-    except (ArrowException, OSError) as error:
+        columns = tuple(file.schema_arrow.names)
+    except (ArrowException, OSError, ValueError) as error:  # names that are no UTF-8, for one
         raise DataUnreadable(
             f"{path.name} cannot be read as Parquet: {type(error).__name__}.",
             remedy="Write the file again.",
         ) from None
-    return Source(columns=tuple(file.schema_arrow.names), records=_records(file, path))
+    return Source(columns=columns, records=_records(file, path))
 
 
 def _refuse_bombs(facts: Any, path: Path) -> None:
@@ -60,7 +61,7 @@ def _records(file: Any, path: Path) -> Iterator[Record]:
             for values in batch.to_pylist():
                 number += 1
                 yield Record(number, _without_nulls(values))
-    except (ArrowException, OSError) as error:
+    except (ArrowException, OSError, ValueError) as error:
         raise DataUnreadable(
             f"{path.name} is damaged after row {number}: {type(error).__name__}.",
             remedy="Write the file again.",
