@@ -1,25 +1,31 @@
 """How good and how fast the moderation model is, on sentences that it was never trained on.
 
-    python benchmarks/moderation.py [--wrong]
+    python benchmarks/moderation.py [--wrong] [--head DIR] [--more FILE.csv:COLUMN]
 
 Prints precision, recall and F1 of each category, what is flagged at all, calibration, and short
-messages a second on one core. `--wrong` lists what it got wrong.
+messages a second on one core. `--wrong` lists what it got wrong. `--more` tells how many of a
+file's harmless texts are flagged.
 """
 
 from __future__ import annotations
 
 import argparse
+import csv
+import json
 import time
+from pathlib import Path
 
 import torch
+from safetensors.torch import load_file
 
 from afina.data.moderation.categories import CATEGORIES, DEFAULT_THRESHOLD
 from afina.data.moderation.pieces import joined, pieces_of
 from afina.model.encoder import Encoder
 from afina.model.encoder_source import ensure_encoder
-from afina.serving.moderation_head import ModerationHead
+from afina.serving.moderation_head import FACTS, FILE, ModerationHead
 from afina.settings import Settings
-from moderation_data import LANGUAGES, labels, sentences_of_the_test
+from moderation_data import sentences_of_the_test
+from moderation_figures import told
 
 
 def scored(encoder: Encoder, head: ModerationHead, texts: list[str]) -> torch.Tensor:
@@ -29,55 +35,32 @@ def scored(encoder: Encoder, head: ModerationHead, texts: list[str]) -> torch.Te
     return torch.tensor(joined(split, head.scores(encoder, ids, flat)))
 
 
-def f1(tp: int, fp: int, fn: int) -> float:
-    return 2 * tp / max(1, 2 * tp + fp + fn)
+def loaded(encoder: Encoder, folder: Path | None) -> ModerationHead:
+    if folder is None:
+        return ModerationHead.load(encoder)
+    version = json.loads((folder / FACTS).read_text())["version"]
+    return ModerationHead(load_file(folder / FILE), version, encoder)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--wrong", action="store_true")
+    parser.add_argument("--head", type=Path)
+    parser.add_argument("--more", default="")
     given = parser.parse_args()
     dtype = torch.bfloat16 if torch.cpu._is_avx512_bf16_supported() else torch.float32
     encoder = Encoder(ensure_encoder(Settings.load().encoders, print), dtype)
-    head = ModerationHead.load(encoder)
+    head = loaded(encoder, given.head)
+    if given.more:
+        name, _, column = given.more.partition(":")
+        with Path(name).open(encoding="cp1252", newline="") as file:
+            texts = [row[column] for row in csv.DictReader(file)]
+        flagged = (scored(encoder, head, texts).max(1).values >= DEFAULT_THRESHOLD).sum()
+        print(f"{int(flagged)} of {len(texts)} texts of {name} are flagged")
+        return
     rows = sentences_of_the_test()
     scores = scored(encoder, head, [s.text for s in rows])
-    y, w = labels(rows)
-    print(f"{len(rows)} sentences, {head.version}, {dtype}\n")
-    print(f"{'category':24} {'n':>4} {'precision':>9} {'recall':>7} {'F1':>6}")
-    every = []
-    for i, name in enumerate(CATEGORIES):
-        counted = w[:, i] > 0
-        said, true = (scores[:, i] >= DEFAULT_THRESHOLD) & counted, (y[:, i] > 0) & counted
-        tp, fp = int((said & true).sum()), int((said & ~true).sum())
-        fn = int((~said & true).sum())
-        every.append(f1(tp, fp, fn))
-        precision, recall = tp / max(1, tp + fp), tp / max(1, tp + fn)
-        print(f"{name:24} {tp + fn:4} {precision:9.3f} {recall:7.3f} {every[-1]:6.3f}")
-    print(f"{'macro F1':24} {'':4} {'':9} {'':7} {sum(every) / len(every):6.3f}\n")
-    highest = scores.max(1).values
-    bad = torch.tensor([s.category != "none" for s in rows])
-    for name in ("all", *LANGUAGES):
-        here = torch.tensor([name in ("all", s.language) for s in rows])
-        said = (highest >= DEFAULT_THRESHOLD) & here
-        tp = int((said & bad).sum())
-        print(
-            f"flagged, {name:4} precision {tp / max(1, int(said.sum())):.3f}, recall "
-            f"{tp / int((bad & here).sum()):.3f}, false alarms on hard negatives "
-            f"{int((said & ~bad).sum()) / int((~bad & here).sum()):.3f}"
-        )
-    order = highest.argsort(descending=True)
-    right = bad[order].float().cumsum(0)
-    precision, recall = right / torch.arange(1, len(rows) + 1), right / right[-1]
-    print(f"recall at precision 0.90: {float(recall[precision >= 0.9].max()):.3f}; "
-          f"precision at recall 0.95: {float(precision[recall >= 0.95][0]):.3f}")  # fmt: skip
-    error = 0.0
-    for low in range(10):
-        inside = (highest >= low / 10) & (highest < (low + 1) / 10 + (low == 9))
-        if inside.any():
-            gap = abs(float(highest[inside].mean() - bad[inside].float().mean()))
-            error += gap * float(inside.float().mean())
-    print(f"expected calibration error of the highest score: {error:.3f}")
+    print(f"{len(rows)} sentences, {head.version}, {dtype}\n\n{told(scores, rows)}")
     if given.wrong:
         for sentence, row in zip(rows, scores, strict=True):
             top = int(row.argmax())
@@ -86,11 +69,14 @@ def main() -> None:
                       f"{float(row[top]):.2f}  {sentence.text}")  # fmt: skip
     torch.set_num_threads(1)
     short = [s.text for s in rows][:512]
-    scored(encoder, head, short[:64])
-    started = time.perf_counter()
-    for start in range(0, len(short), 16):
-        scored(encoder, head, short[start : start + 16])
-    print(f"{len(short) / (time.perf_counter() - started):.0f} short messages a second on one core")
+    for at_once in (16, 256):
+        scored(encoder, head, short[:64])
+        started, used = time.perf_counter(), time.process_time()
+        for start in range(0, len(short), at_once):
+            scored(encoder, head, short[start : start + at_once])
+        took, used = time.perf_counter() - started, time.process_time() - used
+        print(f"{len(short) / took:.0f} short messages a second on one core, {at_once} at a time "
+              f"({len(short) / used:.0f} a second of the processor's own time)")  # fmt: skip
 
 
 if __name__ == "__main__":

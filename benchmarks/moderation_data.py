@@ -3,8 +3,8 @@
     @name: a | b      words that `{name}` may stand for in the sentences below
     # category        what the sentences below belong to (`none`: to no category)
 
-Training sentences come with the package; those of the test stand here, are written in another
-manner and are never trained on.
+Training sentences come with the package, a file for each manner and language; those of the test
+stand here, are written in another manner and are never trained on.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ import torch
 from afina.data.moderation.categories import CATEGORIES, PARENTS
 
 LANGUAGES = ("en", "es", "pt")
-TRAINING = Path(__file__).parent.parent / "src" / "afina" / "data" / "moderation"
+PACKAGE = Path(__file__).parent.parent / "src" / "afina" / "data" / "moderation"
+TRAINING = PACKAGE / "training"
 TEST = Path(__file__).parent / "moderation_sentences"
 DEBATABLE = {
     "hate": ("harassment",),
@@ -38,12 +39,13 @@ nor against."""
 
 @dataclass(frozen=True)
 class Sentence:
-    """One sentence. `source` is the line that it was made from."""
+    """One sentence. `source` is the line that it was made from, `manner` the file's name."""
 
     language: str
     category: str
     text: str
     source: str
+    manner: str = ""
 
     @property
     def group(self) -> int:
@@ -53,9 +55,11 @@ class Sentence:
 
 def training_sentences(most_of_one: int) -> list[Sentence]:
     """Lines with words to choose from are written out `most_of_one` times at most."""
-    return [
-        s for name in LANGUAGES for s in _read(TRAINING / f"training_{name}.txt", name, most_of_one)
-    ]
+    made: list[Sentence] = []
+    for path in sorted(TRAINING.glob("*_??.txt")):
+        manner, _, language = path.stem.rpartition("_")
+        made += _read(path, language, most_of_one, manner)
+    return made
 
 
 def plain_sentences() -> list[Sentence]:
@@ -66,7 +70,7 @@ def plain_sentences() -> list[Sentence]:
         if line.startswith("@"):
             language = line[1:]
         else:
-            made.append(Sentence(language, "none", line, line))
+            made.append(Sentence(language, "none", line, line, "plain"))
     return made
 
 
@@ -87,7 +91,7 @@ def labels(sentences: list[Sentence]) -> tuple[torch.Tensor, torch.Tensor]:
     return y, w
 
 
-def _read(path: Path, language: str, most: int) -> list[Sentence]:
+def _read(path: Path, language: str, most: int, manner: str = "") -> list[Sentence]:
     words: dict[str, list[str]] = {}
     category = "none"
     made: list[Sentence] = []
@@ -98,9 +102,8 @@ def _read(path: Path, language: str, most: int) -> list[Sentence]:
         elif line.startswith("# "):
             category = line[2:].strip()
         elif line:
-            made += [
-                Sentence(language, category, text, line) for text in _written_out(line, words, most)
-            ]
+            texts = _written_out(line, words, most)
+            made += [Sentence(language, category, text, line, manner) for text in texts]
     return made
 
 
@@ -113,7 +116,7 @@ def _written_out(line: str, words: dict[str, list[str]], most: int) -> list[str]
         text = line
         for name in names:
             text = text.replace(f"{{{name}}}", random.choice(words[name]), 1)
-        found.add(text[0].upper() + text[1:])
+        found.add(text[:1].upper() + text[1:])
         if len(found) >= most:
             break
     return sorted(found)

@@ -74,7 +74,9 @@ class Encoder:
         self._kind = tensors.pop("emb.type")[: self.width]
         self.vocabulary = len(self._codes)
         self._norms = (tensors.pop("emb.ln.w"), tensors.pop("emb.ln.b"))
-        self._layers: list[Layer] = [_layer(tensors, number, dtype) for number in range(self.depth)]
+        self._layers: list[Layer] = [
+            prepared(_layer(tensors, number, dtype)) for number in range(self.depth)
+        ]
 
     def pool(self, texts: Sequence[str], prefix: str = PREFIX) -> Vectors:
         """The mean vector of each text."""
@@ -108,7 +110,11 @@ class Encoder:
         return Vectors(pooled / total[:, None], [len(ids) + 2 for ids in contents])
 
     def layer(self, number: int) -> Layer:
-        """The tensors of a layer."""
+        """The plain tensors of a layer."""
+        return {n: t.to_dense() if t.is_mkldnn else t for n, t in self._layers[number].items()}
+
+    def prepared_layer(self, number: int) -> Layer:
+        """The tensors of a layer as `through` is quickest with them."""
         return self._layers[number]
 
     def _means(self, windows: list[list[int]], layers: Sequence[Layer]) -> torch.Tensor:
@@ -140,17 +146,36 @@ class Encoder:
         """x [capacity, width] through one layer; mask [rows, 1, 1, longest]."""
         rows, longest = mask.shape[0], mask.shape[-1]
         low = x.to(self.dtype)
-        joined = F.linear(low, layer["qkv.w"], layer["qkv.b"])
+        joined = _product(low, layer, "qkv")
         used = joined[: rows * longest].view(rows, longest, 3, self.heads, -1)
         q, k, v = used.permute(2, 0, 3, 1, 4)
         seen = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
         flat = seen.transpose(1, 2).reshape(rows * longest, self.width)
         flat = F.pad(flat, (0, 0, 0, x.shape[0] - rows * longest))
-        x = x + F.linear(flat, layer["ao.w"], layer["ao.b"])
+        x = x + _product(flat, layer, "ao")
         x = F.layer_norm(x.float(), (self.width,), layer["aln.w"], layer["aln.b"], self.epsilon)
-        inner = F.gelu(F.linear(x.to(self.dtype), layer["fi.w"], layer["fi.b"]))
-        x = x + F.linear(inner, layer["fo.w"], layer["fo.b"])
+        inner = _product(x.to(self.dtype), layer, "fi", "gelu")
+        x = x + _product(inner, layer, "fo")
         return F.layer_norm(x.float(), (self.width,), layer["oln.w"], layer["oln.b"], self.epsilon)
+
+
+def prepared(layer: Layer) -> Layer:
+    """The layer with its bf16 matrices laid out for the processor once, where it can do that."""
+    if not torch._C._has_mkldnn or layer["qkv.w"].dtype != torch.bfloat16:
+        return layer
+    return {
+        n: torch.ops.mkldnn._reorder_linear_weight(t) if t.ndim == 2 else t
+        for n, t in layer.items()
+    }
+
+
+def _product(x: torch.Tensor, layer: Layer, name: str, after: str = "none") -> torch.Tensor:
+    weight, bias = layer[f"{name}.w"], layer[f"{name}.b"]
+    if weight.is_mkldnn:
+        found: torch.Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, after, [], "none")
+        return found
+    plain = F.linear(x, weight, bias)
+    return F.gelu(plain) if after == "gelu" else plain
 
 
 def _layer(tensors: dict[str, torch.Tensor], number: int, dtype: torch.dtype) -> Layer:

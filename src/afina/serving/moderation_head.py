@@ -1,16 +1,16 @@
 """Moderation scores from the encoder: its last layers tuned for them, and a logistic layer.
 
-The file beside `afina.data.moderation` holds those layers in 8 bits a weight (a scale a row), the
-logistic layer, which also sees the word lists' signals, and the calibration, all trained by
-`benchmarks/train_moderation.py` on the sentences that stand there too.
+The file beside `afina.data.moderation` holds what tuning changed in those layers (4 bits a weight,
+a scale for 64 of them), the logistic layer, which also sees the word lists' signals, and the
+calibration, all trained by `benchmarks/train_moderation.py` on the sentences that stand there too.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import resources
-from typing import Final
+from typing import Final, Protocol
 
 import torch
 from safetensors.torch import load as load_safetensors
@@ -18,11 +18,25 @@ from safetensors.torch import save as save_safetensors
 
 from afina.data.moderation.categories import CATEGORIES
 from afina.data.moderation.words import signals
-from afina.model.encoder import PREFIX, Encoder, Layer
+from afina.model.encoder import PREFIX, Encoder, Layer, prepared
 
 FILE: Final = "head.safetensors"
 FACTS: Final = "head.json"
 PACKAGE: Final = "afina.data.moderation"
+_GROUP: Final = 64
+_CLIPPED: Final = 0.75
+"""Of the largest change in a group, what the largest code stands for (least error for changes that
+spread normally)."""
+
+
+class Layered(Protocol):
+    """What has layers: the encoder."""
+
+    depth: int
+
+    def layer(self, number: int) -> Layer:
+        """The plain tensors of a layer."""
+        ...
 
 
 class ModerationHead:
@@ -30,11 +44,10 @@ class ModerationHead:
 
     prefix: Final = PREFIX
 
-    def __init__(self, tensors: dict[str, torch.Tensor], version: str, dtype: torch.dtype) -> None:
+    def __init__(self, tensors: Mapping[str, torch.Tensor], version: str, encoder: Encoder) -> None:
+        assert len(CATEGORIES) == len(tensors["out.b"])
         self.version = version
-        count = len({name.split(".")[0] for name in tensors if name.startswith("l")})
-        """The tuned layers and the logistic layer of a head's file."""
-        self.top = [_layer(tensors, number, dtype) for number in range(count)]
+        self.top = [prepared(layer) for layer in with_delta(encoder, tensors)]
         self._weight, self._bias = tensors["out.w"].float(), tensors["out.b"].float()
         self._slope, self._shift = tensors["calibration"].float()
 
@@ -44,7 +57,7 @@ class ModerationHead:
         folder = resources.files(PACKAGE)
         facts = json.loads((folder / FACTS).read_text())
         tensors = load_safetensors((folder / FILE).read_bytes())
-        return cls(tensors, str(facts["version"]), encoder.dtype)
+        return cls(tensors, str(facts["version"]), encoder)
 
     @torch.inference_mode()
     def scores(
@@ -67,35 +80,50 @@ class ModerationHead:
 
 
 def pack_head(
-    layers: Sequence[Layer], out: tuple[torch.Tensor, torch.Tensor], calibration: torch.Tensor
+    deltas: Mapping[str, torch.Tensor],
+    out: tuple[torch.Tensor, torch.Tensor],
+    calibration: torch.Tensor,
 ) -> bytes:
     """The head's file. `out` is weight [13, width + lists] and bias, `calibration` [2, 13]."""
-    tensors = {"out.w": out[0], "out.b": out[1], "calibration": calibration}
-    for number, layer in enumerate(layers):
-        for name, tensor in layer.items():
-            key = f"l{number}.{name}"
-            if tensor.ndim == 2:
-                scale = tensor.abs().amax(1, keepdim=True).clamp_min(1e-8) / 127
-                tensors[f"{key}.codes"] = (tensor / scale).round().to(torch.int8)
-                tensors[f"{key}.scale"] = scale[:, 0].to(torch.float32)
-            else:
-                tensors[key] = tensor.to(torch.float32)
+    tensors = {**deltas, "out.w": out[0], "out.b": out[1], "calibration": calibration}
     packed: bytes = save_safetensors({n: t.detach().contiguous() for n, t in tensors.items()})
     return packed
 
 
-def _layer(tensors: dict[str, torch.Tensor], number: int, dtype: torch.dtype) -> Layer:
-    made: Layer = {}
-    for name, tensor in tensors.items():
-        head, _, rest = name.partition(".")
-        if head != f"l{number}":
-            continue
-        if rest.endswith(".codes"):
-            rest = rest.removesuffix(".codes")
-            scale = tensors[f"l{number}.{rest}.scale"]
-            made[rest] = (tensor.float() * scale[:, None]).to(dtype)
-        elif not rest.endswith(".scale"):
-            is_norm = rest.startswith(("aln", "oln"))
-            made[rest] = tensor.float() if is_norm else tensor.to(dtype)
-    assert len(CATEGORIES) == len(tensors["out.b"])
+def packed_delta(encoder: Layered, layers: Sequence[Layer]) -> dict[str, torch.Tensor]:
+    """What sets `layers` apart from as many of the encoder's last ones: matrices as 4-bit codes
+    [rows, columns / 2] and scales [rows, columns / 64], the rest as it is."""
+    made: dict[str, torch.Tensor] = {}
+    for number, layer in enumerate(layers):
+        base = encoder.layer(encoder.depth - len(layers) + number)
+        for name, tensor in layer.items():
+            key = f"l{number}.{name}"
+            if tensor.ndim != 2:
+                made[key] = tensor.float()
+                continue
+            change = (tensor.float() - base[name].float()).view(len(tensor), -1, _GROUP)
+            scale = (change.abs().amax(2) * (_CLIPPED / 7)).clamp_min(1e-7).half()
+            codes = (change / scale.float()[..., None]).round().clamp(-8, 7).to(torch.int8) + 8
+            flat = codes.flatten(1).to(torch.uint8)
+            made[f"{key}.codes"] = flat[:, 0::2] | (flat[:, 1::2] << 4)
+            made[f"{key}.scale"] = scale
+    return made
+
+
+def with_delta(encoder: Layered, tensors: Mapping[str, torch.Tensor]) -> list[Layer]:
+    """The tuned layers of a head's file, in the encoder's type."""
+    count = len({name.split(".")[0] for name in tensors if name.startswith("l")})
+    made: list[Layer] = []
+    for number in range(count):
+        layer: Layer = {}
+        for name, base in encoder.layer(encoder.depth - count + number).items():
+            key = f"l{number}.{name}"
+            if base.ndim != 2:
+                layer[name] = tensors[key].to(base.dtype)
+                continue
+            codes = tensors[f"{key}.codes"]
+            both = torch.stack([codes & 15, codes >> 4], -1).flatten(1).float() - 8.0
+            scale = tensors[f"{key}.scale"].float().repeat_interleave(_GROUP, 1)
+            layer[name] = (base.float() + both * scale).to(base.dtype)
+        made.append(layer)
     return made
