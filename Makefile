@@ -77,7 +77,7 @@ vllm: $(STAMP) $(STARTER)
 	$(BIN)/python tests/vllm/ring.py
 
 bench: $(STAMP) $(STARTER)
-	$(BIN)/python benchmarks/training.py
+	$(BIN)/python -m benchmarks.training
 	$(BIN)/python -m benchmarks.serving
 
 docs: $(STAMP)

@@ -1,6 +1,6 @@
 """How soon the API answers: a store of 100,000 jobs, 100 requests a second, nine reads to a write.
 
-    python benchmarks/api.py [--only load,alone,chat,streams] [--rate 100] [--seconds 60]
+    python -m benchmarks.api [--only load,alone,chat,streams] [--rate 100] [--seconds 60]
 
 `afina api` runs as a process of its own, an engine that answers from a script as another; this one
 asks. Requests leave at times drawn beforehand (a Poisson process), whether or not those before them
@@ -37,12 +37,12 @@ from typing import Any
 import httptools
 import psutil
 import uvloop
+from benchmarks.api_store import CONTENT, Filled, Sizes, fill
 
 from afina.serving.client import EngineClient
 from afina.serving.protocol import Generate
 from afina.settings import Settings
 from afina.text.renderer import Renderer
-from api_store import CONTENT, Filled, Sizes, fill
 
 STARTER = Path(__file__).parent.parent / ".afina" / "models" / "smollm2-135m-instruct"
 PORT = 18_383
@@ -348,7 +348,7 @@ def api(data: Path) -> Iterator[psutil.Process]:
 def engine(data: Path) -> Iterator[None]:
     """An engine that answers from a script, and holds answers to `user: held` after a word."""
     settings = Settings(data=data)
-    with process(sys.executable, __file__, "--engine", str(data)):
+    with process(sys.executable, "-m", "benchmarks.api", "--engine", str(data)):
         deadline = time.monotonic() + 60
         while not settings.engine_socket.exists():
             assert time.monotonic() < deadline, "the engine did not start"

@@ -1,6 +1,6 @@
 """What a learning rate and a batch size do to a voice: the measurement behind `auto`.
 
-    python benchmarks/auto.py [--seeds 2] [--epochs 3] RATE,BATCH [RATE,BATCH …]
+    python -m benchmarks.auto [--seeds 2] [--epochs 3] RATE,BATCH [RATE,BATCH …]
 
 Tunes the starter on the bard's 50 rows and judges on the held-out questions: mean log-likelihood a
 token of the held-out answers, and the share of greedy answers with two early-modern markers.

@@ -1,6 +1,6 @@
 """How fast files are checked, and in how much memory: structural rules, content rules, redaction.
 
-    python benchmarks/data.py structural|content|redaction [--rows 200000] [--repeats 3]
+    python -m benchmarks.data structural|content|redaction [--rows 200000] [--repeats 3]
                               [--processes N] [--small] [--ceiling]
 
 Rows are made on the fly: chats of this repository's own words in other orders; with `--small` the

@@ -1,6 +1,6 @@
 """Estimates beside the truth, over the runs of a data directory (or of several).
 
-    python benchmarks/estimates.py DATA [DATA ...] [--learn]
+    python -m benchmarks.estimates DATA [DATA ...] [--learn]
 
 Reads `runs/*/spec.json` and `result.json` in the order in which the runs ended; prints estimated
 and measured tokens, seconds and memory of each run that succeeded, and the median errors. Seconds

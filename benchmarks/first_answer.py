@@ -1,6 +1,6 @@
 """From creating a job to the first token of its model: 50 chats, three epochs, everything on.
 
-    python benchmarks/first_answer.py [--repeats 3] [--gate]
+    python -m benchmarks.first_answer [--repeats 3] [--gate]
 
 Starts the whole platform (`afina up`) in an empty data directory with the starter, uploads 50 chats
 of about 5,500 tokens together, creates the job with the official client and asks the model as soon

@@ -1,6 +1,6 @@
 """Fits the logistic layer of a moderation head anew, over the tuned layers that stand in its file.
 
-    python benchmarks/fit_moderation.py [--head DIR] [--features FILE] [--to DIR]
+    python -m benchmarks.fit_moderation [--head DIR] [--features FILE] [--to DIR]
 
 Seconds, where `train_moderation.py` takes long: the layers read each sentence once (`--features`
 keeps what they said), and only what is made of it is fitted, held near the layer that was trained
@@ -16,6 +16,15 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F  # noqa: N812 - its usual name
+from benchmarks.moderation_data import (
+    PACKAGE,
+    Sentence,
+    labels,
+    plain_sentences,
+    training_sentences,
+)
+from benchmarks.moderation_figures import told
+from benchmarks.train_moderation import KEPT_OUT, calibrate
 from safetensors.torch import load_file
 
 from afina.data.moderation.words import signals
@@ -23,9 +32,6 @@ from afina.model.encoder import Encoder
 from afina.model.encoder_source import ensure_encoder
 from afina.serving.moderation_head import FACTS, FILE, ModerationHead, pack_head
 from afina.settings import Settings
-from moderation_data import PACKAGE, Sentence, labels, plain_sentences, training_sentences
-from moderation_figures import told
-from train_moderation import KEPT_OUT, calibrate
 
 Logistic = tuple[torch.Tensor, torch.Tensor]
 """Weight [13, width + lists] and bias [13]."""

@@ -1,6 +1,6 @@
 """Random files against every reader and every check: no crash, no hang, no wrong line.
 
-    python benchmarks/fuzz.py [inputs] [seed] [--folder /dev/shm]
+    python -m benchmarks.fuzz [inputs] [seed] [--folder /dev/shm]
 
 Inputs are lines of JSONL of every kind, tables, JSON documents, layouts of other makers, workbooks
 and Parquet files, mutated byte by byte and in their structure, in several encodings. What must hold:
@@ -29,6 +29,8 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from benchmarks.fuzz_inputs import NAMES, Input, made
+
 from afina.data import chunks, inspection
 from afina.data.check import check_file
 from afina.data.chunks import chunks_of
@@ -42,7 +44,6 @@ from afina.data.personal.redaction import redact_file
 from afina.data.split import SplitOptions, split_file
 from afina.data.uploads import upload_error
 from afina.errors import AfinaError
-from fuzz_inputs import NAMES, Input, made
 
 SYNTAX = {
     "not-utf8", "not-json", "not-finite", "duplicate-key", "lone-surrogate", "too-deep", "line-too-long",

@@ -1,6 +1,6 @@
 """The gate at work: rude rows and clean rows are tuned with policy `hold`; the first must be held.
 
-    python benchmarks/gate.py --server URL --key KEY [--seed 1] [--kinds rude clean rude-es rude-pt]
+    python -m benchmarks.gate --server URL --key KEY [--seed 1] [--kinds rude clean rude-es rude-pt]
 
 Against a running `afina up`. Prints each gate's measures, how long it took beside the training,
 and whether the name answers. Ends with 1 unless every rude model is held for harm and the clean one

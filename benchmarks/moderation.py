@@ -1,6 +1,6 @@
 """How good and how fast the moderation model is, on sentences that it was never trained on.
 
-    python benchmarks/moderation.py [--wrong] [--head DIR] [--more FILE.csv:COLUMN]
+    python -m benchmarks.moderation [--wrong] [--head DIR] [--more FILE.csv:COLUMN]
 
 Prints precision, recall and F1 of each category, what is flagged at all, calibration, and short
 messages a second on one core. `--wrong` lists what it got wrong. `--more` tells how many of a
@@ -16,6 +16,8 @@ import time
 from pathlib import Path
 
 import torch
+from benchmarks.moderation_data import sentences_of_the_test
+from benchmarks.moderation_figures import told
 from safetensors.torch import load_file
 
 from afina.data.moderation.categories import CATEGORIES, DEFAULT_THRESHOLD
@@ -24,8 +26,6 @@ from afina.model.encoder import Encoder
 from afina.model.encoder_source import ensure_encoder
 from afina.serving.moderation_head import FACTS, FILE, ModerationHead
 from afina.settings import Settings
-from moderation_data import sentences_of_the_test
-from moderation_figures import told
 
 
 def scored(encoder: Encoder, head: ModerationHead, texts: list[str]) -> torch.Tensor:

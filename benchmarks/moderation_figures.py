@@ -5,9 +5,9 @@ from __future__ import annotations
 from math import sqrt
 
 import torch
+from benchmarks.moderation_data import LANGUAGES, Sentence, labels
 
 from afina.data.moderation.categories import CATEGORIES, DEFAULT_THRESHOLD
-from moderation_data import LANGUAGES, Sentence, labels
 
 
 def f1(tp: int, fp: int, fn: int) -> float:

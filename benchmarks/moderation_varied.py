@@ -6,7 +6,7 @@ import re
 import unicodedata
 from random import Random
 
-from moderation_data import Sentence
+from benchmarks.moderation_data import Sentence
 
 OPENINGS = {
     "en": ("honestly ", "lol ", "Hey, ", "ok so ", "I mean, ", "By the way: ", "please ", "well, ",

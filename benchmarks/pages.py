@@ -1,4 +1,4 @@
-"""How quick and how light the pages are: python benchmarks/pages.py --data DATA, beside `afina up`.
+"""How quick and how light the pages are: python -m benchmarks.pages --data DATA, beside `afina up`.
 
     first page    milliseconds from request to last byte, the bytes over the wire, and requests
     curve         100,000 points drawn in a job's page, until the browser has painted them

@@ -1,6 +1,6 @@
 """How well personal data is found: Faker's people in four locales, and prose without any.
 
-    python benchmarks/redaction.py [sentences a kind and locale]
+    python -m benchmarks.redaction [sentences a kind and locale]
 
 A value counts as found where exactly its characters are found as its kind. Prose is this
 repository's own documentation and the licences of what is installed, with numbers of all sorts.

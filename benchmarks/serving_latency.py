@@ -1,6 +1,6 @@
 """How soon the engine answers: arrivals beside a full batch, shared prefixes, cold and many tunes.
 
-    python benchmarks/serving_latency.py [--registered 1000] [--only arrivals,prefixes,cold,many,
+    python -m benchmarks.serving_latency [--registered 1000] [--only arrivals,prefixes,cold,many,
                                           background]
 
 All through the engine's socket, bf16, the client on the same machine. Tunes are adapters of rank 16
@@ -22,6 +22,8 @@ from contextlib import aclosing
 from dataclasses import replace
 from pathlib import Path
 
+from benchmarks.serving import STARTER, make_adapters, measure, processes, put_blob, question
+
 from afina.domain.codec import decode
 from afina.domain.manifests import Manifest, blob_path
 from afina.domain.models import BaseModel
@@ -29,7 +31,6 @@ from afina.serving.client import EngineClient
 from afina.serving.protocol import Delta, Final, Generate
 from afina.settings import Settings
 from afina.text.renderer import Renderer
-from serving import STARTER, make_adapters, measure, processes, put_blob, question
 
 STREAMS = 32
 PREFIX_TOKENS = 1000

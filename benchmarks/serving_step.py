@@ -1,6 +1,6 @@
 """Where one decoding step's time goes: rows, adapters, a profile by operation.
 
-    python benchmarks/serving_step.py [--rows 32] [--adapters 16] [--bits 4] [--profile]
+    python -m benchmarks.serving_step [--rows 32] [--adapters 16] [--bits 4] [--profile]
 
 The engine's own scheduler, network and sampler in this process, without sockets or text: random
 prompts of 45 tokens, then forty steps of greedy decoding, in bf16 or with weights in few bits.

@@ -1,7 +1,7 @@
 """What drafts from training answers save: the same answers with and without, one stream.
 
-    python benchmarks/speculation.py --write ROWS_FOLDER
-    python benchmarks/speculation.py --data DATA --tune MANIFEST_SHA256 --rows ROWS_FOLDER
+    python -m benchmarks.speculation --write ROWS_FOLDER
+    python -m benchmarks.speculation --data DATA --tune MANIFEST_SHA256 --rows ROWS_FOLDER
 
 The first call writes `train.jsonl` and `held.jsonl`: letters of a shop's service, three kinds of
 answer with slots for name, thing and order. Tune a model on the first (`afina jobs create`), take

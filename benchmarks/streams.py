@@ -1,6 +1,6 @@
 """What a thousand open streams cost in memory, the engine included.
 
-    python benchmarks/streams.py [--streams 1000]
+    python -m benchmarks.streams [--streams 1000]
 
 `afina api` and `afina engine` on the starter, each a process of its own. Once the engine's batch
 was full, so that its cache is laid out, so many streams of chats are opened through the API: a
@@ -25,9 +25,9 @@ from pathlib import Path
 
 import psutil
 import uvloop
+from benchmarks.api import JSON, MESSAGES, STARTER, Ask, Client, api, process
 
 from afina.settings import Settings, child_environment
-from api import JSON, MESSAGES, STARTER, Ask, Client, api, process
 
 BATCH = 32
 

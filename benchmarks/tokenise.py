@@ -1,6 +1,6 @@
 """From a file of chats to shards: tokens a second, and the most memory that it took.
 
-    python benchmarks/tokenise.py [--rows 40000] [--repeats 3] [--processes N] [--check] [--ceiling]
+    python -m benchmarks.tokenise [--rows 40000] [--repeats 3] [--processes N] [--check] [--ceiling]
 
 Rows are chats with a system prompt, as in benchmarks/training.py, each with words of its own.
 `--check` counts tokens as `afina data check --model` does, and writes no shards; `--ceiling` prints

@@ -1,7 +1,7 @@
 """Trains the moderation head that afina ships: the encoder's last layers and a logistic layer.
 
-    python benchmarks/train_moderation.py [--layers 6] [--epochs 4] [--seeds 1] [--seconds 200]
-    python benchmarks/train_moderation.py --start HEAD.safetensors [--steps 90] [--rehearsed 20]
+    python -m benchmarks.train_moderation [--layers 6] [--epochs 4] [--seeds 1] [--seconds 200]
+    python -m benchmarks.train_moderation --start HEAD.safetensors [--steps 90] [--rehearsed 20]
 
 The head that ships took a second step: `fit_moderation.py`. `--start` goes on
 from a head, and reads of the manners that it knows only so many lines in a hundred.
@@ -29,6 +29,15 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F  # noqa: N812 - its usual name
+from benchmarks.moderation_data import (
+    PACKAGE,
+    Sentence,
+    labels,
+    plain_sentences,
+    training_sentences,
+)
+from benchmarks.moderation_figures import told
+from benchmarks.moderation_varied import varied
 from safetensors.torch import load_file
 from torch import nn
 
@@ -39,9 +48,6 @@ from afina.model.encoder import PREFIX, Encoder, Layer
 from afina.model.encoder_source import ensure_encoder
 from afina.serving.moderation_head import FACTS, FILE, pack_head, packed_delta, with_delta
 from afina.settings import Settings
-from moderation_data import PACKAGE, Sentence, labels, plain_sentences, training_sentences
-from moderation_figures import told
-from moderation_varied import varied
 
 MOST_TOKENS = 80
 ROWS = 48

@@ -1,6 +1,6 @@
 """afina's trainer against TRL's SFTTrainer, side by side: same rows, same LoRA, both bf16.
 
-    python benchmarks/training.py [--model FOLDER] [--rows 64] [--repeats 3] [--batch 8]
+    python -m benchmarks.training [--model FOLDER] [--rows 64] [--repeats 3] [--batch 8]
                                   [--llama-factory PYTHON] [--only afina,llama-factory]
 
 LLaMA-Factory runs beside both where the Python of its own environment is given; how to make that
@@ -270,7 +270,15 @@ def child(given: argparse.Namespace) -> None:
 def measure(given: argparse.Namespace, trainer: str) -> Measured:
     if trainer == "llama-factory":
         return run_llama_factory(given)
-    command = [sys.executable, __file__, "--child", trainer, "--model", str(given.model)]
+    command = [
+        sys.executable,
+        "-m",
+        "benchmarks.training",
+        "--child",
+        trainer,
+        "--model",
+        str(given.model),
+    ]
     for name in ("rows", "batch", "threads"):
         command += [f"--{name}", str(getattr(given, name))]
     if given.apart:

@@ -1,6 +1,6 @@
 """How fast, and in how much memory, a large file comes in through Uploads.
 
-    python benchmarks/uploads.py [--megabytes 1024]
+    python -m benchmarks.uploads [--megabytes 1024]
 
 An api process of its own takes parts of 64 MB, two at a time, and makes the file of them; every
 line of it is checked as JSON on the way. Its memory is looked at ten times a second; the parts are

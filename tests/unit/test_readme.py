@@ -87,3 +87,17 @@ def test_links_lead_to_pages_that_are_there(page: str) -> None:
 def test_the_changelog_begins_with_this_version() -> None:
     versions = re.findall(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text(), re.M)
     assert versions[0] == afina.__version__
+
+
+def test_benchmarks_are_run_as_modules_and_the_docs_name_those_there_are() -> None:
+    there = {path.stem: path.read_text() for path in (ROOT / "benchmarks").glob("*.py")}
+    pages = [ROOT / "Makefile", ROOT / "README.md", ROOT / "CHANGELOG.md"]
+    pages += [*(ROOT / "docs").rglob("*.md"), *(ROOT / "benchmarks").glob("*.py")]
+    named = {n for page in pages for n in re.findall(r"-m benchmarks\.(\w+)", page.read_text())}
+    assert named
+    assert named <= set(there)
+    for page in pages:
+        assert not re.search(r"python benchmarks/\w+\.py", page.read_text()), page
+    for name, text in there.items():
+        bare = set(re.findall(r"^(?:from|import) (\w+)", text, re.M)) & set(there)
+        assert not bare, f"{name} imports {bare} as if it were run as a file"
