@@ -223,8 +223,8 @@ def test_an_adapter_computes_there_what_it_computes_here(
         # Two roundings of bf16 on a few places (0.009 seen); the wrong tune is off by 0.5 and more.
         assert abs(divergence(mine, its)) < 0.03
         assert agreement(mine, its) > 0.6
-    for mine, its in ((0, 1), (1, 2), (2, 0)):
-        assert divergence(ours[mine], theirs[its]) > 0.3
+    for one, other in ((0, 1), (1, 2), (2, 0)):
+        assert divergence(ours[one], theirs[other]) > 0.3
     for tune in tunes[1:]:
         assert tune is not None
         behind.forget(tune)
