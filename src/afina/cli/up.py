@@ -15,7 +15,6 @@ import os
 import signal
 import socket
 import sys
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,6 +24,7 @@ from typing import IO, Final
 from afina.cli.children import Child, ChildSpec
 from afina.cli.serve import listen
 from afina.domain.clock import SYSTEM_CLOCK
+from afina.domain.flag import SignalFlag
 from afina.domain.ids import SYSTEM_IDS
 from afina.errors import AfinaError, BadSettings
 from afina.settings import OFFLINE, Settings
@@ -60,8 +60,7 @@ class Supervisor:
         self._say = say
         self._reading, self._writing = os.pipe()
         self._children = {name: self._child(name) for name in ("engine", "worker", "api")}
-        self._signals = 0
-        self._wake = threading.Event()
+        self._signals = SignalFlag()
         self._ready = False
 
     @property
@@ -101,7 +100,7 @@ class Supervisor:
             platform.close()
 
     def _watch(self) -> int:
-        while not self._signals:
+        while not self._signals.is_up():
             for child in self._children.values():
                 line = child.tend()
                 if line is not None:
@@ -112,7 +111,7 @@ class Supervisor:
             if not self._ready and is_healthy(self.url):
                 self._ready = True
                 self._greet()
-            self._wake.wait(TICK_S)
+            self._signals.wait(TICK_S)
         return 0
 
     def _greet(self) -> None:
@@ -138,16 +137,16 @@ class Supervisor:
 
     def _stop(self) -> None:
         """The api first, so that open answers can end; then the others; then by force."""
-        self._signals = min(self._signals, 1)
+        enough = max(self._signals.count, 1) + 1
         deadline = SYSTEM_CLOCK.monotonic() + STOP_S
         for names in (("api", "worker"), ("engine",)):
             for name in names:
                 self._children[name].ask_to_leave()
-            while self._signals < 2 and SYSTEM_CLOCK.monotonic() < deadline:
+            while self._signals.count < enough and SYSTEM_CLOCK.monotonic() < deadline:
                 if not any(self._children[name].is_alive for name in names):
                     break
-                self._wake.wait(TICK_S / 2)
-                self._wake.clear()
+                self._signals.clear()
+                self._signals.wait(TICK_S / 2)
         for child in self._children.values():
             child.kill()
         os.close(self._writing)
@@ -170,8 +169,7 @@ class Supervisor:
         return Child(ChildSpec(name, tuple(arguments), log, tuple(fds), OFFLINE), SYSTEM_CLOCK)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002
-        self._signals += 1
-        self._wake.set()
+        self._signals.lift()
 
 
 def is_healthy(url: str) -> bool:

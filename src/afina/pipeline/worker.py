@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import os
 import signal
-import threading
 from types import FrameType
 from typing import Final
 
 import structlog
 
+from afina.domain.flag import SignalFlag
 from afina.domain.jobs import JobStatus
 from afina.errors import AfinaError
 from afina.pipeline.batches import EVERY_S as BATCHES_EVERY_S
@@ -51,11 +51,11 @@ class Worker:
         self.owner = str(WorkerIdentity.of_this_process(platform.ids, os.getpid()))
         self._keeper = LeaseKeeper(platform)
         self._run: TrainingRun | None = None
-        self._stop = threading.Event()
+        self._stop = SignalFlag()
         self._warm = WarmTrainer(platform, command)
         self._prepare = prepare = PrepareLane(platform, self._keeper, self.owner)
         chores = ChoresLane(platform, lambda: int(self._has_trainer()))
-        batches = BatchLane(platform, self.owner, self._stop.is_set)
+        batches = BatchLane(platform, self.owner, self._stop.is_up)
         self._lanes = [
             Lane("prepare", prepare.work, platform.settings.worker.poll_s),
             Lane("chores", chores.work, CHORES_EVERY_S),
@@ -138,7 +138,8 @@ class Worker:
                 break
             self._run.step()
             self._let_go_if_over()
-            threading.Event().wait(TICK_S)
+            self._stop.clear()
+            self._stop.wait(TICK_S)
         for lane in self._lanes:
             lane.join(2.0)
 
@@ -147,6 +148,6 @@ class Worker:
         return run is not None and run.has_trainer
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002
-        if self._stop.is_set():
+        if self._stop.is_up():
             os._exit(128 + number)
-        self._stop.set()
+        self._stop.lift()
