@@ -140,7 +140,7 @@ def test_a_budget_that_is_spent_refuses_uploads_and_jobs_until_room_is_made(
     opened = open_platform(tmp_path / "data", disk={"max_bytes": 10_000_000, "min_free_bytes": 0})
     caller = first_caller(opened)
     file = upload(opened, caller)
-    asked = uploads.NewUpload(NewFile("a.jsonl", "fine-tune"), 9_900_000, "text/jsonl")
+    asked = uploads.NewUpload(NewFile("a.jsonl", "fine-tune"), 10_000_000, "text/jsonl")
     with pytest.raises(StorageFull, match="of at most 10 MB, and 10 MB would come"):
         uploads.create_upload(opened, caller, asked)
     lone = orphan(opened, 10_000_000)
