@@ -38,6 +38,9 @@ from afina.outside_settings import (
 
 STARTER = "smollm2-135m-instruct"
 _SOCKET_PATH_LIMIT = 100
+_KERNELS = "AFINA_KERNELS"
+_passed_on: dict[str, str] = {}
+"""What `Settings.load` read that processes without settings go by: this one, and its children."""
 _HERE = ("127.0.0.1", "::1", "localhost")
 
 
@@ -279,6 +282,8 @@ class Settings(BaseSettings):
     integrations: IntegrationSettings = Field(default_factory=IntegrationSettings)
     disk: DiskSettings = Field(default_factory=DiskSettings)
     hub: HubSettings = Field(default_factory=HubSettings)
+    kernels: Literal["auto", "off"] = "auto"
+    """Kernels of our own, where processor and compiler allow them, or torch's alone."""
     offline: bool = False
     """Nothing leaves this machine: no pull from a hub, no webhook, no online integration, no other
     account's API."""
@@ -347,7 +352,7 @@ class Settings(BaseSettings):
             if key in given or f"AFINA_{key.upper()}" in os.environ:
                 del from_file[key]
         try:
-            return cls(**{**from_file, **given})
+            settings = cls(**{**from_file, **given})
         except ValidationError as error:
             first = error.errors()[0]
             said = first["msg"].removeprefix("Value error, ")
@@ -357,6 +362,8 @@ class Settings(BaseSettings):
                 param=name,
                 remedy=f"See AFINA_{name.upper().replace('.', '__')} or {data / 'afina.toml'}.",
             ) from None
+        _passed_on[_KERNELS] = settings.kernels
+        return settings
 
     @property
     def database_url(self) -> str:
@@ -447,7 +454,12 @@ OFFLINE = {"HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "TRANSFORMERS
 
 def child_environment(**extra: str) -> dict[str, str]:
     """This process's environment with `extra` on top, for a child process."""
-    return {**os.environ, **extra}
+    return {**os.environ, **_passed_on, **extra}
+
+
+def kernels_wanted() -> bool:
+    """Whether kernels of our own may compute in this process."""
+    return _passed_on.get(_KERNELS, os.environ.get(_KERNELS, "auto")) != "off"
 
 
 def _read_toml(path: Path) -> dict[str, Any]:

@@ -2,10 +2,10 @@
 
 Every linear layer of a base stands in a LoraLinear that asks `ServedLayers` for its whole output.
 Layers that read the same input (query, key and value; gate and up) are one product: the first call
-computes all, the others return their part. Weights are reordered once for the processor, the bits
-of the results stay the same. Positions that decode may go through the same weights in few bits
-(afina.serving.small_weights). The low-rank terms of the batch's adapters are added from their
-pages.
+computes all, the others return their part. Weights are packed once for the processor's kernels
+(afina.model.kernels), or reordered for torch's where there are none. Positions that decode may go
+through the same weights in few bits (afina.serving.small_weights). The low-rank terms of the
+batch's adapters are added from their pages.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import nn
 
+from afina.model.kernels.products import PackedWeight, packed_weight
 from afina.model.lora import LoraLinear
 from afina.serving.pages import Pages
 from afina.serving.small_weights import Bits, SmallWeight, small_weight
@@ -34,6 +35,7 @@ class Product:
     weight: torch.Tensor
     bias: torch.Tensor | None
     packed: torch.Tensor | None = None
+    kernel: PackedWeight | None = None
     small: SmallWeight | None = None
     """The same in few bits, for positions that were sampled."""
     last_input: torch.Tensor | None = None
@@ -52,6 +54,9 @@ class Product:
 
     def compute(self, x: torch.Tensor) -> torch.Tensor:
         """The base's part for input `x` `[..., in]`."""
+        if self.kernel is not None:
+            found = self.kernel.multiply(x)
+            return found if self.bias is None else found.add_(self.bias)
         if self.packed is None:
             return torch.nn.functional.linear(x, self.weight, self.bias)
         out: torch.Tensor = torch.ops.mkldnn._linear_pointwise.default(
@@ -231,10 +236,13 @@ def _product(names: list[str], linears: list[nn.Linear], bits: Bits | None) -> P
     product = Product(names, [m.out_features for m in linears], first.in_features, weight, bias)
     if bits is not None:
         product.small = small_weight(weight, bias, 8 if names[0] == HEAD else bits)
-    if weight.dtype == torch.bfloat16 and torch._C._has_mkldnn:
+    product.kernel = packed_weight(weight)
+    if product.kernel is None and weight.dtype == torch.bfloat16 and torch._C._has_mkldnn:
         product.packed = torch.ops.mkldnn._reorder_linear_weight(weight)
+    is_copied = product.kernel is not None or product.packed is not None
+    if is_copied:
         product.weight = weight.new_zeros(1, 1).expand_as(weight)
-    if product.packed is not None or len(linears) > 1:
+    if is_copied or len(linears) > 1:
         for linear in linears:
             _hollow(linear)
     return product

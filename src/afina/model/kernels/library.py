@@ -1,0 +1,134 @@
+"""The compiled kernels: `source/*.c` as one shared library, or None where they cannot run.
+
+They are compiled at first use, by the machine's own C compiler, for processors that multiply bf16
+(AVX-512 BF16), and kept in the user's cache folder under a name that says what they were made of.
+Without such a processor or a compiler, torch computes everything, as it does where
+`AFINA_KERNELS=off`. Results of one way are as good as those of the other, and not the same bits.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import hashlib
+import os
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+from typing import Final
+
+import structlog
+import torch
+
+from afina.settings import kernels_wanted
+
+SOURCE: Final = Path(__file__).parent / "source"
+_COMPILERS: Final = ("cc", "gcc", "clang")
+_NEEDED: Final = ("avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512_bf16")
+_FLAGS: Final = (
+    "-std=gnu11",
+    "-O3",
+    "-fPIC",
+    "-shared",
+    # a product and a sum are one operation only where a kernel says so
+    "-ffp-contract=off",
+    "-mavx2",
+    "-mfma",
+    "-mavx512f",
+    "-mavx512bw",
+    "-mavx512vl",
+    "-mavx512dq",
+    "-mavx512bf16",
+)
+_PATIENCE_S: Final = 120
+_LOG = structlog.get_logger(__name__)
+
+
+@functools.cache
+def library() -> ctypes.CDLL | None:
+    """The kernels, compiled and loaded; None where torch has to do. Says why in the log, once."""
+    if not kernels_wanted():
+        return None
+    if missing := _missing():
+        _LOG.info("kernels.absent", reason=missing)
+        return None
+    try:
+        found = _compiled()
+        # the pool of threads that torch's own products use
+        ctypes.CDLL(str(_openmp()), ctypes.RTLD_GLOBAL)
+        return ctypes.CDLL(str(found))
+    except (OSError, RuntimeError, subprocess.SubprocessError) as error:
+        said = getattr(error, "stderr", "") or str(error)
+        _LOG.warning("kernels.absent", reason=str(said).strip()[:500])
+        return None
+
+
+def _missing() -> str | None:
+    """What this machine lacks, if it lacks anything."""
+    lacking = sorted(set(_NEEDED) - _processor_flags())
+    if lacking:
+        return f"the processor has no {', '.join(lacking)}"
+    if _compiler() is None:
+        return f"no C compiler was found ({', '.join(_COMPILERS)})"
+    if _openmp() is None:
+        return "torch's threads are not those of libgomp"
+    return None
+
+
+def _processor_flags() -> set[str]:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return set()
+    return set(next((line for line in lines if line.startswith("flags")), "").split())
+
+
+def _compiler() -> str | None:
+    return next((found for name in _COMPILERS if (found := shutil.which(name))), None)
+
+
+def _openmp() -> Path | None:
+    folder = Path(torch.__file__).parent / "lib"
+    return next(iter(sorted(folder.glob("libgomp*.so*"))), None)
+
+
+def _compiled() -> Path:
+    """The library's file; compiled if it isn't there. Raises OSError and SubprocessError."""
+    compiler = _compiler()
+    assert compiler is not None
+    command = [compiler, *_FLAGS]
+    parts = sorted(SOURCE.glob("*.[ch]"))
+    digest = hashlib.sha256("\0".join(command).encode())
+    for part in parts:
+        digest.update(part.read_bytes())
+    folder = _folder()
+    path = folder / f"kernels-{digest.hexdigest()[:16]}.so"
+    if path.exists():
+        return path
+    handle, name = tempfile.mkstemp(suffix=".so", dir=folder)
+    os.close(handle)
+    made = Path(name)
+    try:
+        sources = [str(part) for part in parts if part.suffix == ".c"]
+        subprocess.run(
+            [*command, *sources, "-o", name],
+            check=True,
+            capture_output=True,
+            text=True,
+            timeout=_PATIENCE_S,
+        )
+        made.replace(path)  # whole or not at all: others may be compiling too
+    finally:
+        made.unlink(missing_ok=True)
+    return path
+
+
+def _folder() -> Path:
+    """A folder that is this user's alone: what lies there is loaded as code."""
+    folder = Path.home() / ".cache" / "afina" / "kernels"
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    if folder.stat().st_uid != os.getuid():
+        raise PermissionError(f"{folder} belongs to another user")
+    folder.chmod(0o700)
+    return folder
