@@ -139,11 +139,14 @@ class Listener:
 
     async def close(self, patience_s: float = 0.0) -> None:
         """Takes no more connections; those that are open may send the rest of what was written
-        within `patience_s`, then they are cut off. The socket is removed."""
-        self._server.close()
+        within `patience_s`, then they are cut off. The socket is removed, at once: another engine
+        may take its place meanwhile."""
+        self._path.unlink(missing_ok=True)
         for _ in range(_TURNS):
-            # A connection that was accepted a moment ago is not in `_alive` yet.
+            # Whoever found the socket before is accepted and in `_alive` then. A server that is
+            # closed between the two loses the connection without closing it.
             await asyncio.sleep(0)
+        self._server.close()
         loop = asyncio.get_running_loop()
         deadline = loop.time() + patience_s
         while self._alive and loop.time() < deadline:
@@ -152,7 +155,6 @@ class Listener:
             connection.abort()
         while self._alive:
             await asyncio.sleep(0)
-        self._path.unlink(missing_ok=True)
 
 
 async def listen(path: Path, handler: Callable[[Exchange], None]) -> Listener:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
+import socket
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -136,3 +138,14 @@ def test_a_stale_socket_is_replaced(tmp_path: Path) -> None:
     with ScriptedEngine(tmp_path / "e.sock") as engine:
         assert BlockingEngineClient(engine.socket_path).health().status == "ok"
         assert (tmp_path / "e.sock").stat().st_mode & 0o777 == 0o600
+
+
+def test_a_connection_in_the_last_moment_is_closed_too(tmp_path: Path) -> None:
+    """Whoever looks whether an engine is there, just when it ends, leaves nothing open behind."""
+    for number in range(60):
+        with ScriptedEngine(tmp_path / "e.sock") as engine:
+            probe = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            probe.connect(str(engine.socket_path))
+            probe.close()
+        assert not engine.socket_path.exists(), number
+    gc.collect()
