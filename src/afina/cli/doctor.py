@@ -6,7 +6,7 @@ from __future__ import annotations
 import shutil
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import typer
 
@@ -42,6 +42,7 @@ def doctor(
         bases = local_bases(settings)
         found += [
             _processor(),
+            _kernels(),
             _memory(bases),
             _disk(settings.data),
             *diagnoses.disk_usage(settings),
@@ -75,6 +76,15 @@ def _processor() -> diagnoses.Diagnosis:
                 flags = line.partition(":")[2].split()
                 break
     return diagnoses.processor(psutil.cpu_count() or 1, flags)
+
+
+def _kernels() -> diagnoses.Diagnosis:
+    from afina.cli.diagnoses import Diagnosis
+    from afina.model.kernels.library import loaded
+
+    found = loaded()
+    verdict: Literal["ok", "note"] = "note" if found.remedy else "ok"
+    return Diagnosis("kernels", verdict, found.text, found.remedy)
 
 
 def _memory(bases: list[BaseModel]) -> diagnoses.Diagnosis:

@@ -15,6 +15,7 @@ import os
 import shutil
 import subprocess
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -45,35 +46,56 @@ _PATIENCE_S: Final = 120
 _LOG = structlog.get_logger(__name__)
 
 
-@functools.cache
+@dataclass(frozen=True)
+class Loaded:
+    """The kernels, or why there are none."""
+
+    kernels: ctypes.CDLL | None
+    text: str
+    remedy: str = ""
+
+
 def library() -> ctypes.CDLL | None:
-    """The kernels, compiled and loaded; None where torch has to do. Says why in the log, once."""
+    """The kernels, compiled and loaded; None where torch has to do."""
+    return loaded().kernels
+
+
+@functools.cache
+def loaded() -> Loaded:
+    """The kernels, or why there are none, which the log says once."""
+    found = _load()
+    if found.kernels is None:
+        _LOG.info("kernels.absent", reason=found.text)
+    return found
+
+
+def _load() -> Loaded:
     if not kernels_wanted():
-        return None
-    if missing := _missing():
-        _LOG.info("kernels.absent", reason=missing)
-        return None
-    try:
-        found = _compiled()
-        # the pool of threads that torch's own products use
-        ctypes.CDLL(str(_openmp()), ctypes.RTLD_GLOBAL)
-        return ctypes.CDLL(str(found))
-    except (OSError, RuntimeError, subprocess.SubprocessError) as error:
-        said = getattr(error, "stderr", "") or str(error)
-        _LOG.warning("kernels.absent", reason=str(said).strip()[:500])
-        return None
-
-
-def _missing() -> str | None:
-    """What this machine lacks, if it lacks anything."""
+        return Loaded(None, "turned off by the setting kernels (AFINA_KERNELS)")
     lacking = sorted(set(_NEEDED) - _processor_flags())
     if lacking:
-        return f"the processor has no {', '.join(lacking)}"
-    if _compiler() is None:
-        return f"no C compiler was found ({', '.join(_COMPILERS)})"
-    if _openmp() is None:
-        return "torch's threads are not those of libgomp"
-    return None
+        return Loaded(None, f"none for a processor without {', '.join(lacking)}")
+    compiler, openmp = _compiler(), _openmp()
+    if compiler is None:
+        return Loaded(
+            None,
+            f"no C compiler was found ({', '.join(_COMPILERS)})",
+            "Training and answers are faster with one: apt-get install gcc.",
+        )
+    if openmp is None:
+        return Loaded(None, "none beside a torch whose threads are not those of libgomp")
+    try:
+        found = _compiled(compiler)
+        # the pool of threads that torch's own products use
+        ctypes.CDLL(str(openmp), ctypes.RTLD_GLOBAL)
+        return Loaded(ctypes.CDLL(str(found)), f"made by {compiler}, kept as {found}")
+    except (OSError, RuntimeError, subprocess.SubprocessError) as error:
+        said = str(getattr(error, "stderr", "") or error).strip()
+        return Loaded(
+            None,
+            f"could not be made: {said[:500]}",
+            'Look at compiler and folder, or set kernels = "off" in afina.toml.',
+        )
 
 
 def _processor_flags() -> set[str]:
@@ -93,10 +115,8 @@ def _openmp() -> Path | None:
     return next(iter(sorted(folder.glob("libgomp*.so*"))), None)
 
 
-def _compiled() -> Path:
+def _compiled(compiler: str) -> Path:
     """The library's file; compiled if it isn't there. Raises OSError and SubprocessError."""
-    compiler = _compiler()
-    assert compiler is not None
     command = [compiler, *_FLAGS]
     parts = sorted(SOURCE.glob("*.[ch]"))
     digest = hashlib.sha256("\0".join(command).encode())
