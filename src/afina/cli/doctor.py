@@ -80,9 +80,9 @@ def _processor() -> diagnoses.Diagnosis:
 
 def _kernels() -> diagnoses.Diagnosis:
     from afina.cli.diagnoses import Diagnosis
-    from afina.model.kernels.library import loaded
+    from afina.model.kernels.library import load
 
-    found = loaded()
+    found = load()
     verdict: Literal["ok", "note"] = "note" if found.remedy else "ok"
     return Diagnosis("kernels", verdict, found.text, found.remedy)
 

@@ -63,13 +63,14 @@ def library() -> ctypes.CDLL | None:
 @functools.cache
 def loaded() -> Loaded:
     """The kernels, or why there are none, which the log says once."""
-    found = _load()
+    found = load()
     if found.kernels is None:
         _LOG.info("kernels.absent", reason=found.text)
     return found
 
 
-def _load() -> Loaded:
+def load() -> Loaded:
+    """Compiles them, if need be, and loads them."""
     if not kernels_wanted():
         return Loaded(None, "turned off by the setting kernels (AFINA_KERNELS)")
     lacking = sorted(set(_NEEDED) - _processor_flags())
@@ -79,7 +80,7 @@ def _load() -> Loaded:
     if compiler is None:
         return Loaded(
             None,
-            f"no C compiler was found ({', '.join(_COMPILERS)})",
+            f"no C compiler was found ({', '.join(_COMPILERS)}).",
             "Training and answers are faster with one: apt-get install gcc.",
         )
     if openmp is None:
@@ -93,7 +94,7 @@ def _load() -> Loaded:
         said = str(getattr(error, "stderr", "") or error).strip()
         return Loaded(
             None,
-            f"could not be made: {said[:500]}",
+            f"could not be made: {said[:500]}.",
             'Look at compiler and folder, or set kernels = "off" in afina.toml.',
         )
 
