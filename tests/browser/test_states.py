@@ -98,7 +98,9 @@ def test_what_the_platform_says_of_a_job_is_read_in_the_reader_s_language(
         said = reader.page.locator("#events span").all()
         assert {one.get_attribute("lang") for one in said} == {"pt"}
         reader.go(states["preparing"])
-        reader.wait("the share", "document.getElementById('step').textContent.includes('42 %')")
+        reader.wait(
+            "the share", "document.getElementById('step').textContent.includes('42\u00a0%')"
+        )
 
 
 def test_what_cannot_be_undone_is_asked_once_more(

@@ -91,6 +91,7 @@ export function curves(place, names, { ends = () => [], until = () => 0, dots = 
     axes: [{ ...axis(), incrs: [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000, 50000, 100000], values: (_, found) => found.map((v) => number(v)) }, { ...axis(), size: 56, values: (_, found) => found.map((v) => percent ? `${number(v * 100)} %` : number(v, 2)) }],
     series: [{ label: step, value: (_, v) => v == null ? "–" : number(v) }, ...names.map((name, i) => ({
       label: name,
+      class: faint[i] ? "faint" : undefined,
       stroke: () => colour(i),
       width: faint[i] ? 1 : 2,
       alpha: faint[i] ? 0.4 : 1,

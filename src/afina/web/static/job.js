@@ -58,7 +58,7 @@ function figures() {
     document.getElementById("loss").textContent = number(now[2], 3);
     bar.max = now[1]; bar.value = now[0];
   } else if (!job.over) {
-    word.textContent = job.share == null ? doing || t.no_points : `${doing} ${number(job.share * 100)} %`;
+    word.textContent = job.share == null ? doing || t.no_points : `${doing} ${number(job.share * 100)}\u00a0%`;
     bar.max = 1;
     if (job.share == null && job.status !== "queued" && job.status !== "paused") bar.removeAttribute("value"); else bar.value = job.share ?? 0;
   }
