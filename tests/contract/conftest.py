@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.util
+import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 
 import openai
 import pytest
@@ -11,6 +14,8 @@ from tests.contract.live import Live, running, settings_for
 
 from afina.serving.testing import Script
 from afina.settings import Settings
+
+DOCS = Path(__file__).parent.parent.parent / "docs"
 
 
 @pytest.fixture(scope="module")
@@ -44,3 +49,15 @@ def client(live: Live) -> Iterator[openai.OpenAI]:
     """The official client."""
     with openai.OpenAI(base_url=f"{live.url}/v1", api_key=live.key, max_retries=0) as client:
         yield client
+
+
+@pytest.fixture(scope="session")
+def conformance() -> ModuleType:
+    """What writes the page of conformance: it knows the operations of every client."""
+    spec = importlib.util.spec_from_file_location("conformance", DOCS / "conformance.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["conformance"] = module
+    spec.loader.exec_module(module)
+    return module

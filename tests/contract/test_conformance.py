@@ -2,29 +2,15 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
-import sys
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import pytest
 from tests.contract.live import Live
 from tests.contract.tenants import OPERATIONS
 
 DOCS = Path(__file__).parent.parent.parent / "docs"
-
-
-@pytest.fixture(scope="module")
-def conformance() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("conformance", DOCS / "conformance.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["conformance"] = module
-    spec.loader.exec_module(module)
-    return module
 
 
 def test_the_page_is_what_make_docs_writes(conformance: ModuleType) -> None:

@@ -71,7 +71,8 @@ class Member:
 
 @dataclass(frozen=True)
 class ServiceAccount:
-    """A program in a project. `role` is owner, member or none."""
+    """A program in a project. `role` is owner, member or none; with none, a key of the account does
+    what its scopes name and nothing else."""
 
     id: str
     organization_id: str
@@ -117,6 +118,15 @@ class Caller:
     kind: KeyKind = KeyKind.PROJECT
     scopes: tuple[str, ...] | None = None
     user_id: str | None = None
+    account_id: str | None = None
+    """The service account whose key it is."""
+
+    @property
+    def owner(self) -> tuple[OwnerKind, str] | None:
+        """Who owns the key, and with it the keys that it makes; None: the project."""
+        if self.user_id is not None:
+            return OwnerKind.USER, self.user_id
+        return None if self.account_id is None else (OwnerKind.SERVICE_ACCOUNT, self.account_id)
 
     @property
     def manages_organization(self) -> bool:

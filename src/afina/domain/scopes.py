@@ -29,6 +29,7 @@ _FAMILIES: Final[tuple[tuple[str, str], ...]] = (
     ("/v1/afina/keys", "api.keys"),
     ("/v1/afina/usage", "api.usage"),
     ("/v1/afina/ledger", "api.usage"),
+    ("/v1/afina/webhook_deliveries", "api.webhooks"),
     ("/v1/afina", "api.afina"),
 )
 """Paths and the family of scopes that guards them, the longest first where they overlap."""
@@ -39,6 +40,7 @@ _INFERENCE: Final = (
     "/v1/embeddings",
     "/v1/moderations",
     "/v1/responses",
+    "/v1/responses/input_tokens",
 )
 
 KNOWN: Final[frozenset[str]] = frozenset(

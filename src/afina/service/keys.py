@@ -15,9 +15,24 @@ from pathlib import Path
 from typing import Final
 
 from afina.domain import ids, scopes
-from afina.domain.accounts import ApiKey, Caller, KeyKind, Organization, OwnerKind, Project, User
-from afina.errors import BadSettings, InvalidRequest, NotFound, Unauthenticated, Unavailable
+from afina.domain.accounts import (
+    ApiKey,
+    Caller,
+    KeyKind,
+    Organization,
+    OwnerKind,
+    Project,
+    User,
+)
+from afina.errors import (
+    BadSettings,
+    Conflict,
+    InvalidRequest,
+    NotFound,
+    Unauthenticated,
+)
 from afina.service.audit import note, require_admin
+from afina.service.callers import caller_by, holder_of
 from afina.service.platform import Platform
 from afina.service.projects import check_name, live_project, project_of
 from afina.store import accounts
@@ -27,7 +42,6 @@ from afina.store.dialects import lock_name
 SECRET: Final = re.compile(r"sk-afina-[A-Za-z0-9]{43}")
 SIGN_IN: Final = "Dashboard sign-in"
 """The name of the keys that `sign_in_key` makes."""
-_USE_NOTED_EVERY_S: Final = 300
 _LONGEST_LIFE_S: Final = 10 * 366 * 86_400
 
 
@@ -62,36 +76,22 @@ def authenticate(platform: Platform, secret: str) -> Caller:
     digest = _hash(secret)
     with platform.database.read() as tx:
         found = accounts.find_key(tx, digest)
-        project = None if found is None else accounts.get_project(tx, found[0].project_id)
-    if found is None or not hmac.compare_digest(found[1], digest):
+        holder = None if found is None else holder_of(tx, found[0])
+    if found is None or holder is None or not hmac.compare_digest(found[1], digest):
         raise Unauthenticated(
             "Incorrect API key provided.", remedy="The first key is in DATA/api-key on the server."
         )
-    return _caller_by(platform, found[0], project)
+    return caller_by(platform, found[0], holder)
 
 
 def caller_of_key(platform: Platform, key_id: str, organization_id: str) -> Caller:
     """Whose key this is, for who has shown its secret before. Raises Unauthenticated."""
     with platform.database.read() as tx:
         key = accounts.get_key(tx, key_id, organization_id)
-        project = None if key is None else accounts.get_project(tx, key.project_id)
-    if key is None:
+        holder = None if key is None else holder_of(tx, key)
+    if key is None or holder is None:
         raise Unauthenticated("This API key is gone.")
-    return _caller_by(platform, key, project)
-
-
-def _caller_by(platform: Platform, key: ApiKey, project: Project | None) -> Caller:
-    now = platform.now()
-    if key.revoked_at is not None:
-        raise Unauthenticated("This API key has been revoked.")
-    if key.expires_at is not None and key.expires_at <= now:
-        raise Unauthenticated("This API key has expired.")
-    if project is not None and project.archived_at is not None:
-        raise Unauthenticated("The project of this API key is archived.")
-    if key.last_used_at is None or now - key.last_used_at >= _USE_NOTED_EVERY_S:
-        _note_use(platform, key.id, now)
-    user = key.owner_id if key.owner_kind is OwnerKind.USER else None
-    return Caller(key.project_id, key.id, key.organization_id, key.kind, key.scopes, user)
+    return caller_by(platform, key, holder)
 
 
 def sign_in_key(platform: Platform, user: User, project_id: str, expires_at: int) -> ApiKey:
@@ -121,10 +121,13 @@ def create_key(
     expires_after_s: int | None = None,
     key_scopes: tuple[str, ...] | None = None,
 ) -> tuple[ApiKey, str]:
-    """A new key of the caller's project, and its secret, which is never shown again. A restricted
-    key makes none that may do more than itself; a user's key is the user's, and goes with them."""
-    owner = None if caller.user_id is None else OwnerKind.USER
-    new = NewKey(name, expires_after_s, key_scopes, owner, caller.user_id)
+    """A new key of the caller's project, and its secret, which is never shown again. A key makes
+    none that may do more than itself or, where it is the project's own, that lives longer. What
+    the key of a user or a service account makes is theirs too, and goes with them."""
+    owner_kind, owner_id = caller.owner or (None, None)
+    new = NewKey(name, expires_after_s, key_scopes, owner_kind, owner_id)
+    if owner_kind is None:
+        _check_end(platform, caller, expires_after_s)
     if caller.scopes is not None and not set(new.scopes or scopes.KNOWN) <= set(caller.scopes):
         raise InvalidRequest(
             "A restricted key makes only keys with scopes of its own.",
@@ -228,8 +231,10 @@ def list_keys(platform: Platform, caller: Caller) -> list[ApiKey]:
 
 
 def revoke_key(platform: Platform, caller: Caller, key_id: str) -> ApiKey:
-    """From now on the key opens nothing. Raises NotFound."""
+    """From now on the key opens nothing. Raises NotFound, and Conflict for the first key: it ends
+    itself alone, and only where an admin key can go on."""
     with platform.database.write() as tx:
+        _keep_the_first_key(platform, tx, caller, key_id)
         key = accounts.revoke_key(tx, key_id, caller.project_id, platform.now())
         if key is not None:
             note(platform, tx, caller, "api_key.deleted", key.id)
@@ -286,6 +291,42 @@ def _new_key(
     )
 
 
+def _check_end(platform: Platform, caller: Caller, life_s: int | None) -> None:
+    with platform.database.read() as tx:
+        own = accounts.get_key(tx, caller.key_id, caller.organization_id)
+    end = None if own is None else own.expires_at
+    if end is None:
+        return
+    left = end - platform.now()
+    if life_s is None or life_s > left:
+        raise InvalidRequest(
+            "A key that ends makes only keys that end no later.",
+            param="expires_after_s",
+            code="invalid_value",
+            remedy=f"Give at most {left} seconds, or use a key without an end.",
+        )
+
+
+def _keep_the_first_key(platform: Platform, tx: Tx, caller: Caller, key_id: str) -> None:
+    key = accounts.get_key(tx, key_id, caller.organization_id)
+    if key is None or key.kind is not KeyKind.ROOT or key.revoked_at is not None:
+        return
+    now = platform.now()
+    others = [
+        one
+        for one in accounts.list_admin_keys(tx, caller.organization_id)
+        if one.revoked_at is None and (one.expires_at is None or one.expires_at > now)
+    ]
+    if caller.key_id != key.id or not others:
+        raise Conflict(
+            "The first key of the machine ends itself alone, and only where there is an admin key "
+            "to go on with.",
+            param="key_id",
+            code="first_key",
+            remedy="Make one with `afina keys create NAME --admin`, then use the first key for it.",
+        )
+
+
 def _end_key(platform: Platform, caller: Caller, key: ApiKey) -> ApiKey:
     if key.id == caller.key_id or key.kind is KeyKind.ROOT:
         raise InvalidRequest(
@@ -327,14 +368,6 @@ def _no_key(key_id: str) -> NotFound:
 def _hash(secret: str) -> str:
     # 256 random bits need no slow hash: there is nothing to guess.
     return hashlib.sha256(secret.encode("utf-8", "surrogatepass")).hexdigest()
-
-
-def _note_use(platform: Platform, key_id: str, now: int) -> None:
-    try:
-        with platform.database.write() as tx:
-            accounts.touch_key(tx, key_id, now)
-    except Unavailable:
-        return  # A busy database must not keep a valid key out.
 
 
 def _kept_secret(path: Path) -> str | None:

@@ -123,6 +123,13 @@ def list_service_accounts(tx: Tx, project_id: str) -> list[ServiceAccount]:
     return [_account(row) for row in tx.execute(query.order_by(SERVICE_ACCOUNTS.c.order_key))]
 
 
+def get_service_account(tx: Tx, account_id: str) -> ServiceAccount | None:
+    """The service account of that id, unless it has ended."""
+    where = (SERVICE_ACCOUNTS.c.id == account_id, SERVICE_ACCOUNTS.c.deleted_at.is_(None))
+    row = tx.execute(select(SERVICE_ACCOUNTS).where(*where)).one_or_none()
+    return None if row is None else _account(row)
+
+
 def update_service_account(tx: Tx, account: ServiceAccount) -> None:
     """Writes the account's name and role."""
     where = SERVICE_ACCOUNTS.c.id == account.id

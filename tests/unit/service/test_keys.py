@@ -11,13 +11,16 @@ from pathlib import Path
 import pytest
 from tests.platforms import clock_of, open_platform
 
-from afina.domain.accounts import Caller, KeyKind
-from afina.errors import InvalidRequest, NotFound, Unauthenticated
+from afina.domain.accounts import Caller, KeyKind, OwnerKind
+from afina.errors import Conflict, InvalidRequest, NotFound, Unauthenticated
 from afina.service import people
 from afina.service.keys import (
     SECRET,
+    NewKey,
     authenticate,
+    create_admin_key,
     create_key,
+    create_key_for,
     ensure_first_key,
     list_keys,
     revoke_key,
@@ -161,3 +164,60 @@ def test_keys_that_a_user_makes_go_with_the_user_or_the_place_in_the_project(
     with pytest.raises(Unauthenticated, match="revoked"):
         authenticate(platform, secrets[caller.project_id])
     assert authenticate(platform, stays).user_id is None
+
+
+def test_keys_that_a_service_account_makes_go_with_the_account(
+    platform: Platform, caller: Caller
+) -> None:
+    admin = replace(caller, kind=KeyKind.ROOT)
+    account = people.create_service_account(platform, admin, caller.project_id, "nightly")
+    new = NewKey("its own", None, None, OwnerKind.SERVICE_ACCOUNT, account.id)
+    secret = create_key_for(platform, admin, caller.project_id, new)[1]
+    own = authenticate(platform, secret)
+    made = create_key(platform, own, "made by it")[1]
+    assert authenticate(platform, made).account_id == own.account_id == account.id
+    people.remove_service_account(platform, admin, account)
+    for one in (secret, made):
+        with pytest.raises(Unauthenticated, match="revoked"):
+            authenticate(platform, one)
+
+
+def test_a_service_account_that_is_nothing_does_what_its_keys_scopes_name(
+    platform: Platform, caller: Caller
+) -> None:
+    admin = replace(caller, kind=KeyKind.ROOT)
+    account = people.create_service_account(platform, admin, caller.project_id, "nightly")
+    keys = {}
+    for scopes in (None, ("api.files.read",)):
+        new = NewKey("its own", None, scopes, OwnerKind.SERVICE_ACCOUNT, account.id)
+        keys[scopes] = create_key_for(platform, admin, caller.project_id, new)[1]
+    assert authenticate(platform, keys[None]).scopes is None
+    people.change_service_account(platform, admin, account, None, "none")
+    for scopes, secret in keys.items():
+        assert authenticate(platform, secret).scopes == (scopes or ())
+
+
+def test_a_key_that_ends_makes_none_that_lives_longer(platform: Platform, caller: Caller) -> None:
+    _, secret = create_key(platform, caller, "short", expires_after_s=100)
+    own = authenticate(platform, secret)
+    for life in (None, 101):
+        with pytest.raises(InvalidRequest, match="end no later"):
+            create_key(platform, own, "longer", life)
+    create_key(platform, own, "as long", 100)
+
+
+def test_the_first_key_ends_only_itself_and_only_where_an_admin_key_goes_on(
+    platform: Platform,
+) -> None:
+    secret = ensure_first_key(platform).read_text().strip()
+    root = authenticate(platform, secret)
+    other = authenticate(platform, create_key(platform, root, "a member's")[1])
+    for who in (other, root):
+        with pytest.raises(Conflict, match="first key"):
+            revoke_key(platform, who, root.key_id)
+    create_admin_key(platform, root, NewKey("ops"))
+    with pytest.raises(Conflict, match="first key"):
+        revoke_key(platform, other, root.key_id)
+    revoke_key(platform, root, root.key_id)
+    with pytest.raises(Unauthenticated, match="revoked"):
+        authenticate(platform, secret)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from tests.unit.web.site import HOST, Site, signed_in
 
-from afina.service.keys import list_keys, revoke_key
+from afina.service.keys import create_key, revoke_key
 from afina.service.sessions import LINK_S, new_link, resume_session
 from afina.web.files import static_files
 from afina.web.pages.usage import plain_cell
@@ -51,13 +51,15 @@ def test_without_a_session_every_page_leads_to_the_sign_in_and_back(tmp_path: Pa
 
 
 def test_a_forged_cookie_and_a_revoked_key_open_nothing(site: Site) -> None:
+    first = resume_session(site.platform, site.cookies["afina_session"]).caller
+    made, secret = create_key(site.platform, first, "mine")
+    site.sign_in(secret)
     good = site.cookies["afina_session"]
     site.cookies["afina_session"] = good[:-1] + ("A" if good[-1] != "A" else "B")
     assert site.ask("GET", "/").status_code == 303
     site.cookies["afina_session"] = good
     assert site.ask("GET", "/").status_code == 200
-    caller = resume_session(site.platform, good).caller
-    revoke_key(site.platform, caller, list_keys(site.platform, caller)[0].id)
+    revoke_key(site.platform, first, made.id)
     assert site.ask("GET", "/").status_code == 303
 
 
