@@ -11,13 +11,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, Final
 
 import torch
 from torch import nn
 from torch.nn import functional
 
+from afina.model import own_layer
 from afina.model.folding import Masks, Span, group_spans
 from afina.model.fused import (
     fused_norm_epsilon,
@@ -28,6 +29,7 @@ from afina.model.fused import (
 )
 from afina.model.grids import Heads
 from afina.model.lora import LoraLinear
+from afina.model.own_layer import OwnLayer, has_kernels
 from afina.model.packed import How, PackedContext
 from afina.model.products import JointProduct
 from afina.model.rows_attention import KeptRows, attend_rows, attend_rows_back
@@ -64,6 +66,16 @@ class Block:
     gate_up: JointProduct
     down: JointProduct
     how: How = How(1.0, None, None)  # noqa: RUF009 - frozen
+
+    @cached_property
+    def own(self) -> OwnLayer | None:
+        """The same by kernels of our own, where they compute all of it."""
+        qkv, o, gate_up, down = self.qkv.own, self.o.own, self.gate_up.own, self.down.own
+        scales = tuple(norm.weight for norm in self.norms)
+        if not (qkv and o and gate_up and down and has_kernels(self.heads, self.how, scales)):
+            return None
+        first, second = ((norm.weight.data, norm.epsilon) for norm in self.norms)
+        return OwnLayer(self.heads, (first, second), qkv, o, gate_up, down, self.how)
 
 
 def fuse_blocks(model: nn.Module, adapter: TrainedAdapter) -> int:
@@ -254,6 +266,11 @@ class _Block(torch.autograd.Function):
         rope: Rope,
     ) -> torch.Tensor:
         x = x_1TW.reshape(-1, x_1TW.shape[-1])
+        ctx.block, ctx.context, ctx.shape = block, context, x_1TW.shape
+        if block.own is not None:
+            ctx.turn = (rope[0][0], rope[1][0])
+            out, ctx.kept = own_layer.forward(block.own, x, context, ctx.turn)
+            return out.view(x_1TW.shape)
         first, second = block.norms
         normed, inverse = norm_of(x, first.weight, first.epsilon)
         qkv, low_qkv = block.qkv.forward(normed)
@@ -267,7 +284,7 @@ class _Block(torch.autograd.Function):
         gate, up = gate_up.chunk(2, -1)
         opened = functional.silu(gate)
         out, low_down = block.down.forward(opened * up, x2)
-        ctx.block, ctx.context, ctx.turn, ctx.shape = block, context, turn, x_1TW.shape
+        ctx.turn = turn
         ctx.kept = _Kept(
             x, inverse, normed, low_qkv, rows, attended, low_o,
             x2, inverse2, normed2, low_gate_up, gate_up, opened, low_down,
@@ -276,11 +293,17 @@ class _Block(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        kept: _Kept = ctx.kept
         block: Block = ctx.block
-        ctx.kept = None
+        kept, ctx.kept = ctx.kept, None
         first, second = block.norms
         grad = grads[0].reshape(-1, grads[0].shape[-1])
+        if block.own is not None:
+            wanted: bool = ctx.needs_input_grad[0]
+            of_input = own_layer.backward(
+                block.own, kept, grad, ctx.context, ctx.turn, wanted=wanted
+            )
+            given = None if of_input is None else of_input.view(ctx.shape)
+            return given, None, None, None, None
         gate, up = kept.gate_up.chunk(2, -1)
         of_inner = block.down.backward(grad, kept.opened * up, kept.low_down)
         of_both = torch.empty_like(kept.gate_up)

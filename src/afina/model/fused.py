@@ -15,6 +15,9 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from afina.model.kernels.calls import usable
+from afina.model.kernels.linear import Matrix, linear
+
 _TRIED_TOKENS: Final = 5
 
 
@@ -27,6 +30,45 @@ def fuse_frozen(model: nn.Module) -> int:
             module.forward = made[0]
             count += 1
     return count
+
+
+def fuse_head(model: nn.Module) -> bool:
+    """Takes kernels of our own for a frozen last layer, forward and back; whether there are."""
+    find = getattr(model, "get_output_embeddings", None)
+    head: object = find() if callable(find) else None
+    if not isinstance(head, nn.Linear) or head.__class__ is not nn.Linear:
+        return False
+    weight = head.weight.data
+    if getattr(head, "bias", None) is not None or head.weight.requires_grad:
+        return False
+    if not usable(weight) or weight.shape[0] % 2 or weight.shape[1] % 2:
+        return False
+    head.forward = partial(_headed, weight)  # type: ignore[method-assign]
+    return True
+
+
+def _headed(weight: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+    out: torch.Tensor = FrozenHead.apply(x, weight)  # type: ignore[no-untyped-call]
+    return out
+
+
+class FrozenHead(torch.autograd.Function):
+    """x Wᵀ with a frozen weight, by kernels."""
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+        ctx.weight = weight
+        flat = x.reshape(-1, x.shape[-1])
+        out = x.new_empty(len(flat), len(weight))
+        linear(flat, Matrix(weight), out)
+        return out.view(*x.shape[:-1], -1)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        flat = grads[0].reshape(-1, grads[0].shape[-1])
+        out = flat.new_empty(len(flat), ctx.weight.shape[1])
+        linear(flat, Matrix(ctx.weight, turned=True), out)
+        return out.view(*grads[0].shape[:-1], -1), None
 
 
 def _same(module: nn.Module, made: Callable[[torch.Tensor], torch.Tensor], width: int) -> bool:

@@ -16,6 +16,7 @@ from torch.nn import functional
 
 from afina.model.folding import Group, Masks, Places, Span, group_spans
 from afina.model.grids import Grids, Heads
+from afina.model.kernels.attention import Jobs
 
 __all__ = ["Masks", "PackedContext", "group_spans"]
 
@@ -39,6 +40,7 @@ class PackedContext:
     groups: tuple[Group, ...]
     masks: Masks = field(repr=False)
     _grids: dict[Heads, Grids] = field(default_factory=dict, init=False, repr=False)
+    _jobs: dict[int | None, Jobs] = field(default_factory=dict, init=False, repr=False)
 
     @cached_property
     def places(self) -> Places:
@@ -50,6 +52,12 @@ class PackedContext:
         if heads not in self._grids:
             self._grids[heads] = Grids(self.groups, self.capacity, heads)
         return self._grids[heads]
+
+    def jobs(self, window: int | None) -> Jobs:
+        """The bin's attention as kernels of our own take it."""
+        if window not in self._jobs:
+            self._jobs[window] = Jobs.of(self.groups, window)
+        return self._jobs[window]
 
     def attend(  # noqa: PLR0913
         self,

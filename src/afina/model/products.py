@@ -17,6 +17,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from afina.model.own_products import OwnProduct, own_product
+
 _TOGETHER: Final = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
 
 
@@ -80,6 +82,13 @@ class JointProduct:
                 self.b[rows, columns] = view.b
 
     @cached_property
+    def own(self) -> OwnProduct | None:
+        """The same by kernels of our own, where they compute it."""
+        parts = [(view.b, view.grad_b) for view in self.views]
+        joint_a = (self.a, self.grad_a)
+        return own_product(self.weight, self.bias, joint_a, parts, self.scaling)
+
+    @cached_property
     def blocks(self) -> list[tuple[slice, slice]]:
         """Where each layer's B stands in the block diagonal."""
         found = []
@@ -107,6 +116,8 @@ class JointProduct:
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """For flat `x` `[T, in]` all layers' outputs side by side, with `beside` added to them, and
         x Aᵀ."""
+        if self.own is not None:
+            return self.own.forward(x, beside)
         low = torch.mm(x, self.a.t())
         out = self.frozen(x)
         out.addmm_(low, self.b.t(), alpha=self.scaling)
@@ -121,6 +132,8 @@ class JointProduct:
     ) -> torch.Tensor:
         """The gradient of x, into `out` if there is one; those of A and B go to their places."""
         low_grad = self.backward_low(grad, x, low)
+        if self.own is not None and out is None:
+            return self.own.x_grad(grad, low_grad)
         x_grad = (
             torch.mm(grad, self.weight) if out is None else torch.mm(grad, self.weight, out=out)
         )
@@ -128,6 +141,10 @@ class JointProduct:
 
     def backward_low(self, grad: torch.Tensor, x: torch.Tensor, low: torch.Tensor) -> torch.Tensor:
         """Adds the gradients of A and B to their places; returns that of x Aᵀ."""
+        if self.own is not None:
+            low_grad = self.own.low_grad(grad)
+            self.own.add_gradients(grad, low_grad, x, low)
+            return low_grad
         low_grad = torch.mm(grad, self.b).mul_(self.scaling)
         self.grad_a.add_(torch.mm(low_grad.t(), x))
         if len(self.views) == 1:

@@ -21,6 +21,7 @@ import torch
 
 from afina.domain.codec import decode, encode
 from afina.domain.runs import RECORD, CheckpointRecord, RunPaths
+from afina.model.kernels.library import loaded
 from afina.training.tensor_files import Pieces
 
 STATE: Final = "state.json"
@@ -171,6 +172,7 @@ def environment_of(threads: int, processes: int = 1) -> dict[str, str]:
     return {
         "torch": torch.__version__,
         "processor": torch.backends.cpu.get_cpu_capability(),
+        "kernels": loaded().name,
         "threads": str(threads),
         "processes": str(processes),
     }

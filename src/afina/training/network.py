@@ -19,7 +19,7 @@ from afina.domain.runs import LoraSpec, OptimizerSpec
 from afina.model.base import LoadedBase
 from afina.model.block import fuse_blocks
 from afina.model.dora import DoraAdapter
-from afina.model.fused import fuse_frozen
+from afina.model.fused import fuse_frozen, fuse_head
 from afina.model.lora import LoraLinear, put_lora_layers
 from afina.model.loss import summed_loss
 from afina.model.packed import Masks
@@ -174,6 +174,7 @@ class TrainedNetwork(Network):
             layer.set_adapters(self.adapter)
         fuse_frozen(self.model)
         fuse_blocks(self.model, self.adapter)
+        fuse_head(self.model)
 
     def _config(self, spec: LoraSpec, base_id: str) -> AdapterConfig:
         return AdapterConfig.of(spec, base_id)

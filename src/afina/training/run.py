@@ -184,7 +184,7 @@ class _Run:
     def _warn_of_change(self, events: EventLog, found: Found) -> None:
         """A run that goes on elsewhere may end with other bytes; it says why."""
         here = environment_of(self.spec.threads, self.network.team.size)
-        there = {"processes": "1", **found.record.environment}
+        there = {"processes": "1", "kernels": "none", **found.record.environment}
         changed = [f"{name} {there.get(name)} then, {here[name]} now" for name in here]
         changed = [text for text, name in zip(changed, here, strict=True)
                    if there.get(name) != here[name]]  # fmt: skip

@@ -53,6 +53,8 @@ class Loaded:
     kernels: ctypes.CDLL | None
     text: str
     remedy: str = ""
+    name: str = "none"
+    """What they were made of, in a word: results of other kernels may be other bits."""
 
 
 def library() -> ctypes.CDLL | None:
@@ -89,7 +91,8 @@ def load() -> Loaded:
         found = _compiled(compiler)
         # the pool of threads that torch's own products use
         ctypes.CDLL(str(openmp), ctypes.RTLD_GLOBAL)
-        return Loaded(ctypes.CDLL(str(found)), f"made by {compiler}, kept as {found}")
+        text = f"made by {compiler}, kept as {found}"
+        return Loaded(ctypes.CDLL(str(found)), text, name=found.stem)
     except (OSError, RuntimeError, subprocess.SubprocessError) as error:
         said = str(getattr(error, "stderr", "") or error).strip()
         return Loaded(

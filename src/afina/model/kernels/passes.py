@@ -1,0 +1,86 @@
+"""What is not a product, in one pass over memory each (`source/rows.c`): norms, gate, rotation."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import torch
+
+from afina.model.kernels.calls import call, rows, structure, whole
+
+_Norm: Final = structure("_Norm", "x weight grad beside out inverse", "rows width", "epsilon")
+_Gate: Final = structure("_Gate", "both inner", "rows width", "")
+_Rotation: Final = structure("_Rotation", "x cos sin", "rows row heads size", "sign")
+
+
+def norm_forward(
+    x: torch.Tensor, weight: torch.Tensor, epsilon: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """weight * x / sqrt(mean(x²) + epsilon) of `[T, W]`, and 1 over the root `[T]` in fp32."""
+    out, inverse = torch.empty_like(x), torch.empty(len(x))
+    call("afina_norm_forward", _Norm(
+        x=whole(x, *x.shape), weight=whole(weight, x.shape[1]), out=out.data_ptr(),
+        inverse=inverse.data_ptr(), rows=len(x), width=x.shape[1], epsilon=epsilon,
+    ))  # fmt: skip
+    return out, inverse
+
+
+def norm_again(x: torch.Tensor, weight: torch.Tensor, inverse: torch.Tensor) -> torch.Tensor:
+    """The norm of `x` once more, from what its first pass found."""
+    out = torch.empty_like(x)
+    call("afina_norm_again", _Norm(
+        x=whole(x, *x.shape), weight=whole(weight, x.shape[1]), out=out.data_ptr(),
+        inverse=whole(inverse, len(x), dtype=torch.float32), rows=len(x), width=x.shape[1],
+    ))  # fmt: skip
+    return out
+
+
+def norm_backward(
+    grad: torch.Tensor,
+    x: torch.Tensor,
+    weight: torch.Tensor,
+    inverse: torch.Tensor,
+    beside: torch.Tensor | None,
+) -> torch.Tensor:
+    """The gradient of x through a norm whose weight is frozen, with `beside` added. It is written
+    over `grad`."""
+    call("afina_norm_backward", _Norm(
+        x=whole(x, *x.shape), weight=whole(weight, x.shape[1]), grad=whole(grad, *x.shape),
+        beside=None if beside is None else whole(beside, *x.shape), out=grad.data_ptr(),
+        inverse=whole(inverse, len(x), dtype=torch.float32), rows=len(x), width=x.shape[1],
+    ))  # fmt: skip
+    return grad
+
+
+def gate_forward(both: torch.Tensor) -> torch.Tensor:
+    """silu(gate) * up, `[T, I]`, for gate and up side by side, `[T, 2 I]`."""
+    width = both.shape[1] // 2
+    inner = both.new_empty(len(both), width)
+    call("afina_gate_forward", _Gate(
+        both=whole(both, len(both), 2 * width), inner=inner.data_ptr(), rows=len(both), width=width
+    ))  # fmt: skip
+    return inner
+
+
+def gate_backward(both: torch.Tensor, inner: torch.Tensor) -> None:
+    """`inner` comes as the gradient of silu(gate) * up and goes as that product itself; `both`
+    comes as gate and up and goes as their gradients."""
+    width = both.shape[1] // 2
+    call("afina_gate_backward", _Gate(
+        both=whole(both, len(both), 2 * width), inner=whole(inner, len(both), width),
+        rows=len(both), width=width,
+    ))  # fmt: skip
+
+
+def rotate_heads(
+    x: torch.Tensor, heads: int, cos: torch.Tensor, sin: torch.Tensor, *, back: bool = False
+) -> None:
+    """Turns the first heads of `[T, W]` by their positions, in place, or gradients back; cos and
+    sin are `[T, D]`."""
+    count, size = cos.shape
+    if size % 2 or heads * size > x.shape[1]:
+        raise ValueError(f"{heads} heads of {size} do not lie in rows of {x.shape[1]}")
+    call("afina_rotate", _Rotation(
+        x=rows(x, count, x.shape[1]), cos=whole(cos, count, size), sin=whole(sin, count, size),
+        rows=count, row=x.stride(0), heads=heads, size=size, sign=-1.0 if back else 1.0,
+    ))  # fmt: skip

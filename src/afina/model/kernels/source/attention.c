@@ -1,0 +1,127 @@
+/* Attention over a bin of chats, forward. See attention.h. */
+#include "attention.h"
+
+typedef struct {
+    bf16 *k, *woven_v, *q, *chances; /* [keys, D], [keys / 2][D][2], [D / 2][32][2], chunk words */
+    float *scores, *sum;             /* [chunk][32], [32][D] */
+} forward_room;
+
+INLINE int find_room(forward_room *f, int64_t keys, int64_t size) {
+    size_t of_keys = padded(2 * even(keys) * size), of_q = padded(2 * size * WIDE);
+    size_t of_chunk = padded(4 * CHUNK * WIDE);
+    char *at = room(3 * of_keys + 3 * of_q + 2 * of_chunk);
+    if (!at) return 0;
+    f->k = (bf16 *)at, at += of_keys;
+    f->woven_v = (bf16 *)at, at += 2 * of_keys; /* the values themselves stand behind, first */
+    f->q = (bf16 *)at, at += of_q;
+    f->sum = (float *)at, at += 2 * of_q;
+    f->scores = (float *)at, at += of_chunk;
+    f->chances = (bf16 *)at;
+    return 1;
+}
+
+typedef struct { __m512 top[2], total[2]; } running;
+
+/* Scores of a chunk become chances, as words of two keys; what was summed before shrinks. */
+static void soften(forward_room *f, const columns *c, running *now, int64_t from, int64_t count,
+                   float factor, int64_t size, int first) {
+    __m512 scale = _mm512_set1_ps(factor), lowest = _mm512_set1_ps(-1e30f), shrink[2];
+    for (int v = 0; v < 2; v++) {
+        __m512 top = now->top[v];
+        for (int64_t k = 0; k < count; k++) {
+            float *at = f->scores + k * WIDE + LANES * v;
+            __m512 score = _mm512_mul_ps(_mm512_loadu_ps(at), scale);
+            if (is_edge(c, from + k))
+                score = _mm512_mask_mov_ps(lowest, sees(c, v, from + k), score);
+            _mm512_storeu_ps(at, score);
+            top = _mm512_max_ps(top, score);
+        }
+        shrink[v] = power_of_two(_mm512_sub_ps(now->top[v], top));
+        now->top[v] = top;
+        __m512 total = _mm512_mul_ps(now->total[v], shrink[v]);
+        for (int64_t k = 0; k < count; k += 2) {
+            const float *at = f->scores + k * WIDE + LANES * v;
+            __m512 one = power_of_two(_mm512_sub_ps(_mm512_loadu_ps(at), top));
+            __m512 two = k + 1 < count
+                             ? power_of_two(_mm512_sub_ps(_mm512_loadu_ps(at + WIDE), top))
+                             : _mm512_setzero_ps();
+            total = _mm512_add_ps(total, _mm512_add_ps(one, two));
+            _mm512_storeu_si512(f->chances + k * WIDE + WIDE * v, paired(one, two));
+        }
+        now->total[v] = total;
+    }
+    if (first) return;
+    float by[WIDE];
+    for (int v = 0; v < 2; v++) _mm512_storeu_ps(by + LANES * v, shrink[v]);
+    for (int i = 0; i < WIDE; i++)
+        for (int64_t d = 0; d < size; d += LANES) {
+            float *at = f->sum + i * size + d;
+            _mm512_storeu_ps(at, _mm512_mul_ps(_mm512_loadu_ps(at), _mm512_set1_ps(by[i])));
+        }
+}
+
+static void finish(const attention *p, const forward_room *f, const columns *c,
+                   const running *now) {
+    float top[WIDE], share[WIDE];
+    __m512 one = _mm512_set1_ps(1.0f);
+    for (int v = 0; v < 2; v++) {
+        _mm512_storeu_ps(top + LANES * v, now->top[v]);
+        _mm512_storeu_ps(share + LANES * v, _mm512_div_ps(one, now->total[v]));
+    }
+    for (int i = 0; i < c->count; i++) {
+        int64_t at = c->token[i] * p->queries + c->head[i];
+        p->tops[2 * at] = top[i];
+        p->tops[2 * at + 1] = share[i];
+        for (int64_t d = 0; d < p->size; d += LANES) {
+            __m512 done = _mm512_loadu_ps(f->sum + i * p->size + d);
+            store16(p->out + at * p->size + d, _mm512_mul_ps(done, _mm512_set1_ps(share[i])));
+        }
+    }
+}
+
+static void attend_columns(attention *p, forward_room *f, const job *j, int64_t at, int64_t g) {
+    columns c;
+    const bf16 *rows[WIDE] = {0};
+    running now;
+    int64_t size = p->size;
+    find_columns(&c, p, j, at, g);
+    for (int i = 0; i < c.count; i++)
+        rows[i] = p->qkv + c.token[i] * row_of(p) + c.head[i] * size;
+    pack_rows(f->q, rows, c.count, size);
+    for (int v = 0; v < 2; v++) {
+        now.top[v] = _mm512_set1_ps(-1e30f);
+        now.total[v] = _mm512_setzero_ps();
+    }
+    for (int64_t from = c.unseen; from < c.seen_some; from += CHUNK) {
+        int64_t count = c.seen_some - from < CHUNK ? c.seen_some - from : CHUNK;
+        strip keys = {(const char *)(f->k + from * size), 2 * size, 4};
+        multiply(f->scores, WIDE, keys, count, f->q, 2 * WIDE, size / 2, 0);
+        int first = from == c.unseen;
+        soften(f, &c, &now, from, count, p->scale * 1.4426950408889634f, size, first);
+        strip chances = {(const char *)f->chances, 4, 4 * WIDE};
+        multiply_heads(f->sum, size, chances, c.count, f->woven_v + from * size, even(count) / 2,
+                       !first);
+    }
+    finish(p, f, &c, &now);
+}
+
+static void attend_part(void *given) {
+    attention *p = given;
+    int64_t repeats = p->queries / p->keys;
+    for (int64_t n; (n = next_piece(p)) < p->count * p->keys;) {
+        const job *j = p->jobs + n / p->keys;
+        int64_t g = n % p->keys, keys = job_keys(j), all = (j->to - j->from) * repeats;
+        forward_room f;
+        if (!find_room(&f, keys, p->size)) { p->failed = 1; return; }
+        bf16 *values = f.woven_v + even(keys) * p->size;
+        copy_keys(f.k, p, j, p->queries + g);
+        copy_keys(values, p, j, p->queries + p->keys + g);
+        weave_rows(f.woven_v, values, keys, p->size);
+        for (int64_t at = 0; at < all; at += WIDE) attend_columns(p, &f, j, at, g);
+    }
+}
+int64_t afina_attend(attention *p, int threads) {
+    p->next = 0;
+    in_parallel(attend_part, p, threads);
+    return p->failed;
+}

@@ -1,0 +1,63 @@
+/* Gradients of low-rank matrices: sum[i, j] += scale * sum over k of x[k, i] y[k, j], in fp32, each
+   from the first row to the last. */
+#include "tile.h"
+
+/* `turned`: sum is [ys, xs]. */
+typedef struct {
+    const bf16 *x, *y;
+    float *sum;
+    int64_t x_row, y_row, sum_row, rows, xs, ys, turned;
+    float scale;
+    int64_t failed;
+} gradient;
+
+/* Adds one vector of sums for row i, columns j and on. */
+static void add_vector(const gradient *p, __m512 found, int64_t i, int64_t j) {
+    __mmask16 some = lanes(p->ys - j);
+    __m512 scale = _mm512_set1_ps(p->scale);
+    if (p->turned) {
+        float done[LANES], *at = p->sum + j * p->sum_row + i;
+        _mm512_storeu_ps(done, _mm512_mul_ps(found, scale));
+        for (int l = 0; l < LANES && (some >> l & 1); l++) at[l * p->sum_row] += done[l];
+        return;
+    }
+    float *at = p->sum + i * p->sum_row + j;
+    __m512 before = _mm512_maskz_loadu_ps(some, at);
+    _mm512_mask_storeu_ps(at, some, _mm512_add_ps(_mm512_mul_ps(found, scale), before));
+}
+
+#define ONE_SUM(R)                                                                                \
+    static void sum_##R(const gradient *p, strip x, const bf16 *packed, int64_t i, int64_t j) {   \
+        __m512 sum[R][2];                                                                         \
+        EACH_ROW(R) sum[r][0] = sum[r][1] = _mm512_setzero_ps();                                  \
+        x.at += i * x.row;                                                                        \
+        tile_##R##_2(x, (const char *)packed, 128, (p->rows + 1) / 2, sum);                       \
+        for (int r = 0; r < R; r++)                                                               \
+            for (int v = 0; v < 2; v++) add_vector(p, sum[r][v], i + r, j + v * LANES);           \
+    }
+ONE_SUM(12) ONE_SUM(8) ONE_SUM(4) ONE_SUM(2) ONE_SUM(1)
+
+static void gradient_part(void *given) {
+    gradient *p = given;
+    int64_t steps = (p->rows + 1) / 2, from, to, wide = (p->xs + WIDE - 1) / WIDE * WIDE;
+    part_of((p->ys + WIDE - 1) / WIDE, &from, &to);
+    bf16 *packed = (bf16 *)room(4 * steps * (WIDE + wide));
+    if (!packed) { p->failed = 1; return; }
+    bf16 *left = packed + 2 * steps * WIDE;
+    for (int64_t i = 0; i < p->xs && from < to; i += WIDE)
+        pack_panel(left + 2 * steps * i, p->x, p->x_row, 1, p->rows, p->xs, i);
+    for (int64_t n = from; n < to; n++) {
+        pack_panel(packed, p->y, p->y_row, 1, p->rows, p->ys, n * WIDE);
+        for (int64_t i = 0; i < p->xs; i += WIDE) {
+            strip x = {(const char *)(left + 2 * steps * i), 4, 128};
+            x.at -= i * 4; /* rows of a tile are counted from the first of all */
+            int64_t end = i + WIDE < p->xs ? i + WIDE : p->xs;
+#define SUM_ONE(R, at) sum_##R(p, x, packed, at, n * WIDE)
+            BY_TILES(i, end, SUM_ONE)
+        }
+    }
+}
+int64_t afina_add_gradient(gradient *p, int threads) {
+    in_parallel(gradient_part, p, threads);
+    return p->failed;
+}

@@ -1,0 +1,158 @@
+/* What is not a product, a row at a time: norms, the gate, rotation. All arithmetic is fp32; a
+   number is rounded once, when it is stored. */
+#include "tile.h"
+
+typedef struct {
+    const bf16 *x, *weight, *grad, *beside;
+    bf16 *out;
+    float *inverse;
+    int64_t rows, width;
+    float epsilon;
+} norm;
+
+/* weight * x / sqrt(mean(x^2) + epsilon), and 1 over the root. arXiv:1910.07467 */
+static void norm_part(void *given) {
+    const norm *p = given;
+    int64_t from, to;
+    part_of(p->rows, &from, &to);
+    for (int64_t m = from; m < to; m++) {
+        const bf16 *x = p->x + m * p->width;
+        __m512 sum = _mm512_setzero_ps();
+        for (int64_t i = 0; i < p->width; i += LANES) {
+            __m512 a = load_some(x + i, lanes(p->width - i));
+            sum = _mm512_fmadd_ps(a, a, sum);
+        }
+        float mean = _mm512_reduce_add_ps(sum) / (float)p->width;
+        p->inverse[m] = 1.0f / __builtin_sqrtf(mean + p->epsilon);
+    }
+}
+static void scaled_part(void *given) {
+    const norm *p = given;
+    int64_t from, to;
+    part_of(p->rows, &from, &to);
+    for (int64_t m = from; m < to; m++) {
+        __m512 inverse = _mm512_set1_ps(p->inverse[m]);
+        for (int64_t i = 0; i < p->width; i += LANES) {
+            __mmask16 some = lanes(p->width - i);
+            __m512 a = _mm512_mul_ps(load_some(p->x + m * p->width + i, some), inverse);
+            a = _mm512_mul_ps(a, load_some(p->weight + i, some));
+            store_some(p->out + m * p->width + i, a, some);
+        }
+    }
+}
+static void norm_whole(void *given) { norm_part(given); scaled_part(given); }
+void afina_norm_forward(norm *p, int threads) { in_parallel(norm_whole, p, threads); }
+void afina_norm_again(norm *p, int threads) { in_parallel(scaled_part, p, threads); }
+
+/* The gradient of x through the norm of a frozen weight, with `beside` added. */
+static void norm_back_part(void *given) {
+    const norm *p = given;
+    int64_t from, to;
+    part_of(p->rows, &from, &to);
+    for (int64_t m = from; m < to; m++) {
+        int64_t at = m * p->width;
+        __m512 inverse = _mm512_set1_ps(p->inverse[m]), sum = _mm512_setzero_ps();
+        for (int64_t i = 0; i < p->width; i += LANES) {
+            __mmask16 some = lanes(p->width - i);
+            __m512 g = _mm512_mul_ps(load_some(p->grad + at + i, some),
+                                     load_some(p->weight + i, some));
+            sum = _mm512_fmadd_ps(g, load_some(p->x + at + i, some), sum);
+        }
+        float along = _mm512_reduce_add_ps(sum) * p->inverse[m] / (float)p->width;
+        __m512 part = _mm512_set1_ps(along * p->inverse[m]);
+        for (int64_t i = 0; i < p->width; i += LANES) {
+            __mmask16 some = lanes(p->width - i);
+            __m512 g = _mm512_mul_ps(load_some(p->grad + at + i, some),
+                                     load_some(p->weight + i, some));
+            g = _mm512_fnmadd_ps(load_some(p->x + at + i, some), part, g);
+            g = _mm512_mul_ps(g, inverse);
+            if (p->beside) g = _mm512_add_ps(g, load_some(p->beside + at + i, some));
+            store_some(p->out + at + i, g, some);
+        }
+    }
+}
+void afina_norm_backward(norm *p, int threads) { in_parallel(norm_back_part, p, threads); }
+
+/* silu(gate) * up, where a row is gate and then up. arXiv:2002.05202 */
+typedef struct {
+    bf16 *both, *inner; /* [rows, 2 width], [rows, width] */
+    int64_t rows, width;
+} gate;
+
+INLINE __m512 chance(__m512 x) { /* 1 / (1 + exp(-x)) */
+    __m512 power = power_of_two(_mm512_mul_ps(
+        _mm512_max_ps(_mm512_set1_ps(-80.0f), x), _mm512_set1_ps(-1.4426950408889634f)));
+    __m512 one = _mm512_set1_ps(1.0f);
+    return _mm512_div_ps(one, _mm512_add_ps(one, power));
+}
+static void gate_part(void *given) {
+    const gate *p = given;
+    int64_t from, to;
+    part_of(p->rows, &from, &to);
+    for (int64_t m = from; m < to; m++)
+        for (int64_t i = 0; i < p->width; i += LANES) {
+            __mmask16 some = lanes(p->width - i);
+            const bf16 *at = p->both + 2 * m * p->width + i;
+            __m512 x = load_some(at, some), up = load_some(at + p->width, some);
+            __m512 done = _mm512_mul_ps(_mm512_mul_ps(x, chance(x)), up);
+            store_some(p->inner + m * p->width + i, done, some);
+        }
+}
+/* `inner` comes as the gradient of silu(gate) * up and goes as that product itself; `both` goes as
+   the gradients of gate and up. */
+static void gate_back_part(void *given) {
+    const gate *p = given;
+    int64_t from, to;
+    part_of(p->rows, &from, &to);
+    for (int64_t m = from; m < to; m++)
+        for (int64_t i = 0; i < p->width; i += LANES) {
+            __mmask16 some = lanes(p->width - i);
+            bf16 *at = p->both + 2 * m * p->width + i, *inner = p->inner + m * p->width + i;
+            __m512 x = load_some(at, some), up = load_some(at + p->width, some);
+            __m512 grad = load_some(inner, some), open = chance(x);
+            __m512 passed = _mm512_mul_ps(x, open);
+            /* the slope of silu: open + x open (1 - open) */
+            __m512 slope = _mm512_fmadd_ps(passed, _mm512_sub_ps(_mm512_set1_ps(1.0f), open), open);
+            store_some(inner, _mm512_mul_ps(passed, up), some);
+            store_some(at, _mm512_mul_ps(_mm512_mul_ps(grad, up), slope), some);
+            store_some(at + p->width, _mm512_mul_ps(grad, passed), some);
+        }
+}
+void afina_gate_forward(gate *p, int threads) { in_parallel(gate_part, p, threads); }
+void afina_gate_backward(gate *p, int threads) { in_parallel(gate_back_part, p, threads); }
+
+/* Turns the first heads of each row by its position, in place: halves against halves, or back.
+   cos and sin are [rows, size]. RoPE, arXiv:2104.09864 */
+typedef struct {
+    bf16 *x;
+    const bf16 *cos, *sin;
+    int64_t rows, row, heads, size;
+    float sign; /* -1: back */
+} rotation;
+
+static void rotation_part(void *given) {
+    const rotation *p = given;
+    int64_t from, to, middle = p->size / 2;
+    part_of(p->rows, &from, &to);
+    __m512 sign = _mm512_set1_ps(p->sign);
+    for (int64_t m = from; m < to; m++)
+        for (int64_t i = 0; i < middle; i += LANES) {
+            __mmask16 some = lanes(middle - i);
+            const bf16 *c = p->cos + m * p->size + i, *s = p->sin + m * p->size + i;
+            __m512 c1 = load_some(c, some), c2 = load_some(c + middle, some);
+            __m512 s1 = load_some(s, some), s2 = load_some(s + middle, some);
+            /* going back each bf16 takes the other one's sine */
+            __m512 of_high = p->sign > 0 ? s1 : s2, of_low = p->sign > 0 ? s2 : s1;
+            of_high = _mm512_mul_ps(of_high, sign);
+            of_low = _mm512_mul_ps(of_low, sign);
+            for (int64_t h = 0; h < p->heads; h++) {
+                bf16 *at = p->x + m * p->row + h * p->size + i;
+                __m512 low = load_some(at, some), high = load_some(at + middle, some);
+                __m512 first = _mm512_fnmadd_ps(high, of_high, _mm512_mul_ps(low, c1));
+                __m512 second = _mm512_fmadd_ps(low, of_low, _mm512_mul_ps(high, c2));
+                store_some(at, first, some);
+                store_some(at + middle, second, some);
+            }
+        }
+}
+void afina_rotate(rotation *p, int threads) { in_parallel(rotation_part, p, threads); }
