@@ -12,8 +12,10 @@ from __future__ import annotations
 import argparse
 import math
 import os
+import signal
 import statistics
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from benchmarks.quality_arms import ARMS, Answered, Bench, kept
@@ -94,6 +96,8 @@ def main() -> None:
     parser.add_argument("--show", type=int, default=0, help="print so many questions with answers")
     parser.add_argument("--kept", action="store_true", help="the tables of what is in --cache")
     given = parser.parse_args()
+    # an engine and a trainer of ours end with us
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     arms = given.arms.split() if " " in given.arms or ":" in given.arms else given.arms.split(",")
     tasks = [TASKS[name]() for name in given.tasks.split(",")]
     given.cache.mkdir(parents=True, exist_ok=True)
@@ -112,15 +116,24 @@ def run(given: argparse.Namespace, tasks: Sequence[Task], arms: Sequence[str]) -
     """Asks everything that is not in the cache yet."""
     with engine(given.model, given.cache / "engine", given.threads) as served:
         bench = Bench(served, given.cache, given.threads)
-        for seed in range(given.seeds):
+        for task, arm, seed in cells(tasks, arms, given.seeds):
+            one = bench.answered(task, arm, seed)
+            first, value = next(iter(task.judge(task.held_out, one.answers).items()))
+            print(f"{task.name} {arm} seed {seed}: {first} {value:.3f}, "
+                  f"{one.likelihood:.3f} nats {dict(one.facts)}", flush=True)  # fmt: skip
+
+
+def cells(
+    tasks: Sequence[Task], arms: Sequence[str], seeds: int
+) -> Iterator[tuple[Task, str, int]]:
+    """What is asked, one cell behind the other: an arm over all tasks before the next arm, one seed
+    before the next, so that a run that is cut off leaves whole columns."""
+    for seed in range(seeds):
+        for arm in arms:
+            if arm == "plain" and seed:
+                continue  # nothing of it is drawn
             for task in tasks:
-                for arm in arms:
-                    if arm == "plain" and seed:
-                        continue  # nothing of it is drawn
-                    one = bench.answered(task, arm, seed)
-                    first, value = next(iter(task.judge(task.held_out, one.answers).items()))
-                    print(f"{task.name} {arm} seed {seed}: {first} {value:.3f}, "
-                          f"{one.likelihood:.3f} nats {dict(one.facts)}", flush=True)  # fmt: skip
+                yield task, arm, seed
 
 
 if __name__ == "__main__":

@@ -29,7 +29,7 @@ from afina.text.renderer import Renderer
 
 AT_ONCE = 16
 """Requests in flight: a batch that two cores answer without waiting for memory."""
-START_S = 120.0
+START_S = 900.0
 
 
 @dataclass(frozen=True)

@@ -123,7 +123,8 @@ def _questions(t: Table, source: random.Random) -> list[tuple[str, str]]:
     ]  # fmt: skip
 
 
-def _rows(tables: Sequence[Table], source: random.Random, each: int) -> list[Row]:
+def rows_about(tables: Sequence[Table], source: random.Random, each: int) -> list[Row]:
+    """So many questions about each table, in an order drawn from the source."""
     rows = []
     for t in tables:
         for question, query in source.sample(_questions(t, source), each):
@@ -137,8 +138,8 @@ def text_to_sql() -> Task:
     source = random.Random(40)
     return Task(
         name="sql",
-        rows=tuple(_rows(TRAINED, source, 5)),
-        held_out=tuple(_rows(HELD_OUT, source, 6)),
+        rows=tuple(rows_about(TRAINED, source, 5)),
+        held_out=tuple(rows_about(HELD_OUT, source, 6)),
         judge=_judge,
         instructions="You are given a table of an SQLite database and a question. Answer with one "
         "SQL query that gives what is asked, and nothing else: no explanation, no comments.",

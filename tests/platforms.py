@@ -136,7 +136,13 @@ def tune_files(folder: Path, text: str) -> dict[str, Path]:
     return {name: folder / name for name in names}
 
 
-def publish(platform: Platform, job: Job, scratch: Path, steps: Sequence[int] = (10, 20)) -> Job:
+def publish(
+    platform: Platform,
+    job: Job,
+    scratch: Path,
+    steps: Sequence[int] = (10, 20),
+    row_losses: bytes | None = None,
+) -> Job:
     """Publishes a running job with a checkpoint at each of `steps`; the last is the model."""
     facts = TuneFacts("b" * 64, "c" * 64, "d" * 64, {"job": job.id})
     tunes = []
@@ -149,6 +155,7 @@ def publish(platform: Platform, job: Job, scratch: Path, steps: Sequence[int] = 
         1234,
         "c" * 64,
         results_csv=b"step,train_loss\n1,0.5\n",
+        row_losses_csv=row_losses,
         parity={"passed": True},
     )
     return publish_models(platform, job, publication)

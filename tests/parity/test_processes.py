@@ -4,29 +4,21 @@ digits, and the same bytes each time."""
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load
-from tests.tiny_run import make_run, read_events, write_spec
+from tests.several import Killed, at_point, by_torchrun, curve, killed_at, team_of_two, twin
+from tests.tiny_run import make_run
 from tests.unit.training.test_methods import HEAD, make_pairs
 
-from afina.domain.codec import encode
 from afina.domain.runs import OptimizerSpec, RunPaths, RunSpec, TuneSpec
 from afina.errors import TrainingFailed
-from afina.training import team as teams
-from afina.training.run import Hooks, run_directory
+from afina.training.run import run_directory
 from afina.training.team import Team
 
 pytestmark = pytest.mark.long
-
-
-def losses(root: Path) -> list[float]:
-    return [event.data["train_loss"] for event in read_events(root) if event.kind == "step"]
 
 
 def weights(root: Path) -> torch.Tensor:
@@ -34,11 +26,6 @@ def weights(root: Path) -> torch.Tensor:
     folder = root / result["checkpoints"][-1]["directory"]
     masters: torch.Tensor = load((folder / "masters.safetensors").read_bytes())["masters"]
     return masters
-
-
-def twin(spec: RunSpec, root: Path, **changes: object) -> Path:
-    write_spec(root, replace(spec, **changes))  # type: ignore[arg-type]
-    return root
 
 
 def made(root: Path, kind: str) -> RunSpec:
@@ -55,7 +42,7 @@ def test_two_processes_give_the_losses_and_the_weights_of_one(tmp_path: Path, ki
     assert run_directory(tmp_path / "one") is not None
     two = twin(spec, tmp_path / "two", processes=2)
     assert run_directory(two) is not None
-    assert losses(two) == pytest.approx(losses(tmp_path / "one"), rel=1e-4)
+    assert curve(two) == pytest.approx(curve(tmp_path / "one"), rel=1e-4)
     ours, theirs = weights(two), weights(tmp_path / "one")
     assert float((ours - theirs).norm() / theirs.norm()) < 1e-3
 
@@ -64,22 +51,15 @@ def test_two_processes_give_the_losses_and_the_weights_of_one(tmp_path: Path, ki
 def test_two_processes_give_the_same_bytes_again_and_after_a_kill_of_the_leader(
     tmp_path: Path,
 ) -> None:
-    class Killed(BaseException):
-        pass
-
     spec = made(tmp_path / "spec", "lora")
     once, twice = (twin(spec, tmp_path / name, processes=2) for name in ("once", "twice"))
     assert run_directory(once) is not None
 
-    def at(point: str, step: int) -> None:
-        if (point, step) == ("step", 5):
-            raise Killed
-
     with pytest.raises(Killed):
-        run_directory(twice, hooks=Hooks(at))
+        run_directory(twice, hooks=killed_at("step", 5))
     assert run_directory(twice) is not None
     assert torch.equal(weights(once), weights(twice))
-    assert losses(once) == losses(twice)
+    assert curve(once) == curve(twice)
 
 
 @pytest.mark.slow
@@ -88,17 +68,9 @@ def test_a_helper_that_dies_fails_the_run_by_name_and_keeps_the_checkpoint(
 ) -> None:
     spec = made(tmp_path / "spec", "lora")
     root = twin(spec, tmp_path / "run", processes=2)
-    team = teams.start_team(root, 2)
-    assert isinstance(team, teams.Joined)
-
-    def at(point: str, step: int) -> None:
-        if (point, step) == ("step", 5):
-            for helper in team._helpers:
-                helper.kill()
-                helper.wait()
-
+    team, kill = team_of_two(root)
     with pytest.raises(TrainingFailed, match="2 processes ended"):
-        run_directory(root, hooks=Hooks(at), team=team)
+        run_directory(root, hooks=at_point("step", 5, kill), team=team)
     assert (RunPaths(root).checkpoints / "step-3").is_dir()
     assert run_directory(root) is not None
 
@@ -107,18 +79,8 @@ def test_a_helper_that_dies_fails_the_run_by_name_and_keeps_the_checkpoint(
 def test_torchrun_starts_the_same_run(tmp_path: Path) -> None:
     spec = made(tmp_path / "one", "lora")
     assert run_directory(tmp_path / "one") is not None
-    root = tmp_path / "torchrun"
-    root.mkdir()
-    RunPaths(root).spec.write_text(json.dumps(encode(spec)))
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    done = subprocess.run(
-        [*command, "--nproc-per-node", "2", "-m", "afina.training", str(root)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    assert losses(root) == pytest.approx(losses(tmp_path / "one"), rel=1e-4)
+    root = by_torchrun(spec, tmp_path / "torchrun")
+    assert curve(root) == pytest.approx(curve(tmp_path / "one"), rel=1e-4)
 
 
 def test_rows_are_shared_out_whole_evenly_and_alike_in_every_process() -> None:

@@ -5,8 +5,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,31 +12,33 @@ from typing import Any
 import pytest
 import torch
 from safetensors import safe_open
-from tests.tiny_run import make_run, read_events, write_spec
+from tests.several import (
+    Killed,
+    at_point,
+    by_torchrun,
+    curve,
+    killed_at,
+    team_of_two,
+    twin,
+    warnings,
+)
+from tests.tiny_run import make_run, write_spec
 
-from afina.domain.codec import encode
-from afina.domain.runs import OptimizerSpec, ParentSpec, RunPaths, RunSpec, TuneSpec
+from afina.domain.runs import OptimizerSpec, ParentSpec, Precision, RunPaths, RunSpec, TuneSpec
 from afina.errors import TrainingFailed
-from afina.training import team as teams
-from afina.training.run import Hooks, run_directory
+from afina.training.bins import BinTensors
+from afina.training.memory import DoesNotFit, note_halving
+from afina.training.run import run_directory
+from afina.training.sharded import ShardedNetwork
 from afina.training.signals import Stop
 
 pytestmark = pytest.mark.long
 FILES = ("masters.safetensors", "optimizer.safetensors", "weights.safetensors")
 
 
-class Killed(BaseException):
-    """Stands for the end of the process at a point."""
-
-
 def numbers(root: Path, step: int, name: str) -> dict[str, torch.Tensor]:
     with safe_open(root / f"checkpoints/step-{step}" / name, framework="pt") as file:
         return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - no mapping
-
-
-def curve(root: Path, name: str = "train_loss") -> list[float]:
-    events = [event.data for event in read_events(root) if event.kind == "step"]
-    return [data[name] for data in events if name in data]
 
 
 def bytes_of(root: Path, step: int) -> list[bytes]:
@@ -58,14 +58,14 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[RunSpec, Path]:
 
 @pytest.fixture(scope="module")
 def sharded(whole: tuple[RunSpec, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = twin(whole[0], tmp_path_factory.mktemp("runs") / "sharded")
+    root = shards(whole[0], tmp_path_factory.mktemp("runs") / "sharded")
     assert run_directory(root) is not None
     return root
 
 
-def twin(spec: RunSpec, root: Path, **changes: Any) -> Path:
-    write_spec(root, replace(spec, sharded=True, processes=2, **changes))
-    return root
+def shards(spec: RunSpec, root: Path, **changes: Any) -> Path:
+    """The run in shards over two processes."""
+    return twin(spec, root, **{"sharded": True, "processes": 2, **changes})
 
 
 def test_two_processes_with_sharded_weights_give_the_curve_and_the_files_of_one(
@@ -90,14 +90,9 @@ def test_two_processes_with_sharded_weights_give_the_curve_and_the_files_of_one(
 def test_a_sharded_run_killed_anywhere_ends_with_the_same_bytes(
     whole: tuple[RunSpec, Path], sharded: Path, tmp_path: Path, point: str, step: int
 ) -> None:
-    root = twin(whole[0], tmp_path / "run")
-
-    def at(passed: str, number: int) -> None:
-        if (passed, number) == (point, step):
-            raise Killed
-
+    root = shards(whole[0], tmp_path / "run")
     with pytest.raises(Killed):
-        run_directory(root, hooks=Hooks(at))
+        run_directory(root, hooks=killed_at(point, step))
     assert run_directory(root) is not None
     assert bytes_of(root, 6) == bytes_of(sharded, 6)
     assert curve(root) == curve(sharded)
@@ -107,21 +102,16 @@ def test_a_sharded_run_killed_anywhere_ends_with_the_same_bytes(
 def test_sigterm_within_a_step_a_pause_and_a_cancel_are_obeyed(
     whole: tuple[RunSpec, Path], sharded: Path, tmp_path: Path
 ) -> None:
-    root, stop = twin(whole[0], tmp_path / "run"), Stop()
+    root, stop = shards(whole[0], tmp_path / "run"), Stop()
     paths = RunPaths(root)
 
-    def stopping(point: str, step: int) -> None:
-        if (point, step) == ("step", 2):
-            stop.ask()
-
-    assert run_directory(root, stop, hooks=Hooks(stopping)) is None
+    assert run_directory(root, stop, hooks=at_point("step", 2, stop.ask)) is None
     assert (paths.checkpoints / "step-1").is_dir()
 
-    def pausing(point: str, step: int) -> None:
-        if (point, step) == ("step", 4):
-            paths.control.write_text('{"wish": "pause"}')
+    def pause() -> None:
+        paths.control.write_text('{"wish": "pause"}')
 
-    paused = run_directory(root, hooks=Hooks(pausing))
+    paused = run_directory(root, hooks=at_point("step", 4, pause))
     assert paused is not None
     assert (paused.outcome, paused.steps) == ("paused", 4)
     assert len(paused.parity) == 3
@@ -129,7 +119,7 @@ def test_sigterm_within_a_step_a_pause_and_a_cancel_are_obeyed(
     assert run_directory(root) is not None
     assert bytes_of(root, 6) == bytes_of(sharded, 6)
 
-    other = twin(whole[0], tmp_path / "cancelled")
+    other = shards(whole[0], tmp_path / "cancelled")
     RunPaths(other).control.write_text('{"wish": "cancel"}')
     cancelled = run_directory(other)
     assert cancelled is not None
@@ -140,18 +130,10 @@ def test_sigterm_within_a_step_a_pause_and_a_cancel_are_obeyed(
 def test_a_process_that_dies_fails_the_sharded_run_by_name_and_it_goes_on_from_its_checkpoint(
     whole: tuple[RunSpec, Path], sharded: Path, tmp_path: Path
 ) -> None:
-    root = twin(whole[0], tmp_path / "run")
-    team = teams.start_team(root, 2)
-    assert isinstance(team, teams.Joined)
-
-    def at(point: str, step: int) -> None:
-        if (point, step) == ("step", 5):
-            for helper in team._helpers:
-                helper.kill()
-                helper.wait()
-
+    root = shards(whole[0], tmp_path / "run")
+    team, kill = team_of_two(root)
     with pytest.raises(TrainingFailed, match="2 processes ended"):
-        run_directory(root, hooks=Hooks(at), team=team)
+        run_directory(root, hooks=at_point("step", 5, kill), team=team)
     assert run_directory(root) is not None
     assert bytes_of(root, 6) == bytes_of(sharded, 6)
 
@@ -161,7 +143,7 @@ def test_a_loss_that_is_no_number_fails_a_sharded_run_by_its_step(
     whole: tuple[RunSpec, Path], tmp_path: Path
 ) -> None:
     rate = OptimizerSpec(1e30, 0, 6, max_gradient_norm=1e30)
-    root = twin(whole[0], tmp_path / "run", optimizer=rate)
+    root = shards(whole[0], tmp_path / "run", optimizer=rate)
     with pytest.raises(TrainingFailed, match=r"of step [2-6] is not a finite number"):
         run_directory(root)
 
@@ -174,7 +156,7 @@ def test_a_sharded_run_goes_on_from_the_weights_of_its_parent(
     digest = hashlib.sha256((folder / FILES[2]).read_bytes()).hexdigest()
     parent = ParentSpec("0" * 64, str(folder), {FILES[2]: digest})
     write_spec(tmp_path / "one", replace(whole[0], parent=parent))
-    two = twin(whole[0], tmp_path / "two", parent=parent)
+    two = shards(whole[0], tmp_path / "two", parent=parent)
     for root in (tmp_path / "one", two):
         assert run_directory(root) is not None
     assert curve(two) == pytest.approx(curve(tmp_path / "one"), rel=1e-4)
@@ -182,21 +164,80 @@ def test_a_sharded_run_goes_on_from_the_weights_of_its_parent(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_torchrun_starts_a_sharded_run(
-    whole: tuple[RunSpec, Path], sharded: Path, tmp_path: Path
+    whole: tuple[RunSpec, Path], sharded: Path, tmp_path: Path, precision: Precision
 ) -> None:
-    root = tmp_path / "run"
-    root.mkdir()
-    RunPaths(root).spec.write_text(json.dumps(encode(replace(whole[0], sharded=True))))
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    done = subprocess.run(
-        [*command, "--nproc-per-node", "2", "-m", "afina.training", str(root)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    assert curve(root) == curve(sharded)
+    spec = replace(whole[0], sharded=True, precision=precision)
+    root = by_torchrun(spec, tmp_path / "run")
+    if precision == "fp32":
+        assert curve(root) == curve(sharded)
+        return
+    assert run_directory(twin(whole[0], tmp_path / "one", precision=precision)) is not None
+    for name in ("train_loss", "full_valid_loss"):
+        assert curve(root, name) == pytest.approx(curve(tmp_path / "one", name), rel=2e-2)
+    again = by_torchrun(spec, tmp_path / "again")
+    assert bytes_of(again, 6) == bytes_of(root, 6)
+
+
+LARGE: dict[str, Any] = {"batch_size": 19, "optimizer": OptimizerSpec(1e-3, 1, 2)}
+
+
+def refuse_above(tokens: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The leader's memory holds bins of so many tokens."""
+    real = ShardedNetwork.loss
+
+    def loss(self: ShardedNetwork, tensors: BinTensors, learned: int) -> Any:
+        if tensors.ids_1T.shape[1] > tokens and torch.is_grad_enabled():
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate")
+        return real(self, tensors, learned)
+
+    monkeypatch.setattr(ShardedNetwork, "loss", loss)
+
+
+@pytest.mark.slow
+def test_memory_that_runs_out_in_a_sharded_step_halves_the_bins_and_the_run_goes_on(
+    whole: tuple[RunSpec, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes = {**LARGE, "bin_capacities": (64, 128, 256)}
+    assert run_directory(twin(whole[0], tmp_path / "one", **sizes)) is not None
+    root = shards(whole[0], tmp_path / "run", **sizes)
+    refuse_above(128, monkeypatch)
+    assert run_directory(root) is not None
+    assert curve(root) == pytest.approx(curve(tmp_path / "one"), rel=1e-4)
+    assert ["at most 128 tokens" in one["message"] for one in warnings(root)] == [True]
+
+
+@pytest.mark.slow
+def test_a_helper_whose_memory_runs_out_halves_the_bins_of_the_next_life(
+    whole: tuple[RunSpec, Path], tmp_path: Path
+) -> None:
+    root = shards(whole[0], tmp_path / "run")
+    team, kill = team_of_two(root)
+
+    def out_of_memory() -> None:
+        note_halving(root, 1)  # a helper's last deed
+        kill()
+
+    # this team is the test's, so the test begins the next life
+    with pytest.raises(DoesNotFit) as caught:
+        run_directory(root, hooks=at_point("step", 5, out_of_memory), team=team)
+    assert caught.value.in_smaller_bins
+    assert run_directory(root) is not None
+    assert curve(root) == pytest.approx(curve(whole[1]), rel=1e-4)
+    assert any("Memory ran out before" in one["message"] for one in warnings(root))
+
+
+@pytest.mark.slow
+def test_a_sharded_step_that_fits_in_no_bin_fails_and_says_what_would(
+    whole: tuple[RunSpec, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = shards(whole[0], tmp_path / "run", **LARGE, bin_capacities=(64, 128, 256))
+    refuse_above(32, monkeypatch)
+    with pytest.raises(TrainingFailed, match="Step 1 does not fit into memory") as caught:
+        run_directory(root)
+    assert caught.value.code == "out_of_memory"
+    assert "tokens would fit" in (caught.value.remedy or "")
 
 
 @pytest.mark.parametrize(
@@ -210,7 +251,7 @@ def test_torchrun_starts_a_sharded_run(
 def test_what_cannot_be_sharded_is_refused_by_name(
     whole: tuple[RunSpec, Path], tmp_path: Path, changes: dict[str, Any], words: str
 ) -> None:
-    root = twin(whole[0], tmp_path / "run", **changes)
+    root = shards(whole[0], tmp_path / "run", **changes)
     with pytest.raises(TrainingFailed, match=words):
         run_directory(root)
 

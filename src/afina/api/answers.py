@@ -235,7 +235,7 @@ def checkpoint_object(checkpoint: JobCheckpoint) -> CheckpointObject:
         fine_tuned_model_checkpoint=checkpoint.model,
         fine_tuning_job_id=checkpoint.job_id,
         step_number=checkpoint.step,
-        metrics=dict(checkpoint.metrics),
+        metrics={"step": checkpoint.step, **checkpoint.metrics},
     )
 
 

@@ -112,7 +112,7 @@ def download(
     """Download a file's bytes; the metrics of a job come out as plain CSV."""
     with open_client(data, server) as client:
         file = client.get(f"/v1/files/{file_id}")
-        content = _decoded(file, client.download(f"/v1/files/{file_id}/content"))
+        content = decoded(file, client.download(f"/v1/files/{file_id}/content"))
     if to is None:
         sys.stdout.buffer.write(content)
         sys.stdout.flush()
@@ -143,7 +143,7 @@ def delete(
         tell(f"{file_id} is deleted.")
 
 
-def _decoded(file: dict[str, Any], content: bytes) -> bytes:
+def decoded(file: dict[str, Any], content: bytes) -> bytes:
     """The wire API carries a job's results as base64 of a CSV; people want the CSV."""
     if file["purpose"] != "fine-tune-results":
         return content

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from afina.cli import job_body
+from afina.cli import job_body, job_rows
 from afina.cli.job_body import RATE, TUNING_FIELDS, given, named
 from afina.cli.options import (
     DataOption,
@@ -190,6 +190,9 @@ def checkpoints(
             for point in found
         ),
     )
+
+
+app.command()(job_rows.suspects)
 
 
 @app.command()

@@ -7,9 +7,11 @@ import json
 from pathlib import Path
 
 from afina.domain.codec import decode
-from afina.domain.runs import ParentSpec, RunPaths, RunSpec
+from afina.domain.jobs import Wish
+from afina.domain.runs import ParentSpec, RunPaths, RunResult, RunSpec
 from afina.errors import TrainingFailed
 from afina.model.folder import read_record
+from afina.training.signals import read_wish
 
 
 def read_spec(paths: RunPaths) -> RunSpec:
@@ -52,3 +54,18 @@ def check_sharded(spec: RunSpec) -> None:
             "in which all weights learn can.",
             remedy="Leave out AFINA_TRAINING__SHARD_FULL_WEIGHTS for such jobs.",
         )
+
+
+def standing_result(paths: RunPaths) -> RunResult | None:
+    """A result that is final; one that says `paused` makes way when nobody wishes a pause."""
+    try:
+        result = decode(RunResult, json.loads(paths.result.read_bytes()), "result")
+    except FileNotFoundError:
+        return None
+    except ValueError:
+        paths.result.unlink()
+        return None
+    if result.outcome == "paused" and read_wish(paths.control) is not Wish.PAUSE:
+        paths.result.unlink()
+        return None
+    return result

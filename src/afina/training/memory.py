@@ -2,13 +2,21 @@
 was wrong.
 
 A bin's size changes how a step is computed, never what: the rows of a step are spread over more
-bins, and their gradients are summed.
+bins, and their gradients are summed. Where weights are sharded a step that ran out of memory cannot
+be taken again, because the other processes are in the middle of it: the run goes on from its
+checkpoint, with as many halvings as halvings.json in its directory counts.
 """
 
 from __future__ import annotations
 
 import gc
+import json
+import os
+import resource
+import sys
 from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
 from typing import Final
 
 import psutil
@@ -17,12 +25,37 @@ from afina.errors import TrainingFailed
 from afina.model.base import LoadedBase
 
 HALVINGS: Final = 2
+HALVINGS_FILE: Final = "halvings.json"
 _USABLE: Final = 0.8
 """Of the memory that is free before the first step; the rest is for what the plan leaves out."""
 _KEPT_WIDTHS: Final = 6
 """Tensors of the hidden width that a layer keeps for its backward pass."""
+_SAME: Final = (
+    "The batch size and what is learned stay the same; in bf16 the last digits may differ from a "
+    "run without this."
+)
 _LEARNED: Final = 0.6
 """The share of tokens that get logits, at most, as chats are."""
+
+
+class DoesNotFit(TrainingFailed):
+    """Memory ran out in a step. `in_smaller_bins`: whether it can go on from its checkpoint."""
+
+    in_smaller_bins: bool = False
+
+
+def halvings_of(root: Path) -> int:
+    """How often memory ran out in the sharded run at `root`."""
+    with suppress(OSError, ValueError, KeyError, TypeError):
+        return int(json.loads((root / HALVINGS_FILE).read_bytes())["halvings"])
+    return 0
+
+
+def note_halving(root: Path, halvings: int) -> None:
+    """Keeps that number; any process may say it, and several may say the same."""
+    partial = root / f".{HALVINGS_FILE}.{os.getpid()}"
+    partial.write_text(json.dumps({"halvings": halvings}))
+    partial.replace(root / HALVINGS_FILE)
 
 
 def bytes_of_token(base: LoadedBase, longest: int) -> int:
@@ -40,13 +73,21 @@ class Capacities:
     """The sizes of bins that a run uses: those of its spec that memory holds."""
 
     def __init__(
-        self, capacities: Sequence[int], longest: int, token_bytes: int, free: int | None = None
+        self,
+        capacities: Sequence[int],
+        longest: int,
+        token_bytes: int,
+        free: int | None = None,
+        *,
+        processes: int = 1,
+        halved: int = 0,
     ) -> None:
-        """`longest` is the longest row's tokens, `free` the bytes that are free (as found)."""
+        """`longest` is the longest row's tokens, `free` the bytes that are free (as found), for so
+        many processes of the run on this machine. `halved`: how often memory has run out before."""
         self._all = tuple(capacities)
         self._longest = longest
-        self._token_bytes = max(1, token_bytes)
-        self._halved = 0
+        self._token_bytes = max(1, token_bytes) * processes
+        self._halved = min(halved, HALVINGS)
         fitting = self.fitting(free)
         self.planned = self._at_least(fitting)
         self.said: list[str] = []
@@ -55,6 +96,12 @@ class Capacities:
             self.said.append(
                 f"Free memory holds bins of at most {max(self.planned)} tokens; the run was made "
                 f"for {max(self._all)}. The batch size and what is learned stay the same."
+            )
+        for _ in range(self._halved):
+            self.planned = self._at_least(max(self.planned) // 2)
+        if self._halved:
+            self.said.append(
+                f"Memory ran out before: bins have at most {max(self.planned)} tokens. {_SAME}"
             )
 
     def fitting(self, free: int | None = None) -> int:
@@ -72,23 +119,37 @@ class Capacities:
         needed = next((c for c in self._all if c >= self._longest), max(self._all))
         return tuple(c for c in self._all if c <= max(tokens, needed))
 
-    def halve(self, step: int) -> None:
-        """Half as large bins from now on. Raises TrainingFailed after two halvings, or where one
-        row alone is too much."""
-        gc.collect()
-        before = max(self.planned)
-        smaller = self._at_least(before // 2)
-        if self._halved == HALVINGS or max(smaller) == before:
-            raise TrainingFailed(
-                f"Step {step} does not fit into memory, in bins of {before} tokens.",
-                code="out_of_memory",
-                remedy=f"About {self.fitting()} tokens would fit as memory is now: make rows no "
-                "longer than that, close other programs, or choose a smaller base.",
-            )
-        self._halved += 1
-        self.planned = smaller
-        self.said.append(
-            f"Memory ran out in step {step}: bins have at most {max(smaller)} tokens from now on, "
-            f"in place of {before}. The batch size and what is learned stay the same; in bf16 the "
-            "last digits may differ from a run without this."
+    @property
+    def can_halve(self) -> bool:
+        """Whether smaller bins are left to try."""
+        smaller = self._at_least(max(self.planned) // 2)
+        return self._halved < HALVINGS and max(smaller) < max(self.planned)
+
+    def too_large(self, step: int) -> DoesNotFit:
+        """What a run says whose step does not fit."""
+        return DoesNotFit(
+            f"Step {step} does not fit into memory, in bins of {max(self.planned)} tokens.",
+            code="out_of_memory",
+            remedy=f"About {self.fitting()} tokens would fit as memory is now: make rows no "
+            "longer than that, close other programs, or choose a smaller base.",
         )
+
+    def halve(self, step: int) -> None:
+        """Half as large bins from now on. Raises DoesNotFit after two halvings, or where one row
+        alone is too much."""
+        gc.collect()
+        if not self.can_halve:
+            raise self.too_large(step)
+        before = max(self.planned)
+        self._halved += 1
+        self.planned = self._at_least(before // 2)
+        self.said.append(
+            f"Memory ran out in step {step}: bins have at most {max(self.planned)} tokens from now "
+            f"on, in place of {before}. {_SAME}"
+        )
+
+
+def peak_rss_bytes() -> int:
+    """The most memory that this process has held."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

@@ -158,7 +158,10 @@ class PreferenceStepper(Stepper):
         longest = int(self.lengths.max(initial=0))
         # a bin holds whole pairs
         self.capacities = Capacities(
-            spec.bin_capacities, 2 * longest, bytes_of_token(network.base, longest)
+            spec.bin_capacities,
+            2 * longest,
+            bytes_of_token(network.base, longest),
+            processes=network.team.here,
         )
         self._reference = reference.view(-1, 2)
         self._valid_reference = None if valid_reference is None else valid_reference.view(-1, 2)

@@ -1,8 +1,10 @@
 """The loss of each training row in the first and in the last epoch: row_losses.csv.
 
-A row that stays far above the rest is a suspect: a wrong answer, a broken text, a row in another
-language. `suspect` is 1 where the modified z-score of its last loss is above 3.5 (Iglewicz and
-Hoaglin 1993). The file has line numbers and counts, never text.
+A row that stays far above rows like it is a suspect: a wrong answer, a broken text, a row in
+another language. Its `score` says how far its last loss lies above the median of the rows whose
+prompts are most like its own, in spreads of theirs; `suspect` is 1 above 3.5 (the bound that
+Iglewicz and Hoaglin gave for modified z-scores, 1993). So answers in free words are not suspects
+for being harder than labels. The file has line numbers and counts, never text.
 """
 
 from __future__ import annotations
@@ -14,9 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import load, save
 
+from afina.training.likeness import Prompt, nearest
+
 FILE: Final = "row_losses.safetensors"
 SUSPECT_SCORE: Final = 3.5
-_HEAD: Final = "line,tokens,first_epoch_loss,last_epoch_loss,suspect"
+NOTHING: Final = 0.1
+"""Nats a token that are no difference: rows that are all learned lie closer to each other."""
+_HEAD: Final = "line,tokens,first_epoch_loss,last_epoch_loss,suspect,score"
 
 
 class RowLosses:
@@ -43,27 +49,30 @@ class RowLosses:
         found = load(raw)
         self.first, self.last = found["first"], found["last"]
 
-    def suspects(self) -> NDArray[np.bool_]:
-        """Rows far above the rest."""
-        known = self.last[~np.isnan(self.last)]
-        if not len(known):
-            return np.zeros(len(self.last), dtype=np.bool_)
-        middle = np.median(known)
-        away = np.abs(known - middle)
-        # where half of the rows are alike the median says nothing, and the mean stands in
-        spread = np.median(away) / 0.6745 or 1.253314 * away.mean()
-        far: NDArray[np.bool_] = self.last - middle > SUSPECT_SCORE * spread
-        return far & bool(spread > 0)
+    def scores(self, prompt: Prompt) -> NDArray[np.float32]:
+        """How far each row's last loss lies above that of rows like it; `prompt` gives a row's ids.
+        Not a number where the row was not met, or where there is nothing to compare with."""
+        scores = np.full(len(self.last), np.nan, dtype=np.float32)
+        met = np.flatnonzero(~np.isnan(self.last))
+        last = self.last[met]
+        for rows, neighbours in nearest(lambda place: prompt(int(met[place])), len(met)):
+            around = last[neighbours]
+            middle = np.median(around, axis=1)
+            spread = np.median(np.abs(around - middle[:, None]), axis=1) / 0.6745
+            here = slice(rows.start, rows.stop)
+            scores[met[here]] = (last[here] - middle) / (spread + NOTHING)
+        return scores
 
-    def csv(self, lines: NDArray[np.int64], tokens: NDArray[np.int64]) -> bytes:
+    def csv(self, lines: NDArray[np.int64], tokens: NDArray[np.int64], prompt: Prompt) -> bytes:
         """The file, a line a row in the order of the training file."""
         told = [_HEAD]
-        for number, suspect in enumerate(self.suspects()):
+        for number, score in enumerate(self.scores(prompt)):
             cells = (str(int(lines[number])), str(int(tokens[number])))
             losses = (_cell(self.first[number]), _cell(self.last[number]))
-            told.append(",".join((*cells, *losses, str(int(suspect)))))
+            suspect = str(int(score > SUSPECT_SCORE))
+            told.append(",".join((*cells, *losses, suspect, _cell(score, 2))))
         return ("\n".join(told) + "\n").encode()
 
 
-def _cell(value: np.float32) -> str:
-    return "" if np.isnan(value) else f"{float(value):.5f}"
+def _cell(value: np.float32, places: int = 5) -> str:
+    return "" if np.isnan(value) else f"{float(value):.{places}f}"

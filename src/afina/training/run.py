@@ -7,20 +7,19 @@ it had never been stopped.
 
 from __future__ import annotations
 
-import json
-import resource
+import gc
 import shutil
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from afina.data.shards import Shards
 from afina.domain.clock import SYSTEM_CLOCK, Clock
-from afina.domain.codec import decode
 from afina.domain.jobs import Wish
 from afina.domain.methods import EarlyStopping
 from afina.domain.runs import ParityRow, RunCheckpoint, RunPaths, RunResult, RunSpec
@@ -43,7 +42,14 @@ from afina.training.decoding import greedy_rows
 from afina.training.evaluation import batch_rows
 from afina.training.events import EventLog
 from afina.training.frozen import NoRoom
-from afina.training.given import check_base, check_files, check_sharded, read_spec
+from afina.training.given import (
+    check_base,
+    check_files,
+    check_sharded,
+    read_spec,
+    standing_result,
+)
+from afina.training.memory import DoesNotFit, peak_rss_bytes
 from afina.training.methods import Load, build_network, build_stepper
 from afina.training.network import Network
 from afina.training.optimizer import learning_rate
@@ -81,18 +87,33 @@ def run_directory(
     `load` gives the base, `team` the processes that share its steps."""
     paths = RunPaths(root)
     spec = read_spec(paths)
-    standing = _standing_result(paths)
+    standing = standing_result(paths)
     if standing is not None:
         return standing
     if torch.get_num_threads() != spec.threads:
         torch.set_num_threads(spec.threads)
     check_base(spec)
-    network = build_network(spec, load)
     check_sharded(spec)
-    team = team or start_team(root, spec.processes)
+    while True:
+        try:
+            return _live(spec, paths, (stop or Stop(), clock, hooks or Hooks()), load, team)
+        except DoesNotFit as error:
+            # processes that somebody else started are started again by them
+            if team is not None or not error.in_smaller_bins:
+                raise
+        # outside of the handler, which holds the life that ended by its frames
+        gc.collect()
+
+
+def _live(
+    spec: RunSpec, paths: RunPaths, held: tuple[Stop, Clock, Hooks], load: Load, team: Team | None
+) -> RunResult | None:
+    """One life of a run. Raises DoesNotFit where its weights are sharded and memory runs out."""
+    network = build_network(spec, load)
+    team = team or start_team(paths.root, spec.processes)
     try:
         network.join(team)
-        run = _Run(spec, paths, network, stop or Stop(), clock, hooks or Hooks())
+        run = _Run(spec, paths, network, *held)
         try:
             return run.go()
         finally:
@@ -102,21 +123,6 @@ def run_directory(
         raise
     finally:
         team.end()
-
-
-def _standing_result(paths: RunPaths) -> RunResult | None:
-    """A result that is final; one that says `paused` makes way when nobody wishes a pause."""
-    try:
-        result = decode(RunResult, json.loads(paths.result.read_bytes()), "result")
-    except FileNotFoundError:
-        return None
-    except ValueError:
-        paths.result.unlink()
-        return None
-    if result.outcome == "paused" and read_wish(paths.control) is not Wish.PAUSE:
-        paths.result.unlink()
-        return None
-    return result
 
 
 class _Run:
@@ -429,7 +435,8 @@ class _Run:
         if outcome == "succeeded":
             tokens = self.shards.lengths.reshape(self.units, -1).sum(1)
             lines = self.shards.lines.reshape(self.units, -1)[:, 0]
-            write_file(self.paths.row_losses, self.row_losses.csv(lines, tokens))
+            told = self.row_losses.csv(lines, tokens, self._prompt)
+            write_file(self.paths.row_losses, told)
             self.events.append("finished", {"step": self.state.step})
         self.events.sync()
         result = RunResult(
@@ -452,6 +459,11 @@ class _Run:
             for folder in self.paths.root.glob(f"{FROZEN}*"):
                 shutil.rmtree(folder, ignore_errors=True)
         return result
+
+    def _prompt(self, unit: int) -> NDArray[np.int32]:
+        """The ids before the first that is learned, of a row or of a pair's first answer."""
+        ids, learned = self.shards.row(unit * (len(self.shards) // self.units))
+        return ids[: int(learned.argmax())]
 
     def _kept(self, outcome: Outcome) -> list[Found]:
         """The checkpoints of the result; the last one is the model."""
@@ -478,9 +490,3 @@ class _Run:
 
     def _seconds(self) -> float:
         return self._seconds_before + self.clock.monotonic() - self._began
-
-
-def peak_rss_bytes() -> int:
-    """The most memory that this process has held."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024

@@ -31,6 +31,7 @@ from afina.model.base import LoadedBase
 from afina.model.own_weights import all_parameters, find_blocks, read_weights
 from afina.training.bins import BinTensors, Rows, plan_bins
 from afina.training.failures import is_out_of_memory
+from afina.training.memory import halvings_of, note_halving
 from afina.training.network import MASTERS, OPTIMIZER, Network
 from afina.training.optimizer import AdamW, Move
 from afina.training.packing import Bin
@@ -273,21 +274,22 @@ class ShardedStepper(Stepper):
     network: ShardedNetwork
 
     def take(self, step: int, interrupted: Callable[[], bool] = lambda: False) -> StepResult:
-        """See Stepper. Memory that runs out ends the run: the other processes are in the middle of
-        a pass that needs this one."""
+        """See Stepper. Where memory runs out, here or in another process, this life of the run ends
+        with DoesNotFit: the others are in the middle of a pass that needs all."""
+        team = self.network.joined
         try:
             return replace(self._take(step, interrupted), warnings=self.capacities.tell())
-        except (MemoryError, RuntimeError) as error:
-            self.network.team.lost()
-            if not is_out_of_memory(error):
-                raise gone(self.network.joined) from error
-        raise TrainingFailed(
-            f"Step {step} does not fit into memory, in bins of {max(self.capacities.planned)} "
-            "tokens.",
-            code="out_of_memory",
-            remedy=f"About {self.capacities.fitting()} tokens would fit as memory is now: make "
-            "rows no longer than that, or spread the weights over more processes.",
-        )
+        except (MemoryError, RuntimeError, TrainingFailed) as error:
+            if isinstance(error, TrainingFailed) and not team.broken:
+                raise  # agreed on
+            team.lost()
+            if is_out_of_memory(error):
+                note_halving(team.root, team.halved + 1)
+            elif halvings_of(team.root) == team.halved:
+                raise gone(team) from error
+        failure = self.capacities.too_large(step)
+        failure.in_smaller_bins = self.capacities.can_halve
+        raise failure
 
     def _collected(self, step: int, interrupted: Callable[[], bool]) -> list[Any]:
         for parameter in self.network.adapter.named.values():
@@ -364,7 +366,17 @@ class ShardedStepper(Stepper):
 
 
 def help_sharded(spec: RunSpec, network: ShardedNetwork, rows: Rows) -> None:
-    """Takes part in whatever the leader does, until it lets go."""
+    """Takes part in whatever the leader does, until it lets go. Memory that runs out is noted for
+    the run's next life."""
+    try:
+        _help(spec, network, rows)
+    except (MemoryError, RuntimeError) as error:
+        if is_out_of_memory(error):
+            note_halving(network.joined.root, network.joined.halved + 1)
+        raise
+
+
+def _help(spec: RunSpec, network: ShardedNetwork, rows: Rows) -> None:
     if spec.parent is not None:
         network.load_files(Path(spec.parent.path), into_masters=True)
     optimizer = network.optimizer(spec.optimizer)

@@ -82,6 +82,8 @@ class Stepper:
             spec.bin_capacities,
             int(self.lengths.max(initial=0)),
             bytes_of_token(network.base, int(self.lengths.max(initial=0))),
+            processes=network.team.here,
+            halved=network.team.halved,
         )
         self._masks = Masks()
         self._order: tuple[int, NDArray[np.int64]] | None = None

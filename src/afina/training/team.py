@@ -13,6 +13,7 @@ Speaks through torch.distributed with gloo, on one machine, or between those tha
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -28,6 +29,7 @@ from torch.distributed import FileStore  # type: ignore[attr-defined]
 
 from afina.errors import AfinaError, TrainingFailed
 from afina.training.failures import is_out_of_memory
+from afina.training.memory import halvings_of
 
 _GLANCE: Final = timedelta(milliseconds=200)
 _PATIENCE: Final = timedelta(days=7)
@@ -55,6 +57,10 @@ class Team:
 
     rank = 0
     size = 1
+    here = 1
+    """How many of them share this machine's memory."""
+    halved = 0
+    """How often memory ran out in earlier lives of the run."""
 
     def share(self, items: Sequence[int], weight: Callable[[int], int]) -> tuple[int, ...]:
         """This process's items, in their order: the heaviest ones first, each to whom has least."""
@@ -94,13 +100,16 @@ class Team:
 class Joined(Team):
     """A process among several; torch.distributed is set up."""
 
-    def __init__(
-        self, helpers: Sequence[subprocess.Popen[bytes]] = (), root: Path | None = None
-    ) -> None:
+    def __init__(self, root: Path, helpers: Sequence[subprocess.Popen[bytes]] = ()) -> None:
+        """`root` is the run's directory. Every process has to come."""
         self.rank, self.size = distributed.get_rank(), distributed.get_world_size()
         self._helpers = list(helpers)
-        self._root = root
-        self._ended = self._broken = False
+        self.root = root
+        self.halved = halvings_of(root)
+        machines: list[Any] = [None] * self.size
+        distributed.all_gather_object(machines, socket.gethostname())
+        self.here = machines.count(machines[self.rank])
+        self._ended = self.broken = False
 
     def begin(self, order: Order, masters: torch.Tensor) -> None:
         """See Team."""
@@ -142,7 +151,7 @@ class Joined(Team):
         if self.rank or self._ended:
             return
         self._ended = True
-        whole = not self._broken and all(helper.poll() is None for helper in self._helpers)
+        whole = not self.broken and all(helper.poll() is None for helper in self._helpers)
         if whole:
             with suppress(RuntimeError):
                 self._tell(None)
@@ -153,12 +162,12 @@ class Joined(Team):
             if helper.stdin is not None:
                 helper.stdin.close()
         distributed.destroy_process_group()
-        for left in self._root.glob(".team-*") if self._root else ():
+        for left in self.root.glob(".team-*"):
             left.unlink(missing_ok=True)
 
     def lost(self) -> None:
         """See Team."""
-        self._broken = True
+        self.broken = True
 
     def _tell(self, order: Order | None) -> None:
         distributed.broadcast_object_list([order], src=0)
@@ -215,7 +224,7 @@ def start_team(root: Path, size: int) -> Team:
     started where it did."""
     if distributed.is_torchelastic_launched():
         distributed.init_process_group("gloo", timeout=_PATIENCE)
-        return Joined()
+        return Joined(root)
     if size == 1:
         return Team()
     # they find each other through a file: nobody else on the machine can join
@@ -254,4 +263,4 @@ def join_team(
     distributed.init_process_group(
         "gloo", store=store, rank=rank, world_size=size, timeout=_PATIENCE
     )
-    return Joined(helpers, meeting.parent)
+    return Joined(meeting.parent, helpers)

@@ -125,6 +125,35 @@ def test_a_jobs_results_come_out_as_csv(
     assert (tmp_path / "r.csv").read_bytes() == b"step,train_loss\n"
 
 
+def test_suspect_rows_come_first_with_what_they_say_and_as_numbers(
+    server: ScriptedServer, afina: Afina
+) -> None:
+    table = (
+        "line,tokens,first_epoch_loss,last_epoch_loss,suspect,score\n"
+        "1,60,2.40000,3.10000,0,0.10\n2,61,4.00000,2.00000,1,17.50\n3,59,,,0,\n"
+    )
+    rows = [[{"role": "user", "content": f"q{n}"}, {"role": "assistant", "content": f"a{n}"}]
+            for n in range(1, 4)]  # fmt: skip
+    file = {"purpose": "fine-tune-results", "filename": "row_losses.csv"}
+    lines = "".join(json.dumps({"messages": row}) + "\n" for row in rows)
+    for _ in range(2):
+        server.say("GET /v1/fine_tuning/jobs/ftjob-1", JOB | {"result_files": ["file-2"]})
+        server.say("GET /v1/files/file-2", {"id": "file-2", **file})
+        server.say_bytes("GET /v1/files/file-2/content", base64.b64encode(table.encode()))
+        server.say_bytes("GET /v1/files/file-1/content", lines.encode())
+    shown = afina("jobs", "suspects", "ftjob-1", "--limit", "2").stdout.splitlines()
+    assert [line.split() for line in shown[-2:]] == [
+        ["2", "*", "17.50", "4.00000", "2.00000", "q2", "a2"],
+        ["1", "0.10", "2.40000", "3.10000", "q1", "a1"],
+    ]
+    found = json.loads(afina("jobs", "suspects", "ftjob-1", "--json").stdout)
+    assert [(row["line"], row["suspect"], row["score"]) for row in found] == [
+        (2, True, 17.5),
+        (1, False, 0.1),
+        (3, False, None),
+    ]
+
+
 def test_a_new_keys_secret_alone_is_on_standard_output(
     server: ScriptedServer, afina: Afina
 ) -> None:
