@@ -20,8 +20,9 @@ LONG = "a-name-so-long-that-no-column-of-any-table-was-made-to-hold-it-1"
 TOTAL = 40
 
 
-def furnish(site: Site, scratch: Path) -> dict[str, str]:
-    """Makes the jobs; gives the address of each state's page, and of others that need jobs."""
+def furnish(site: Site, scratch: Path, *, keep_base: bool = False) -> dict[str, str]:
+    """Makes the jobs; gives the address of each state's page, and of others that need jobs. The
+    base is taken away again, unless it is kept."""
     platform = site.platform
     add_base(platform, BASE)
     caller = first_caller(platform)
@@ -60,7 +61,8 @@ def furnish(site: Site, scratch: Path) -> dict[str, str]:
     (run / NAME).write_text('{"stage": "moderating", "share": 0.42}')
     chosen = [places[name].rpartition("/")[2] for name in ("succeeded", "running", "paused")]
     places["compare"] = "/jobs/compare?" + "&".join(f"job={one}" for one in chosen)
-    shutil.rmtree(platform.settings.models)
+    if not keep_base:
+        shutil.rmtree(platform.settings.models)
     return places
 
 

@@ -5,17 +5,14 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import pytest
-import uvicorn
+from tests.browser.alone import served_alone
 from tests.browser.reader import Reader
-from tests.live import LivePlatform, wait_until
-from tests.unit.web.site import Site
+from tests.live import LivePlatform
 
 pytestmark = pytest.mark.slow
 BARD = Path(__file__).parents[2] / "examples" / "bard" / "questions.csv"
@@ -28,21 +25,9 @@ PATIENCE_MS = 120_000
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LivePlatform]:
-    """The pages alone, behind a server on a free port."""
-    data = tmp_path_factory.mktemp("data")
-    site = Site(data)
-    config = uvicorn.Config(
-        cast(Any, site.pages), port=0, log_config=None, lifespan="off", timeout_graceful_shutdown=2
-    )
-    server = uvicorn.Server(config)
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    wait_until("the pages answer", lambda: server.started)
-    port = server.servers[0].sockets[0].getsockname()[1]
-    yield cast(LivePlatform, SimpleNamespace(port=port, data=data))
-    server.should_exit = True
-    thread.join(30)
-    site.platform.close()
+    """The pages alone, of an empty platform."""
+    with served_alone(tmp_path_factory.mktemp("data")) as live:
+        yield live
 
 
 @pytest.mark.parametrize("language", ["en", "es", "pt"])

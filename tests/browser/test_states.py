@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import importlib.util
-import threading
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import pytest
-import uvicorn
+from tests.browser.alone import served_alone
 from tests.browser.reader import Reader
 from tests.browser.states import furnish
-from tests.live import LivePlatform, wait_until
+from tests.live import LivePlatform
 from tests.unit.web.site import Site
 
 pytestmark = pytest.mark.slow
@@ -45,22 +43,14 @@ THIN = """async (count) => {
 def places(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[tuple[LivePlatform, dict[str, str]]]:
-    """The pages alone, with a job in each state, behind a server on a free port."""
-    data = tmp_path_factory.mktemp("data")
-    site = Site(data)
-    found = furnish(site, tmp_path_factory.mktemp("scratch"))
-    config = uvicorn.Config(
-        cast(Any, site.pages), port=0, log_config=None, lifespan="off", timeout_graceful_shutdown=2
-    )
-    server = uvicorn.Server(config)
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    wait_until("the pages answer", lambda: server.started)
-    port = server.servers[0].sockets[0].getsockname()[1]
-    yield cast(LivePlatform, SimpleNamespace(port=port, data=data)), found
-    server.should_exit = True
-    thread.join(30)
-    site.platform.close()
+    """The pages alone, with a job in each state."""
+    found: dict[str, str] = {}
+
+    def fill(site: Site) -> None:
+        found.update(furnish(site, tmp_path_factory.mktemp("scratch")))
+
+    with served_alone(tmp_path_factory.mktemp("data"), fill) as live:
+        yield live, found
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])

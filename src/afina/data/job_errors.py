@@ -7,6 +7,7 @@ from typing import Final, Literal
 from afina.data.check import CheckReport
 from afina.domain.findings import Finding, Severity
 from afina.domain.jobs import JobError
+from afina.domain.sayings import Said, say
 
 Which = Literal["training_file", "validation_file"]
 
@@ -21,12 +22,25 @@ def job_error(report: CheckReport, which: Which) -> JobError | None:
     faults = [f for f in report.findings if f.severity is Severity.ERROR]
     of_rows = [f for f in faults if f.line is not None]
     if of_rows:
-        return JobError("invalid_file_format", _format_message(report, of_rows[0], which), which)
+        message = _format_message(report, of_rows[0], which)
+        return JobError("invalid_file_format", message, which, _said(report, of_rows[0], which))
     message = (
         f"{_TITLE[which]} has {report.rows_usable} example(s), but must have at least "
         f"{report.limits.min_rows} examples"
     )
-    return JobError("invalid_n_examples", message, which)
+    file = which.removesuffix("_file")
+    few = say("too_few", file=file, n=report.rows_usable, least=report.limits.min_rows)
+    return JobError("invalid_n_examples", message, which, (few,))
+
+
+def _said(report: CheckReport, finding: Finding, which: Which) -> tuple[Said, ...]:
+    """The first fault and how many rows have one, by name."""
+    bad = report.bad_lines
+    first = say("row", file=which.removesuffix("_file"), line=finding.line or 0, rule=finding.rule)
+    if len(bad) < 2:
+        return (first,)
+    listed = ", ".join(str(line) for line in bad[:_LINES_SHOWN])
+    return (first, say("rows", n=len(bad), rows=report.rows_total, lines=listed))
 
 
 def _format_message(report: CheckReport, finding: Finding, which: Which) -> str:

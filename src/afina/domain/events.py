@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from afina.domain.sayings import Said
+
 Level = Literal["info", "warn", "error"]
 EventType = Literal["message", "metrics", "moderation_checks"]
 
@@ -23,6 +25,8 @@ class JobEvent:
     data: Mapping[str, Any] = field(default_factory=dict)
     source: Literal["platform", "run", "foresight", "integration"] = "platform"
     sequence: int = 0
+    said: tuple[Said, ...] = ()
+    """What `message` says, by name, for readers of other languages."""
 
 
 def step_message(

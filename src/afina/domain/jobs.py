@@ -13,6 +13,7 @@ from typing import Final, Literal
 
 from afina.domain.integrations import Integration
 from afina.domain.methods import Extension
+from afina.domain.sayings import Said
 
 Auto = Literal["auto"]
 
@@ -80,6 +81,8 @@ class JobError:
     code: str
     message: str
     param: str | None = None
+    said: tuple[Said, ...] = ()
+    """The same by name, for readers of other languages; empty where `code` says enough."""
 
 
 @dataclass(frozen=True)

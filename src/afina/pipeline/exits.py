@@ -15,6 +15,7 @@ from typing import Final, Literal
 from afina.domain.codec import decode
 from afina.domain.jobs import JobError
 from afina.domain.runs import RunEvent, RunPaths
+from afina.domain.sayings import say
 from afina.pipeline.run_files import write_json
 
 LEFT: Final = 75
@@ -86,11 +87,19 @@ def give_up(ends: Sequence[Exit], max_attempts: int) -> JobError | None:
     limit = SAME_STEP_KILLED_LIMIT if last.code == -signal.SIGKILL else SAME_STEP_LIMIT
     if same < limit and len(crashes) < max_attempts:
         return None
+    said = (
+        say("crashed_at", n=same, step=last.step)
+        if same >= limit
+        else say("crashed", n=len(crashes))
+    )
     times = f"{same} times at step {last.step}" if same >= limit else f"{len(crashes)} times"
     message = f"The training process ended unexpectedly {times} ({describe(last.code)})."
-    if last.code == -signal.SIGKILL:
+    killed = last.code == -signal.SIGKILL
+    if killed:
         message += " The system may have killed it for want of memory: try a smaller batch_size."
-    return JobError("server_error", message + " Its log is kept in the run's directory.")
+    sentences = (said, say("killed")) if killed else (said,)
+    kept = " Its log is kept in the run's directory."
+    return JobError("server_error", message + kept, said=sentences)
 
 
 def pause_before_next(ends: Sequence[Exit]) -> float:

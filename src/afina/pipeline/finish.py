@@ -26,6 +26,7 @@ from afina.domain.runs import (
     RunResult,
     RunSpec,
 )
+from afina.domain.sayings import Said, say
 from afina.errors import EngineFailed, Internal, Overloaded, Unavailable
 from afina.evaluation.parity import ParityReport, compare
 from afina.pipeline.gate_stage import BeforePublishing, outcome_before
@@ -123,7 +124,8 @@ def spent_error(done: int, spec: RunSpec, budget: EpochBudget) -> JobError:
     reason = budget.reason or "At that moment the budget had no room for another one."
     text = f"The job was stopped {when}: {reason[0].lower()}{reason[1:]}"
     kept = " Its checkpoints can be used, and tuned on." if done else ""
-    return JobError("exceeded_quota", f"{text}{kept} An admin can raise the limit.")
+    said = say("spent", n=done, all=spec.epochs)
+    return JobError("exceeded_quota", f"{text}{kept} An admin can raise the limit.", said=(said,))
 
 
 def _rest(given: _Finish) -> None:
@@ -237,7 +239,7 @@ class _PatientEngine:
             if self._waited_s < SAY_AFTER_S or self._said:
                 return
             self._said = True
-        _warn(self._given, "Waiting for the engine to check the tuned model")
+        _warn(self._given, say("waiting_engine"))
 
 
 def _stage(given: _Finish, name: str) -> None:
@@ -245,7 +247,7 @@ def _stage(given: _Finish, name: str) -> None:
         jobs.update_job(tx, given.job.id, given.job.fence, stage=name)
 
 
-def _warn(given: _Finish, text: str) -> None:
+def _warn(given: _Finish, text: Said) -> None:
     said = EventWriter(given.job, given.platform.ids, given.platform.clock).message(text, "warn")
     with given.platform.database.write() as tx:
         events.append_events(tx, given.job.id, given.job.fence, [said])

@@ -13,6 +13,7 @@ from afina.domain.ids import EVENT
 from afina.domain.jobs import Job
 from afina.domain.rates import TrainingRate
 from afina.domain.runs import RunEvent, RunPaths, RunSpec
+from afina.domain.sayings import text_of
 from afina.pipeline.foresight import compared, rate_of
 from afina.pipeline.run_files import EventReader, Tail, read_result, read_spec
 from afina.pipeline.wire_events import EventWriter
@@ -28,6 +29,9 @@ FINISH_S = 4.0
 """Parity and publishing after the last step, as seen on small machines."""
 RATE_STEPS = 50
 """The rate is that of the last so many steps of this attempt."""
+SURE = 0.25
+"""After this share of the steps their pace alone counts; before it, what was expected does too, so
+that the time left begins where the estimate stood and does not jump."""
 
 
 class Follower:
@@ -40,12 +44,19 @@ class Follower:
         self._writer = EventWriter(job, platform.ids, platform.clock)
         self._looked = 0.0
         self._started = platform.clock.now()
-        self._pace = Pace()
         self._paths = paths
+        self._pace = Pace(self._promise() if attempt == 1 else None)
         self._reader = EventReader(paths)
         self.last: RunEvent | None = None
         self.step = 0
         self.tokens = 0
+
+    def _promise(self) -> float | None:
+        """When the job ends by the estimate, now that it starts."""
+        settings = self._platform.settings
+        spec = read_spec(self._paths)
+        base = bases.get_base(self._platform, self._job.model)
+        return first_guess(rate_of(settings, base, spec), spec, self._started)
 
     def look(self) -> None:
         """Store what is new, at most every `EVERY_S` seconds."""
@@ -63,7 +74,7 @@ class Follower:
             return
         base, spec = bases.get_base(self._platform, self._job.model), read_spec(self._paths)
         settings = self._platform.settings
-        text, data = compared(base, spec, result, rate_of(settings, base, spec))
+        sentences, data = compared(base, spec, result, rate_of(settings, base, spec))
         whole = self._platform.clock.now() - self._started
         first = self._attempt == 1
         around = max(0.0, whole - result.train_seconds) + FINISH_S if first else None
@@ -73,10 +84,11 @@ class Follower:
             job_id=self._job.id,
             created_at=int(self._platform.clock.now()),
             level="info",
-            message=text,
+            message=text_of(sentences),
             data=data,
             source="foresight",
             sequence=1,
+            said=sentences,
         )
         with self._platform.database.write() as tx:
             events.append_events(tx, self._job.id, self._job.fence, [said])
@@ -116,9 +128,10 @@ def first_guess(rate: TrainingRate | None, spec: RunSpec, now: float) -> int | N
 
 
 class Pace:
-    """How fast steps go, from the times of the last of them."""
+    """How fast steps go, from the times of the last of them, and what was expected before them."""
 
-    def __init__(self) -> None:
+    def __init__(self, promise: float | None = None) -> None:
+        self._promise = promise
         self._marks: list[tuple[int, float]] = []
         self._total = 0
 
@@ -134,4 +147,6 @@ class Pace:
         (first, began), (last, ended) = self._marks[0], self._marks[-1]
         if last <= first:
             return None
-        return ended + (ended - began) / (last - first) * (self._total - last) + FINISH_S
+        own = ended + (ended - began) / (last - first) * (self._total - last) + FINISH_S
+        sure = min(1.0, last / max(1.0, SURE * self._total))
+        return own if self._promise is None else sure * own + (1.0 - sure) * self._promise

@@ -11,6 +11,7 @@ from afina.domain.foresight import Network, step_tokens, training_memory
 from afina.domain.models import BaseModel
 from afina.domain.rates import TrainingRate
 from afina.domain.runs import RunResult, RunSpec
+from afina.domain.sayings import Said, say
 from afina.service.rates import rate_for
 from afina.settings import Settings
 
@@ -50,8 +51,8 @@ def foresee(base: BaseModel | None, spec: RunSpec, rate: TrainingRate | None) ->
 
 def compared(
     base: BaseModel | None, spec: RunSpec, result: RunResult, rate: TrainingRate | None
-) -> tuple[str, dict[str, Any]]:
-    """A sentence, and the same as values: what was expected, and what was measured."""
+) -> tuple[tuple[Said, ...], dict[str, Any]]:
+    """Sentences, and the same as values: what was expected, and what was measured."""
     before = foresee(base, spec, rate)
     data = {
         "estimate": {
@@ -66,18 +67,15 @@ def compared(
         },
         "seconds_from": rate.origin if rate else None,
     }
-    pairs = [
-        f"{before.trained_tokens:,} trained tokens were expected, {result.trained_tokens:,} came",
-        _pair(before.seconds, result.train_seconds, lambda s: f"{s:,.0f} s"),
-        _pair(before.memory_bytes, result.peak_rss_bytes, lambda b: f"{b / 1e9:.2f} GB"),
-    ]
-    return "Estimate and truth: " + "; ".join(pair for pair in pairs if pair), data
-
-
-def _pair(before: float | None, after: float, shown: Any) -> str:
-    if before is None:
-        return f"{shown(after)}, nobody knew before"
-    return f"{shown(before)} expected, {shown(after)} measured"
+    tokens = say("foreseen_tokens", expected=before.trained_tokens, came=result.trained_tokens)
+    time = say("unforeseen_time", took_s=result.train_seconds)
+    if before.seconds is not None:
+        time = say("foreseen_time", expected_s=before.seconds, took_s=result.train_seconds)
+    memory = say("unforeseen_memory", took_bytes=result.peak_rss_bytes)
+    if before.memory_bytes is not None:
+        known = {"expected_bytes": before.memory_bytes, "took_bytes": result.peak_rss_bytes}
+        memory = say("foreseen_memory", **known)
+    return (tokens, time, memory), data
 
 
 def _memory(base: BaseModel | None, spec: RunSpec) -> int | None:

@@ -17,6 +17,7 @@ from afina.domain.events import JobEvent, Level
 from afina.domain.ids import EVENT
 from afina.domain.integrations import Integration, Told, Wandb
 from afina.domain.jobs import Job
+from afina.domain.sayings import Said, say
 from afina.errors import AfinaError
 from afina.pipeline.faults import fault_of
 from afina.pipeline.trackers import tell
@@ -145,12 +146,12 @@ class IntegrationLane:
         place = job.integrations[progress.number].place
         log.warning("integration.failed", job=job.id, fails=progress.fails + 1)
         if job.status.is_terminal and now - max(since, job.finished_at or 0) >= GIVE_UP_S:
-            text = f"The integration was given up; {place} was not told all: {reason}"
-            self._say(job, progress, 3, "warn", text)
+            said = say("tracker_given_up", place=place, reason=reason)
+            self._say(job, progress, 3, "warn", said.text, (said,))
             self._done(item)
             return
-        text = f"The integration could not tell {place}, and tries again: {reason}"
-        self._say(job, progress, 2, "warn", text)
+        said = say("tracker_waits", place=place, reason=reason)
+        self._say(job, progress, 2, "warn", said.text, (said,))
         failed = replace(progress, fails=progress.fails + 1, failing_since=since)
         pause = min(300.0, 2.0 ** min(failed.fails, 10))
         with self._platform.database.write() as tx:
@@ -158,7 +159,15 @@ class IntegrationLane:
                 tx, item.id, self._platform.clock.now(), pause, reason, failed.payload()
             )
 
-    def _say(self, job: Job, progress: Progress, which: int, level: Level, text: str) -> None:
+    def _say(
+        self,
+        job: Job,
+        progress: Progress,
+        which: int,
+        level: Level,
+        text: str,
+        by_name: tuple[Said, ...] = (),
+    ) -> None:
         """Once a job and integration, whoever says it again."""
         said = JobEvent(
             id=self._platform.ids.new(EVENT),
@@ -168,6 +177,7 @@ class IntegrationLane:
             message=text,
             source="integration",
             sequence=10 * progress.number + which,
+            said=by_name,
         )
         with self._platform.database.write() as tx:
             if jobs.get_job(tx, job.id) is not None:

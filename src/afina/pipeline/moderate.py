@@ -23,6 +23,7 @@ from afina.domain.events import JobEvent
 from afina.domain.files import Purpose, StoredFile
 from afina.domain.ids import EVENT
 from afina.domain.jobs import Job, JobError
+from afina.domain.sayings import Said, say, text_of
 from afina.errors import EngineFailed, Overloaded, Unavailable
 from afina.pipeline.run_files import write_json
 from afina.service.files import add_file
@@ -54,7 +55,8 @@ class Moderation:
             report = self._report(moderator, sha256, blob)
         except (Unavailable, EngineFailed, Overloaded) as error:
             self._must_not_pass(error)
-            self._tell([self._event(f"The {_words(which)} was not moderated: {error.message}")])
+            none = say("moderated_none", file=which.removesuffix("_file"), reason=error.message)
+            self._tell([self._event((none,))])
             return None
         write_json(self.folder / f"{which}.moderation.json", report)
         self._tell(self._said(which, report))
@@ -73,6 +75,19 @@ class Moderation:
             f"max_flagged_share allows; the first are in lines {first}. The report is the file "
             f"{file_id}.",
             which,
+            (self._flagged(which, report, file_id),),
+        )
+
+    def _flagged(self, which: str, report: ModerationReport, file_id: str) -> Said:
+        first = ", ".join(str(message.line) for message in report.messages[:10])
+        return say(
+            "flagged",
+            file=which.removesuffix("_file"),
+            n=report.counted_rows,
+            rows=report.rows,
+            most=round(100 * self.platform.settings.moderation.max_flagged_share, 1),
+            lines=first,
+            id=file_id,
         )
 
     def _must_not_pass(self, error: Unavailable | EngineFailed | Overloaded) -> None:
@@ -105,12 +120,12 @@ class Moderation:
 
     def _said(self, which: str, report: ModerationReport) -> list[JobEvent]:
         found = ", ".join(f"{count} {name}" for name, count in report.categories.items())
-        text = (
-            f"Moderation of the {_words(which)}: {report.flagged_rows} of {report.rows} rows "
-            f"flagged{f' ({found})' if found else ''}"
-        )
+        file, flagged = which.removesuffix("_file"), report.flagged_rows
+        said = [say("moderated", file=file, n=flagged, rows=report.rows)]
+        if found:
+            said = [say("moderated_found", file=file, n=flagged, rows=report.rows, found=found)]
         if report.left_out:
-            text += f", {report.left_out} left out"
+            said.append(say("left_out", n=report.left_out))
         data = {
             "file": which,
             "model": report.model,
@@ -121,19 +136,20 @@ class Moderation:
             "categories": dict(report.categories),
             "lines": sorted({message.line for message in report.messages})[:100],
         }
-        return [self._event(text, data, worried=bool(report.flagged_rows))]
+        return [self._event(said, data, worried=bool(report.flagged_rows))]
 
     def _event(
-        self, text: str, data: Mapping[str, Any] | None = None, *, worried: bool = True
+        self, said: Sequence[Said], data: Mapping[str, Any] | None = None, *, worried: bool = True
     ) -> JobEvent:
         return JobEvent(
             id=self.platform.ids.new(EVENT),
             job_id=self.job.id,
             created_at=self.platform.now(),
             level="warn" if worried else "info",
-            message=text,
+            message=text_of(said),
             type="message" if data is None else "moderation_checks",
             data=data or {},
+            said=tuple(said),
         )
 
     def _tell(self, said: Sequence[JobEvent]) -> None:

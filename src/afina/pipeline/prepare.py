@@ -19,6 +19,7 @@ from afina.data.check import CheckLimits, CheckReport, check_file
 from afina.data.job_errors import job_error
 from afina.data.limits import limits_of
 from afina.data.personal.detect import kinds_named
+from afina.data.personal.redaction import RedactionReport
 from afina.data.personal.stage import scrub
 from afina.data.shards import ShardOptions, build_shards
 from afina.domain.clock import day_of
@@ -27,6 +28,7 @@ from afina.domain.jobs import Hyperparameters, JobError, JobStatus
 from afina.domain.manifests import Manifest
 from afina.domain.models import BaseModel
 from afina.domain.runs import DataSpec, ParentSpec, RunPaths
+from afina.domain.sayings import Said, say
 from afina.errors import InvalidRequest, QuotaExceeded
 from afina.pipeline import served_by
 from afina.pipeline.follow import first_guess
@@ -126,7 +128,10 @@ class Preparation:
             file = files.get_file(tx, file_id, self._job.project_id)
         if file is None:
             code = f"invalid_{which}"
-            raise JobRefused(JobError(code, f"The file {file_id} no longer exists.", which))
+            gone = say("file_gone", file=which.removesuffix("_file"), id=file_id)
+            raise JobRefused(
+                JobError(code, f"The file {file_id} no longer exists.", which, (gone,))
+            )
         return _Source(which, file, self._platform.blobs.path(file.sha256))
 
     def _validate(self, source: _Source, renderer: Renderer) -> CheckReport:
@@ -164,11 +169,7 @@ class Preparation:
         shutil.copyfile(
             done.audit, self._paths.root / "findings" / f"{source.which}.redacted.jsonl"
         )
-        counts = ", ".join(f"{count} {kind}" for kind, count in sorted(done.report.places.items()))
-        said = self._writer.message(
-            f"Redacted {counts or 'nothing'} in {done.report.rows_changed} of {done.report.rows} "
-            f"rows of the {source.which.replace('_', ' ')}"
-        )
+        said = self._writer.message(redacted(source.which, done.report))
         with self._platform.database.write() as tx:
             events.append_events(tx, self._job.id, self._job.fence, [said])
         return replace(source, blob=done.rows)
@@ -258,7 +259,7 @@ class Preparation:
         return ParentSpec(sha256, str(folder.absolute()), dict(manifest.files))
 
     def _leave(self, hyperparameters: Hyperparameters) -> None:
-        said = self._writer.message("Files validated, moving job to queued state")
+        said = self._writer.message(say("queued"))
         job, fence = self._job.id, self._job.fence
         with self._platform.database.write() as tx:
             events.append_events(tx, job, fence, [said])
@@ -289,6 +290,15 @@ class Preparation:
     def _progress(self, done: int, total: int) -> None:
         self._lease.check()
         self._note.note(self._at, done, total)
+
+
+def redacted(which: str, report: RedactionReport) -> Said:
+    """What was taken out of a file, counted by kind."""
+    file, n, rows = which.removesuffix("_file"), report.rows_changed, report.rows
+    found = ", ".join(f"{count} {kind}" for kind, count in sorted(report.places.items()))
+    if not found:
+        return say("redacted_none", file=file, n=n, rows=rows)
+    return say("redacted", file=file, n=n, rows=rows, found=found)
 
 
 def check_limits(

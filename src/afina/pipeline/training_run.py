@@ -15,6 +15,7 @@ import structlog
 
 from afina.domain.jobs import Job, JobError, JobStatus, Wish
 from afina.domain.runs import RunEvent, RunPaths, RunSpec
+from afina.domain.sayings import say
 from afina.errors import AfinaError, Internal, StaleFence
 from afina.pipeline import exits, finish
 from afina.pipeline.faults import fault_of
@@ -187,7 +188,7 @@ class TrainingRun:
                     tx, self.job.id, self.job.fence, JobStatus.RUNNING,
                     stage="training", started_at=now, estimated_finish=guess,
                 )  # fmt: skip
-                said = self._writer.message("Fine-tuning job started")
+                said = self._writer.message(say("started"))
                 events.append_events(tx, self.job.id, self.job.fence, [said])
             else:
                 job = jobs.update_job(tx, self.job.id, self.job.fence, stage="training")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any, Final
 
 from afina.domain.clock import Clock
@@ -15,6 +16,7 @@ from afina.domain.events import JobEvent, Level, step_message
 from afina.domain.ids import EVENT, Ids
 from afina.domain.jobs import Job
 from afina.domain.runs import RunEvent
+from afina.domain.sayings import Said
 
 _METRICS: Final = (
     "step",
@@ -57,9 +59,10 @@ class EventWriter:
         self._ids = ids
         self._clock = clock
 
-    def message(self, text: str, level: Level = "info") -> JobEvent:
+    def message(self, said: Said, level: Level = "info") -> JobEvent:
         """A plain message, now; it belongs into the transaction of what it tells of."""
-        return self._event(int(self._clock.now()), level, text)
+        made = self._event(int(self._clock.now()), level, said.text)
+        return replace(made, said=(said,))
 
     def from_run(self, events: Iterable[RunEvent]) -> list[JobEvent]:
         """Metrics and warnings of a run; what else it says is for the worker alone."""

@@ -21,6 +21,7 @@ from typing import Final, Literal
 from afina.domain.accounts import Caller
 from afina.domain.manifests import Manifest
 from afina.domain.runs import CHECKPOINTS
+from afina.domain.sayings import say
 from afina.errors import AfinaError
 from afina.service import run_folders
 from afina.service.audit import note
@@ -204,8 +205,7 @@ def _remove(platform: Platform, removal: Removal) -> bool:
                 return False
             doomed = run_folders.hide_checkpoints(platform, name)
             if jobs.get_job(tx, name) is not None:
-                text = "The checkpoints of the run were removed to make room; its models stay"
-                events.add_events(tx, name, [event(platform, name, text)])
+                events.add_events(tx, name, [event(platform, name, say("cleared"))])
     if doomed is not None:
         shutil.rmtree(doomed, ignore_errors=True)
     return doomed is not None

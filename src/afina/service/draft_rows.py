@@ -92,7 +92,10 @@ def verdict_of(platform: Platform, draft: Draft) -> Verdict:
 
 
 def read_rows(platform: Platform, draft: Draft, numbers: Sequence[int] | range) -> list[DraftRow]:
-    """Those rows, in that order; numbers that are none are left out."""
+    """Those rows, in that order; numbers that are none are left out, all of them as long as no
+    columns are chosen."""
+    if not draft.is_ready:
+        return []
     folder = folder_of(platform, draft.id)
     changed = _changes(_history(folder))
     index = _index(folder)

@@ -22,10 +22,11 @@ from typing import Final
 
 from afina.data.columns import map_columns
 from afina.data.convert import ConvertOptions, convert_file, open_table
-from afina.data.readers.records import Record
+from afina.data.readers.records import Record, Source
+from afina.data.sheets import open_likely
 from afina.domain.accounts import Caller
 from afina.domain.codec import decode, encode
-from afina.errors import InvalidRequest, NotFound, TooLarge
+from afina.errors import AfinaError, InvalidRequest, NotFound, TooLarge
 from afina.service.platform import Platform
 
 PREFIX: Final = "draft-"
@@ -70,6 +71,8 @@ class Draft:
     encoding_reason: str | None = None
     delimiter: str | None = None
     sheet: str | None = None
+    sheets: tuple[str, ...] = ()
+    """What a workbook has to choose from; none where there is one sheet."""
     notes: tuple[str, ...] = ()
     base: str | None = None
     """The base model by whose template the rows are checked."""
@@ -95,8 +98,12 @@ def start_draft(
     try:
         size = _keep(folder / name, source, platform.settings.max_upload_bytes)
         draft = Draft(id_, caller.project_id, filename, platform.now(), size, name, base=base)
-        draft = _read(folder, draft)
+        draft = _read(folder, draft, *open_likely(folder / name))
         _write(folder, draft)
+    except AfinaError as error:
+        shutil.rmtree(folder, ignore_errors=True)
+        error.message = error.message.replace(name, filename)  # the name that the reader knows
+        raise
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise
@@ -137,8 +144,23 @@ def choose_columns(platform: Platform, caller: Caller, draft_id: str, chosen: Co
     folder = folder_of(platform, draft_id)
     with locked(folder):
         draft = _convert(folder, replace(draft, chosen=chosen))
-        for name in ("edits.json", "findings.json", "current.jsonl"):
-            (folder / name).unlink(missing_ok=True)
+        _forget(folder)
+        _write(folder, draft)
+    return draft
+
+
+def choose_sheet(platform: Platform, caller: Caller, draft_id: str, sheet: str) -> Draft:
+    """Reads another sheet of the workbook; rows and edits of the old one go. Raises
+    InvalidRequest, DataUnreadable."""
+    draft = get_draft(platform, caller, draft_id)
+    if sheet not in draft.sheets:
+        raise InvalidRequest(f"There is no sheet {sheet[:64]!r} in this workbook.", param="sheet")
+    folder = folder_of(platform, draft_id)
+    with locked(folder):
+        source = open_table(folder / draft.source, ConvertOptions(sheet=sheet))
+        fresh = replace(draft, chosen=Columns(), is_table=False, rows=0, dropped={})
+        draft = _read(folder, fresh, source, draft.sheets)
+        _forget(folder)
         _write(folder, draft)
     return draft
 
@@ -173,7 +195,7 @@ def delete_draft(platform: Platform, caller: Caller, draft_id: str) -> None:
 def table_head(platform: Platform, draft: Draft, rows: int) -> list[Mapping[str, object]]:
     """The first records of a draft's table, by column, before any column is chosen."""
     path = folder_of(platform, draft.id) / draft.source
-    records = open_table(path, ConvertOptions()).records
+    records = open_table(path, ConvertOptions(sheet=draft.sheet)).records
     return [found.values for found in islice(records, rows) if isinstance(found, Record)]
 
 
@@ -199,8 +221,13 @@ def write_whole(path: Path, content: bytes) -> None:
     temporary.replace(path)
 
 
-def _read(folder: Path, draft: Draft) -> Draft:
-    source = open_table(folder / draft.source, ConvertOptions())
+def _forget(folder: Path) -> None:
+    """What was made of rows that are no more."""
+    for name in ("edits.json", "findings.json", "current.jsonl"):
+        (folder / name).unlink(missing_ok=True)
+
+
+def _read(folder: Path, draft: Draft, source: Source, sheets: tuple[str, ...]) -> Draft:
     draft = replace(
         draft,
         columns=source.columns,
@@ -208,6 +235,7 @@ def _read(folder: Path, draft: Draft) -> Draft:
         encoding_reason=source.encoding_reason,
         delimiter=source.delimiter,
         sheet=source.sheet,
+        sheets=sheets,
         notes=tuple(source.notes),
     )
     if _PASSED & set(source.columns):
@@ -232,6 +260,7 @@ def _convert(folder: Path, draft: Draft) -> Draft:
         assistant=given.assistant or None,
         system_column=given.system_column or None,
         system=given.system or None,
+        sheet=draft.sheet,
     )
     report = convert_file(folder / draft.source, target, options)
     return replace(draft, rows=_index(target), dropped=dict(report.dropped))

@@ -16,6 +16,7 @@ from afina.domain.events import JobEvent
 from afina.domain.ids import EVENT
 from afina.domain.jobs import Job
 from afina.domain.models import ModelState, TunedModel
+from afina.domain.sayings import Said, say
 from afina.errors import Conflict, NotFound
 from afina.service import aliases, audit
 from afina.service.platform import Platform
@@ -91,11 +92,11 @@ def told(platform: Platform, row: GateRow) -> list[JobEvent]:
     """The events of a gate that has ended: one of type `moderation_checks`, as the hosted service
     has it, and a sentence for people."""
     if row.report is None:
-        text = f"The gate of {row.model} could not be run: {row.note}"
-        return [_event(platform, row.job_id, text, "warn")]
+        said = say("gate_not_run", id=row.model, reason=row.note or "")
+        return [_event(platform, row.job_id, said, "warn")]
     report = row.report
     blocked = row.policy == "hold" and report["verdict"] != "passed"
-    said = []
+    made: list[JobEvent] = []
     safety = next((part for part in report["parts"] if part["name"] == "safety"), None)
     if safety is not None and safety["measured"]:
         results = [
@@ -104,23 +105,23 @@ def told(platform: Platform, row: GateRow) -> list[JobEvent]:
         ]
         data = {"blocked": blocked, "model": row.model, "results": results}
         data["categories"] = safety["details"]["categories"]
-        text = f"Moderation checks for {row.model} {'passed' if safety['passed'] else 'failed'}"
+        checked = say("safe" if safety["passed"] else "unsafe", id=row.model)
         level = "info" if safety["passed"] else "warn"
-        said.append(_event(platform, row.job_id, text, level, data))
+        made.append(_event(platform, row.job_id, checked, level, data))
     lost = _lost(report)
     if lost is not None and report["verdict"] != "failed":
-        said.append(_event(platform, row.job_id, lost, "warn"))
+        made.append(_event(platform, row.job_id, lost, "warn"))
     if report["verdict"] == "passed":
-        said.append(_event(platform, row.job_id, f"The gate passed {row.model}", "info"))
+        made.append(_event(platform, row.job_id, say("gate_passed", id=row.model), "info"))
     elif report["verdict"] == "incomplete":
-        done = " and holds it back" if blocked else ""
-        text = f"The gate could not measure the safety of {row.model}{done}: {_missing(report)}"
-        said.append(_event(platform, row.job_id, text, "warn"))
+        name = "gate_unsure_held" if blocked else "gate_unsure"
+        unsure = say(name, id=row.model, reason=_missing(report))
+        made.append(_event(platform, row.job_id, unsure, "warn"))
     else:
-        done = "held back" if blocked else "finds fault with"
-        text = f"The gate {done} {row.model}: {'; '.join(report['reasons'])}"
-        said.append(_event(platform, row.job_id, text, "warn"))
-    return said
+        name, reasons = "gate_held" if blocked else "gate_blames", "; ".join(report["reasons"])
+        blamed = say(name, id=row.model, reason=reasons)
+        made.append(_event(platform, row.job_id, blamed, "warn"))
+    return made
 
 
 def gate_of(platform: Platform, model: str) -> GateRow | None:
@@ -167,7 +168,7 @@ def reason_held(platform: Platform, name: str) -> str:
     return "; ".join(row.report["reasons"])
 
 
-def _lost(report: Mapping[str, Any]) -> str | None:
+def _lost(report: Mapping[str, Any]) -> Said | None:
     """A sentence on abilities that are surely gone, though no limit holds the model for it."""
     part = next((part for part in report["parts"] if part["name"] == "regression"), None)
     if part is None or not part["measured"]:
@@ -175,10 +176,7 @@ def _lost(report: Mapping[str, Any]) -> str | None:
     lost = part["measures"]["lost"]
     if lost["low"] <= WORTH_A_WORD:
         return None
-    return (
-        f"{round(lost['value'] * lost['n'])} of {lost['n']} abilities of the base are gone; "
-        "gate.max_ability_loss can hold such a model"
-    )
+    return say("abilities", n=round(lost["value"] * lost["n"]), all=lost["n"])
 
 
 def _missing(report: Mapping[str, Any]) -> str:
@@ -188,7 +186,7 @@ def _missing(report: Mapping[str, Any]) -> str:
 def _event(
     platform: Platform,
     job_id: str,
-    text: str,
+    said: Said,
     level: Any,
     checks: Mapping[str, Any] | None = None,
 ) -> JobEvent:
@@ -197,7 +195,8 @@ def _event(
         job_id=job_id,
         created_at=platform.now(),
         level=level,
-        message=text,
+        message=said.text,
         type="message" if checks is None else "moderation_checks",
         data=checks or {},
+        said=(said,),
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Final
 
 from afina.domain.accounts import Caller
@@ -11,6 +12,7 @@ from afina.domain.ids import EVENT, JOB
 from afina.domain.jobs import Job, JobCheckpoint, JobStatus, Wish
 from afina.domain.models import is_tuned_name
 from afina.domain.pages import Page
+from afina.domain.sayings import Said, say
 from afina.errors import Conflict, InvalidRequest, NotFound
 from afina.service import bases, integrations, run_folders, usage, webhooks
 from afina.service.files import check_limit, drop_file, find_file, remove_traces
@@ -37,8 +39,6 @@ __all__ = [
     "resume_job",
 ]
 MAX_LIST: Final = 1000
-CANCELLED_TEXT: Final = "The job was cancelled"
-PAUSED_TEXT: Final = "The job was paused"
 _OVER: Final = {
     JobStatus.SUCCEEDED: "has succeeded already",
     JobStatus.FAILED: "has failed already",
@@ -107,10 +107,9 @@ def cancel_job(platform: Platform, caller: Caller, job_id: str) -> Job:
         cancelled = jobs.cancel_unheld(tx, job_id, platform.clock.now())
         if cancelled is None:
             if job.wish is not Wish.CANCEL:
-                text = "Cancellation requested; the job stops at its next step"
-                events.add_events(tx, job_id, [event(platform, job_id, text)])
+                events.add_events(tx, job_id, [event(platform, job_id, say("cancel_wished"))])
             return jobs.wish_for(tx, job_id, Wish.CANCEL)
-        events.add_events(tx, job_id, [event(platform, job_id, CANCELLED_TEXT)])
+        events.add_events(tx, job_id, [event(platform, job_id, say("cancelled"))])
         if cancelled.trained_tokens:  # it was paused: the work done is billed
             usage.record_training(platform, tx, cancelled, job.model, cancelled.trained_tokens)
         held = references.drop_references(tx, Holder("job", job_id))
@@ -136,11 +135,10 @@ def pause_job(platform: Platform, caller: Caller, job_id: str) -> Job:
             )
         paused = jobs.pause_unheld(tx, job_id, platform.clock.now())
         if paused is not None:
-            events.add_events(tx, job_id, [event(platform, job_id, PAUSED_TEXT)])
+            events.add_events(tx, job_id, [event(platform, job_id, say("paused"))])
             return paused
         if job.wish is not Wish.PAUSE:
-            text = "Pause requested; the job stops at its next step"
-            events.add_events(tx, job_id, [event(platform, job_id, text)])
+            events.add_events(tx, job_id, [event(platform, job_id, say("pause_wished"))])
         return jobs.wish_for(tx, job_id, Wish.PAUSE)
 
 
@@ -156,8 +154,7 @@ def resume_job(platform: Platform, caller: Caller, job_id: str) -> Job:
                 f"The job {job_id} is {job.status.value}{about}; only a paused job can be resumed.",
                 code="invalid_value",
             )
-        text = "The job was resumed, moving job to queued state"
-        events.add_events(tx, job_id, [event(platform, job_id, text)])
+        events.add_events(tx, job_id, [event(platform, job_id, say("resumed"))])
     return queued
 
 
@@ -202,9 +199,10 @@ def list_checkpoints(
         return checkpoints.list_checkpoints(tx, job_id, after, limit)
 
 
-def event(platform: Platform, job_id: str, message: str, level: Level = "info") -> JobEvent:
+def event(platform: Platform, job_id: str, said: Said, level: Level = "info") -> JobEvent:
     """An event of the platform's own, to be added in the transaction that causes it."""
-    return JobEvent(platform.ids.new(EVENT), job_id, platform.now(), level, message)
+    made = JobEvent(platform.ids.new(EVENT), job_id, platform.now(), level, said.text)
+    return replace(made, said=(said,))
 
 
 def _find(tx: Tx, caller: Caller, job_id: str) -> Job:
@@ -273,8 +271,7 @@ def _check_file(platform: Platform, tx: Tx, caller: Caller, file_id: str, param:
 
 
 def _first_events(platform: Platform, job: Job) -> list[JobEvent]:
-    validating = f"Validating training file: {job.training_file}"
+    validating = say("validating", id=job.training_file)
     if job.validation_file is not None:
-        validating += f" and validation file: {job.validation_file}"
-    texts = (f"Created fine-tuning job: {job.id}", validating)
-    return [event(platform, job.id, text) for text in texts]
+        validating = say("validating_two", id=job.training_file, other=job.validation_file)
+    return [event(platform, job.id, said) for said in (say("created", id=job.id), validating)]

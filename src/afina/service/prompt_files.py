@@ -13,8 +13,8 @@ from typing import Any, Final
 
 from afina.data.cells import cell_text
 from afina.data.columns import ANSWER_NAMES, QUESTION_NAMES
-from afina.data.convert import ConvertOptions, open_table
 from afina.data.readers.records import Record
+from afina.data.sheets import open_likely
 from afina.errors import InvalidRequest, TooLarge
 
 MOST_PROMPTS: Final = 1000
@@ -67,7 +67,7 @@ def read_prompts(
                 out.write(piece)
         if size == 0:
             raise InvalidRequest("The file is empty.", param="file")
-        table = open_table(path, ConvertOptions())
+        table, _ = open_likely(path)
         return _collected(table.columns, table.records, prompt, expected)
 
 

@@ -8,7 +8,7 @@ checkpoints, the ledger's entry, the results file, events and the job's success 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +20,12 @@ from afina.domain.files import Purpose, StoredFile
 from afina.domain.jobs import Job, JobCheckpoint, JobError, JobStatus, Wish
 from afina.domain.manifests import Manifest, TuneKind
 from afina.domain.models import ModelState, TunedModel, tuned_name
+from afina.domain.sayings import say
 from afina.errors import IllegalTransition, Internal
 from afina.service import aliases, gate, usage, webhooks
 from afina.service.files import add_file
 from afina.service.gate import GateOutcome
-from afina.service.jobs import CANCELLED_TEXT, PAUSED_TEXT, event
+from afina.service.jobs import event
 from afina.service.platform import Platform
 from afina.store import checkpoints, events, jobs, leases, models, references
 from afina.store.blobs import StagedBlob
@@ -153,7 +154,7 @@ def _stage_results(platform: Platform, publication: Publication) -> dict[str, St
 
 def fail_job(platform: Platform, job: Job, error: JobError) -> Job:
     """Ends the job as failed, with its error event. Nothing is billed."""
-    said = event(platform, job.id, error.message, "error")
+    said = failure(platform, job, error)
     with platform.database.write() as tx:
         events.append_events(tx, job.id, job.fence, [said])
         failed = jobs.move_job(
@@ -165,9 +166,15 @@ def fail_job(platform: Platform, job: Job, error: JobError) -> Job:
     return failed
 
 
+def failure(platform: Platform, job: Job, error: JobError) -> JobEvent:
+    """The event of a job that failed."""
+    made = JobEvent(platform.ids.new(ids.EVENT), job.id, platform.now(), "error", error.message)
+    return replace(made, said=error.said)
+
+
 def end_cancelled(platform: Platform, job: Job, trained_tokens: int = 0) -> Job:
     """Ends the job as cancelled, as its user wished; the work done is billed."""
-    said = event(platform, job.id, CANCELLED_TEXT)
+    said = event(platform, job.id, say("cancelled"))
     with platform.database.write() as tx:
         events.append_events(tx, job.id, job.fence, [said])
         cancelled = jobs.move_job(
@@ -203,11 +210,11 @@ class _Publishing:
 
     def rest(self, snapshot: Publication | None, tokens: int) -> Job:
         """The job becomes paused."""
-        text = PAUSED_TEXT
+        paused = say("paused")
         for tune in snapshot.tunes if snapshot is not None else ():
             name = self._add_model(tune, snapshot, step=tune.step)  # type: ignore[arg-type]
-            text = f"{PAUSED_TEXT} at step {tune.step} with Snapshot ID: {name}"
-        said = [event(self.platform, self.job.id, text)]
+            paused = say("paused_at", step=tune.step, id=name)
+        said = [event(self.platform, self.job.id, paused)]
         events.append_events(self.tx, self.job.id, self.job.fence, said)
         jobs.move_job(
             self.tx,
@@ -229,14 +236,14 @@ class _Publishing:
         said: list[JobEvent] = []
         for tune in earlier:
             name = self._add_model(tune, publication, step=tune.step)
-            text = f"Checkpoint created at step {tune.step} with Snapshot ID: {name}"
-            said.append(event(self.platform, self.job.id, text))
+            kept = say("checkpoint", step=tune.step, id=name)
+            said.append(event(self.platform, self.job.id, kept))
         name = self._add_model(final, publication, step=None)
         if publication.gate.state is ModelState.RELEASED:
             aliases.follow_release(self.platform, self.tx, self.caller, name)
-        said.append(event(self.platform, self.job.id, f"New fine-tuned model created: {name}"))
+        said.append(event(self.platform, self.job.id, say("model", id=name)))
         said += gate.begin(self.platform, self.tx, self.job, name, publication.gate)
-        said.append(event(self.platform, self.job.id, "The job has successfully completed"))
+        said.append(event(self.platform, self.job.id, say("done")))
         files = tuple(self._add_results(name, staged) for name, staged in results.items())
         tokens = publication.trained_tokens
         usage.record_training(self.platform, self.tx, self.job, name, tokens)
@@ -270,10 +277,10 @@ class _Publishing:
         if brought is not None:
             for tune in brought.tunes:
                 name = self._add_model(tune, brought, step=tune.step)
-                text = f"Checkpoint created at step {tune.step} with Snapshot ID: {name}"
-                said.append(event(self.platform, self.job.id, text))
+                kept = say("checkpoint", step=tune.step, id=name)
+                said.append(event(self.platform, self.job.id, kept))
             said += gate.begin(self.platform, self.tx, self.job, name, brought.gate)
-        said.append(event(self.platform, self.job.id, error.message, "error"))
+        said.append(failure(self.platform, self.job, error))
         files = tuple(self._add_results(name, staged) for name, staged in results.items())
         if tokens:
             usage.record_training(self.platform, self.tx, self.job, name, tokens)

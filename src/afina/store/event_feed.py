@@ -8,6 +8,7 @@ from sqlalchemy import Row, func, select
 
 from afina.domain.events import JobEvent
 from afina.store.database import Tx
+from afina.store.events import said_of
 from afina.store.tables import JOB_EVENTS
 
 
@@ -71,4 +72,5 @@ def _event(row: Row[Any]) -> JobEvent:
         data=row.data,
         source=row.source,
         sequence=row.sequence,
+        said=said_of(row.said),
     )

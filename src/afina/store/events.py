@@ -13,9 +13,10 @@ from typing import Any, Final
 
 from sqlalchemy import Row, func, insert, select, update
 
-from afina.domain.codec import encode
+from afina.domain.codec import decode, encode
 from afina.domain.events import JobEvent
 from afina.domain.pages import Page
+from afina.domain.sayings import Said
 from afina.store.database import Tx
 from afina.store.dialects import insert_new
 from afina.store.jobs import require_fence
@@ -121,6 +122,7 @@ def _row(job_id: str, event: JobEvent, sequence: int, order: int) -> dict[str, A
         "type": event.type,
         "message": event.message,
         "data": _finite(encode(event.data)),
+        "said": encode(event.said) or None,
     }
 
 
@@ -138,4 +140,10 @@ def _finite(value: Any) -> Any:
 def _event(row: Row[Any]) -> JobEvent:
     values = values_of(row)
     del values["order_key"]
-    return JobEvent(**values)
+    said = said_of(values.pop("said"))
+    return JobEvent(**values, said=said)
+
+
+def said_of(data: Any) -> tuple[Said, ...]:
+    """What a row says by name; nothing for one from before there were names."""
+    return tuple(decode(Said, one, "said") for one in data or ())

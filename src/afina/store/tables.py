@@ -179,6 +179,7 @@ JOB_EVENTS: Final = Table(
     Column("type", String(24), nullable=False),
     Column("message", Text, nullable=False),
     document("data", nullable=False),
+    document("said"),
     UniqueConstraint("job_id", "order_key"),
     UniqueConstraint("job_id", "source", "sequence"),
 )

@@ -19,6 +19,8 @@ from afina.domain.accounts import Caller
 from afina.errors import AfinaError
 from afina.service.job_feed import News, news_of
 from afina.service.platform import Platform
+from afina.web.sayings import heard
+from afina.web.strings import Texts
 
 POLL_S: Final = 0.5
 BEAT_S: Final = 15.0
@@ -60,15 +62,16 @@ def point(data: Mapping[str, Any]) -> list[Any]:
     return [data.get("step"), data.get("total_steps"), *numbers]
 
 
-def told(news: News) -> bytes:
-    """News as one server-sent event."""
+def told(news: News, texts: Texts) -> bytes:
+    """News as one server-sent event, in a reader's language."""
     body = {
         "job": state(news),
         "points": [point(event.data) for event in news.events if event.type == "metrics"],
         "events": [
-            [event.created_at, event.level, event.message]
+            [event.created_at, event.level, said.text, said.language]
             for event in news.events
             if event.type != "metrics"
+            for said in (heard(texts, event),)
         ],
     }
     text = json.dumps(body, ensure_ascii=False, separators=(",", ":"))
@@ -76,9 +79,10 @@ def told(news: News) -> bytes:
 
 
 class _Watch:
-    """One job that somebody watches."""
+    """One job that somebody watches, in one language."""
 
-    def __init__(self) -> None:
+    def __init__(self, texts: Texts) -> None:
+        self.texts = texts
         self.followers = 0
         self.place = 0
         self.version = 0
@@ -92,7 +96,7 @@ class LiveJobs:
     """All watched jobs of this process."""
 
     def __init__(self) -> None:
-        self._watches: dict[str, _Watch] = {}
+        self._watches: dict[tuple[str, str], _Watch] = {}
         self._leaving = False
 
     def leave(self) -> None:
@@ -102,14 +106,14 @@ class LiveJobs:
             watch.changed.set()
 
     async def follow(
-        self, platform: Platform, caller: Caller, job_id: str, after: int
+        self, platform: Platform, caller: Caller, job_id: str, after: int, texts: Texts
     ) -> AsyncIterator[bytes]:
         """Messages from `after` on, until the job is over and said so. Raises NotFound at once."""
         news = await to_thread.run_sync(news_of, platform, caller, job_id, after)
         clock, ends = platform.clock, platform.clock.monotonic() + LIFE_S
-        yield b"retry: 1000\n\n" + told(news)
+        yield b"retry: 1000\n\n" + told(news, texts)
         place, over = news.end, news.job.status.is_terminal and not news.is_more
-        watch = self._join(platform, caller, job_id, news)
+        watch = self._join(platform, caller, news, texts)
         version = watch.version if place == watch.place else -1
         try:
             while not over and not self._leaving and clock.monotonic() < ends:
@@ -130,24 +134,25 @@ class LiveJobs:
                     news = await to_thread.run_sync(news_of, platform, caller, job_id, place)
                     place, over = news.end, news.job.status.is_terminal and not news.is_more
                     version = -1 if news.is_more else version
-                    yield told(news)
+                    yield told(news, texts)
         finally:
-            self._leave(job_id, watch)
+            self._leave((job_id, texts.language), watch)
 
-    def _join(self, platform: Platform, caller: Caller, job_id: str, news: News) -> _Watch:
-        watch = self._watches.get(job_id)
+    def _join(self, platform: Platform, caller: Caller, news: News, texts: Texts) -> _Watch:
+        job_id = news.job.id
+        watch = self._watches.get((job_id, texts.language))
         if watch is None:
-            watch = self._watches[job_id] = _Watch()
+            watch = self._watches[job_id, texts.language] = _Watch(texts)
             watch.place, watch.seen = news.end, state(news)
             watch.task = asyncio.create_task(self._poll(platform, caller, job_id, watch))
         watch.followers += 1
         return watch
 
-    def _leave(self, job_id: str, watch: _Watch) -> None:
+    def _leave(self, key: tuple[str, str], watch: _Watch) -> None:
         watch.followers -= 1
         if watch.followers == 0:
-            if self._watches.get(job_id) is watch:
-                del self._watches[job_id]
+            if self._watches.get(key) is watch:
+                del self._watches[key]
             if watch.task is not None:
                 watch.task.cancel()
 
@@ -163,7 +168,7 @@ class LiveJobs:
             if news.end == watch.place and now == watch.seen:
                 continue
             watch.version += 1
-            watch.parts.append((watch.version, watch.place, news.end, told(news)))
+            watch.parts.append((watch.version, watch.place, news.end, told(news, watch.texts)))
             watch.place, watch.seen = news.end, now
             changed, watch.changed = watch.changed, asyncio.Event()
             changed.set()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from tests.unit.pipeline.conftest import run_spec
 
 from afina.domain.clock import ManualClock
@@ -95,3 +96,17 @@ def test_the_pace_is_that_of_the_last_steps() -> None:
     for number in range(101, 181):
         pace.add(number, 200, 100.0 + (number - 100) * 3)
     assert pace.finish() == 100.0 + 80 * 3 + 20 * 3 + FINISH_S
+
+
+def test_the_time_left_begins_at_the_estimate_and_ends_at_the_pace() -> None:
+    pace = Pace(promise=1060.0)
+    pace.add(1, 100, 1000.0)
+    assert pace.finish() is None, "one step has no pace"
+    pace.add(2, 100, 1000.1)
+    early = pace.finish()
+    assert early is not None
+    assert 1050 < early < 1060, "two steps weigh little against what finished jobs took"
+    for step in range(3, 26):
+        pace.add(step, 100, 1000 + 0.1 * (step - 1))
+    sure = pace.finish()
+    assert sure == pytest.approx(1000 + 2.4 + 7.5 + FINISH_S), "after a quarter the pace counts"

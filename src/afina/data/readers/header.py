@@ -24,8 +24,9 @@ class Header:
 
 def find_header(rows: Iterator[tuple[int, list[str]]], wanted: Sequence[str]) -> Header | None:
     """The first row that is not empty; one of the next rows where that one names neither what the
-    user asked for nor a question and an answer, and the other does (titles, merged headings). None
-    where there is no row."""
+    user asked for nor a question and an answer, and the other does (titles, merged headings). A row
+    of one cell above wider ones is a title too, whatever they are called. None where there is no
+    row."""
     looked_at = list(islice(rows, _LOOKED_AT))
     filled = [n for n, (_, cells) in enumerate(looked_at) if any(c.strip() for c in cells)]
     if not filled:
@@ -36,8 +37,14 @@ def find_header(rows: Iterator[tuple[int, list[str]]], wanted: Sequence[str]) ->
     place = first
     if not name_a_pair(looked_at[first][1], wanted):
         place = next((n for n in filled if name_a_pair(looked_at[n][1], wanted)), first)
+        if place == first and _width(looked_at[first][1]) == 1:
+            place = next((n for n in filled if _width(looked_at[n][1]) > 1), first)
     line, names = looked_at[place]
     note = None
     if place != first:
         note = f"The names of columns stand in line {line}; what is above is passed over."
     return Header(names, line, chain(looked_at[place + 1 :], rows), note)
+
+
+def _width(cells: Sequence[str]) -> int:
+    return sum(1 for cell in cells if cell.strip())

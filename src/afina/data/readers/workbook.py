@@ -49,6 +49,12 @@ def read_workbook(path: Path, options: ReadOptions) -> Source:
     return Source(columns=columns, records=_records(header.rows, columns), sheet=sheet, notes=notes)
 
 
+def visible_sheets(path: Path) -> tuple[str, ...]:
+    """The names of the sheets that a reader of the workbook sees. Raises DataUnreadable."""
+    book = _open(path)
+    return tuple(str(s.title) for s in book.worksheets if s.sheet_state == "visible")
+
+
 def _open(path: Path) -> Any:
     import openpyxl  # slow to import, and few need it
 

@@ -5,5 +5,5 @@ from __future__ import annotations
 
 from typing import Final
 
-HEAD: Final = "0010"
+HEAD: Final = "0011"
 """The newest revision."""

@@ -73,9 +73,12 @@ async def choose(visit: Visit) -> Response:
         str(form.get("system") or "").strip() or None,
     )
     base = str(form.get("base") or "") or None
+    sheet = str(form.get("sheet") or "") or None
 
     def change() -> Draft:
         found = draft
+        if sheet is not None and sheet != found.sheet:
+            return drafts.choose_sheet(visit.platform, visit.caller, draft.id, sheet)
         if base != found.base:
             found = drafts.choose_base(visit.platform, visit.caller, draft.id, base)
         if found.is_table and chosen != found.chosen and chosen.user and chosen.assistant:

@@ -12,6 +12,7 @@ from afina.service import bases, files, jobs, models, usage
 from afina.service.files import FileQuery
 from afina.service.job_feed import last_step
 from afina.web.render import page
+from afina.web.sayings import Fault, fault
 from afina.web.visit import Visit
 
 _SHOWN: Final = 5
@@ -29,7 +30,9 @@ def show(visit: Visit) -> Response:
         "home.html",
         {
             "running": [(job, _here(visit, job)) for job in recent if not job.status.is_terminal],
-            "failed": [job for job in recent if job.status is JobStatus.FAILED][:_SHOWN],
+            "failed": [(job, _why(visit, job)) for job in recent if job.status is JobStatus.FAILED][
+                :_SHOWN
+            ],
             "recent": recent[:_SHOWN],
             "models": tuned[:_SHOWN],
             "bases": bases.list_bases(platform),
@@ -37,6 +40,10 @@ def show(visit: Visit) -> Response:
             "month": _month(visit),
         },
     )
+
+
+def _why(visit: Visit, job: Job) -> Fault | None:
+    return None if job.error is None else fault(visit.texts, job.error)
 
 
 def _here(visit: Visit, job: Job) -> tuple[int, int] | None:

@@ -19,7 +19,7 @@ from afina.service.suspects import suspect_rows
 from afina.web.live import point, state
 from afina.web.points import thin
 from afina.web.render import page
-from afina.web.strings import Texts
+from afina.web.sayings import fault, heard
 from afina.web.visit import Visit, form_of
 
 _LISTED: Final = 200
@@ -62,9 +62,9 @@ def show(visit: Visit) -> Response:
             "place": news.end,
             "state": state(news),
             "last": None if found.last is None else point(found.last),
-            "messages": found.messages,
+            "messages": [(event, heard(visit.texts, event)) for event in found.messages],
+            "fault": None if job.error is None else fault(visit.texts, job.error),
             "stages": _stages(visit, job),
-            "known": _known_events(visit),
             "checkpoints": jobs.list_checkpoints(platform, caller, job_id, limit=100).data,
             "files": _files(visit, job),
             "parity": _parity(visit, job),
@@ -94,7 +94,7 @@ def live(visit: Visit) -> Response:
     job_id = visit.request.path_params["id"]
     after = int(asked or 0)
     jobs.get_job(visit.platform, visit.caller, job_id)
-    stream = visit.rooms.live.follow(visit.platform, visit.caller, job_id, after)
+    stream = visit.rooms.live.follow(visit.platform, visit.caller, job_id, after, visit.texts)
     headers = {"x-accel-buffering": "no"}
     return StreamingResponse(stream, media_type="text/event-stream", headers=headers)
 
@@ -147,12 +147,6 @@ def _stages(visit: Visit, job: Job) -> list[dict[str, str]]:
             mark = "stopped" if job.status.is_terminal else "here"
         shown.append({"name": name, "mark": mark})
     return shown
-
-
-def _known_events(visit: Visit) -> list[tuple[str, str]]:
-    """Sentences of events: as they are on the wire, and in the reader's language."""
-    own, wire = visit.texts.section("event"), Texts("en").section("event")
-    return [(wire[name], own[name]) for name in wire]
 
 
 def _files(visit: Visit, job: Job) -> list[tuple[str, Any, str]]:

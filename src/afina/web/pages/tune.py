@@ -29,14 +29,13 @@ from afina.service.files import FileQuery
 from afina.service.integrations import offered
 from afina.service.job_request import METHODS, JobRequest
 from afina.service.tuning import TUNE_KINDS
+from afina.web.pages.tune_faults import MOST_LAYERS, MOST_PATIENCE, fault_of
 from afina.web.render import page
 from afina.web.visit import Visit, form_of
 
 _NUMBERS: Final = ("n_epochs", "batch_size", "learning_rate_multiplier")
 _LISTED: Final = 200
 _PAIRS: Final = 4
-_MOST_LAYERS: Final = 512
-_MOST_PATIENCE: Final = 50
 
 
 def show(visit: Visit) -> Response:
@@ -63,13 +62,15 @@ async def create(visit: Visit) -> Response:
     except AfinaError as error:
         values = {name: str(value) for name, value in form.items()}
         shown = await to_thread.run_sync(_shown, visit, values)
-        return page(visit, "tune.html", shown | {"error": error}, error.status)
+        return page(
+            visit, "tune.html", shown | {"wrong": fault_of(visit.texts, error)}, error.status
+        )
     return RedirectResponse(f"/jobs/{job.id}", 303)
 
 
 def _estimate(visit: Visit, form: FormData) -> Response:
     values = {name: str(value) for name, value in form.items()}
-    found, error = None, None
+    found, wrong = None, None
     if values.get("file") and values.get("model"):
         try:
             found = estimate_job(
@@ -80,8 +81,8 @@ def _estimate(visit: Visit, form: FormData) -> Response:
                 _hyperparameters(form),
             )
         except AfinaError as refused:
-            error = refused
-    return page(visit, "parts/estimate.html", {"found": found, "error": error})
+            wrong = fault_of(visit.texts, refused)
+    return page(visit, "parts/estimate.html", {"found": found, "wrong": wrong})
 
 
 def _shown(visit: Visit, values: dict[str, str]) -> dict[str, Any]:
@@ -106,7 +107,7 @@ def _shown(visit: Visit, values: dict[str, str]) -> dict[str, Any]:
         "pairs": _PAIRS,
         "trackers": offered(platform.settings),
         "values": values,
-        "error": None,
+        "wrong": None,
     }
 
 
@@ -184,11 +185,11 @@ def _extension(text: Callable[[str], str]) -> Extension:
         rank = _within(text("rank"), "afina.tuning.rank", MAX_RANK)
         tuning = Tuning(kind, rank=rank)  # type: ignore[arg-type]
     elif kind == "last_layers":
-        layers = _within(text("layers"), "afina.tuning.layers", _MOST_LAYERS)
+        layers = _within(text("layers"), "afina.tuning.layers", MOST_LAYERS)
         tuning = Tuning("last_layers", layers=layers, norm_and_head=bool(text("norm_and_head")))
     else:
         tuning = Tuning("full")
-    patience = _within(text("patience"), "afina.early_stopping.patience", _MOST_PATIENCE)
+    patience = _within(text("patience"), "afina.early_stopping.patience", MOST_PATIENCE)
     return Extension(
         tuning=tuning,
         early_stopping=None if patience is None else EarlyStopping(patience=patience),
@@ -204,7 +205,7 @@ def _hyperparameters(form: FormData) -> Hyperparameters:
         if text == "auto":
             continue
         try:
-            given[name] = float(text) if name == "learning_rate_multiplier" else int(text)
+            given[name] = _decimal(text) if name == "learning_rate_multiplier" else int(text)
         except ValueError:
             raise InvalidRequest(
                 f"{name} must be auto or a number.", param=f"hyperparameters.{name}"
@@ -218,11 +219,16 @@ def _beta(text: str) -> float | Auto:
     if text == "auto":
         return "auto"
     try:
-        return float(text)
+        return _decimal(text)
     except ValueError:
         raise InvalidRequest(
             "beta must be auto or a number.", param="hyperparameters.beta"
         ) from None
+
+
+def _decimal(text: str) -> float:
+    """A number as readers write it: with a point or a comma."""
+    return float(text.replace(",", "."))
 
 
 def _within(text: str, param: str, most: int) -> int | None:

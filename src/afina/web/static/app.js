@@ -31,14 +31,15 @@ export function offline(is) {
   if (word) word.hidden = !is;
 }
 
-/** Says something in the place for notices; `kind` is ok, warn or bad; `link` leads on. */
-export function tell(message, kind = "bad", link = null) {
+/** Says something in the place for notices; `kind` is ok, warn or bad; `link` leads on. What the
+    server says is English, what a page says of itself is in the reader's language (`lang` null). */
+export function tell(message, kind = "bad", link = null, lang = kind === "bad" ? "en" : null) {
   const place = document.getElementById("notices");
   const box = document.createElement("div");
   box.className = `notice ${kind}`;
   const line = document.createElement("p");
   line.textContent = message;
-  if (kind === "bad") line.lang = "en";
+  if (lang) line.lang = lang;
   if (link) {
     const way = document.createElement("a");
     way.href = link.href;

@@ -2,7 +2,6 @@
 // after a restart of the server and says where it was; where it gives up, we begin again.
 import { ask, fill, localTimes, number, offline, span } from "./app.js";
 import { curves, smooth } from "./curves.js";
-import { translate } from "./events.js";
 
 const page = document.getElementById("job");
 const t = JSON.parse(page.dataset.texts);
@@ -69,7 +68,10 @@ function tick() {
   const time = document.getElementById("time"), speed = document.getElementById("speed");
   const now = rows.at(-1), tokens = Number(speed.dataset.tokens);
   if (job.over && job.started_at && job.finished_at) time.textContent = span(job.finished_at - job.started_at);
-  else if (!job.over && job.stage === "training" && job.estimated_finish) time.textContent = span(job.estimated_finish - Date.now() / 1000);
+  else if (!job.over && job.stage === "training" && job.estimated_finish) {
+    const left = job.estimated_finish - Date.now() / 1000;
+    time.textContent = left < 1 ? "…" : span(left);
+  }
   else if (!job.over && (job.stage === "parity" || job.stage === "gate")) time.textContent = "…";
   if (now && job.started_at && tokens) {
     const until = job.finished_at ?? Date.now() / 1000;
@@ -93,7 +95,7 @@ function stages() {
   badge.lastChild.textContent = statuses[job.status];
 }
 
-function say([seconds, level, message]) {
+function say([seconds, level, message, spoken]) {
   const list = document.getElementById("events");
   const item = document.createElement("li");
   item.className = level;
@@ -101,8 +103,8 @@ function say([seconds, level, message]) {
   time.dateTime = new Date(seconds * 1000).toISOString();
   const text = document.createElement("span");
   text.textContent = message;
+  text.lang = spoken;
   item.append(time, text);
-  translate(text);
   localTimes(item);
   list.prepend(item);
 }
@@ -154,5 +156,4 @@ async function start() {
   figures();
   if (!job.over) { listen(); setInterval(tick, 1000); }
 }
-for (const text of document.querySelectorAll("#events span")) translate(text);
 start();

@@ -1,6 +1,7 @@
 // The playground: the same request to each model, streamed side by side. What models say is put
 // into the page as text, never as markup.
 import { ask, fill, number, tell, texts } from "./app.js";
+import { numbersIn, ownSettings } from "./own.js";
 import { stream } from "./asking.js";
 import { keepRow } from "./keep.js";
 import { showTokens, tokenText } from "./tokens.js";
@@ -17,7 +18,8 @@ let system = null, stopper = null, votes = {};
 function addSide(model) {
   if (sides.length >= MOST) return;
   const element = $("side").content.firstElementChild.cloneNode(true);
-  const side = { element, select: element.querySelector("select"), talk: element.querySelector(".talk"), line: element.querySelector(".figures-line"), history: [], answer: "" };
+  const side = { element, select: element.querySelector("select"), talk: element.querySelector(".talk"), line: element.querySelector(".figures-line"), history: [], answer: "", trained: null };
+  side.own = ownSettings(element, t, word);
   if (model) side.select.value = model;
   side.select.addEventListener("change", () => { remember(); about(); });
   element.querySelector(".side-remove").addEventListener("click", () => { sides.splice(sides.indexOf(side), 1); element.remove(); number_(); remember(); about(); });
@@ -33,20 +35,22 @@ function number_() {
     const name = fill(t.model, { n: i + 1 });
     side.select.setAttribute("aria-label", name);
     side.talk.setAttribute("aria-label", name);
+    side.own.box.setAttribute("aria-label", `${t.own}: ${name}`);
     side.element.querySelector(".side-remove").hidden = sides.length === 1;
   });
   $("add").hidden = sides.length >= MOST;
   $("sides").dataset.count = sides.length;
 }
 
-/** The system prompt that the last tuned model among the sides was trained with. */
+/** Which system prompt each side's model was trained with; that of the last tuned one is for all. */
 async function about() {
   system = null;
   for (const side of sides) {
+    side.trained = null;
     try {
-      const told = await (await ask(`/playground/about?model=${encodeURIComponent(side.select.value)}`)).json();
-      if (told.system !== null) system = told.system;
+      side.trained = (await (await ask(`/playground/about?model=${encodeURIComponent(side.select.value)}`)).json()).system;
     } catch { /* the model is gone: asking it will say so */ }
+    if (side.trained !== null) system = side.trained;
   }
   if (system !== null && !$("system").dataset.touched) $("system").value = system;
   word();
@@ -58,22 +62,23 @@ function word() {
   $("system-word").textContent = !known ? "" : same ? (system ? t.system_trained : t.system_trained_none) : t.system_other;
   $("system-word").classList.toggle("bad-word", known && !same);
   $("restore").hidden = !known || same;
+  for (const side of sides) side.own.follow($, $("system").value, side.trained);
 }
 
 function settings() {
-  const found = { temperature: Number($("temperature").value), top_p: Number($("top_p").value), max_completion_tokens: Number($("max_tokens").value) };
-  if ($("seed").value !== "") found.seed = Number($("seed").value);
+  const found = numbersIn($, t);
   for (const [id, put] of [["schema", (value) => { found.response_format = { type: "json_schema", json_schema: { name: "answer", schema: value } }; }], ["tools", (value) => { found.tools = value; }]]) {
     const text = $(id).value.trim();
     if (!text) continue;
-    try { put(JSON.parse(text)); } catch (error) { throw new Error(fill(t.json_wrong, { name: error.message })); }
+    try { put(JSON.parse(text)); } catch (error) { throw Object.assign(new Error(fill(t.json_wrong, { name: error.message })), { isOwn: true }); }
   }
   return found;
 }
 
 function request(side, history) {
-  const messages = [...($("system").value.trim() ? [{ role: "system", content: $("system").value }] : []), ...history];
-  return { model: side.select.value, messages, ...settings() };
+  const prompt = side.own.system() ?? $("system").value;
+  const messages = [...(prompt.trim() ? [{ role: "system", content: prompt }] : []), ...history];
+  return { model: side.select.value, messages, ...settings(), ...side.own.numbers() };
 }
 
 function say(side, kind, who, text) {
@@ -137,7 +142,8 @@ $("ask").addEventListener("submit", async (event) => {
   event.preventDefault();
   const text = $("message").value.trim();
   if (!text || stopper) return;
-  try { settings(); } catch (error) { tell(error.message); return; }
+  try { for (const side of sides) request(side, []); } catch (error) { complain(error); return; }
+  $("notices").replaceChildren();
   if ($("blind").checked) shuffle();
   stopper = new AbortController();
   $("send").disabled = true;
@@ -153,6 +159,9 @@ $("ask").addEventListener("submit", async (event) => {
   if ($("diff").checked) differ();
   $("message").focus();
 });
+
+/** A sentence of ours is in the reader's language, one of the server's in English. */
+const complain = (error) => tell(error.message, "bad", null, error.isOwn ? null : "en");
 
 function differ() {
   const bubbles = sides.map((side) => [...side.talk.querySelectorAll(".bubble.assistant .said-text")].at(-1)).filter(Boolean);
@@ -174,6 +183,7 @@ function shuffle() {
 function hideNames(hidden) {
   sides.forEach((side, i) => {
     side.select.hidden = hidden;
+    side.own.box.hidden = hidden;
     const name = side.element.querySelector(".side-blind");
     name.hidden = !hidden;
     name.textContent = fill(t.blind_name, { n: i + 1 });
@@ -201,6 +211,7 @@ function remember() {
 const FIELDS = ["system", "message", "temperature", "top_p", "max_tokens", "seed", "schema", "tools"];
 $("share").addEventListener("click", async () => {
   const state = Object.fromEntries(FIELDS.map((id) => [id, $(id).value]).filter(([, value]) => value !== ""));
+  if (sides.some((side) => Object.keys(side.own.state()).length)) state.sides = sides.map((side) => side.own.state());
   remember();
   location.hash = encodeURIComponent(JSON.stringify(state));
   await navigator.clipboard.writeText(location.href);
@@ -211,6 +222,7 @@ function restore() {
   try {
     const state = JSON.parse(decodeURIComponent(location.hash.slice(1)));
     for (const id of FIELDS) if (typeof state[id] === "string") { $(id).value = state[id]; if (id === "system") $(id).dataset.touched = "1"; }
+    if (Array.isArray(state.sides)) sides.forEach((side, i) => side.own.restore(state.sides[i]));
   } catch { /* no state in the address */ }
 }
 
@@ -222,7 +234,7 @@ $("as-code").addEventListener("click", () => {
     $("curl").textContent = asCurl(location.origin, body);
     $("python").textContent = asPython(location.origin, body);
     $("code").showModal();
-  } catch (error) { tell(error.message); }
+  } catch (error) { complain(error); }
 });
 $("add").addEventListener("click", () => { addSide(); remember(); about(); });
 $("stop").addEventListener("click", () => stopper?.abort());
@@ -232,6 +244,7 @@ $("draw").addEventListener("click", () => vote(null));
 $("probabilities").addEventListener("change", () => { $("sure-legend").hidden = !$("probabilities").checked; });
 $("diff").addEventListener("change", () => { if ($("diff").checked) differ(); });
 $("system").addEventListener("input", () => { $("system").dataset.touched = "1"; word(); });
+for (const id of ["temperature", "top_p", "max_tokens", "seed"]) $(id).addEventListener("input", word);
 $("restore").addEventListener("click", () => { $("system").value = system ?? ""; delete $("system").dataset.touched; word(); });
 $("message").addEventListener("keydown", (event) => { if (event.key === "Enter" && !event.shiftKey && !event.isComposing) { event.preventDefault(); $("ask").requestSubmit(); } });
 

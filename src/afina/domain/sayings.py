@@ -1,0 +1,98 @@
+"""What the platform says of a job, by name and values: each reader hears it in their language.
+
+`ENGLISH` holds the words of the wire API, and is the only place where they are written: whoever
+says something makes a `Said` and stores it beside its text. The pages have the same names in other
+languages; a test holds the two tables together. Values are plain: text, or a number that a skin
+writes as its language does (a name that ends with `_s` is seconds, with `_bytes` bytes; `rule` is
+the name of a rule, `file` one of `training` and `validation`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+Value = str | int | float
+
+ENGLISH: Final[Mapping[str, str]] = {
+    "created": "Created fine-tuning job: {id}",
+    "validating": "Validating training file: {id}",
+    "validating_two": "Validating training file: {id} and validation file: {other}",
+    "moderated": "Moderation of the {file} file: {n} of {rows} rows flagged",
+    "moderated_found": "Moderation of the {file} file: {n} of {rows} rows flagged ({found})",
+    "moderated_none": "The {file} file was not moderated: {reason}",
+    "left_out": "{n} rows left out",
+    "redacted": "Redacted {found} in {n} of {rows} rows of the {file} file",
+    "redacted_none": "Redacted nothing in {n} of {rows} rows of the {file} file",
+    "queued": "Files validated, moving job to queued state",
+    "started": "Fine-tuning job started",
+    "cancel_wished": "Cancellation requested; the job stops at its next step",
+    "cancelled": "The job was cancelled",
+    "pause_wished": "Pause requested; the job stops at its next step",
+    "paused": "The job was paused",
+    "paused_at": "The job was paused at step {step} with Snapshot ID: {id}",
+    "resumed": "The job was resumed, moving job to queued state",
+    "checkpoint": "Checkpoint created at step {step} with Snapshot ID: {id}",
+    "model": "New fine-tuned model created: {id}",
+    "done": "The job has successfully completed",
+    "waiting_engine": "Waiting for the engine to check the tuned model",
+    "cleared": "The checkpoints of the run were removed to make room; its models stay",
+    "foreseen_tokens": "Estimate and truth: {expected:,} trained tokens expected, {came:,} came",
+    "foreseen_time": "training alone: {expected_s:,.0f} s expected, {took_s:,.0f} s measured",
+    "unforeseen_time": "training alone: {took_s:,.0f} s, nobody knew before",
+    "foreseen_memory": "memory: {expected_bytes} expected, {took_bytes} measured",
+    "unforeseen_memory": "memory: {took_bytes}, nobody knew before",
+    "gate_passed": "The gate passed {id}",
+    "gate_held": "The gate held back {id}: {reason}",
+    "gate_blames": "The gate finds fault with {id}: {reason}",
+    "gate_unsure": "The gate could not measure the safety of {id}: {reason}",
+    "gate_unsure_held": "The gate could not measure the safety of {id} and holds it back: {reason}",
+    "gate_not_run": "The gate of {id} could not be run: {reason}",
+    "safe": "Moderation checks for {id} passed",
+    "unsafe": "Moderation checks for {id} failed",
+    "abilities": "{n} of {all} abilities of the base are gone; gate.max_ability_loss can hold such "
+    "a model",
+    "tracker_waits": "The integration could not tell {place}, and tries again: {reason}",
+    "tracker_given_up": "The integration was given up; {place} was not told all: {reason}",
+}
+"""Sentences of events. Where several make one text, `; ` stands between them."""
+
+FAULTS: Final = frozenset(
+    {"row", "rows", "too_few", "file_gone", "flagged", "spent", "crashed", "crashed_at", "killed"}
+)
+"""Sentences on why a job failed. The wire has its own words for them, in `JobError.message`."""
+
+
+@dataclass(frozen=True)
+class Said:
+    """One sentence, by its name and with what fills it in."""
+
+    name: str
+    values: Mapping[str, Value] = field(default_factory=dict)
+
+    @property
+    def text(self) -> str:
+        """The sentence in the words of the wire API."""
+        shown = {
+            name: gigabytes(value) if name.endswith("_bytes") else value
+            for name, value in self.values.items()
+        }
+        return ENGLISH[self.name].format(**shown)
+
+
+def say(name: str, **values: Value) -> Said:
+    """A sentence by its name. Raises KeyError for one that nobody knows."""
+    if name not in ENGLISH and name not in FAULTS:
+        raise KeyError(name)
+    return Said(name, values)
+
+
+def text_of(said: Sequence[Said]) -> str:
+    """Several sentences as one text."""
+    return "; ".join(one.text for one in said)
+
+
+def gigabytes(value: Value) -> str:
+    """Bytes as `1.25 GB`."""
+    return f"{float(value) / 1e9:.2f} GB"

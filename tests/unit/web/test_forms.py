@@ -1,0 +1,101 @@
+"""Forms: what is wrong stands by its field, in the reader's language, and what was typed stays."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from pathlib import Path
+
+import openpyxl
+import pytest
+from tests.unit.web.site import Site, signed_in
+
+from afina.errors import InvalidRequest
+from afina.web.pages.tune_faults import fault_of
+from afina.web.strings import Texts
+
+pytestmark = pytest.mark.long
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Iterator[Site]:
+    toml = '[integrations.mlflow]\ntracking_uri = "http://127.0.0.1:9"\n'
+    (tmp_path / "afina.toml").write_text(toml)
+    with signed_in(tmp_path) as site:
+        yield site
+
+
+@pytest.mark.parametrize(
+    ("field", "typed", "said"),
+    [
+        ("mlflow", "x" * 251, "250 caracteres"),
+        ("suffix", "Mi Modelo", "64 minúsculas"),
+        ("seed", "-1", "2.147.483.647"),
+        ("n_epochs", "99", "de 1 a 50"),
+        ("learning_rate_multiplier", "mucho", "mayor que 0"),
+        ("rank", "0", "número entero"),
+        ("patience", "x", "número entero"),
+    ],
+)
+def test_a_wrong_field_is_named_beside_it_and_everything_typed_stays(
+    site: Site, field: str, typed: str, said: str
+) -> None:
+    site.cookies["afina_language"] = "es"
+    form = {
+        "form_token": site.token(), "file": "file-1", "model": "base", "suffix": "voz",
+        "key0": "dueño", "value0": "Ana", "mlflow": "voz", "learning_rate_multiplier": "0,5",
+    } | {field: typed}  # fmt: skip
+    answer = site.ask("POST", "/tune", data=form)
+    assert answer.status_code == 400
+    beside = answer.text.partition(f'id="{field}-wrong" lang="es">')[2].partition("</p>")[0]
+    assert said in beside
+    shown = answer.text.partition(f'id="{field}"')[2].partition(">")[0]
+    assert 'aria-invalid="true"' in shown
+    assert f'aria-describedby="{field}-wrong' in shown
+    for name, value in form.items():
+        if name not in ("form_token", "file", "model"):
+            assert f'value="{value}"' in answer.text, name
+
+
+def test_an_error_of_another_kind_stays_in_the_words_of_the_api() -> None:
+    found = fault_of(Texts("es"), InvalidRequest("There is no such file.", param="training_file"))
+    assert (found.field, found.text, found.language) == ("file", "There is no such file.", "en")
+    assert fault_of(Texts("pt"), InvalidRequest("No.")).field is None
+    second = fault_of(Texts("pt"), InvalidRequest("x", param="integrations[1].wandb.project"))
+    assert (second.field, second.language) == ("wandb", "pt")
+
+
+def test_a_table_of_unknown_columns_opens_and_lets_them_be_chosen(site: Site) -> None:
+    draft = site.bring("soporte.csv", b"Caso,Dicen,Decimos\n1,Hola,Buenas\n")
+    page = site.ask("GET", draft)
+    assert page.status_code == 200
+    assert "<th>Dicen</th>" in page.text
+    chosen = {"form_token": site.token(), "user": "Dicen", "assistant": "Decimos"}
+    site.ask("POST", f"{draft}/columns", data=chosen)
+    rows = site.ask("GET", f"{draft}/rows").json()["rows"]
+    assert [m["content"] for m in rows[0]["messages"]] == ["Hola", "Buenas"]
+
+
+def test_of_several_sheets_another_can_be_read(site: Site) -> None:
+    book, raw = openpyxl.Workbook(), io.BytesIO()
+    for title, answer in (("Uno", "A."), ("Dos", "B.")):
+        sheet = book.create_sheet(title)
+        sheet.append(["Question", "Answer"])
+        sheet.append(["Q?", answer])
+    book.remove(book.worksheets[0])
+    book.save(raw)
+    draft = site.bring("libro.xlsx", raw.getvalue())
+    assert "<option selected>Uno</option><option>Dos</option>" in site.ask("GET", draft).text
+    site.ask("POST", f"{draft}/columns", data={"form_token": site.token(), "sheet": "Dos"})
+    rows = site.ask("GET", f"{draft}/rows").json()["rows"]
+    assert rows[0]["messages"][1]["content"] == "B."
+    gone = {"form_token": site.token(), "sheet": "Tres"}
+    assert site.ask("POST", f"{draft}/columns", data=gone).status_code == 400
+
+
+def test_a_file_that_cannot_be_read_is_named_as_its_owner_knows_it(site: Site) -> None:
+    headers = {"x-form-token": site.token(), "accept": "application/json"}
+    given = {"params": {"name": "mis datos.xlsx"}, "content": b"no", "headers": headers}
+    told = site.ask("POST", "/data", **given).json()["error"]["message"]
+    assert "mis datos.xlsx" in told
+    assert "source" not in told
