@@ -4,11 +4,14 @@ and a lane whose steps the test makes itself."""
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 from collections.abc import Sequence as Many
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from tests.tiny import make_tiny_model
 
@@ -17,6 +20,7 @@ from afina.domain.manifests import OWN_WEIGHTS, Manifest, TuneKind, blob_path
 from afina.domain.models import BaseModel
 from afina.domain.runs import LoraSpec
 from afina.model.base import load_base
+from afina.model.kernels import library as kernels
 from afina.model.own_weights import weights_bytes
 from afina.model.peft_files import CONFIG, WEIGHTS, AdapterConfig, adapter_bytes
 from afina.serving.adapters import Adapter, AdapterBank
@@ -123,6 +127,18 @@ def make_lane(
         clock=ManualClock(),
         meter=lambda record: None,
     )
+
+
+@contextmanager
+def torch_alone() -> Iterator[None]:
+    """As if this machine had no kernels."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(kernels, "kernels_wanted", lambda: False)
+        kernels.loaded.cache_clear()
+        try:
+            yield
+        finally:
+            kernels.loaded.cache_clear()
 
 
 def load_adapter(settings: Settings, lane: Lane, sha256: str) -> Adapter:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import random
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ from tests.engine_rig import (
     make_data,
     make_lane,
     put_adapter,
+    torch_alone,
 )
 
 from afina.serving.lane import Lane
@@ -52,6 +55,13 @@ def assert_same(asked: Asked, expected: torch.Tensor) -> None:
     assert worst < 5e-6, f"off by {worst:.2g} of the largest logit at {len(asked.ids)} tokens"
 
 
+@pytest.fixture(params=["kernels", "torch"])
+def way(request: pytest.FixtureRequest) -> Iterator[None]:
+    """With the kernels, where this machine has them, and with torch alone."""
+    with torch_alone() if request.param == "torch" else contextlib.nullcontext():
+        yield
+
+
 @pytest.mark.parametrize(
     "architecture",
     ["llama", "qwen2", "qwen3", "mistral", "gemma2", "gemma3", "phi3", "granite"],
@@ -74,7 +84,8 @@ def test_the_short_forward_pass_gives_the_bits_of_transformers_own(
 ) -> None:
     settings, record = make_data(tmp_path, architecture=architecture)
     folder = settings.models / record.id
-    ours, theirs = make_lane(folder, "bf16"), make_lane(folder, "bf16")
+    with torch_alone():
+        ours, theirs = make_lane(folder, "bf16"), make_lane(folder, "bf16")
     assert ours.runner.is_flat == (architecture != "gemma2")
     theirs.runner._forward = theirs.runner._through_transformers
     asked = [[Asked(prompt(length), new_tokens=5) for length in (1, 40, 130)] for _ in range(2)]
@@ -162,6 +173,7 @@ def test_many_adapters_in_one_batch_equal_peft_one_by_one(tmp_path: Path) -> Non
             assert_same(one, reference_logits(reference(folder), one.ids, one.tokens))
 
 
+@pytest.mark.usefixtures("way")
 def test_in_bf16_kept_prefixes_change_no_bit(tmp_path: Path) -> None:
     settings, record = make_data(tmp_path, hidden_size=128, intermediate_size=256, head_dim=32)
     folder = settings.models / record.id
@@ -197,6 +209,7 @@ def company(settings: Any, record: Any, lane: Lane) -> list[Asked]:
     ]
 
 
+@pytest.mark.usefixtures("way")
 def test_in_bf16_an_answer_has_the_same_bits_alone_and_in_company(tmp_path: Path) -> None:
     settings, record = make_data(tmp_path, hidden_size=128, intermediate_size=256, head_dim=32)
     lane = make_lane(settings.models / record.id, "bf16")
@@ -209,6 +222,7 @@ def test_in_bf16_an_answer_has_the_same_bits_alone_and_in_company(tmp_path: Path
         assert torch.equal(torch.stack(one.logits), torch.stack(other.logits))
 
 
+@pytest.mark.usefixtures("way")
 def test_in_bf16_chunks_and_lost_blocks_change_no_bit(tmp_path: Path) -> None:
     settings, record = make_data(tmp_path, hidden_size=128, intermediate_size=256, head_dim=32)
     folder = settings.models / record.id

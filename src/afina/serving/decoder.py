@@ -25,13 +25,15 @@ _ACTIVATIONS = frozenset({"SiLU", "SiLUActivation"})
 
 
 @dataclass(frozen=True)
-class _Norm:
+class Norm:
+    """Division by the root mean square, and a weight."""
+
     weight: torch.Tensor
     eps: float
 
     @staticmethod
-    def of(module: Any) -> _Norm:
-        return _Norm(module.weight.data, module.variance_epsilon)
+    def of(module: Any) -> Norm:
+        return Norm(module.weight.data, module.variance_epsilon)
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         # Rounded where transformers rounds: before the weight, not after it.
@@ -41,15 +43,17 @@ class _Norm:
 
 
 @dataclass(frozen=True)
-class _Layer:
+class Layer:
+    """What a layer is made of."""
+
     attending: Attending
     heads: tuple[int, int]
     """Query heads and key heads."""
-    before: _Norm
+    before: Norm
     qkv: Product
-    head_norms: tuple[_Norm, _Norm] | None
+    head_norms: tuple[Norm, Norm] | None
     out: Product
-    between: _Norm
+    between: Norm
     gate_up: Product
     down: Product
 
@@ -62,33 +66,33 @@ class Decoder:
             raise LookupError(type(model).__name__)
         self._served = served
         inner = model.model
-        self._embedding: torch.Tensor = inner.embed_tokens.weight.data
-        self._rotary = inner.rotary_emb
-        self._last = _Norm.of(inner.norm)
-        self._head = served.products["lm_head"]
+        self.embedding: torch.Tensor = inner.embed_tokens.weight.data
+        self.rotary = inner.rotary_emb
+        self.last = Norm.of(inner.norm)
+        self.head = served.products["lm_head"]
         window = getattr(model.config, "sliding_window", None)
-        self._layers = [
+        self.layers = [
             _layer(index, layer, served, window) for index, layer in enumerate(inner.layers)
         ]
 
     def __call__(self, context: StepContext, kept: torch.Tensor) -> torch.Tensor:
         """Logits `[len(kept), V]` of a step's positions `kept`."""
-        h = embedding(context.ids[0], self._embedding)
-        cos, sin = self._rotary(h.unsqueeze(0), context.positions)
+        h = embedding(context.ids[0], self.embedding)
+        cos, sin = self.rotary(h.unsqueeze(0), context.positions)
         half = sin.shape[-1] // 2
         # a half's sign stands in the table, not in every head: the same bits
         sin = torch.cat((-sin[..., :half], sin[..., half:]), -1)
         turn = cos[0].unsqueeze(1), sin[0].unsqueeze(1)
         product = self._served.product
-        for layer in self._layers:
+        for layer in self.layers:
             h = self._attended(layer, h, turn, context).add_(h)
             gate, up = product(layer.gate_up, layer.between(h)).chunk(2, -1)
             h = product(layer.down, silu(gate).mul_(up)).add_(h)
-        return product(self._head, self._last(h.index_select(0, kept)))
+        return product(self.head, self.last(h.index_select(0, kept)))
 
     def _attended(
         self,
-        layer: _Layer,
+        layer: Layer,
         h: torch.Tensor,
         turn: tuple[torch.Tensor, torch.Tensor],
         context: StepContext,
@@ -112,7 +116,7 @@ def _turned(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tens
     return (x * cos).add_(across.mul_(sin))
 
 
-def _layer(index: int, layer: Any, served: ServedLayers, window: int | None) -> _Layer:
+def _layer(index: int, layer: Any, served: ServedLayers, window: int | None) -> Layer:
     attention = layer.self_attn
     prefix = f"model.layers.{index}"
 
@@ -128,17 +132,17 @@ def _layer(index: int, layer: Any, served: ServedLayers, window: int | None) -> 
         raise LookupError("values or activation of another kind")
     norms = None
     if hasattr(attention, "q_norm"):
-        norms = _Norm.of(attention.q_norm), _Norm.of(attention.k_norm)
+        norms = Norm.of(attention.q_norm), Norm.of(attention.k_norm)
     # Mistral's window is the configuration's; Qwen's layers know their own, or that there is none.
     window = getattr(attention, "sliding_window", window)
-    return _Layer(
+    return Layer(
         attending=Attending(index, attention.scaling, window),
         heads=(qkv.sizes[0] // size, qkv.sizes[1] // size),
-        before=_Norm.of(layer.input_layernorm),
+        before=Norm.of(layer.input_layernorm),
         qkv=qkv,
         head_norms=norms,
         out=product("self_attn.o_proj"),
-        between=_Norm.of(layer.post_attention_layernorm),
+        between=Norm.of(layer.post_attention_layernorm),
         gate_up=product("mlp.gate_proj", "mlp.up_proj"),
         down=product("mlp.down_proj"),
     )

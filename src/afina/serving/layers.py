@@ -15,8 +15,9 @@ from dataclasses import dataclass, field, replace
 
 import torch
 from torch import nn
+from torch.nn import functional
 
-from afina.model.kernels.products import PackedWeight, packed_weight
+from afina.model.kernels.products import OUTS, PackedWeight, packed_weight
 from afina.model.lora import LoraLinear
 from afina.serving.pages import Pages
 from afina.serving.small_weights import Bits, SmallWeight, small_weight
@@ -56,9 +57,11 @@ class Product:
         """The base's part for input `x` `[..., in]`."""
         if self.kernel is not None:
             found = self.kernel.multiply(x)
+            if found.shape[-1] != sum(self.sizes):
+                found = found[..., : sum(self.sizes)].contiguous()
             return found if self.bias is None else found.add_(self.bias)
         if self.packed is None:
-            return torch.nn.functional.linear(x, self.weight, self.bias)
+            return functional.linear(x, self.weight, self.bias)
         out: torch.Tensor = torch.ops.mkldnn._linear_pointwise.default(
             x, self.packed, self.bias, "none", [], ""
         )
@@ -236,7 +239,7 @@ def _product(names: list[str], linears: list[nn.Linear], bits: Bits | None) -> P
     product = Product(names, [m.out_features for m in linears], first.in_features, weight, bias)
     if bits is not None:
         product.small = small_weight(weight, bias, 8 if names[0] == HEAD else bits)
-    product.kernel = packed_weight(weight)
+    product.kernel = packed_weight(functional.pad(weight, (0, 0, 0, -len(weight) % OUTS)))
     if product.kernel is None and weight.dtype == torch.bfloat16 and torch._C._has_mkldnn:
         product.packed = torch.ops.mkldnn._reorder_linear_weight(weight)
     is_copied = product.kernel is not None or product.packed is not None

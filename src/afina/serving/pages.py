@@ -11,44 +11,16 @@ change.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from math import gcd
 
 import torch
 
 from afina.errors import InvalidRequest
 from afina.serving.layout import Span
 from afina.serving.memory import untouched
+from afina.serving.page_shapes import RANKS, Pairs, Shape, kernel_pages, table_pages
 from afina.serving.pieces import Round, rounds_of
-
-RANKS = 16
-"""Ranks a page; an adapter of more takes several."""
-_WIDEST = 256
-"""Columns of B that are summed at once: fewer, and the sums stay in registers."""
-
-Pairs = Mapping[str, tuple[torch.Tensor, torch.Tensor]]
-"""By layer A `[rank, in]` and B `[out, rank]`, scaling folded in."""
-
-
-@dataclass(frozen=True)
-class Shape:
-    """A product's shape: what it reads, and the columns that each of its layers writes."""
-
-    in_features: int
-    sizes: tuple[int, ...]
-
-    @functools.cached_property
-    def block(self) -> int:
-        """Columns a block; every layer has a whole number of blocks."""
-        common = gcd(*self.sizes)
-        return max(n for n in range(1, min(common, _WIDEST) + 1) if common % n == 0)
-
-    @functools.cached_property
-    def layer_of_block(self) -> list[int]:
-        """For each block of the product's columns the layer it belongs to."""
-        return [i for i, size in enumerate(self.sizes) for _ in range(size // self.block)]
 
 
 @dataclass(frozen=True)
@@ -56,9 +28,7 @@ class Written:
     """An adapter's part of one product, ready to be copied into its pages."""
 
     a: torch.Tensor
-    """`[pages, in, layers * RANKS]`"""
     b: torch.Tensor
-    """`[pages, blocks, RANKS, block]`"""
 
 
 @dataclass(eq=False)
@@ -127,6 +97,29 @@ class Pages:
         self._pages: dict[str, list[int]] = {}
         self._step: _Step | None = None
         self._seen: tuple[tuple[str | None, ...], _Step] | None = None
+        self._packed = False
+        self.version = 0
+        """Raised when pages or tables change."""
+
+    def pack(self) -> None:
+        """From now on pages are laid out for the kernels; before any adapter."""
+        if self._pages:
+            raise RuntimeError("adapters are in pages already")
+        self._packed = True
+        for site in self._sites.values():
+            site.hold(*self._tables(site.shape, self._total))
+
+    def pages_of(self, sha256: str) -> list[int]:
+        """Where an adapter is; in the order of its ranks."""
+        return self._pages[sha256]
+
+    def addresses(self, first: str) -> tuple[int | None, int | None]:
+        """For the kernels: where the tables of the product whose first layer is `first` are; None
+        where no adapter in memory touches it."""
+        site = self._sites[first]
+        if not self._packed or not site.users:
+            return None, None
+        return site.a.data_ptr(), site.b.data_ptr()
 
     def know(self, names: list[str], in_features: int, sizes: list[int]) -> None:
         """Tells of a product and its layers; once, before any adapter."""
@@ -139,7 +132,9 @@ class Pages:
         found = {}
         for first, site in self._sites.items():
             if any(name in pairs for name in site.names):
-                found[first] = _written(pairs, rank, site.names, site.shape, self._dtype)
+                write = kernel_pages if self._packed else table_pages
+                a, b = write(pairs, rank, site.names, site.shape, self._dtype)
+                found[first] = Written(a, b)
         return found
 
     def put(self, sha256: str, rank: int, written: Mapping[str, Written]) -> None:
@@ -150,6 +145,7 @@ class Pages:
         if count > len(self._free):
             self._grow(count)
         pages = self._pages[sha256] = [self._free.pop() for _ in range(count)]
+        self.version += 1
         for first, site in self._sites.items():
             part = written.get(first)
             for index, page in enumerate(pages):
@@ -168,6 +164,7 @@ class Pages:
         """Frees an adapter's pages; no row may use it any more."""
         self._free += self._pages.pop(sha256, [])
         self._seen = None
+        self.version += 1
         for site in self._sites.values():
             site.users.discard(sha256)
 
@@ -251,10 +248,8 @@ class Pages:
     # -- tables --------------------------------------------------------------------------------
 
     def _tables(self, shape: Shape, pages: int) -> tuple[torch.Tensor, torch.Tensor]:
-        columns = len(shape.sizes) * RANKS
-        a = untouched(self._dtype, pages, shape.in_features, columns)
-        b = untouched(self._dtype, pages, len(shape.layer_of_block), RANKS, shape.block)
-        return a, b
+        a, b = shape.packed if self._packed else shape.table
+        return untouched(self._dtype, pages, *a), untouched(self._dtype, pages, *b)
 
     def _grow(self, at_least: int) -> None:
         before = self._total
@@ -277,27 +272,6 @@ def check_fit(pairs: Pairs, layers: Mapping[str, tuple[int, int]]) -> None:
                 f"The tune does not fit its base: layer {name} is not there in that shape.",
                 param="model",
             )
-
-
-def _written(
-    pairs: Pairs, rank: int, names: list[str], shape: Shape, dtype: torch.dtype
-) -> Written:
-    pages, block = -(-rank // RANKS), shape.block
-    a = torch.zeros(pages, shape.in_features, len(names), RANKS, dtype=dtype)
-    b = torch.zeros(pages, len(shape.layer_of_block), RANKS, block, dtype=dtype)
-    start = 0
-    for place, (name, size) in enumerate(zip(names, shape.sizes, strict=True)):
-        count = size // block
-        if name in pairs:
-            own_a, own_b = pairs[name]
-            for page in range(pages):
-                ranks = slice(page * RANKS, min(rank, (page + 1) * RANKS))
-                used = ranks.stop - ranks.start
-                a[page, :, place, :used] = own_a[ranks].t()
-                part = own_b[:, ranks].reshape(count, block, used)
-                b[page, start : start + count, :used] = part.transpose(1, 2)
-        start += count
-    return Written(a.flatten(2), b)
 
 
 def _weighted_sums(

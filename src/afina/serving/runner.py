@@ -8,7 +8,7 @@ blocks, nothing of requests, text or sockets.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 import structlog
@@ -19,8 +19,10 @@ from afina.serving.adapters import Adapter, AdapterBank
 from afina.serving.cache import KvCache, StepContext
 from afina.serving.decoder import Decoder
 from afina.serving.layers import SampledRows, Sharing, serve_layers
-from afina.serving.layout import DecodeRows, Layout, lay_out, rounded_rows
+from afina.serving.layout import DecodeRows, Layout, Row, lay_out, rounded_rows
 from afina.serving.mirror import Mirror
+from afina.serving.native import NativeDecoder
+from afina.serving.native_rows import flat_rows
 from afina.serving.pages import Pages, check_fit
 from afina.serving.sequences import Chunk, Plan, Prompt, Sequence
 from afina.serving.small_weights import Bits
@@ -31,6 +33,8 @@ bits would depend on its company. Four rows cost no more than one."""
 _LARGEST_DIVERGENCE = {torch.float32: 1e-6, torch.bfloat16: 5e-3}
 """Mean KL divergence between a decoder and the network it stands for; what publishing allows. The
 same processor and libraries give the same bits."""
+_TRIED = 24
+"""Positions that a decoder is tried with."""
 _LOG = structlog.get_logger(__name__)
 
 Forward = Callable[[StepContext, torch.Tensor], torch.Tensor]
@@ -65,12 +69,21 @@ class Runner:
         self.dtype = next(base.model.parameters()).dtype
         self._pages = bank.pages = Pages(self.dtype, 2 * bank.capacity + 8)
         self.layers = serve_layers(base.model, self._pages, sharing, bits)
-        self._forward: Forward = self._decoder() or self._through_transformers
+        decoder = self._decoder()
+        self._native = None if decoder is None else self._native_decoder(decoder)
+        if self._native is not None:
+            self._pages.pack()
+        self._forward: Forward = decoder or self._through_transformers
 
     @property
     def is_flat(self) -> bool:
         """Whether steps run through afina's own decoder."""
         return isinstance(self._forward, Decoder)
+
+    @property
+    def is_native(self) -> bool:
+        """Whether steps run through kernels of our own."""
+        return self._native is not None
 
     @property
     def weights(self) -> str:
@@ -92,18 +105,27 @@ class Runner:
         """Carries out copies, decodes and chunks, and gives the logits to sample from."""
         if plan.copies:
             self._cache.copy(plan.copies)
+        if self._native is not None:
+            return self._run_native(self._native, plan)
         alone = self.layers.all_small and self.is_flat and not plan.chunks
         smallest = 1 if alone else SMALLEST_ROWS
         layout = lay_out(plan, self._cache.block_tokens, self._rows, smallest)
         if not layout.groups:
             return _with_forks([], None, plan.forks)
-        sequences, rows = _sampling_rows(layout)
+        sequences, rows = _sampling_rows(layout.rows())
         context = StepContext(self._cache, layout, self._mirror, self.dtype)
         self._pages.choose(layout.sampled_adapters(), layout.prompt_spans())
         kept = rows + [0] * (max(rounded_rows(len(rows)), smallest) - len(rows))
         self.layers.sampled = _sampled_rows(layout, rows) if self.layers.bits else None
         logits = self._forward(context, torch.tensor(kept))
         return _with_forks(sequences, logits[: len(rows)], plan.forks)
+
+    def _run_native(self, native: NativeDecoder, plan: Plan) -> StepOutput:
+        rows = flat_rows(plan)
+        if not rows:
+            return _with_forks([], None, plan.forks)
+        sequences, kept = _sampling_rows(rows)
+        return _with_forks(sequences, native(rows, kept), plan.forks)
 
     def _through_transformers(self, context: StepContext, kept: torch.Tensor) -> torch.Tensor:
         logits: torch.Tensor = self.base.model(
@@ -124,20 +146,38 @@ class Runner:
         except (LookupError, AttributeError):
             return None
         ours, theirs = self._tried(decoder), self._tried(self._through_transformers)
-        divergence = float((theirs.exp() * (theirs - ours)).sum(-1).mean())
-        if not divergence < _LARGEST_DIVERGENCE[self.dtype]:
-            _LOG.warning("engine.decoder_differs", divergence=divergence)
+        return decoder if self._is_close(ours, theirs) else None
+
+    @torch.inference_mode()
+    def _native_decoder(self, decoder: Decoder) -> NativeDecoder | None:
+        """The same through the kernels, if they take this network and give its logits."""
+        try:
+            native = NativeDecoder(decoder, self.layers, self._cache)
+        except LookupError:
             return None
-        return decoder
+        row = Row(self._trial(), 0, _TRIED)
+        ours = native([row], range(_TRIED)).float().log_softmax(-1)
+        if not self._is_close(ours, self._tried(self._through_transformers)):
+            return None
+        return native
+
+    def _is_close(self, ours: torch.Tensor, theirs: torch.Tensor) -> bool:
+        divergence = float((theirs.exp() * (theirs - ours)).sum(-1).mean())
+        if divergence < _LARGEST_DIVERGENCE[self.dtype]:
+            return True
+        _LOG.warning("engine.decoder_differs", divergence=divergence)
+        return False
 
     def _tried(self, forward: Forward) -> torch.Tensor:
-        count = 24
-        prompt = Prompt("trial", [(7919 * i + 13) % self.base.vocab_size for i in range(count)])
-        sequence = Sequence(prompt, 0, 1, blocks=[0, 1])
-        layout = lay_out(Plan(chunks=[Chunk(sequence, 0, count)]), 16, DecodeRows(), SMALLEST_ROWS)
+        chunk = Chunk(self._trial(), 0, _TRIED)
+        layout = lay_out(Plan(chunks=[chunk]), 16, DecodeRows(), SMALLEST_ROWS)
         cache = KvCache(self.base.layers, 2, 16)
         context = StepContext(cache, layout, Mirror(0), self.dtype)
-        return forward(context, torch.arange(count)).float().log_softmax(-1)
+        return forward(context, torch.arange(_TRIED)).float().log_softmax(-1)
+
+    def _trial(self) -> Sequence:
+        ids = [(7919 * i + 13) % self.base.vocab_size for i in range(_TRIED)]
+        return Sequence(Prompt("trial", ids), 0, 1, blocks=[0, 1])
 
 
 def _sampled_rows(layout: Layout, kept: list[int]) -> SampledRows | None:
@@ -152,11 +192,11 @@ def _sampled_rows(layout: Layout, kept: list[int]) -> SampledRows | None:
     return SampledRows(torch.tensor(positions), torch.tensor(of_head, dtype=torch.long))
 
 
-def _sampling_rows(layout: Layout) -> tuple[list[Sequence], list[int]]:
+def _sampling_rows(rows_of_step: Iterable[Row]) -> tuple[list[Sequence], list[int]]:
     """Positions whose logits are wanted: the last known token's, and those of a draft behind it."""
     sequences: list[Sequence] = []
     rows: list[int] = []
-    for row in layout.rows():
+    for row in rows_of_step:
         last = len(row.sequence.prompt.ids) + len(row.sequence.tokens) - 1
         if row.start <= last < row.stop:
             sequences += [row.sequence] * (row.stop - last)

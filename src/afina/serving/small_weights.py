@@ -1,20 +1,22 @@
 """Weights in 8 or 4 bits for the positions that decode: a step of few rows waits for weights to be
 read, and reads a half or a third of them.
 
-8 bits: one scale a row, symmetric. 4 bits: the groups of `afina.model.four_bits`, whose two numbers
-are rounded to bf16, as torch's product wants them. Inputs stay bf16. Both products give a row the
-same bits whatever rows stand beside it, one row alone included. The vocabulary's head is never
-below 8 bits: it loses most (docs/decisions/0230).
+8 bits: one scale a row, symmetric. 4 bits: the groups of `afina.model.four_bits`; the kernels take
+their two numbers in fp16, for torch's product they are rounded to bf16. Inputs stay bf16. All these
+products give a row the same bits whatever rows stand beside it, one row alone included. The
+vocabulary's head is never below 8 bits: it loses most (docs/decisions/0230).
 """
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import Final, Literal
 
 import torch
 
 from afina.model.four_bits import GROUP, quantised
+from afina.model.kernels.few_bits import SmallBlocks, eight_bit_blocks, four_bit_blocks
 
 Bits = Literal[8, 4]
 _LARGEST: Final = 127
@@ -27,10 +29,40 @@ class SmallWeight:
     """A weight `[out, in]` in few bits."""
 
     bits: Bits
-    packed: torch.Tensor
-    scales: torch.Tensor
-    """8 bits: `[out]`. 4 bits: `[in / GROUP, out, 2]`, a step and a group's middle."""
+    shape: tuple[int, int]
+    found: tuple[torch.Tensor, ...]
+    """8 bits: codes `[out, in]` and a scale `[out]`. 4 bits: what `quantised` gives."""
     bias: torch.Tensor | None
+
+    @functools.cached_property
+    def packed(self) -> torch.Tensor:
+        """Codes as torch's product wants them."""
+        if self.bits == 8:
+            return self.found[0]
+        pairs = self.found[0]
+        codes = torch.cat([pairs & 15, pairs >> 4], 1).view(self.shape).int()
+        packed: torch.Tensor = torch.ops.aten._convert_weight_to_int4pack_for_cpu(codes, 1)
+        return packed
+
+    @functools.cached_property
+    def scales(self) -> torch.Tensor:
+        """8 bits: `[out]`. 4 bits: `[in / GROUP, out, 2]`, a step and a group's middle, in bf16."""
+        if self.bits == 8:
+            return self.found[1]
+        _, scale, low = self.found
+        # torch's codes count from the middle, 8; that number is small, so rounding it costs little
+        step = scale.float()
+        middle = low.float() + 8 * step
+        scales = torch.stack([step, middle], -1).view(self.shape[0], -1, 2).bfloat16()
+        return scales.transpose(0, 1).contiguous()
+
+    @functools.cached_property
+    def blocks(self) -> SmallBlocks:
+        """All as the kernels want it. 4 bits: with the two numbers of a group in fp16."""
+        if self.bits == 8:
+            return eight_bit_blocks(*self.found)
+        codes, scale, low = self.found
+        return four_bit_blocks(codes, scale, low, self.shape[0])
 
     def compute(self, x: torch.Tensor) -> torch.Tensor:
         """x Wᵀ + bias for input `[..., in]` in bf16."""
@@ -51,8 +83,10 @@ def small_weight(weight: torch.Tensor, bias: torch.Tensor | None, bits: Bits) ->
     if weight.dtype != torch.bfloat16 or in_features % GROUP:
         return None
     if bits == 8:
-        return SmallWeight(8, *_in_eight(weight), bias)
-    return None if out_features % _ROWS_4 else SmallWeight(4, *_in_four(weight), bias)
+        return SmallWeight(8, (out_features, in_features), _in_eight(weight), bias)
+    if out_features % _ROWS_4:
+        return None
+    return SmallWeight(4, (out_features, in_features), quantised(weight), bias)
 
 
 def _in_eight(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -63,15 +97,3 @@ def _in_eight(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         found = weight[part].float().div_(scales[part].float()[:, None]).round_()
         codes[part] = found.clamp_(-_LARGEST, _LARGEST).to(torch.int8)
     return codes, scales
-
-
-def _in_four(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    out_features, in_features = weight.shape
-    pairs, scale, low = quantised(weight)
-    codes = torch.cat([pairs & 15, pairs >> 4], 1).view(out_features, in_features).int()
-    # torch's codes count from the middle, 8; that number is small, so rounding it costs little
-    step = scale.float()
-    middle = low.float() + 8 * step
-    scales = torch.stack([step, middle], -1).view(out_features, -1, 2).bfloat16()
-    packed = torch.ops.aten._convert_weight_to_int4pack_for_cpu(codes, 1)
-    return packed, scales.transpose(0, 1).contiguous()

@@ -1,0 +1,120 @@
+/* Products of a step: rows times packed weights, with what adapters, biases and residuals add, in
+   one pass and one rounding.
+
+   A tile of 12 rows and 32 outputs keeps 24 sums in registers, enough to hide the latency of
+   VDPBF16PS (Intel 64 manual, volume 2C). While a block of weights is multiplied, the next one is
+   fetched: at 32 rows arithmetic and memory take about as long as each other. */
+#include "step.h"
+
+#define inlined static inline __attribute__((always_inline))
+#define TILE 12
+
+/* Adds what the row's adapter has learned about 16 outputs: its low-rank input times its B. */
+inlined __m512 with_adapter(const linear *w, const flow *f, int64_t row, int64_t sixteen,
+                            __m512 sum) {
+    int64_t part = w->part_of[sixteen];
+    for (int64_t i = f->first_page[row]; i < f->first_page[row + 1]; i++) {
+        const bf16 *low = f->low + (i * w->parts + part) * RANKS;
+        const bf16 *b = w->b + (f->pages[i] * (w->outs / 16) + sixteen) * RANKS * 16;
+#pragma GCC unroll 8
+        for (int j = 0; j < RANKS / 2; j++)
+            sum = _mm512_dpbf16_ps(sum, pair_of(low + 2 * j),
+                                   (__m512bh)_mm512_loadu_si512(b + 32 * j));
+    }
+    return sum;
+}
+
+inlined __m512 finished(const linear *w, const flow *f, int64_t row, int64_t sixteen, __m512 sum) {
+    int64_t at = 16 * sixteen;
+    if (w->bias != NULL) sum = _mm512_add_ps(sum, widened(w->bias + at));
+    if (f->low != NULL) sum = with_adapter(w, f, row, sixteen, sum);
+    if (w->factor != NULL)
+        sum = _mm512_fmadd_ps(sum, _mm512_loadu_ps(w->factor + at), _mm512_loadu_ps(w->offset + at));
+    if (f->add != NULL) sum = _mm512_add_ps(sum, widened(f->add + row * w->outs + at));
+    return sum;
+}
+
+inlined void store(const linear *w, const flow *f, int64_t row, int64_t block, __m512 low,
+                   __m512 high) {
+    low = finished(w, f, row, 2 * block, low);
+    high = finished(w, f, row, 2 * block + 1, high);
+    _mm512_storeu_si512(f->out + row * w->outs + block * OUTS,
+                        (__m512i)_mm512_cvtne2ps_pbh(high, low));
+}
+
+void step_store(const linear *w, const flow *f, int64_t row, int64_t block, __m512 low,
+                __m512 high) {
+    store(w, f, row, block, low, high);
+}
+
+/* Asks for what the adapters of some rows will add to a block. */
+inlined void fetch_b(const linear *w, const flow *f, int64_t row, int64_t count, int64_t block) {
+    for (int64_t i = f->first_page[row]; i < f->first_page[row + count]; i++) {
+        const char *b = (const char *)(w->b + (f->pages[i] * (w->outs / 16) + 2 * block) * 256);
+        for (int line = 0; line < 16; line++) _mm_prefetch(b + 64 * line, _MM_HINT_T0);
+    }
+}
+
+/* Rows `row` to `row + count` of one block; `count` is a constant where it is called. `ahead` is
+   fetched meanwhile, `pace` bytes of it for each pair of inputs. */
+inlined void tile(const linear *w, const flow *f, int64_t row, int64_t block, const char *ahead,
+                  int64_t pace, const int count) {
+    const bf16 *weight = w->weight + block * OUTS * w->in;
+    const bf16 *x = f->x + row * w->in;
+    const int64_t in = w->in;
+    if (f->low != NULL) fetch_b(w, f, row, count, block);
+    __m512 low[TILE], high[TILE];
+    for (int r = 0; r < count; r++) low[r] = high[r] = _mm512_setzero_ps();
+    for (int64_t k = 0; k < in; k += 2) {
+        __m512bh first = (__m512bh)_mm512_loadu_si512(weight + k * OUTS);
+        __m512bh second = (__m512bh)_mm512_loadu_si512(weight + k * OUTS + 32);
+        _mm_prefetch(ahead, _MM_HINT_T1);
+        _mm_prefetch(ahead + 64, _MM_HINT_T1);
+        ahead += pace;
+#pragma GCC unroll 12
+        for (int r = 0; r < count; r++) {
+            __m512bh both = pair_of(x + r * in + k);
+            low[r] = _mm512_dpbf16_ps(low[r], both, first);
+            high[r] = _mm512_dpbf16_ps(high[r], both, second);
+        }
+    }
+    for (int r = 0; r < count; r++) store(w, f, row + r, block, low[r], high[r]);
+}
+
+static void tiles(const linear *w, const flow *f, const segment *s, int64_t block,
+                  const char *ahead, int64_t pace) {
+    int64_t row = s->row, end = s->row + s->count;
+    int64_t step = pace * (w->in / 2);
+    for (; end - row >= TILE; row += TILE, ahead += step)
+        tile(w, f, row, block, ahead, pace, TILE);
+    if (end - row >= 8) tile(w, f, row, block, ahead, pace, 8), row += 8, ahead += step;
+    if (end - row >= 4) tile(w, f, row, block, ahead, pace, 4), row += 4, ahead += step;
+    if (end - row >= 2) tile(w, f, row, block, ahead, pace, 2), row += 2, ahead += step;
+    if (end - row >= 1) tile(w, f, row, block, ahead, pace, 1);
+}
+
+/* Computes blocks of outputs until all are taken, for all rows. */
+void step_product(const linear *w, const flow *f, claim *c) {
+    int64_t blocks = w->outs / OUTS, bytes = OUTS * w->in * (int64_t)sizeof(bf16);
+    int64_t turns = 0;
+    for (int64_t i = 0; i < f->segment_count; i++) {
+        const segment *s = f->segments + i;
+        if (s->small && w->bits == 4)
+            for (int64_t r = s->row; r < s->row + s->count; r++)
+                step_sums(f->x + r * w->in, w->in, f->sums + r * (w->in / 32));
+        turns += (s->count + TILE - 1) / TILE;
+    }
+    int64_t pace = 128 / (turns > 0 ? turns : 1);
+    for (int64_t block = next_of(c); block < blocks;) {
+        int64_t next = next_of(c);
+        const char *ahead = (const char *)w->weight + (next < blocks ? next : block) * bytes;
+        for (int64_t i = 0; i < f->segment_count; i++) {
+            const segment *s = f->segments + i;
+            if (s->small && w->codes != NULL)
+                step_small_tile(w, f, s->row, s->count, block);
+            else
+                tiles(w, f, s, block, ahead, pace);
+        }
+        block = next;
+    }
+}
