@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 
 from afina.serving.layout import Span
-from afina.serving.pages import RANKS, Pages
+from afina.serving.page_shapes import RANKS
+from afina.serving.pages import Pages
 
 SIZES = [64, 32, 32]
 NAMES = ["q", "k", "v"]
