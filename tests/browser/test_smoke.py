@@ -65,3 +65,25 @@ def test_the_bard_s_sheet_is_mended_undone_and_saved(chromium: Any, served: Live
         page.wait_for_url("**/tune?file=*")
         assert "questions.jsonl" in str(page.text_content("#file option"))
         assert reader.complaints == []
+
+
+def test_any_row_is_gone_to_by_its_number_and_by_a_link(
+    chromium: Any, served: LivePlatform
+) -> None:
+    with Reader(chromium, served) as reader:
+        page = reader.page
+        page.set_default_timeout(PATIENCE_MS)
+        lines = "\n".join(f"question {n},answer {n}" for n in range(1, 1501))
+        sheet = f"question,answer\n{lines}\n".encode()
+        reader.go("/data")
+        page.set_input_files("#file", [{"name": "s.csv", "mimeType": "text/csv", "buffer": sheet}])
+        page.wait_for_selector(".row")
+        page.fill("#go-row", "1273")
+        page.keyboard.press("Enter")
+        page.wait_for_selector(".row.wanted")
+        assert "answer 1273" in str(page.text_content(".row.wanted"))
+        page.goto(page.url.partition("#")[0] + "#row-42")
+        page.reload()
+        page.wait_for_selector(".row.wanted")
+        assert "answer 42" in str(page.text_content(".row.wanted"))
+        assert reader.complaints == []

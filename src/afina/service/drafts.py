@@ -13,14 +13,14 @@ import os
 import re
 import shutil
 from array import array
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import Final
 
-from afina.data.columns import map_columns
+from afina.data.columns import ANSWER_NAMES, QUESTION_NAMES, map_columns
 from afina.data.convert import ConvertOptions, convert_file, open_table
 from afina.data.readers.records import Record, Source
 from afina.data.sheets import open_likely
@@ -34,6 +34,7 @@ KEPT_S: Final = 30 * 24 * 3600
 """A draft that nobody touched for so long is removed."""
 _ID: Final = re.compile(r"draft-[A-Za-z0-9]{24}")
 _ENDING: Final = re.compile(r"\.[A-Za-z0-9]{1,8}")
+_WORD: Final = re.compile(r"\w+")
 _PASSED: Final = frozenset({"messages", "preferred_output", "item"})
 """A JSONL file with one of these is training rows already, of whatever kind."""
 _MAX_NAME: Final = 255
@@ -242,10 +243,25 @@ def _read(folder: Path, draft: Draft, source: Source, sheets: tuple[str, ...]) -
         return _convert(folder, draft)
     try:
         mapped = map_columns(source.columns, None, None, None)
+        chosen = Columns(user=mapped.user, assistant=mapped.assistant)
     except InvalidRequest:
-        return replace(draft, is_table=True)  # the reader says which columns
-    chosen = Columns(user=mapped.user, assistant=mapped.assistant)
-    return _convert(folder, replace(draft, is_table=True, chosen=chosen))
+        # The page shows what was guessed, and its reader says what else it should be.
+        chosen = Columns(
+            user=_likely(source.columns, QUESTION_NAMES),
+            assistant=_likely(source.columns, ANSWER_NAMES),
+        )
+    draft = replace(draft, is_table=True, chosen=chosen)
+    whole = chosen.user and chosen.assistant and chosen.user != chosen.assistant
+    return _convert(folder, draft) if whole else draft
+
+
+def _likely(columns: Sequence[str], usual: Sequence[str]) -> str | None:
+    """The only column that has one of these words in its name."""
+    known = set(usual)
+    found = [name for name in columns if known & set(_WORD.findall(name.lower()))]
+    exact = [name for name in found if name.strip().lower() in known]
+    chosen = exact or found
+    return chosen[0] if len(chosen) == 1 else None
 
 
 def _convert(folder: Path, draft: Draft) -> Draft:

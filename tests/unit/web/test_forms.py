@@ -76,6 +76,15 @@ def test_a_table_of_unknown_columns_opens_and_lets_them_be_chosen(site: Site) ->
     assert [m["content"] for m in rows[0]["messages"]] == ["Hola", "Buenas"]
 
 
+def test_columns_are_guessed_by_a_word_and_the_reader_may_choose_others(site: Site) -> None:
+    draft = site.bring("casos.csv", b"No,Pregunta del cliente,Respuesta\n1,Hola,Buenas\n")
+    page = site.ask("GET", draft).text
+    assert "<option selected>Pregunta del cliente</option>" in page
+    assert site.ask("GET", f"{draft}/rows").json()["total"] == 1
+    half = site.bring("otros.csv", b"No,Dicen,Respuesta\n1,Hola,Buenas\n")
+    assert "<option selected>Respuesta</option>" in site.ask("GET", half).text
+
+
 def test_of_several_sheets_another_can_be_read(site: Site) -> None:
     book, raw = openpyxl.Workbook(), io.BytesIO()
     for title, answer in (("Uno", "A."), ("Dos", "B.")):

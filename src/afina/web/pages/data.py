@@ -10,7 +10,7 @@ from starlette.responses import JSONResponse, RedirectResponse, Response, Stream
 
 from afina.domain.findings import Finding
 from afina.domain.jobs import Hyperparameters
-from afina.errors import EngineFailed, InvalidRequest, Overloaded, Unavailable
+from afina.errors import AfinaError, EngineFailed, InvalidRequest, Overloaded, Unavailable
 from afina.service import bases, draft_rows, draft_views, drafts, files
 from afina.service.draft_rows import DraftRow, Verdict
 from afina.service.drafts import Columns, Draft
@@ -127,8 +127,18 @@ def marks(visit: Visit) -> Response:
     try:
         found = draft_views.moderation_marks(visit.platform, rows)
     except (Unavailable, EngineFailed, Overloaded) as error:
-        return JSONResponse({"marks": {}, "reason": error.message})
+        return JSONResponse({"marks": {}} | _unmoderated(visit, error))
     return JSONResponse({"marks": _named(visit, found)})
+
+
+def _unmoderated(visit: Visit, error: AfinaError) -> dict[str, str]:
+    """Why rows are not moderated, in the reader's words where they are known."""
+    local = visit.platform.settings.moderation.backend == "local"
+    code = error.code or ("engine" if isinstance(error, Unavailable) and local else "")
+    key = f"data.unmoderated_{code}"
+    if visit.texts.has(key):
+        return {"reason": visit.texts(key), "lang": visit.texts.language}
+    return {"reason": error.message, "lang": "en"}
 
 
 def lengths(visit: Visit) -> Response:
@@ -223,8 +233,10 @@ async def remove_file(visit: Visit) -> Response:
 
 
 async def open_file(visit: Visit) -> Response:
-    """Begins a draft with the bytes of a file, which stays as it is."""
-    await form_of(visit)
+    """Begins a draft with the bytes of a file, which stays as it is; at the row that is named."""
+    form = await form_of(visit)
+    row = str(form.get("row") or "")
+    place = f"#row-{_whole(row)}" if row else ""
 
     def begin() -> Draft:
         platform, caller = visit.platform, visit.caller
@@ -237,7 +249,7 @@ async def open_file(visit: Visit) -> Response:
             return drafts.start_draft(platform, caller, pieces, name, base)
 
     draft = await to_thread.run_sync(begin)
-    return RedirectResponse(f"/data/{draft.id}", 303)
+    return RedirectResponse(f"/data/{draft.id}{place}", 303)
 
 
 def download(visit: Visit) -> Response:

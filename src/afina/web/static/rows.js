@@ -5,7 +5,7 @@ import { ask, fill, number, tell } from "./app.js";
 const HEIGHT = 88, WINDOW = 100, BEYOND = 8;
 const editor = document.getElementById("editor");
 const form = document.getElementById("editor-form");
-let table, space, t, draft, which, total, windows, shown, editing, marks, silent = false;
+let table, space, t, draft, which, total, windows, shown, editing, marks, wanted = null, silent = false;
 
 function begin() {
   table = document.getElementById("rows");
@@ -15,13 +15,29 @@ function begin() {
   t = JSON.parse(table.dataset.texts);
   draft = table.dataset.draft;
   which = document.getElementById("which");
-  which.addEventListener("change", again);
+  which.addEventListener("change", () => { wanted = null; again(); });
+  document.getElementById("go").addEventListener("submit", (event) => { event.preventDefault(); go(Number(event.target.elements["go-row"].value)); });
   table.addEventListener("scroll", () => requestAnimationFrame(draw), { passive: true });
   table.addEventListener("click", onClick);
   table.addEventListener("keydown", onKey);
   new ResizeObserver(draw).observe(table);
   total = Number(table.getAttribute("aria-rowcount"));
   again();
+  const asked = /^#row-(\d+)$/.exec(location.hash);
+  if (asked) go(Number(asked[1]));
+}
+
+/** Brings a row into sight, by its number in the file, and marks it. */
+function go(n) {
+  if (!n || n > Number(table.dataset.rows)) return;
+  wanted = n;
+  if (which.value !== "all") { which.value = "all"; total = Number(table.dataset.rows); }
+  again();
+  space.style.height = `${total * HEIGHT}px`;
+  table.style.height = `min(${total * HEIGHT + 2}px, 34rem, 70vh)`;
+  table.scrollTop = Math.max(0, (n - 1) * HEIGHT - table.clientHeight / 3);
+  table.scrollIntoView({ block: "nearest" });
+  draw();
 }
 
 function again() {
@@ -60,7 +76,7 @@ async function mark(what, start, mine) {
       silent = true;
       const word = line("span", "", ` ${t.moderation_none} `);
       const reason = line("span", "", told.reason);
-      reason.lang = "en";
+      reason.lang = told.lang;
       document.getElementById("marks-word").append(word, reason);
     }
     Object.assign(marks[what], told.marks);
@@ -107,7 +123,7 @@ function make(row, place) {
   element.setAttribute("aria-rowindex", place + 1);
   element.style.transform = `translateY(${place * HEIGHT}px)`;
   const worst = row.findings.some((f) => f.severity === "error") ? "bad" : row.findings.length ? "warn" : "";
-  element.classList.add(...[row.dropped && "dropped", worst].filter(Boolean));
+  element.classList.add(...[row.dropped && "dropped", row.n === wanted && "wanted", worst].filter(Boolean));
   const parts = split(row);
   const count = cell("n", number(row.n));
   if (row.edited) count.append(line("span", "tag", t.edited));
