@@ -78,13 +78,21 @@ class Block:
         return OwnLayer(self.heads, (first, second), qkv, o, gate_up, down, self.how)
 
 
-def fuse_blocks(model: nn.Module, adapter: TrainedAdapter) -> int:
-    """Replaces the forward pass of the layers that can be replaced; returns how many."""
+@dataclass(frozen=True)
+class Replaced:
+    """How many layers are one operation, and how many of them by kernels of our own."""
+
+    all: int
+    own: int
+
+
+def fuse_blocks(model: nn.Module, adapter: TrainedAdapter) -> Replaced:
+    """Replaces the forward pass of the layers that can be replaced."""
     # what differs from plain low-rank terms has its own ways through a layer
     if type(adapter) is not TrainedAdapter or adapter.spec.dropout:
-        return 0
+        return Replaced(0, 0)
     known: dict[object, How | None] = {}
-    count = 0
+    count = own = 0
     for layer in list(model.modules()):
         block = _parts(layer, adapter)
         if block is None:
@@ -98,7 +106,8 @@ def fuse_blocks(model: nn.Module, adapter: TrainedAdapter) -> int:
                          block.gate_up, block.down, how)  # fmt: skip
             layer.forward = partial(_forward, made, adapter, layer.forward)
             count += 1
-    return count
+            own += made.own is not None
+    return Replaced(count, own)
 
 
 def _forward(

@@ -15,7 +15,6 @@ import torch
 from afina.model.grids import Heads
 from afina.model.kernels.attention import HEAD_STEP, Attended, attend, attend_back
 from afina.model.kernels.passes import (
-    gate_backward,
     gate_forward,
     norm_again,
     norm_backward,
@@ -74,8 +73,12 @@ def forward(
     out, tops = attend(qkv, context.jobs(layer.how.window), heads, layer.how.scaling)
     x2, low_o = layer.o.forward(out, x)
     normed2, inverse2 = norm_forward(x2, *layer.norms[1])
-    gate_up, low_gate_up = layer.gate_up.forward(normed2)
-    done, low_down = layer.down.forward(gate_forward(gate_up), x2)
+    if layer.gate_up.can_gate:
+        gate_up, low_gate_up, inner = layer.gate_up.forward_gated(normed2)
+    else:
+        gate_up, low_gate_up = layer.gate_up.forward(normed2)
+        inner = gate_forward(gate_up)
+    done, low_down = layer.down.forward(inner, x2)
     kept = Kept(
         x, inverse, low_qkv, Attended(qkv, out, tops), low_o,
         x2, inverse2, low_gate_up, gate_up, low_down,
@@ -95,25 +98,21 @@ def backward(
     """The gradient of the layer's input where it is wanted; those of the matrices go to their
     places. What is kept can be used once."""
     heads, how = layer.heads, layer.how
-    low = layer.down.low_grad(grad)
-    inner = layer.down.x_grad(grad, low)
     of_both = kept.gate_up
-    gate_backward(of_both, inner)
+    low, inner = layer.down.backward(grad, both=of_both)
     layer.down.add_gradients(grad, low, inner, kept.low_down)
-    low = layer.gate_up.low_grad(of_both)
-    of_normed = layer.gate_up.x_grad(of_both, low)
+    low, of_normed = layer.gate_up.backward(of_both)
     weight = layer.norms[1][0]
     normed = norm_again(kept.x2, weight, kept.inverse2)
     layer.gate_up.add_gradients(of_both, low, normed, kept.low_gate_up)
     of_x2 = norm_backward(of_normed, kept.x2, weight, kept.inverse2, grad)
-    low = layer.o.low_grad(of_x2)
-    of_out = layer.o.x_grad(of_x2, low)
+    low, of_out = layer.o.backward(of_x2)
     layer.o.add_gradients(of_x2, low, kept.attended.out, kept.low_o)
     of_qkv = attend_back(kept.attended, of_out, context.jobs(how.window), heads, how.scaling)
     rotate_heads(of_qkv, heads.queries + heads.keys, *rope, back=True)
-    low = layer.qkv.low_grad(of_qkv)
+    low, of_normed = layer.qkv.backward(of_qkv, wanted=wanted)
     weight = layer.norms[0][0]
     layer.qkv.add_gradients(of_qkv, low, norm_again(kept.x, weight, kept.inverse), kept.low_qkv)
     if not wanted:
         return None
-    return norm_backward(layer.qkv.x_grad(of_qkv, low), kept.x, weight, kept.inverse, of_x2)
+    return norm_backward(of_normed, kept.x, weight, kept.inverse, of_x2)

@@ -1,121 +1,241 @@
 """Linear layers with low-rank terms by kernels of our own: the same as afina.model.products, with
-the low-rank term, bias and residual inside the product, and gradients summed in fp32 throughout.
+the low-rank term, bias, residual and gate inside the product, and gradients summed in fp32.
 
-Each step is a call of its own, because the backward pass of a layer wants them in different orders:
-what a product read is sometimes made again only after its gradient is known.
+The kernels' arguments are made once; a call copies them and puts in where its tensors lie. Each
+step of the backward pass is a call of its own, because what a product read is sometimes made again
+only after its gradient is known.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from functools import cached_property
+from itertools import accumulate
+from typing import Any
 
 import torch
 
-from afina.model.kernels.calls import usable
-from afina.model.kernels.linear import Low, Matrix, add_gradient, linear
+from afina.model.kernels.calls import again, call_all, usable, whole
+from afina.model.kernels.linear import ADD_GRADIENT, MULTIPLY, Gradient, Product
+
+_BYTES = 2
+_GATED = 16
+"""Columns of gate and of up that a panel has; their number is a multiple of it."""
 
 
 @dataclass(frozen=True)
 class Part:
-    """One layer of a product: its columns of the output and of x Aᵀ, its B `[out, rank]`, and where
-    the gradient of B goes."""
+    """One layer of a product: where its columns of the output and of x Aᵀ begin, its B
+    `[out, rank]`, and where the gradient of B goes."""
 
-    columns: slice
-    ranks: slice
+    column: int
+    rank: int
     b: torch.Tensor
     grad_b: torch.Tensor
 
 
 @dataclass(frozen=True)
 class OwnProduct:
-    """The layers of one product. `a` and `grad_a` are all of their A, one below the other."""
+    """The layers of one product. `a` and `grad_a` are all of their A, one below the other; `b` is
+    the block diagonal of their B."""
 
     weight: torch.Tensor
     bias: torch.Tensor | None
     a: torch.Tensor
     grad_a: torch.Tensor
+    b: torch.Tensor
     parts: tuple[Part, ...]
     scaling: float
 
-    def low(self, x: torch.Tensor) -> torch.Tensor:
+    @property
+    def outs(self) -> int:
+        return len(self.weight)
+
+    @property
+    def inputs(self) -> int:
+        return self.weight.shape[1]
+
+    @property
+    def ranks(self) -> int:
+        return len(self.a)
+
+    @property
+    def can_gate(self) -> bool:
+        """Whether it opens the gate by itself, where it is that of gate and up."""
+        sizes = [len(part.b) for part in self.parts]
+        return (
+            len(sizes) == 2 and sizes[0] == sizes[1] and not sizes[0] % _GATED and self.bias is None
+        )
+
+    @cached_property
+    def _low(self) -> Any:
         """x Aᵀ."""
-        out = x.new_empty(len(x), len(self.a))
-        linear(x, Matrix(self.a), out)
-        return out
+        a = self.a
+        return Product(
+            w=a.data_ptr(), w_row=a.stride(0), x_row=self.inputs, out_row=self.ranks,
+            inputs=self.inputs, outs=self.ranks, scale=1.0,
+        )  # fmt: skip
+
+    @cached_property
+    def _forward(self) -> Any:
+        """x Aᵀ, then each layer's product with its own columns of that."""
+        found = [self._low]
+        for part in self.parts:
+            outs, rank = part.b.shape
+            found.append(Product(
+                w=self.weight[part.column :].data_ptr(), w_row=self.weight.stride(0),
+                b=part.b.data_ptr(), b_row=part.b.stride(0),
+                x_row=self.inputs, low_row=self.ranks, out_row=self.outs, beside_row=self.outs,
+                inputs=self.inputs, outs=outs, rank=rank, scale=self.scaling,
+                waits=len(found) == 1,
+            ))  # fmt: skip
+        return (Product * len(found))(*found)
+
+    @cached_property
+    def _gated(self) -> Any:
+        """x Aᵀ, then gate, up and their inner product in one."""
+        return (Product * 2)(self._low, Product(
+            w=self.weight.data_ptr(), w_row=self.weight.stride(0),
+            b=self.b.data_ptr(), b_row=self.b.stride(0),
+            x_row=self.inputs, low_row=self.ranks, out_row=self.outs,
+            inputs=self.inputs, outs=self.outs, rank=self.ranks, scale=self.scaling, waits=1,
+        ))  # fmt: skip
+
+    @cached_property
+    def _low_grad(self) -> Any:
+        """The gradient of x Aᵀ, each layer's columns of it from its columns of the outputs'."""
+        found = []
+        for part in self.parts:
+            outs, rank = part.b.shape
+            found.append(Product(
+                w=part.b.data_ptr(), w_row=part.b.stride(0), w_turned=1,
+                x_row=self.outs, out_row=self.ranks, inputs=outs, outs=rank, scale=self.scaling,
+            ))  # fmt: skip
+        return (Product * len(found))(*found)
+
+    @cached_property
+    def _x_grad(self) -> Any:
+        return Product(
+            w=self.weight.data_ptr(), w_row=self.weight.stride(0), w_turned=1,
+            b=self.a.data_ptr(), b_row=self.a.stride(0), b_turned=1,
+            x_row=self.outs, low_row=self.ranks, out_row=self.inputs,
+            inputs=self.outs, outs=self.inputs, rank=self.ranks, scale=1.0, waits=1,
+        )  # fmt: skip
+
+    @cached_property
+    def _gradients(self) -> Any:
+        """That of A, then those of each B."""
+        found = [Gradient(
+            sum=self.grad_a.data_ptr(), sum_row=self.grad_a.stride(0), x_row=self.ranks,
+            y_row=self.inputs, xs=self.ranks, ys=self.inputs, scale=1.0,
+        )]  # fmt: skip
+        for part in self.parts:
+            outs, rank = part.b.shape
+            found.append(Gradient(
+                sum=part.grad_b.data_ptr(), sum_row=part.grad_b.stride(0), turned=1,
+                x_row=self.ranks, y_row=self.outs, xs=rank, ys=outs, scale=self.scaling,
+            ))  # fmt: skip
+        return (Gradient * len(found))(*found)
 
     def forward(
         self, x: torch.Tensor, beside: torch.Tensor | None = None
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """For `[T, in]` all layers' outputs side by side, with `beside` added to them, and x Aᵀ."""
-        low = self.low(x)
-        out = x.new_empty(len(x), len(self.weight))
-        more = beside if self.bias is None else self.bias[None]
-        for part in self.parts:
-            linear(
-                x,
-                Matrix(self.weight[part.columns]),
-                out[:, part.columns],
-                low=Low(low[:, part.ranks], Matrix(part.b), self.scaling),
-                beside=None if more is None else more[:, part.columns],
-            )
+        count = len(x)
+        low, out = x.new_empty(count, self.ranks), x.new_empty(count, self.outs)
+        listed = again(self._forward)
+        _take_in(listed[0], count, whole(x, count, self.inputs), low.data_ptr())
+        if self.bias is not None:
+            more, step = self.bias.data_ptr(), 0
+        elif beside is not None:
+            more, step = whole(beside, count, self.outs), self.outs
+        else:
+            more, step = 0, 0
+        for one, part in zip(listed[1:], self.parts, strict=True):
+            _take_in(one, count, x.data_ptr(), out.data_ptr() + _BYTES * part.column)
+            one.low = low.data_ptr() + _BYTES * part.rank
+            if more:
+                one.beside, one.beside_row = more + _BYTES * part.column, step
+        call_all(MULTIPLY, listed)
         if self.bias is not None and beside is not None:
             out += beside
         return out, low
 
-    def low_grad(self, grad: torch.Tensor) -> torch.Tensor:
-        """The gradient of x Aᵀ for that of the outputs."""
-        out = grad.new_empty(len(grad), len(self.a))
-        for part in self.parts:
-            matrix = Matrix(part.b, turned=True)
-            linear(grad[:, part.columns], matrix, out[:, part.ranks], scale=self.scaling)
-        return out
+    def forward_gated(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Gate and up side by side, x Aᵀ, and silu(gate) * up."""
+        count = len(x)
+        low, out = x.new_empty(count, self.ranks), x.new_empty(count, self.outs)
+        inner = x.new_empty(count, self.outs // 2)
+        listed = again(self._gated)
+        _take_in(listed[0], count, whole(x, count, self.inputs), low.data_ptr())
+        _take_in(listed[1], count, x.data_ptr(), out.data_ptr())
+        listed[1].low, listed[1].inner = low.data_ptr(), inner.data_ptr()
+        call_all(MULTIPLY, listed)
+        return out, low, inner
 
-    def x_grad(self, grad: torch.Tensor, low_grad: torch.Tensor) -> torch.Tensor:
-        """The gradient of x."""
-        out = grad.new_empty(len(grad), self.weight.shape[1])
-        low = Low(low_grad, Matrix(self.a, turned=True), 1.0)
-        linear(grad, Matrix(self.weight, turned=True), out, low=low)
-        return out
+    def backward(
+        self, grad: torch.Tensor, *, both: torch.Tensor | None = None, wanted: bool = True
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """The gradients of x Aᵀ and, where it is wanted, of x. With `both`, gate and up together
+        `[T, 2 in]`, x is silu(gate) * up: it comes in place of its gradient, and the gradients of
+        gate and up take their places."""
+        count = len(grad)
+        low_grad = grad.new_empty(count, self.ranks)
+        out = grad.new_empty(count if wanted else 0, self.inputs)
+        listed = (Product * (len(self.parts) + wanted))(*self._low_grad)
+        for one, part in zip(listed, self.parts, strict=False):
+            x = whole(grad, count, self.outs) + _BYTES * part.column
+            _take_in(one, count, x, low_grad.data_ptr() + _BYTES * part.rank)
+        if wanted:
+            listed[-1] = self._x_grad
+            _take_in(listed[-1], count, grad.data_ptr(), out.data_ptr())
+            listed[-1].low = low_grad.data_ptr()
+            listed[-1].both = None if both is None else whole(both, count, 2 * self.inputs)
+        call_all(MULTIPLY, listed)
+        return low_grad, out
 
     def add_gradients(
         self, grad: torch.Tensor, low_grad: torch.Tensor, x: torch.Tensor, low: torch.Tensor
     ) -> None:
         """Adds the gradients of A and B to their places."""
-        add_gradient(low_grad, x, self.grad_a)
-        for part in self.parts:
-            add_gradient(
-                low[:, part.ranks],
-                grad[:, part.columns],
-                part.grad_b,
-                scale=self.scaling,
-                turned=True,
-            )
+        count = len(x)
+        listed = again(self._gradients)
+        listed[0].rows, listed[0].x = count, whole(low_grad, count, self.ranks)
+        listed[0].y = whole(x, count, self.inputs)
+        y, of_low = whole(grad, count, self.outs), whole(low, count, self.ranks)
+        for one, part in zip(listed[1:], self.parts, strict=True):
+            one.rows, one.x = count, of_low + _BYTES * part.rank
+            one.y = y + _BYTES * part.column
+        call_all(ADD_GRADIENT, listed)
+
+
+def _take_in(product: Any, count: int, x: int, out: int) -> None:
+    product.rows, product.x, product.out = count, x, out
 
 
 def own_product(
-    weight: torch.Tensor,
-    bias: torch.Tensor | None,
+    frozen: tuple[torch.Tensor, torch.Tensor | None],
     joint_a: tuple[torch.Tensor, torch.Tensor],
+    b: torch.Tensor,
     parts: Sequence[tuple[torch.Tensor, torch.Tensor]],
     scaling: float,
 ) -> OwnProduct | None:
-    """The product of frozen layers whose B and gradient of B are `parts`; None where no kernel
-    computes it. A low-rank term of fp32 is none of theirs."""
-    ranks = [b.shape[1] for b, _ in parts]
-    outs = [b.shape[0] for b, _ in parts]
+    """The product of frozen layers (weight and bias) whose B and gradient of B are `parts`; None
+    where no kernel computes it. A low-rank term of fp32 is none of theirs."""
+    weight, bias = frozen
+    ranks = [one.shape[1] for one, _ in parts]
+    outs = [one.shape[0] for one, _ in parts]
     odd = any(size % 2 for size in (*weight.shape, *ranks, *outs))
-    if odd or not (usable(weight) and usable(joint_a[0])) or weight.stride(1) != 1:
+    together = weight.stride(1) == 1 and (bias is None or bias.is_contiguous())
+    if odd or not together or not all(usable(one) for one in (weight, *joint_a[:1], b)):
         return None
-    columns = _slices(outs)
     made = [
-        Part(column, rank, b, grad_b)
-        for column, rank, (b, grad_b) in zip(columns, _slices(ranks), parts, strict=True)
+        Part(column, rank, one, grad)
+        for column, rank, (one, grad) in zip(_starts(outs), _starts(ranks), parts, strict=True)
     ]
-    return OwnProduct(weight, bias, *joint_a, tuple(made), scaling)
+    return OwnProduct(weight, bias, *joint_a, b, tuple(made), scaling)
 
 
-def _slices(sizes: Sequence[int]) -> list[slice]:
-    ends = [sum(sizes[:count]) for count in range(len(sizes) + 1)]
-    return [slice(one, two) for one, two in pairwise(ends)]
+def _starts(sizes: Sequence[int]) -> list[int]:
+    return [0, *accumulate(sizes)][:-1]

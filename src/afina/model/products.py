@@ -86,7 +86,8 @@ class JointProduct:
         """The same by kernels of our own, where they compute it."""
         parts = [(view.b, view.grad_b) for view in self.views]
         joint_a = (self.a, self.grad_a)
-        return own_product(self.weight, self.bias, joint_a, parts, self.scaling)
+        frozen = (self.weight, self.bias)
+        return own_product(frozen, joint_a, self.b, parts, self.scaling)
 
     @cached_property
     def blocks(self) -> list[tuple[slice, slice]]:
@@ -117,7 +118,7 @@ class JointProduct:
         """For flat `x` `[T, in]` all layers' outputs side by side, with `beside` added to them, and
         x Aᵀ."""
         if self.own is not None:
-            return self.own.forward(x, beside)
+            return self.own.forward(x.contiguous(), beside)
         low = torch.mm(x, self.a.t())
         out = self.frozen(x)
         out.addmm_(low, self.b.t(), alpha=self.scaling)
@@ -131,9 +132,12 @@ class JointProduct:
         out: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """The gradient of x, into `out` if there is one; those of A and B go to their places."""
-        low_grad = self.backward_low(grad, x, low)
         if self.own is not None and out is None:
-            return self.own.x_grad(grad, low_grad)
+            grad = grad.contiguous()
+            low_grad, x_grad = self.own.backward(grad)
+            self.own.add_gradients(grad, low_grad, x.contiguous(), low)
+            return x_grad
+        low_grad = self.backward_low(grad, x, low)
         x_grad = (
             torch.mm(grad, self.weight) if out is None else torch.mm(grad, self.weight, out=out)
         )
@@ -142,8 +146,9 @@ class JointProduct:
     def backward_low(self, grad: torch.Tensor, x: torch.Tensor, low: torch.Tensor) -> torch.Tensor:
         """Adds the gradients of A and B to their places; returns that of x Aᵀ."""
         if self.own is not None:
-            low_grad = self.own.low_grad(grad)
-            self.own.add_gradients(grad, low_grad, x, low)
+            grad = grad.contiguous()
+            low_grad, _ = self.own.backward(grad, wanted=False)
+            self.own.add_gradients(grad, low_grad, x.contiguous(), low)
             return low_grad
         low_grad = torch.mm(grad, self.b).mul_(self.scaling)
         self.grad_a.add_(torch.mm(low_grad.t(), x))

@@ -82,13 +82,15 @@ def plan_bins(
     return pack_families(families, lengths, capacities)
 
 
-def make_bin(rows: Rows, packed: Bin, masks: Masks) -> BinTensors:
+def make_bin(rows: Rows, packed: Bin, masks: Masks, *, exact: bool = False) -> BinTensors:
     """Tensors for the rows of one bin, in their order. The first token of a row has nothing before
-    it and is never learned; what stands behind its last learned token is left out."""
-    builder = _Builder(packed.capacity)
-    groups: list[Group] = []
+    it and is never learned; what stands behind its last learned token is left out. `exact` leaves
+    out the padding, for networks to whom a new shape costs nothing."""
     families = packed.families or (Family(0, packed.rows),)
-    capacity = None if any(family.shared for family in families) else packed.capacity
+    size = sum(_needed(rows, family) for family in families) if exact else packed.capacity
+    builder = _Builder(size, exact)
+    groups: list[Group] = []
+    capacity = None if any(family.shared for family in families) else size
     alone: list[Span] = []
     for family in families:
         prefix = NOTHING
@@ -101,13 +103,20 @@ def make_bin(rows: Rows, packed: Bin, masks: Masks) -> BinTensors:
         else:
             alone += [span for span in spans if span[1]]
     groups += group_spans(alone, capacity) if alone else ()
-    return builder.tensors(PackedContext(packed.capacity, tuple(groups), masks))
+    return builder.tensors(PackedContext(size, tuple(groups), masks))
+
+
+def _needed(rows: Rows, family: Family) -> int:
+    """The tokens of a family that are computed."""
+    counts = (needed_tokens(rows.row(number)[1])[0] for number in family.rows)
+    return family.shared + sum(max(0, count - family.shared) for count in counts)
 
 
 class _Builder:
     """Writes rows one behind another."""
 
-    def __init__(self, capacity: int) -> None:
+    def __init__(self, capacity: int, exact: bool) -> None:
+        self.exact = exact
         self.ids = np.zeros(capacity, dtype=np.int64)
         self.positions = np.zeros(capacity, dtype=np.int64)
         self.keep: list[NDArray[np.int64]] = []
@@ -134,7 +143,7 @@ class _Builder:
     def tensors(self, context: PackedContext) -> BinTensors:
         """What the network and the loss are called with."""
         keep, targets = np.concatenate(self.keep), np.concatenate(self.targets)
-        count = padded_learned(len(keep), context.capacity)
+        count = len(keep) if self.exact else padded_learned(len(keep), context.capacity)
         kept, targeted = np.zeros((2, count), dtype=np.int64)
         weights = np.zeros(count, dtype=np.float32)
         kept[: len(keep)], targeted[: len(keep)], weights[: len(keep)] = keep, targets, 1

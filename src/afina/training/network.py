@@ -173,8 +173,13 @@ class TrainedNetwork(Network):
         for layer in layers.values():
             layer.set_adapters(self.adapter)
         fuse_frozen(self.model)
-        fuse_blocks(self.model, self.adapter)
-        fuse_head(self.model)
+        fused = fuse_blocks(self.model, self.adapter)
+        headed = fuse_head(self.model)
+        self._exact = headed and fused.own == self.base.layers
+
+    def make_bin(self, rows: Rows, packed: Bin, masks: Masks) -> BinTensors:
+        """See Network. Kernels of our own are not made for a shape, so nothing is padded."""
+        return make_bin(rows, packed, masks, exact=self._exact)
 
     def _config(self, spec: LoraSpec, base_id: str) -> AdapterConfig:
         return AdapterConfig.of(spec, base_id)

@@ -17,13 +17,13 @@ from afina.model.kernels.library import library
 from afina.model.kernels.linear import Low, Matrix, add_gradient, linear
 from afina.model.kernels.losses import row_losses
 from afina.model.kernels.passes import (
-    gate_backward,
     gate_forward,
     norm_again,
     norm_backward,
     norm_forward,
     rotate_heads,
 )
+from afina.model.own_products import OwnProduct, own_product
 
 pytestmark = [
     pytest.mark.skipif(library() is None, reason="no C compiler, or no bf16 products"),
@@ -132,25 +132,90 @@ def test_a_norm_and_its_gradient(count: int, width: int) -> None:
 
 
 @pytest.mark.parametrize(("count", "width"), [(1, 1), (5, 33), (12, 96)])
-def test_a_gate_and_its_gradient(count: int, width: int) -> None:
-    both, grad = drawn(count, 2 * width) * 4, drawn(count, width, seed=1)
+def test_a_gate_opens(count: int, width: int) -> None:
+    both = drawn(count, 2 * width) * 4
     both[0, 0] = -100.0 if width > 1 else 3.0
+    gate, up = both.double().chunk(2, -1)
+    assert close(same_with_any_threads(lambda: [gate_forward(both)])[0], functional.silu(gate) * up)
+
+
+def products(inputs: int, outs: list[int], rank: int = 4, bias: bool = False) -> OwnProduct:
+    """Layers side by side, with B that are views of a block diagonal."""
+    ranks = rank * len(outs)
+    a, b = drawn(ranks, inputs, seed=5), torch.zeros(sum(outs), ranks).bfloat16()
+    parts, at = [], 0
+    for place, size in enumerate(outs):
+        one = drawn(size, rank, seed=6 + place)
+        b[at : at + size, place * rank : (place + 1) * rank] = one
+        parts.append((one, torch.zeros(size, rank)))
+        at += size
+    frozen = (drawn(sum(outs), inputs, seed=9), drawn(sum(outs), seed=10) if bias else None)
+    made = own_product(frozen, (a, torch.zeros(ranks, inputs)), b, parts, 2.0)
+    assert made is not None
+    return made
+
+
+def of_product(made: OwnProduct, x: torch.Tensor) -> torch.Tensor:
+    """What layers give in fp64; x Aᵀ is rounded, as it is kept."""
+    low = (x @ made.a.double().T).detach().bfloat16().double() - (x @ made.a.double().T).detach()
+    out = x @ made.weight.double().T
+    out = out + 2 * ((x @ made.a.double().T + low) @ made.b.double().T)
+    return out if made.bias is None else out + made.bias.double()
+
+
+@pytest.mark.parametrize("outs", [[96, 32, 32], [64, 64], [50], [6, 10]])
+@pytest.mark.parametrize("bias", [False, True])
+def test_layers_side_by_side_and_their_gradients(outs: list[int], bias: bool) -> None:
+    made, x = products(62, outs, bias=bias), drawn(37, 62)
+    beside, grad = drawn(37, sum(outs), seed=1), drawn(37, sum(outs), seed=2)
+    given = x.double().requires_grad_()
+    exact = of_product(made, given) + beside.double()
+    exact.backward(grad.double())  # type: ignore[no-untyped-call]
+    assert given.grad is not None
+    low_grad = 2 * grad.double() @ made.b.double()
+
+    def computed() -> list[torch.Tensor]:
+        for sums in (made.grad_a, *(part.grad_b for part in made.parts)):
+            sums.zero_()
+        out, low = made.forward(x, beside)
+        of_low, of_x = made.backward(grad)
+        made.add_gradients(grad, of_low, x, low)
+        return [out, low, of_low, of_x, made.grad_a.clone(), made.parts[-1].grad_b.clone()]
+
+    out, low, of_low, of_x, of_a, of_b = same_with_any_threads(computed)
+    assert close(out, exact.detach(), HALF if not bias else 2 * HALF)
+    assert close(of_low, low_grad)
+    assert close(of_x, given.grad)
+    assert close(of_a, of_low.double().T @ x.double(), 1e-6)
+    last = made.parts[-1]
+    of_last = grad[:, last.column :].double().T @ low[:, last.rank :].double()
+    assert close(of_b, 2 * of_last, 1e-6)
+    assert torch.equal(made.backward(grad, wanted=False)[0], of_low)
+
+
+def test_a_product_opens_the_gate_and_takes_it_back() -> None:
+    made, x = products(40, [48, 48]), drawn(29, 40)
+    down, grad = products(48, [34]), drawn(29, 34, seed=3)
+    assert made.can_gate
+    assert not products(40, [40, 40]).can_gate
+    out, low = made.forward(x)
+
+    def computed() -> list[torch.Tensor]:
+        both, of_low, inner = made.forward_gated(x)
+        of_both = both.clone()
+        return [both, of_low, inner, *down.backward(grad, both=of_both), of_both]
+
+    both, same_low, inner, _, again, of_both = same_with_any_threads(computed)
+    assert torch.equal(low, same_low)
+    assert close(both, out.double())
     given = both.double().requires_grad_()
     gate, up = given.chunk(2, -1)
     exact = functional.silu(gate) * up
-    exact.backward(grad.double())  # type: ignore[no-untyped-call]
+    assert close(inner, exact.detach())
+    assert close(again, exact.detach())
+    exact.backward(down.backward(grad)[1].double())  # type: ignore[no-untyped-call]
     assert given.grad is not None
-
-    def made() -> list[torch.Tensor]:
-        of_both, inner = both.clone(), grad.clone()
-        out = gate_forward(both)
-        gate_backward(of_both, inner)
-        return [out, inner, of_both]
-
-    out, inner, of_both = same_with_any_threads(made)
-    assert torch.equal(out, inner)
-    assert close(out, exact.detach())
-    assert close(of_both, given.grad)
+    assert close(of_both, given.grad, 2 * HALF)
 
 
 @pytest.mark.parametrize("size", [2, 6, 64, 96])

@@ -38,6 +38,20 @@ def call(name: str, arguments: Arguments) -> None:
         raise MemoryError(f"{name} found no memory for its panels")
 
 
+def call_all(name: str, listed: Any) -> None:
+    """Runs a kernel on an array of arguments, in one go."""
+    kernels = library()
+    assert kernels is not None
+    getattr(kernels, name)(listed, c_int64(len(listed)), c_int(torch.get_num_threads()))
+    if any(one.failed for one in listed):
+        raise MemoryError(f"{name} found no memory for its panels")
+
+
+def again(listed: Any) -> Any:
+    """A copy of an array of arguments."""
+    return type(listed).from_buffer_copy(listed)
+
+
 def rows(tensor: torch.Tensor, count: int, width: int, dtype: torch.dtype = torch.bfloat16) -> int:
     """Where rows of numbers that lie side by side begin. Raises ValueError for any others."""
     fits = tensor.shape == (count, width) and tensor.dtype == dtype and tensor.is_cpu

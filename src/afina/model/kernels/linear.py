@@ -1,4 +1,5 @@
-"""Linear layers with low-rank terms and the gradients of those (`source/linear.c`, `gradient.c`).
+"""Linear layers with low-rank terms and the gradients of those (`source/linear.c`, `gradient.c`),
+one at a time; afina.model.own_products has the arguments of a whole layer ready.
 
 Weights are taken as they lie, `[out, in]` or turned; each result is rounded to bf16 once.
 """
@@ -10,18 +11,21 @@ from typing import Final
 
 import torch
 
-from afina.model.kernels.calls import call, rows, structure
+from afina.model.kernels.calls import call_all, rows, structure
 
-_Product: Final = structure(
-    "_Product",
-    "x w low b beside out",
-    "x_row w_row low_row b_row beside_row out_row rows inputs outs rank w_turned b_turned",
+Product: Final = structure(
+    "Product",
+    "x w low b beside out inner both",
+    "x_row w_row low_row b_row beside_row out_row rows inputs outs rank w_turned b_turned waits",
     "scale",
     "failed",
 )
-_Gradient: Final = structure(
-    "_Gradient", "x y sum", "x_row y_row sum_row rows xs ys turned", "scale", "failed"
+"""See `source/linear.c`; a product that `waits` reads what those before it in a list make."""
+Gradient: Final = structure(
+    "Gradient", "x y sum", "x_row y_row sum_row rows xs ys turned", "scale", "failed"
 )
+MULTIPLY: Final = "afina_linear"
+ADD_GRADIENT: Final = "afina_add_gradient"
 
 
 @dataclass(frozen=True)
@@ -62,7 +66,7 @@ def linear(
     rank = 0 if low is None else low.x.shape[1]
     if inputs % 2 or rank % 2 or (low is not None and scale != 1.0):
         raise ValueError(f"wanted even inputs and ranks and one scale, not {inputs} and {rank}")
-    call("afina_linear", _Product(
+    call_all(MULTIPLY, (Product * 1)(Product(
         x=rows(x, count, inputs),
         w=rows(matrix.data, *matrix.data.shape),
         low=None if low is None else rows(low.x, count, rank),
@@ -79,7 +83,7 @@ def linear(
         w_turned=matrix.turned,
         b_turned=low is not None and low.matrix.turned,
         scale=scale if low is None else low.scale,
-    ))  # fmt: skip
+    )))  # fmt: skip
 
 
 def _low(low: Low, outs: int) -> int:
@@ -106,8 +110,8 @@ def add_gradient(
     it is turned."""
     count, xs, ys = len(x), x.shape[1], y.shape[1]
     shape = (ys, xs) if turned else (xs, ys)
-    call("afina_add_gradient", _Gradient(
+    call_all(ADD_GRADIENT, (Gradient * 1)(Gradient(
         x=rows(x, count, xs), y=rows(y, count, ys), sum=rows(into, *shape, dtype=torch.float32),
         x_row=x.stride(0), y_row=y.stride(0), sum_row=into.stride(0),
         rows=count, xs=xs, ys=ys, turned=turned, scale=scale,
-    ))  # fmt: skip
+    )))  # fmt: skip

@@ -62,16 +62,6 @@ def gate_forward(both: torch.Tensor) -> torch.Tensor:
     return inner
 
 
-def gate_backward(both: torch.Tensor, inner: torch.Tensor) -> None:
-    """`inner` comes as the gradient of silu(gate) * up and goes as that product itself; `both`
-    comes as gate and up and goes as their gradients."""
-    width = both.shape[1] // 2
-    call("afina_gate_backward", _Gate(
-        both=whole(both, len(both), 2 * width), inner=whole(inner, len(both), width),
-        rows=len(both), width=width,
-    ))  # fmt: skip
-
-
 def rotate_heads(
     x: torch.Tensor, heads: int, cos: torch.Tensor, sin: torch.Tensor, *, back: bool = False
 ) -> None:

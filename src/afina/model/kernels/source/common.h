@@ -12,6 +12,7 @@ typedef uint16_t bf16; /* the bits of a bfloat16 */
    called by its entry points, so that any C compiler will do and no second pool of threads spins
    beside the first. */
 extern void GOMP_parallel(void (*task)(void *), void *given, unsigned threads, unsigned flags);
+extern void GOMP_barrier(void);
 extern int omp_get_thread_num(void);
 extern int omp_get_num_threads(void);
 

@@ -37,8 +37,7 @@ static void add_vector(const gradient *p, __m512 found, int64_t i, int64_t j) {
     }
 ONE_SUM(12) ONE_SUM(8) ONE_SUM(4) ONE_SUM(2) ONE_SUM(1)
 
-static void gradient_part(void *given) {
-    gradient *p = given;
+static void one_gradient(gradient *p) {
     int64_t steps = (p->rows + 1) / 2, from, to, wide = (p->xs + WIDE - 1) / WIDE * WIDE;
     part_of((p->ys + WIDE - 1) / WIDE, &from, &to);
     bf16 *packed = (bf16 *)room(4 * steps * (WIDE + wide));
@@ -57,7 +56,14 @@ static void gradient_part(void *given) {
         }
     }
 }
-int64_t afina_add_gradient(gradient *p, int threads) {
-    in_parallel(gradient_part, p, threads);
-    return p->failed;
+
+typedef struct { gradient *list; int64_t count; } gradients;
+
+static void gradient_part(void *given) {
+    const gradients *p = given;
+    for (int64_t i = 0; i < p->count; i++) one_gradient(p->list + i);
+}
+void afina_add_gradient(gradient *list, int64_t count, int threads) {
+    gradients all = {list, count};
+    in_parallel(gradient_part, &all, threads);
 }

@@ -75,16 +75,11 @@ void afina_norm_backward(norm *p, int threads) { in_parallel(norm_back_part, p, 
 
 /* silu(gate) * up, where a row is gate and then up. arXiv:2002.05202 */
 typedef struct {
-    bf16 *both, *inner; /* [rows, 2 width], [rows, width] */
+    const bf16 *both; /* [rows, 2 width] */
+    bf16 *inner;      /* [rows, width] */
     int64_t rows, width;
 } gate;
 
-INLINE __m512 chance(__m512 x) { /* 1 / (1 + exp(-x)) */
-    __m512 power = power_of_two(_mm512_mul_ps(
-        _mm512_max_ps(_mm512_set1_ps(-80.0f), x), _mm512_set1_ps(-1.4426950408889634f)));
-    __m512 one = _mm512_set1_ps(1.0f);
-    return _mm512_div_ps(one, _mm512_add_ps(one, power));
-}
 static void gate_part(void *given) {
     const gate *p = given;
     int64_t from, to;
@@ -98,28 +93,7 @@ static void gate_part(void *given) {
             store_some(p->inner + m * p->width + i, done, some);
         }
 }
-/* `inner` comes as the gradient of silu(gate) * up and goes as that product itself; `both` goes as
-   the gradients of gate and up. */
-static void gate_back_part(void *given) {
-    const gate *p = given;
-    int64_t from, to;
-    part_of(p->rows, &from, &to);
-    for (int64_t m = from; m < to; m++)
-        for (int64_t i = 0; i < p->width; i += LANES) {
-            __mmask16 some = lanes(p->width - i);
-            bf16 *at = p->both + 2 * m * p->width + i, *inner = p->inner + m * p->width + i;
-            __m512 x = load_some(at, some), up = load_some(at + p->width, some);
-            __m512 grad = load_some(inner, some), open = chance(x);
-            __m512 passed = _mm512_mul_ps(x, open);
-            /* the slope of silu: open + x open (1 - open) */
-            __m512 slope = _mm512_fmadd_ps(passed, _mm512_sub_ps(_mm512_set1_ps(1.0f), open), open);
-            store_some(inner, _mm512_mul_ps(passed, up), some);
-            store_some(at, _mm512_mul_ps(_mm512_mul_ps(grad, up), slope), some);
-            store_some(at + p->width, _mm512_mul_ps(grad, passed), some);
-        }
-}
 void afina_gate_forward(gate *p, int threads) { in_parallel(gate_part, p, threads); }
-void afina_gate_backward(gate *p, int threads) { in_parallel(gate_back_part, p, threads); }
 
 /* Turns the first heads of each row by its position, in place: halves against halves, or back.
    cos and sin are [rows, size]. RoPE, arXiv:2104.09864 */

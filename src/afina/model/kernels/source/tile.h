@@ -63,6 +63,14 @@ INLINE __m512 power_of_two(__m512 x) {
     return _mm512_scalef_ps(sum, whole);
 }
 
+/* silu(x) = x chance(x), arXiv:1702.03118 */
+INLINE __m512 chance(__m512 x) { /* 1 / (1 + exp(-x)) */
+    __m512 power = power_of_two(_mm512_mul_ps(
+        _mm512_max_ps(_mm512_set1_ps(-80.0f), x), _mm512_set1_ps(-1.4426950408889634f)));
+    __m512 one = _mm512_set1_ps(1.0f);
+    return _mm512_div_ps(one, _mm512_add_ps(one, power));
+}
+
 /* Packing ------------------------------------------------------------------------------------ */
 /* A 16 by 16 square of 32-bit words, turned. */
 INLINE void turn_square(__m512i r[16]) {
@@ -117,8 +125,9 @@ INLINE void weave(bf16 *out, __m512i even, __m512i odd) {
 }
 
 /* The panel of columns from n on of w, packed: [in / 2][32][2]. */
-static __attribute__((unused)) void pack_panel(bf16 *out, const bf16 *w, int64_t row, int64_t turned, int64_t in,
-                       int64_t outs, int64_t n) {
+static __attribute__((unused)) void pack_panel(bf16 *out, const bf16 *w, int64_t row,
+                                               int64_t turned, int64_t in, int64_t outs,
+                                               int64_t n) {
     int count = outs - n < WIDE ? (int)(outs - n) : WIDE;
     if (!turned) {
         const bf16 *rows[WIDE];
