@@ -2,8 +2,8 @@
 afina.model.block does with torch's operations, in fewer passes over memory.
 
 Kept for the backward pass are only the layer's input, queries, keys and values, what attention
-gave, the residual, gate and up; norms and the gate are made again, which costs less than the memory
-would: a page that is touched for the first time costs more than a pass over it.
+gave, the residual, gate and up. Norms need not be made again, and what the gate let through comes
+with its gradient: memory that is touched for the first time costs more than a pass over it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from afina.model.grids import Heads
 from afina.model.kernels.attention import HEAD_STEP, Attended, attend, attend_back
 from afina.model.kernels.passes import (
     gate_forward,
-    norm_again,
     norm_backward,
     norm_forward,
     rotate_heads,
@@ -103,8 +102,8 @@ def backward(
     layer.down.add_gradients(grad, low, inner, kept.low_down)
     low, of_normed = layer.gate_up.backward(of_both)
     weight = layer.norms[1][0]
-    normed = norm_again(kept.x2, weight, kept.inverse2)
-    layer.gate_up.add_gradients(of_both, low, normed, kept.low_gate_up)
+    norm = (weight, kept.inverse2)
+    layer.gate_up.add_gradients(of_both, low, kept.x2, kept.low_gate_up, norm)
     of_x2 = norm_backward(of_normed, kept.x2, weight, kept.inverse2, grad)
     low, of_out = layer.o.backward(of_x2)
     layer.o.add_gradients(of_x2, low, kept.attended.out, kept.low_o)
@@ -112,7 +111,7 @@ def backward(
     rotate_heads(of_qkv, heads.queries + heads.keys, *rope, back=True)
     low, of_normed = layer.qkv.backward(of_qkv, wanted=wanted)
     weight = layer.norms[0][0]
-    layer.qkv.add_gradients(of_qkv, low, norm_again(kept.x, weight, kept.inverse), kept.low_qkv)
+    layer.qkv.add_gradients(of_qkv, low, kept.x, kept.low_qkv, (weight, kept.inverse))
     if not wanted:
         return None
     return norm_backward(of_normed, kept.x, weight, kept.inverse, of_x2)

@@ -196,13 +196,22 @@ class OwnProduct:
         return low_grad, out
 
     def add_gradients(
-        self, grad: torch.Tensor, low_grad: torch.Tensor, x: torch.Tensor, low: torch.Tensor
+        self,
+        grad: torch.Tensor,
+        low_grad: torch.Tensor,
+        x: torch.Tensor,
+        low: torch.Tensor,
+        norm: tuple[torch.Tensor, torch.Tensor] | None = None,
     ) -> None:
-        """Adds the gradients of A and B to their places."""
+        """Adds the gradients of A and B to their places. With `norm`, weight and inverse root, what
+        the product read is the norm of `x`."""
         count = len(x)
         listed = again(self._gradients)
         listed[0].rows, listed[0].x = count, whole(low_grad, count, self.ranks)
         listed[0].y = whole(x, count, self.inputs)
+        if norm is not None:
+            listed[0].weight = whole(norm[0], self.inputs)
+            listed[0].inverse = whole(norm[1], count, dtype=torch.float32)
         y, of_low = whole(grad, count, self.outs), whole(low, count, self.ranks)
         for one, part in zip(listed[1:], self.parts, strict=True):
             one.rows, one.x = count, of_low + _BYTES * part.rank

@@ -18,7 +18,6 @@ from afina.model.kernels.linear import Low, Matrix, add_gradient, linear
 from afina.model.kernels.losses import row_losses
 from afina.model.kernels.passes import (
     gate_forward,
-    norm_again,
     norm_backward,
     norm_forward,
     rotate_heads,
@@ -122,11 +121,9 @@ def test_a_norm_and_its_gradient(count: int, width: int) -> None:
 
     def made() -> list[torch.Tensor]:
         out, inverse = norm_forward(x, weight, 1e-5)
-        again = norm_again(x, weight, inverse)
-        return [out, again, norm_backward(grad.clone(), x, weight, inverse, beside)]
+        return [out, norm_backward(grad.clone(), x, weight, inverse, beside)]
 
-    out, again, of_x = same_with_any_threads(made)
-    assert torch.equal(out, again)
+    out, of_x = same_with_any_threads(made)
     assert close(out, exact.detach())
     assert close(of_x, given.grad + beside.double())
 
@@ -191,6 +188,20 @@ def test_layers_side_by_side_and_their_gradients(outs: list[int], bias: bool) ->
     of_last = grad[:, last.column :].double().T @ low[:, last.rank :].double()
     assert close(of_b, 2 * of_last, 1e-6)
     assert torch.equal(made.backward(grad, wanted=False)[0], of_low)
+
+
+def test_the_gradient_of_a_product_behind_a_norm_needs_no_norm() -> None:
+    made, x, weight = products(62, [96, 32]), drawn(37, 62), drawn(62, seed=1)
+    grad, low, of_low = drawn(37, 128, seed=2), drawn(37, 8, seed=3), drawn(37, 8, seed=4)
+    _, inverse = norm_forward(x, weight, 1e-5)
+    exact = of_low.double().T @ (weight.double() * inverse.double()[:, None] * x.double())
+
+    def computed() -> list[torch.Tensor]:
+        made.grad_a.zero_()
+        made.add_gradients(grad, of_low, x, low, (weight, inverse))
+        return [made.grad_a.clone()]
+
+    assert close(same_with_any_threads(computed)[0], exact)
 
 
 def test_a_product_opens_the_gate_and_takes_it_back() -> None:

@@ -22,7 +22,7 @@ Product: Final = structure(
 )
 """See `source/linear.c`; a product that `waits` reads what those before it in a list make."""
 Gradient: Final = structure(
-    "Gradient", "x y sum", "x_row y_row sum_row rows xs ys turned", "scale", "failed"
+    "Gradient", "x y weight inverse sum", "x_row y_row sum_row rows xs ys turned", "scale", "failed"
 )
 MULTIPLY: Final = "afina_linear"
 ADD_GRADIENT: Final = "afina_add_gradient"

@@ -25,16 +25,6 @@ def norm_forward(
     return out, inverse
 
 
-def norm_again(x: torch.Tensor, weight: torch.Tensor, inverse: torch.Tensor) -> torch.Tensor:
-    """The norm of `x` once more, from what its first pass found."""
-    out = torch.empty_like(x)
-    call("afina_norm_again", _Norm(
-        x=whole(x, *x.shape), weight=whole(weight, x.shape[1]), out=out.data_ptr(),
-        inverse=whole(inverse, len(x), dtype=torch.float32), rows=len(x), width=x.shape[1],
-    ))  # fmt: skip
-    return out
-
-
 def norm_backward(
     grad: torch.Tensor,
     x: torch.Tensor,

@@ -2,9 +2,12 @@
    from the first row to the last. */
 #include "tile.h"
 
-/* `turned`: sum is [ys, xs]. */
+/* `turned`: sum is [ys, xs]. With `inverse`, y is not what a product read but what its norm did: the
+   product read weight[j] inverse[k] y[k, j]. The row's factor goes to x, which is narrow, and the
+   column's to the sum, so that the norm need not be made again. */
 typedef struct {
-    const bf16 *x, *y;
+    const bf16 *x, *y, *weight;
+    const float *inverse;
     float *sum;
     int64_t x_row, y_row, sum_row, rows, xs, ys, turned;
     float scale;
@@ -14,16 +17,26 @@ typedef struct {
 /* Adds one vector of sums for row i, columns j and on. */
 static void add_vector(const gradient *p, __m512 found, int64_t i, int64_t j) {
     __mmask16 some = lanes(p->ys - j);
-    __m512 scale = _mm512_set1_ps(p->scale);
+    found = _mm512_mul_ps(found, _mm512_set1_ps(p->scale));
+    if (p->weight) found = _mm512_mul_ps(found, load_some(p->weight + j, some));
     if (p->turned) {
         float done[LANES], *at = p->sum + j * p->sum_row + i;
-        _mm512_storeu_ps(done, _mm512_mul_ps(found, scale));
+        _mm512_storeu_ps(done, found);
         for (int l = 0; l < LANES && (some >> l & 1); l++) at[l * p->sum_row] += done[l];
         return;
     }
     float *at = p->sum + i * p->sum_row + j;
     __m512 before = _mm512_maskz_loadu_ps(some, at);
-    _mm512_mask_storeu_ps(at, some, _mm512_add_ps(_mm512_mul_ps(found, scale), before));
+    _mm512_mask_storeu_ps(at, some, _mm512_add_ps(found, before));
+}
+/* x with each row times its factor. */
+static void scale_rows(bf16 *out, const gradient *p) {
+    for (int64_t k = 0; k < p->rows; k++)
+        for (int64_t i = 0; i < p->xs; i += LANES) {
+            __mmask16 some = lanes(p->xs - i);
+            __m512 x = load_some(p->x + k * p->x_row + i, some);
+            store_some(out + k * p->xs + i, _mm512_mul_ps(x, _mm512_set1_ps(p->inverse[k])), some);
+        }
 }
 
 #define ONE_SUM(R)                                                                                \
@@ -40,18 +53,20 @@ ONE_SUM(12) ONE_SUM(8) ONE_SUM(4) ONE_SUM(2) ONE_SUM(1)
 static void one_gradient(gradient *p) {
     int64_t steps = (p->rows + 1) / 2, from, to, wide = (p->xs + WIDE - 1) / WIDE * WIDE;
     part_of((p->ys + WIDE - 1) / WIDE, &from, &to);
-    bf16 *packed = (bf16 *)room(4 * steps * (WIDE + wide));
+    bf16 *packed = (bf16 *)room(4 * steps * (WIDE + 2 * wide));
     if (!packed) { p->failed = 1; return; }
-    bf16 *left = packed + 2 * steps * WIDE;
+    bf16 *left = packed + 2 * steps * WIDE, *scaled = left + 2 * steps * wide;
+    if (p->inverse && from < to) scale_rows(scaled, p);
+    const bf16 *x = p->inverse ? scaled : p->x;
     for (int64_t i = 0; i < p->xs && from < to; i += WIDE)
-        pack_panel(left + 2 * steps * i, p->x, p->x_row, 1, p->rows, p->xs, i);
+        pack_panel(left + 2 * steps * i, x, p->inverse ? p->xs : p->x_row, 1, p->rows, p->xs, i);
     for (int64_t n = from; n < to; n++) {
         pack_panel(packed, p->y, p->y_row, 1, p->rows, p->ys, n * WIDE);
         for (int64_t i = 0; i < p->xs; i += WIDE) {
-            strip x = {(const char *)(left + 2 * steps * i), 4, 128};
-            x.at -= i * 4; /* rows of a tile are counted from the first of all */
+            strip rows = {(const char *)(left + 2 * steps * i), 4, 128};
+            rows.at -= i * 4; /* rows of a tile are counted from the first of all */
             int64_t end = i + WIDE < p->xs ? i + WIDE : p->xs;
-#define SUM_ONE(R, at) sum_##R(p, x, packed, at, n * WIDE)
+#define SUM_ONE(R, at) sum_##R(p, rows, packed, at, n * WIDE)
             BY_TILES(i, end, SUM_ONE)
         }
     }

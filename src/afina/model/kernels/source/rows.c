@@ -23,26 +23,16 @@ static void norm_part(void *given) {
             sum = _mm512_fmadd_ps(a, a, sum);
         }
         float mean = _mm512_reduce_add_ps(sum) / (float)p->width;
-        p->inverse[m] = 1.0f / __builtin_sqrtf(mean + p->epsilon);
-    }
-}
-static void scaled_part(void *given) {
-    const norm *p = given;
-    int64_t from, to;
-    part_of(p->rows, &from, &to);
-    for (int64_t m = from; m < to; m++) {
-        __m512 inverse = _mm512_set1_ps(p->inverse[m]);
+        float inverse = p->inverse[m] = 1.0f / __builtin_sqrtf(mean + p->epsilon);
         for (int64_t i = 0; i < p->width; i += LANES) {
             __mmask16 some = lanes(p->width - i);
-            __m512 a = _mm512_mul_ps(load_some(p->x + m * p->width + i, some), inverse);
+            __m512 a = _mm512_mul_ps(load_some(x + i, some), _mm512_set1_ps(inverse));
             a = _mm512_mul_ps(a, load_some(p->weight + i, some));
             store_some(p->out + m * p->width + i, a, some);
         }
     }
 }
-static void norm_whole(void *given) { norm_part(given); scaled_part(given); }
-void afina_norm_forward(norm *p, int threads) { in_parallel(norm_whole, p, threads); }
-void afina_norm_again(norm *p, int threads) { in_parallel(scaled_part, p, threads); }
+void afina_norm_forward(norm *p, int threads) { in_parallel(norm_part, p, threads); }
 
 /* The gradient of x through the norm of a frozen weight, with `beside` added. */
 static void norm_back_part(void *given) {
