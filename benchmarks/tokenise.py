@@ -1,8 +1,10 @@
 """From a file of chats to shards: tokens a second, and the most memory that it took.
 
     python -m benchmarks.tokenise [--rows 40000] [--repeats 3] [--processes N] [--check] [--ceiling]
+                                  [--varied | --file JSONL]
 
-Rows are chats with a system prompt, as in benchmarks/training.py, each with words of its own.
+Rows are chats with a system prompt, as in benchmarks/training.py, each with words of its own order;
+with `--varied` of 60,000 words, about as common as a language's own. `--file` takes what is there.
 `--check` counts tokens as `afina data check --model` does, and writes no shards; `--ceiling` prints
 what the package `tokenizers` alone does with the same texts, on one thread and on two.
 """
@@ -10,6 +12,7 @@ what the package `tokenizers` alone does with the same texts, on one thread and 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import random
@@ -48,6 +51,29 @@ def write_rows(path: Path, count: int) -> None:
                 {"role": "assistant", "content": f"{answer.capitalize()}."},
             ]
             file.write(json.dumps({"messages": messages}) + "\n")
+
+
+def write_varied_rows(path: Path, count: int) -> None:
+    """Words that nobody says, the n-th as common as 1 / (n + 3), with signs and numbers."""
+    source = random.Random(3)
+    starts = (*"bcdfglmnprstv", "tr", "st", "pl", "ch", "qu")
+    syllables = [s + v for s in starts for v in (*"aeiou", "ai", "er", "on", "ión")]
+    words = ["".join(source.choices(syllables, k=source.randint(1, 4))) for _ in range(60_000)]
+    shares = list(itertools.accumulate(1 / (n + 3) for n in range(len(words))))
+    ends = ["", ",", ".", ":", f" {source.randint(0, 9999)}", ".\n\n"]
+
+    def some(length: int) -> str:
+        drawn = source.choices(words, cum_weights=shares, k=length)
+        signs = source.choices(ends, weights=[80, 8, 5, 2, 3, 1], k=length)
+        return " ".join(map(str.__add__, drawn, signs))
+
+    with path.open("w") as file:
+        for _ in range(count):
+            messages = [
+                {"role": "user", "content": some(20)},
+                {"role": "assistant", "content": some(source.randint(10, 200))},
+            ]
+            file.write(json.dumps({"messages": messages}, ensure_ascii=False) + "\n")
 
 
 def peak_mib() -> tuple[float, float]:
@@ -92,11 +118,14 @@ def main() -> None:
     parser.add_argument("--processes", type=int, help="None: as a job would")
     parser.add_argument("--check", action="store_true")
     parser.add_argument("--ceiling", action="store_true")
+    parser.add_argument("--varied", action="store_true")
+    parser.add_argument("--file", type=Path)
     given = parser.parse_args()
     rates = []
     with tempfile.TemporaryDirectory(prefix="afina-tokenise-") as name:
-        blob = Path(name) / "rows.jsonl"
-        write_rows(blob, given.rows)
+        blob = given.file or Path(name) / "rows.jsonl"
+        if given.file is None:
+            (write_varied_rows if given.varied else write_rows)(blob, given.rows)
         if given.ceiling:
             print_ceiling(given.model, blob)
         renderer = Renderer.load(given.model)
@@ -110,7 +139,7 @@ def main() -> None:
                 tokens = build_shards(blob, renderer, target, processes=given.processes).tokens
             seconds = time.perf_counter() - began
             rates.append(tokens / seconds)
-            print(f"  {given.rows} rows, {tokens} tokens in {seconds:.2f} s", flush=True)
+            print(f"  {tokens} tokens in {seconds:.2f} s", flush=True)
         size = blob.stat().st_size / (1 << 20)
     own, helper = peak_mib()
     print(

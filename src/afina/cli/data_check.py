@@ -101,6 +101,7 @@ def check(
     content = None if quick else surveyed(path, against, method)
     with file_bar("Measuring") as progress:
         lengths = measure_rows(path, report.kind, progress)
+    hint = conversion_hint(path) if report.rows_usable == 0 else None
     if html is not None:
         html.write_text(html_report(report, content, lengths), encoding="utf-8")
     cleaned = write_clean(path, report, clean) if clean is not None else None
@@ -117,7 +118,7 @@ def check(
         if mended is not None:
             changes = ", ".join(f"{count} {rule}" for rule, count in mended.changes.items())
             print(f"{fix}: mended {changes or 'nothing'}; the rest is about the new file.\n")
-        _show_report(report, content, base, show_all)
+        _show_report(report, content, base, show_all, at_most=_SHOWN if hint is None else 1)
         _show_lengths(lengths)
         if cleaned is not None:
             print(
@@ -125,7 +126,7 @@ def check(
                 f"{in_count(cleaned.rows_dropped)} of {in_count(cleaned.rows_in)} dropped "
                 f"for the reasons above."
             )
-    if report.rows_usable == 0 and (hint := conversion_hint(path)) is not None:
+    if hint is not None:
         tell(hint)
     usable = cleaned.rows_out > 0 if cleaned is not None else not report.has_errors
     if not usable:
@@ -171,11 +172,16 @@ def surveyed(path: Path, against: Path | None, method: str | None) -> ContentRep
 
 
 def _show_report(
-    report: CheckReport, content: ContentReport | None, base: BaseModel | None, show_all: bool
+    report: CheckReport,
+    content: ContentReport | None,
+    base: BaseModel | None,
+    show_all: bool,
+    at_most: int,
 ) -> None:
+    """`at_most` findings: where no line is a row, one says as much as twenty."""
     findings = [*report.findings, *(content.findings if content else ())]
     counts = dict(report.counts) | dict(content.counts if content else {})
-    shown = findings if show_all else _some_of_each(findings)
+    shown = findings if show_all else _some_of_each(findings, at_most)
     for finding in shown:
         print(f"{finding.severity}: {finding.one_line()}")
     hidden = len(findings) - len(shown)
@@ -220,11 +226,11 @@ def _show_lengths(lengths: Distributions) -> None:
             print(f"{f'≤ {bound:,}':>10} {bar} {count:,}" if count else f"{f'≤ {bound:,}':>10}")
 
 
-def _some_of_each(findings: list[Finding]) -> list[Finding]:
-    """At most twenty, and of each rule at least the first, in the order in which they came."""
+def _some_of_each(findings: list[Finding], most: int) -> list[Finding]:
+    """At most so many, and of each rule at least the first, in the order in which they came."""
     firsts: dict[str, int] = {}
     for place, finding in enumerate(findings):
         firsts.setdefault(finding.rule, place)
-    chosen = set(list(firsts.values())[:_SHOWN])
-    chosen |= set(range(len(findings))[: max(0, _SHOWN - len(chosen))])
+    chosen = set(list(firsts.values())[:most])
+    chosen |= set(range(len(findings))[: max(0, most - len(chosen))])
     return [findings[place] for place in sorted(chosen)]

@@ -30,10 +30,11 @@ def estimate(
     """Tokens, steps, time, memory and money of a job with this file, before it starts."""
     from afina.data.estimate import estimate as estimate_job
     from afina.data.estimate import with_memory
+    from afina.data.hints import conversion_hint
     from afina.domain.auto import resolve
     from afina.domain.codec import encode
     from afina.domain.jobs import Hyperparameters
-    from afina.errors import ModelNotFound
+    from afina.errors import InvalidRequest, ModelNotFound
     from afina.service.pricing import prices_of
     from afina.service.rates import rate_for
     from afina.text.renderer import Renderer
@@ -45,6 +46,8 @@ def estimate(
             "An estimate needs a base model, and none is named.", remedy="Name one with --model."
         )
     report = checked(settings, path, base)
+    if report.rows_usable == 0 and (hint := conversion_hint(path)) is not None:
+        raise InvalidRequest(f"{path.name} has no usable row.", remedy=hint)
     asked = Hyperparameters(epochs or "auto", batch_size or "auto")
     rows = max(1, report.training_rows)
     step_tokens = report.tokens / rows * int(resolve(asked, rows).batch_size)
@@ -82,7 +85,11 @@ def _estimate_facts(result: Any, base: BaseModel) -> dict[str, str]:
         facts["time"] = "unknown: this machine's rate with the model was never measured"
     else:
         about = f"± {result.seconds_error:.0%} where nothing else runs; {result.seconds_from}"
-        facts["time"] = f"about {in_time(result.seconds)} ({about})"
+        training = in_time(max(0.0, result.seconds - result.overhead_s))
+        facts["time"] = f"about {in_time(result.seconds)} for the whole job ({about})"
+        facts["of it training"] = (
+            f"about {training}; the rest is loading the model, saving, comparing and publishing"
+        )
     if result.memory_bytes is not None:
         size = f"about {result.memory_bytes / 1e9:.1f} GB"
         facts["memory"] = f"{size} (± {result.memory_error:.0%}, LoRA as it is by default)"

@@ -17,6 +17,7 @@ ANSWER_NAMES: Final = (
     *("asistente", "respuesta", "assistente", "resposta", "antwort"),
 )
 _MOST_LISTED: Final = 30
+_LONG_NAME: Final = 40
 
 
 @dataclass(frozen=True)
@@ -65,12 +66,27 @@ def _find(
             notes.append(f"Column {found[0]!r} is taken as --{flag}.")
         return found[0]
     if name is None:
-        problem = f"Say with --{flag} which column it is."
-        raise InvalidRequest(problem, param=flag, remedy=listed(columns))
+        raise InvalidRequest(_unclear(columns, found, flag), param=flag, remedy=listed(columns))
     what = "no column" if not found else "more than one column"
     raise InvalidRequest(
         f"There is {what} {name!r} for --{flag}.", param=flag, remedy=listed(columns)
     )
+
+
+_SAYS: Final = {"user": "the user says", "assistant": "the assistant answers"}
+
+
+def _unclear(columns: Sequence[str], found: Sequence[str], flag: str) -> str:
+    """Why a column has to be named, and how."""
+    what = _SAYS.get(flag, flag)
+    if found:
+        those = ", ".join(map(repr, found))
+        return f"More than one column could be what {what}: {those}. Name one with --{flag}."
+    usual = QUESTION_NAMES if flag == "user" else ANSWER_NAMES
+    called = f"none is called {', '.join(usual[:3])} or the like"
+    if not columns:
+        return f"No column holds what {what}."
+    return f"No column is plainly what {what}: {called}. Name it with --{flag}."
 
 
 def name_a_pair(columns: Sequence[str], wanted: Sequence[str]) -> bool:
@@ -87,7 +103,10 @@ def name_a_pair(columns: Sequence[str], wanted: Sequence[str]) -> bool:
 def listed(columns: Sequence[str]) -> str:
     """The columns for a message, the first of them where they are many."""
     if not columns:
-        return "The file has no columns."
+        return "The file has no columns: it holds no names in a first row, or no objects."
     more = len(columns) - _MOST_LISTED
     named = ", ".join(map(repr, columns[:_MOST_LISTED]))
-    return f"The columns are: {named}{f' and {more} more' if more > 0 else ''}."
+    said = f"The columns are: {named}{f' and {more} more' if more > 0 else ''}."
+    if any(len(column) > _LONG_NAME or column.endswith(("?", ".", "!")) for column in columns):
+        said += " If those are a row, put a first row with names above it."
+    return said

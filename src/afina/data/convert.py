@@ -17,8 +17,9 @@ from typing import Any, Final
 import msgspec
 
 from afina.data.grouping import grouped
+from afina.data.oddities import Oddities
 from afina.data.readers.delimited import MORE_CELLS, read_delimited
-from afina.data.readers.disguises import by_name
+from afina.data.readers.disguises import by_content, by_name, no_text
 from afina.data.readers.jsonfiles import read_json, read_jsonl
 from afina.data.readers.parquet import read_parquet
 from afina.data.readers.plaintext import read_text
@@ -40,6 +41,7 @@ _READERS: Final[Mapping[str, Callable[[Path, ReadOptions], Source]]] = {
     "txt": read_text,
 }
 _SUFFIXES: Final = {"ndjson": "jsonl", "tab": "tsv", "pq": "parquet", "xlsm": "xlsx", "text": "txt"}
+_TEXTS: Final = frozenset({"csv", "tsv", "tab", "json", "jsonl", "ndjson", "txt", "text"})
 _ADVICE: Final = {
     ("csv", MORE_CELLS): " A cell that holds what separates cells must stand in quotation marks.",
 }
@@ -81,6 +83,7 @@ class _Tally:
     rows_joined: int = 0
     dropped: Counter[str] = field(default_factory=Counter)
     lines: dict[str, array[int]] = field(default_factory=dict)
+    oddities: Oddities = field(default_factory=Oddities)
 
     def drop(self, found: Dropped) -> None:
         self.dropped[found.reason] += 1
@@ -114,7 +117,7 @@ def convert_file(
             "Source and target are the same file.", param="target", remedy="Give another name."
         )
     opened = _open(source, kind, options)
-    plan = plan_rows(opened.columns, options, text=kind == "txt")
+    plan = _planned(opened, options, kind)
     tally = _Tally()
     temporary = target.with_name(target.name + ".part")
     try:
@@ -125,6 +128,7 @@ def convert_file(
         temporary.replace(target)
     finally:
         temporary.unlink(missing_ok=True)
+    empty = () if tally.rows_in else ("There are names of columns and no row below them.",)
     return ConvertReport(
         source=str(source),
         target=str(target),
@@ -137,10 +141,21 @@ def convert_file(
         delimiter=opened.delimiter,
         sheet=opened.sheet,
         columns=opened.columns,
-        notes=(*opened.notes, *plan.notes, *tally.notes(kind)),
+        notes=(*opened.notes, *plan.notes, *tally.oddities.notes(), *tally.notes(kind), *empty),
         layout=plan.layout,
         rows_joined=tally.rows_joined,
     )
+
+
+def _planned(opened: Source, options: ConvertOptions, kind: str) -> RowPlan:
+    """The plan; where the columns give none, what was found out about the file is told too."""
+    try:
+        return plan_rows(opened.columns, options, text=kind == "txt")
+    except InvalidRequest as error:
+        told = " ".join(part for part in (error.remedy, *opened.notes) if part)
+        raise InvalidRequest(
+            error.message, param=error.param, code=error.code, remedy=told or None
+        ) from None
 
 
 def _rows(
@@ -174,6 +189,7 @@ def _rows(
                 yield written
         return
     for record in kept():
+        tally.oddities.look_at_values(record, plan.named_columns)
         try:
             row = plan.row(record.values)
         except InvalidRequest as error:
@@ -184,8 +200,11 @@ def _rows(
 
 
 def _written(line: int | None, row: dict[str, Any], plan: RowPlan, tally: _Tally) -> bytes | None:
+    tally.oddities.look_at_messages(line, row)
     try:
-        return msgspec.json.encode(write_row(plan.write, row)) + b"\n"
+        written = msgspec.json.encode(write_row(plan.write, row)) + b"\n"
+        tally.oddities.look_at_text(line, written)
+        return written
     except InvalidRequest as error:
         tally.drop(Dropped(line, error.message))
     except UnicodeEncodeError:
@@ -212,6 +231,12 @@ def convert_frame(frame: Any, options: ConvertOptions) -> list[dict[str, Any]]:
 
 def _format(source: Path, options: ConvertOptions) -> str:
     ending = source.suffix.lower().lstrip(".")
+    if not options.format and source.is_file():
+        # a name may promise what the bytes are not, so they are asked first
+        told = no_text(source) if ending in _TEXTS else None
+        told = told or (by_content(source) if ending == "xls" else None)
+        if told is not None:
+            raise DataUnreadable(f"{source.name} is {told[0]}.", remedy=told[1])
     kind = (options.format or _SUFFIXES.get(ending, ending)).lower()
     known = None if options.format or kind in _READERS else by_name(ending)
     if known is not None:

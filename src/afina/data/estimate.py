@@ -15,11 +15,11 @@ from typing import Final
 from afina.data.check import CheckReport, check_file
 from afina.domain import auto
 from afina.domain.bins import bin_capacities
-from afina.domain.foresight import MEMORY_ERROR, Network, step_tokens, training_memory
+from afina.domain.foresight import MEMORY_ERROR, Network, Rows, training_memory
 from afina.domain.jobs import Hyperparameters
 from afina.domain.models import BaseModel
 from afina.domain.prices import Prices
-from afina.domain.rates import OVERHEAD_S, TrainingRate
+from afina.domain.rates import OVERHEAD_S, Load, TrainingRate
 from afina.domain.runs import LoraSpec
 from afina.errors import InvalidRequest
 from afina.text.renderer import Renderer
@@ -78,6 +78,13 @@ def estimate(
     resolved = auto.resolve(hyperparameters, rows)
     epochs, batch_size = int(resolved.n_epochs), int(resolved.batch_size)
     trained = report.tokens * epochs
+    load = Load(
+        tokens=trained,
+        rows=rows * epochs,
+        steps=auto.total_steps(rows, batch_size, epochs),
+        learned=report.learned_tokens * epochs,
+        longest=report.longest_row,
+    )
     return Estimate(
         rows=report.rows_usable,
         rows_dropped=report.rows_total - report.rows_usable,
@@ -86,10 +93,10 @@ def estimate(
         longest_row=report.longest_row,
         epochs=epochs,
         batch_size=batch_size,
-        steps=auto.total_steps(rows, batch_size, epochs),
+        steps=load.steps,
         trained_tokens=trained,
         learned_tokens=report.learned_tokens * epochs,
-        seconds=rate.seconds(trained) if rate else None,
+        seconds=rate.seconds(load) if rate else None,
         seconds_error=SECONDS_ERROR,
         overhead_s=rate.overhead_s if rate else OVERHEAD_S,
         seconds_from=rate.origin if rate else None,
@@ -108,14 +115,18 @@ def with_memory(found: Estimate, base: BaseModel) -> Estimate:
     network = Network.of(config, base.parameters, element)
     if network is None:
         return found
-    mean = found.tokens_per_epoch / max(1, found.rows)
-    largest = max(bin_capacities(found.longest_row))
     lora = LoraSpec()
     memory = training_memory(
         network,
+        Rows(
+            found.rows,
+            found.tokens_per_epoch,
+            found.learned_tokens_per_epoch,
+            found.longest_row,
+        ),
         trained=network.adapter_parameters(lora.rank, lora.target_modules),
         own=False,
-        tokens=step_tokens(mean, found.batch_size, found.longest_row, largest),
-        longest=found.longest_row,
+        batch=found.batch_size,
+        largest=max(bin_capacities(found.longest_row)),
     )
     return replace(found, memory_bytes=memory)

@@ -30,6 +30,19 @@ ROLE_NAMES: Final[Mapping[str, str]] = {
     "model": "assistant",
     "ai": "assistant",
     "agent": "assistant",
+    "representative": "assistant",
+    "operator": "assistant",
+    "support": "assistant",
+    "advisor": "assistant",
+    "client": "user",
+    "cliente": "user",
+    "usuario": "user",
+    "usuário": "user",
+    "kunde": "user",
+    "asistente": "assistant",
+    "assistente": "assistant",
+    "agente": "assistant",
+    "atendente": "assistant",
     "observation": "tool",
     "function_response": "tool",
 }
@@ -43,6 +56,12 @@ def role_of(name: object) -> str:
     plain = cell_text(name).strip()
     lower = plain.lower()
     return lower if lower in _KNOWN else ROLE_NAMES.get(lower, plain)
+
+
+def unknown_role(message: object) -> str | None:
+    """The role of a message that no chat has; None for a usual one."""
+    role = message.get("role") if isinstance(message, Mapping) else None
+    return role if isinstance(role, str) and role not in _KNOWN else None
 
 
 def find_layout(columns: Sequence[str]) -> str | None:

@@ -74,6 +74,12 @@ class RowPlan:
             messages.append({"role": role, "content": text})
         return messages
 
+    @property
+    def named_columns(self) -> tuple[str, ...]:
+        """The columns that the user and the assistant speak from, where each is one."""
+        both = ("user", self.mapped.user), ("assistant", self.mapped.assistant)
+        return tuple(name for role, name in both if name and role not in self.templates)
+
     def group_of(self, values: Mapping[str, Any]) -> str:
         """The conversation that a record is of."""
         return cell_text(values.get(self.group or ""))

@@ -24,6 +24,9 @@ _TOKEN: Final = 1.3
 """What the allocator takes beside what layers keep for the backward pass."""
 _KEPT_WIDTHS: Final = 6
 _LEARNED: Final = 0.6
+"""The share of tokens that get logits, at most, as chats are."""
+FUSED_FROM: Final = 768
+"""Rows of so many tokens keep no chances of attention (see `afina.model.packed`)."""
 
 
 @dataclass(frozen=True)
@@ -75,20 +78,49 @@ class Network:
         }
         return rank * self.layers * sum(sides.get(name, 2 * self.width) for name in modules)
 
-    def token_bytes(self, longest: int) -> float:
-        """What a token of a step keeps until its backward pass; see `training.memory`."""
+    def token_bytes(self, scores: int, learned: float = _LEARNED) -> float:
+        """What a token of a step keeps until its backward pass, with `scores` chances of attention
+        a head, where this share of tokens is `learned`; see `training.memory`."""
         attention = (self.heads + 2 * self.kv_heads) * self.head_dim
         layer = _KEPT_WIDTHS * self.width + 3 * attention // 2 + 3 * self.inner
-        layer += self.heads * longest
-        return self.element * (layer * self.layers + 2 * _LEARNED * self.vocabulary)
+        layer += self.heads * scores
+        return self.element * (layer * self.layers + 2 * learned * self.vocabulary)
 
 
-def training_memory(network: Network, *, trained: int, own: bool, tokens: int, longest: int) -> int:
-    """Bytes that a trainer holds at most: `trained` parameters (weights of the base's `own`, or
-    of adapters), steps of up to `tokens` tokens, rows of up to `longest`."""
+@dataclass(frozen=True)
+class Rows:
+    """What memory depends on in the rows of a run."""
+
+    count: int
+    tokens: int
+    learned: int
+    longest: int
+    """Tokens of the longest row."""
+
+    @property
+    def mean(self) -> float:
+        """Tokens of a row."""
+        return self.tokens / max(1, self.count)
+
+    @property
+    def scores(self) -> int:
+        """How many chances of attention a token keeps for each head."""
+        if self.longest < FUSED_FROM:
+            return self.longest
+        return 0 if self.mean >= FUSED_FROM else FUSED_FROM - 1
+
+
+def training_memory(
+    network: Network, rows: Rows, *, trained: int, own: bool, batch: int, largest: int
+) -> int:
+    """Bytes that a trainer holds at most: `trained` parameters (weights of the base's `own`, or of
+    adapters), steps of `batch` rows in bins of up to `largest` tokens."""
+    tokens = step_tokens(rows.mean, batch, rows.longest, largest)
+    learned = min(_LEARNED, rows.learned / max(1, rows.tokens))
     weights = _TIMES_WEIGHTS * network.element * network.parameters
     state = trained * (_OWN_BYTES if own else _ADAPTER_BYTES)
-    return int(_LIBRARIES + weights + state + _TOKEN * tokens * network.token_bytes(longest))
+    kept = tokens * network.token_bytes(rows.scores, learned)
+    return int(_LIBRARIES + weights + state + _TOKEN * kept)
 
 
 def step_tokens(mean: float, batch: int, longest: int, largest: int) -> int:

@@ -4,6 +4,10 @@ A rate that was measured once, when a model was pulled, is wrong for as long as 
 the machine was busy in that minute. Finished jobs are the better witnesses: of the last ones of the
 same base, tuning, method and machine those with steps of about the same size are asked, and the
 median answers, so that one job on a busy day does not.
+
+Tokens are not all alike: one with loss costs a row of the head, one of a long row is compared with
+all before it, and each step has a price of its own. So runs are weighed (`Costs`) before their
+rates are compared, in tokens of usual chats: 128 tokens a row, half of them learned, 512 a step.
 """
 
 from __future__ import annotations
@@ -14,12 +18,81 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-OVERHEAD_S: Final = 20.0
+from afina.domain.foresight import Network
+
+OVERHEAD_S: Final = 10.0
 """Loading the model, saving, parity and publishing, where no job has told it yet."""
 _RECENT: Final = 30
 _ASKED: Final = 7
 _SHORTEST_S: Final = 1.0
 """A job of less says more of its first steps than of the others."""
+
+
+@dataclass(frozen=True)
+class Load:
+    """What a run computes, over all its epochs."""
+
+    tokens: int
+    """Trained: prefixes counted in every row."""
+    rows: int
+    steps: int
+    learned: int | None = None
+    """Tokens with loss; None where nobody counted: half of them."""
+    longest: int = 0
+    """Tokens of the longest row; 0 where nobody knows: all are alike."""
+
+    @property
+    def step_tokens(self) -> float:
+        """Tokens of a step, in the mean."""
+        return self.tokens / max(1, self.steps)
+
+    @property
+    def row_tokens(self) -> float:
+        """Tokens of the row that a token stands in, in the mean over tokens: long rows have more of
+        them. Exact where rows are alike or all lengths are equally common."""
+        mean = self.tokens / max(1, self.rows)
+        return mean + max(0.0, self.longest - mean) / 3
+
+
+@dataclass(frozen=True)
+class Costs:
+    """What comes to each token's own cost, in tokens."""
+
+    learned: float = 0.3
+    """Of a token with loss: its logits."""
+    compared: float = 1 / 400
+    """Of a token, for each other token of its row."""
+    step: float = 150.0
+    """Of a step: starting its operations, and the optimiser."""
+
+    @classmethod
+    def of(cls, network: Network) -> Costs:
+        """From a network's numbers, in proportion to what was measured with the starter."""
+        head = network.vocabulary * network.width
+        layers = max(1, network.parameters - head)
+        return cls(
+            learned=_LEARNED * head / layers,
+            compared=_COMPARED * network.heads * network.layers / layers,
+            step=_STEP * network.layers / layers,
+        )
+
+    def usual_tokens(self, load: Load) -> float:
+        """How many tokens of usual chats take as long."""
+        learned = load.tokens / 2 if load.learned is None else load.learned
+        row = min(load.row_tokens, _COMPARED_AT_MOST)
+        weight = load.tokens * (1 + self.compared * row)
+        weight += self.learned * learned + self.step * load.steps
+        usual = 1 + self.compared * _USUAL_ROW + self.learned / 2 + self.step / _USUAL_STEP
+        return weight / usual
+
+
+_USUAL_ROW: Final = 128
+_USUAL_STEP: Final = 512
+_LEARNED: Final = 1.1
+_COMPARED: Final = 1000.0
+_COMPARED_AT_MOST: Final = 768
+"""Longer rows are computed another way, in which further tokens cost little."""
+_STEP: Final = 5.3e8
 
 
 @dataclass(frozen=True)
@@ -46,10 +119,16 @@ class PastRun:
     """Of training alone."""
     around_s: float | None
     """Everything else between the trainer's start and its end; None where it was resumed."""
+    rows: int | None = None
+    """Over all epochs. None, as `learned`, in records of older versions."""
+    learned: int | None = None
+    longest: int = 0
 
     @property
-    def step_tokens(self) -> float:
-        return self.tokens / max(1, self.steps)
+    def load(self) -> Load:
+        """What it computed."""
+        rows = self.tokens // _USUAL_ROW if self.rows is None else self.rows
+        return Load(self.tokens, rows, self.steps, self.learned, self.longest)
 
 
 @dataclass(frozen=True)
@@ -57,14 +136,20 @@ class TrainingRate:
     """What an estimate of seconds rests on. `jobs` 0 stands for the measurement at the pull."""
 
     tokens_per_s: float
+    """Tokens of usual chats."""
     overhead_s: float = OVERHEAD_S
     jobs: int = 0
     busy: bool = False
     """Whether the machine was busy when the rate was measured."""
+    costs: Costs = Costs()
 
-    def seconds(self, tokens: int) -> float:
-        """Of training so many tokens, and all that goes with it."""
-        return self.overhead_s + tokens / self.tokens_per_s
+    def training_seconds(self, load: Load) -> float:
+        """Of the steps alone."""
+        return self.costs.usual_tokens(load) / self.tokens_per_s
+
+    def seconds(self, load: Load) -> float:
+        """Of the whole job: its steps, and all that goes with them."""
+        return self.overhead_s + self.training_seconds(load)
 
     @property
     def origin(self) -> str:
@@ -79,20 +164,24 @@ class TrainingRate:
 
 
 def learned_rate(
-    past: Sequence[PastRun], workload: Workload, step_tokens: float | None = None
+    past: Sequence[PastRun],
+    workload: Workload,
+    step_tokens: float | None = None,
+    costs: Costs = Costs(),
 ) -> TrainingRate | None:
     """From runs in the order in which they ended; None where none is alike. `step_tokens` is how
     many tokens a step of the job in question has."""
     alike = [run for run in past if run.workload == workload and run.seconds >= _SHORTEST_S]
     alike = alike[-_RECENT:][::-1]
     if step_tokens:
-        alike.sort(key=lambda run: abs(math.log(max(1.0, run.step_tokens) / step_tokens)))
+        alike.sort(key=lambda run: abs(math.log(max(1.0, run.load.step_tokens) / step_tokens)))
     asked = alike[:_ASKED]
     if not asked:
         return None
     around = [run.around_s for run in asked if run.around_s is not None]
     return TrainingRate(
-        tokens_per_s=statistics.median(run.tokens / run.seconds for run in asked),
+        tokens_per_s=statistics.median(costs.usual_tokens(run.load) / run.seconds for run in asked),
         overhead_s=statistics.median(around) if around else OVERHEAD_S,
         jobs=len(asked),
+        costs=costs,
     )

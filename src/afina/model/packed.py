@@ -9,18 +9,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Final
+from typing import Any
 
 import torch
 from torch.nn import functional
 
+from afina.domain.foresight import FUSED_FROM
 from afina.model.folding import Group, Masks, Places, Span, group_spans
 from afina.model.grids import Grids, Heads
 from afina.model.kernels.attention import Jobs
 
-__all__ = ["Masks", "PackedContext", "group_spans"]
-
-FUSED_FROM: Final = 768
+__all__ = ["FUSED_FROM", "Masks", "PackedContext", "group_spans"]
 
 
 @dataclass(frozen=True)

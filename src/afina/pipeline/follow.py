@@ -14,7 +14,7 @@ from afina.domain.jobs import Job
 from afina.domain.rates import TrainingRate
 from afina.domain.runs import RunEvent, RunPaths, RunSpec
 from afina.domain.sayings import text_of
-from afina.pipeline.foresight import compared, rate_of
+from afina.pipeline.foresight import compared, load_of, rate_of
 from afina.pipeline.run_files import EventReader, Tail, read_result, read_spec
 from afina.pipeline.wire_events import EventWriter
 from afina.service import bases
@@ -124,7 +124,7 @@ def first_guess(rate: TrainingRate | None, spec: RunSpec, now: float) -> int | N
     if rate is None:
         return None
     around = rate.overhead_s if rate.jobs else START_S + FINISH_S
-    return round(now + around + spec.training.tokens * spec.epochs / rate.tokens_per_s)
+    return round(now + around + rate.training_seconds(load_of(spec)))
 
 
 class Pace:

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from afina.domain.foresight import Network, step_tokens, training_memory
+from afina.domain.foresight import Network, Rows, training_memory
 from afina.domain.models import BaseModel
-from afina.domain.rates import TrainingRate
+from afina.domain.rates import Load, TrainingRate
 from afina.domain.runs import RunResult, RunSpec
 from afina.domain.sayings import Said, say
 from afina.service.rates import rate_for
@@ -35,16 +35,28 @@ def rate_of(settings: Settings, base: BaseModel | None, spec: RunSpec) -> Traini
         kind=spec.tune.kind,
         base_bits=spec.tune.base_bits,
         method=spec.method,
-        step_tokens=spec.training.tokens * spec.epochs / max(1, spec.optimizer.total_steps),
+        step_tokens=load_of(spec).step_tokens,
+    )
+
+
+def load_of(spec: RunSpec) -> Load:
+    """What a run computes, from its spec."""
+    data, epochs = spec.training, spec.epochs
+    return Load(
+        tokens=data.tokens * epochs,
+        rows=data.rows * epochs,
+        steps=spec.optimizer.total_steps,
+        learned=data.learned_tokens * epochs,
+        longest=data.longest_row,
     )
 
 
 def foresee(base: BaseModel | None, spec: RunSpec, rate: TrainingRate | None) -> Foresight:
     """From the run's spec and what is known of this machine's rate."""
-    tokens = spec.training.tokens * spec.epochs
+    load = load_of(spec)
     return Foresight(
-        trained_tokens=tokens,
-        seconds=tokens / rate.tokens_per_s if rate else None,
+        trained_tokens=load.tokens,
+        seconds=rate.training_seconds(load) if rate else None,
         memory_bytes=_memory(base, spec),
     )
 
@@ -95,8 +107,12 @@ def _memory(base: BaseModel | None, spec: RunSpec) -> int | None:
         if own
         else network.adapter_parameters(spec.lora.rank, spec.lora.target_modules)
     )
-    rows = max(1, spec.training.rows)
-    largest = max(spec.bin_capacities)
-    longest = spec.training.longest_row
-    tokens = step_tokens(spec.training.tokens / rows, spec.batch_size, longest, largest)
-    return training_memory(network, trained=trained, own=own, tokens=tokens, longest=longest)
+    data = spec.training
+    return training_memory(
+        network,
+        Rows(data.rows, data.tokens, data.learned_tokens, data.longest_row),
+        trained=trained,
+        own=own,
+        batch=spec.batch_size,
+        largest=max(spec.bin_capacities),
+    )

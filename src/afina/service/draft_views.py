@@ -17,6 +17,7 @@ from afina.data.personal.detect import find_personal
 from afina.data.personal.redaction import map_texts
 from afina.domain import auto
 from afina.domain.jobs import Hyperparameters
+from afina.domain.rates import Load
 from afina.service import bases
 from afina.service.draft_rows import DraftRow, Verdict, written_rows
 from afina.service.drafts import Draft, folder_of
@@ -92,13 +93,13 @@ def estimate_draft(
     resolved = auto.resolve(asked, rows)
     epochs, batch = int(resolved.n_epochs), int(resolved.batch_size)
     tokens = verdict.tokens * epochs
-    step_tokens = verdict.tokens / rows * batch
-    rate = rate_for(platform.settings, base, step_tokens=step_tokens)
+    load = Load(tokens, rows * epochs, auto.total_steps(rows, batch, epochs))
+    rate = rate_for(platform.settings, base, step_tokens=load.step_tokens)
     return DraftEstimate(
         resolved=resolved,
-        steps=auto.total_steps(rows, batch, epochs),
+        steps=load.steps,
         tokens=tokens,
-        seconds=rate.seconds(tokens) if rate else None,
+        seconds=rate.seconds(load) if rate else None,
         cost_pico=prices_of(platform.settings, base.id).training_cost(tokens),
     )
 

@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Final
 
 from afina.domain.codec import decode, encode
+from afina.domain.foresight import Network
 from afina.domain.models import BaseModel
-from afina.domain.rates import PastRun, TrainingRate, Workload, learned_rate
+from afina.domain.rates import Costs, PastRun, TrainingRate, Workload, learned_rate
 from afina.domain.runs import RunResult, RunSpec
 from afina.settings import Settings
 
@@ -34,15 +35,35 @@ def rate_for(
     """From jobs that finished on this machine; else, for LoRA, what the base's probe measured when
     it was pulled; else None."""
     workload = Workload(base.sha256, kind, base_bits, method, machine_name())
-    found = learned_rate(_past_runs(settings.rates), workload, step_tokens)
+    costs = costs_of(base)
+    found = learned_rate(_past_runs(settings.rates), workload, step_tokens, costs)
     probed = base.capabilities.get("train_tokens_per_s")
     if found is not None or not probed or kind != "lora":
         return found
-    return TrainingRate(float(probed), busy=bool(base.capabilities.get("train_rate_busy")))
+    busy = bool(base.capabilities.get("train_rate_busy"))
+    return TrainingRate(float(probed), busy=busy, costs=costs)
+
+
+def network_of(base: BaseModel) -> Network | None:
+    """The numbers of a base's network; None where its folder does not say enough."""
+    try:
+        config = json.loads((Path(base.path) / "config.json").read_text())
+    except (OSError, ValueError):
+        return None
+    element = 4 if base.capabilities.get("precision") == "fp32" else 2
+    return Network.of(config, base.parameters, element)
+
+
+def costs_of(base: BaseModel) -> Costs:
+    """What steps, long rows and learned tokens of a base cost; the starter's where its folder does
+    not say enough."""
+    network = network_of(base)
+    return Costs() if network is None else Costs.of(network)
 
 
 def note_run(settings: Settings, spec: RunSpec, result: RunResult, around_s: float | None) -> None:
     """Remembers a run that succeeded. One line, appended at once: readers never see half of it."""
+    share = result.trained_tokens / max(1, spec.training.tokens)
     run = PastRun(
         workload=Workload(
             spec.base.sha256, spec.tune.kind, spec.tune.base_bits, spec.method, machine_name()
@@ -51,6 +72,9 @@ def note_run(settings: Settings, spec: RunSpec, result: RunResult, around_s: flo
         steps=result.steps,
         seconds=round(result.train_seconds, 3),
         around_s=None if around_s is None else round(around_s, 3),
+        rows=round(spec.training.rows * share),
+        learned=result.learned_tokens,
+        longest=spec.training.longest_row,
     )
     line = json.dumps(encode(run)).encode() + b"\n"
     settings.rates.parent.mkdir(parents=True, exist_ok=True)

@@ -21,6 +21,7 @@ from typing import Final
 
 import psutil
 
+from afina.domain.foresight import FUSED_FROM
 from afina.errors import TrainingFailed
 from afina.model.base import LoadedBase
 
@@ -64,7 +65,9 @@ def bytes_of_token(base: LoadedBase, longest: int) -> int:
     config = base.config
     inner = getattr(config, "intermediate_size", None) or 4 * base.hidden_size
     heads = (base.heads + 2 * base.kv_heads) * base.head_dim
-    layer = _KEPT_WIDTHS * base.hidden_size + 3 * heads // 2 + 3 * inner + base.heads * longest
+    capped = getattr(config, "attn_logit_softcapping", None) is not None  # has no fused kernel
+    scores = base.heads * (longest if capped else min(longest, FUSED_FROM))
+    layer = _KEPT_WIDTHS * base.hidden_size + 3 * heads // 2 + 3 * inner + scores
     element = 2 if base.precision == "bf16" else 4
     return int(element * (layer * base.layers + 2 * _LEARNED * base.vocab_size))
 

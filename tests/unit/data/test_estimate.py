@@ -11,10 +11,10 @@ from tests.tiny_chat import FAMILIES, make_folder
 from afina.data.check import CheckLimits, check_file
 from afina.data.estimate import estimate
 from afina.data.shards import ShardOptions, build_shards
-from afina.domain.foresight import Network, step_tokens, training_memory
+from afina.domain.foresight import Network, Rows, training_memory
 from afina.domain.jobs import Hyperparameters
 from afina.domain.prices import Prices, pico_per_token
-from afina.domain.rates import OVERHEAD_S, TrainingRate
+from afina.domain.rates import OVERHEAD_S, Costs, Load, TrainingRate
 from afina.domain.runs import LoraSpec
 from afina.errors import InvalidRequest
 from afina.text.renderer import Renderer
@@ -51,7 +51,8 @@ def test_an_estimate_counts_the_usable_rows_as_they_are_billed(
     assert (found.epochs, found.batch_size, found.steps) == (3, 4, 39)
     assert found.trained_tokens == 3 * spec.tokens
     assert found.cost_pico == found.trained_tokens * 3_000_000
-    assert found.seconds == OVERHEAD_S + found.trained_tokens / 100
+    load = Load(found.trained_tokens, 150, 39, found.learned_tokens, found.longest_row)
+    assert found.seconds == OVERHEAD_S + Costs().usual_tokens(load) / 100
     assert (found.seconds_jobs, found.overhead_s) == (0, OVERHEAD_S)
     assert "no job with it has finished here" in (found.seconds_from or "")
     assert 0 < found.seconds_error < 1
@@ -94,12 +95,20 @@ def test_memory_grows_with_rows_and_batches_and_is_near_what_the_starter_took() 
     adapter = starter.adapter_parameters(16, modules)
     assert adapter == 4_884_480
 
-    def taken(batch: int, mean: int, longest: int) -> int:
-        tokens = step_tokens(mean, batch, longest, 2048)
-        return training_memory(starter, trained=adapter, own=False, tokens=tokens, longest=longest)
+    def taken(batch: int, mean: int, longest: int, learned: float = 0.6) -> int:
+        rows = Rows(10, 10 * mean, int(10 * mean * learned), longest)
+        return training_memory(starter, rows, trained=adapter, own=False, batch=batch, largest=2048)
 
     assert taken(4, 99, 120) < taken(8, 99, 120) < taken(8, 99, 4096)
-    measured = {(2, 54, 70): 1.385e9, (4, 99, 130): 1.706e9}
-    for (batch, mean, longest), truth in measured.items():
-        assert abs(taken(batch, mean, longest) - truth) < 0.15 * truth
+    assert taken(4, 99, 120, 0.1) < taken(4, 99, 120)
+    measured = {
+        (2, 54, 70, 0.6): 1.385e9,
+        (4, 99, 130, 0.6): 1.706e9,
+        (2, 393, 485, 0.88): 2.504e9,
+        (1, 1194, 1305, 0.68): 2.464e9,
+        (5, 346, 591, 0.58): 4.073e9,
+        (8, 51, 56, 0.06): 1.506e9,
+    }
+    for shape, truth in measured.items():
+        assert abs(taken(*shape) - truth) < 0.15 * truth, shape
     assert Network.of({"hidden_size": 8}, 1, 2) is None

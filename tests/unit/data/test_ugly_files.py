@@ -288,3 +288,125 @@ def test_rows_of_alpaca_are_not_held_against_the_rules_of_preferences(tmp_path: 
     report = check_file(tmp_path / "f", CheckLimits(min_rows=0), None)
     assert list(report.counts) == ["missing-messages"]
     assert "afina data convert" in report.findings[0].remedy
+
+
+def test_merged_cells_give_their_value_to_the_rows_below(tmp_path: Path) -> None:
+    rows = [("q1", "a1"), ("q2", None), ("q3", "a3"), ("q4", None)]
+    content = book(tmp_path / "b", ("question", "answer"), *rows, merged="B2:B3")
+    report, written = convert(tmp_path, "f.xlsx", content)
+    assert said(written) == [("q1", "a1"), ("q2", "a1"), ("q3", "a3"), ("q4", "")]
+    assert report.notes[0] == "Cells were merged downwards: 1 of the rows below got their value."
+
+
+def test_errors_of_a_sheet_and_hidden_sheets_are_told(tmp_path: Path) -> None:
+    workbook = openpyxl.Workbook()
+    sheet = workbook.active
+    assert sheet is not None
+    for row in (("question", "answer"), ("q", "#REF!"), ("q", "a")):
+        sheet.append(row)
+    workbook.create_sheet("more").sheet_state = "hidden"
+    workbook.save(tmp_path / "b")
+    report, _ = convert(tmp_path, "f.xlsx", (tmp_path / "b").read_bytes())
+    assert any("#REF! in B2" in note for note in report.notes)
+    assert any("'more' (--sheet reads one)" in note for note in report.notes)
+    sheet["A1"], sheet["B1"] = "notes", None
+    workbook.save(tmp_path / "b")
+    with pytest.raises(InvalidRequest, match="No column is plainly what the user says") as caught:
+        convert(tmp_path, "f.xlsx", (tmp_path / "b").read_bytes())
+    assert "Hidden sheets are not read: 'more'" in (caught.value.remedy or "")
+
+
+def test_names_below_merged_headings_may_stand_twice(tmp_path: Path) -> None:
+    rows = [("Customer", None, "Agent", None), ("id", "text", "text", "name"), (1, "q", "a", "x")]
+    content = book(tmp_path / "b", *rows)
+    asked = ConvertOptions(user="text", assistant="text (2)")
+    assert said(convert(tmp_path, "f.xlsx", content, asked)[1]) == [("q", "a")]
+
+
+def test_a_file_of_two_encodings_is_refused_with_the_line(tmp_path: Path) -> None:
+    lines = "".join(f"¿Qué {n}?,Sí\n" for n in range(5))
+    content = b"question,answer\n" + lines.encode() + lines.encode("cp1252")
+    with pytest.raises(DataUnreadable, match="two encodings: it is UTF-8 up to line 7"):
+        convert(tmp_path, "f.csv", content)
+    report, rows = convert(tmp_path, "f.csv", ("question,answer\n" + lines).encode("cp1252"))
+    assert (report.encoding, len(rows)) == ("cp1252", 5)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("f.jsonl", b"\x1f\x8b\x08", "is compressed (gzip). Unpack it first."),
+        ("f.csv", b"%PDF-1.7", "is a PDF"),
+        ("f.csv", b"PAR1", "Give --format parquet."),
+        ("f.xls", b"<html><table>", "web page"),
+        ("f.csv", b"\n\n", "is empty"),
+        ("f.parquet", b"", "is empty"),
+        ("f.parquet", b"PAR1 and a half", "cut short"),
+        ("f.parquet", b"question,answer\n", "no Parquet file"),
+        ("f.json", b'["a", "b"]', "a list without an object"),
+        ("f.json", b'{"question": {"0": "a"}, "answer": {"0": "b"}}', 'orient="records"'),
+        ("f.json", b'{"a": [{"x": 1}], "b": {"c": [{"y": 1}]}}', "2 lists of objects: 'a', 'b.c'"),
+    ],
+)  # fmt: skip
+def test_what_a_name_promises_and_the_bytes_are_not_is_said(
+    name: str, content: bytes, words: str, tmp_path: Path
+) -> None:
+    with pytest.raises(DataUnreadable) as caught:
+        convert(tmp_path, name, content)
+    assert words in caught.value.one_line()
+
+
+def test_rows_deeper_in_a_document_are_found(tmp_path: Path) -> None:
+    document = {"meta": {"n": 1}, "data": {"rows": [{"question": "q", "answer": "a"}]}}
+    report, rows = convert(tmp_path, "f.json", json.dumps(document))
+    assert said(rows) == [("q", "a")]
+    assert report.notes[0] == "The rows are those under 'data.rows'."
+
+
+def test_one_list_in_a_line_that_is_too_long_is_read_as_a_list(tmp_path: Path) -> None:
+    long = json.dumps([{"question": "q", "answer": "a" * 1000}] * 9000)
+    report, rows = convert(tmp_path, "f.jsonl", long)
+    assert len(rows) == 9000
+    assert "one JSON list" in report.notes[0]
+
+
+def test_a_table_without_rows_says_so(tmp_path: Path) -> None:
+    report, rows = convert(tmp_path, "f.csv", "question,answer\n")
+    assert (rows, report.notes[-1]) == ([], "There are names of columns and no row below them.")
+
+
+def test_what_is_odd_in_rows_is_told_with_its_first_line(tmp_path: Path) -> None:
+    spoken = [{"from": "human", "value": "u"}, {"from": "Ann", "value": "a"}]
+    report, _ = convert(tmp_path, "f.jsonl", json.dumps({"conversations": spoken}))
+    assert 'The role "Ann" stands 1 times, the first in line 1' in report.notes[-1]
+    report, _ = convert(tmp_path, "f.csv", "question,answer\nq,a\nq,a\0\n")
+    assert "U+0000 stands in 1 rows, the first in line 3" in report.notes[-1]
+    report, _ = convert(tmp_path, "f.json", '[{"question": "q", "answer": ["a"]}]')
+    assert "Column 'answer' holds lists or objects in 1 rows" in report.notes[-1]
+
+
+def test_which_column_is_meant_is_asked_with_the_reason(tmp_path: Path) -> None:
+    with pytest.raises(InvalidRequest, match="More than one column could be what the user says"):
+        convert(tmp_path, "f.csv", "prompt,query,answer\nq,q,a\n")
+    with pytest.raises(InvalidRequest, match="none is called assistant, answer") as caught:
+        convert(tmp_path, "f.csv", "question,Why not?\nq,q\n")
+    assert "put a first row with names above it" in (caught.value.remedy or "")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("f.xlsx", None, "is no JSONL. `afina data convert"),
+        ("f.parquet", b"PAR1 and a half", "cut short"),
+        ("f.jsonl", b"PK\x03\x04", "damaged archive"),
+    ],
+)
+def test_a_file_that_cannot_be_converted_at_once_has_a_hint_too(
+    name: str, content: bytes | None, words: str, tmp_path: Path
+) -> None:
+    (tmp_path / name).write_bytes(b"" if content is None else content)
+    if content is None:
+        workbook = openpyxl.Workbook()
+        workbook.create_sheet("second")
+        workbook.save(tmp_path / name)
+    assert words in (conversion_hint(tmp_path / name) or "")

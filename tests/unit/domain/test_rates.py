@@ -4,19 +4,39 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from afina.domain.rates import OVERHEAD_S, PastRun, TrainingRate, Workload, learned_rate
+import pytest
+
+from afina.domain.foresight import Network
+from afina.domain.rates import (
+    OVERHEAD_S,
+    Costs,
+    Load,
+    PastRun,
+    TrainingRate,
+    Workload,
+    learned_rate,
+)
 
 HERE = Workload("b" * 64, machine="cpu, 2 cores")
 
 
-def run(rate: float, step_tokens: int = 1000, around: float | None = 9.0) -> PastRun:
-    return PastRun(HERE, step_tokens * 20, 20, step_tokens * 20 / rate, around)
+USUAL = Load(20 * 512, 80, 20, 10 * 512, 128)
+
+
+def run(rate: float, step_tokens: int = 512, around: float | None = 9.0) -> PastRun:
+    tokens = step_tokens * 20
+    load = Load(tokens, tokens // 128, 20)
+    return PastRun(HERE, tokens, 20, Costs().usual_tokens(load) / rate, around)
 
 
 def test_the_median_of_the_last_jobs_is_the_rate() -> None:
     found = learned_rate([run(1), *[run(400)] * 3, run(40), run(410), run(390)], HERE)
-    assert found == TrainingRate(400.0, overhead_s=9.0, jobs=7)
-    assert learned_rate([run(1)] * 99 + [run(400)] * 7, HERE) == TrainingRate(400.0, 9.0, 7)
+    assert found is not None
+    assert found.tokens_per_s == pytest.approx(400.0)
+    assert (found.overhead_s, found.jobs) == (9.0, 7)
+    last = learned_rate([run(1)] * 99 + [run(400)] * 7, HERE)
+    assert last is not None
+    assert last.tokens_per_s == pytest.approx(400.0)
 
 
 def test_jobs_with_steps_of_the_same_size_are_asked_first() -> None:
@@ -24,7 +44,35 @@ def test_jobs_with_steps_of_the_same_size_are_asked_first() -> None:
     small, large = (learned_rate(past, HERE, tokens) for tokens in (120, 3000))
     assert small is not None
     assert large is not None
-    assert (small.tokens_per_s, large.tokens_per_s) == (200.0, 500.0)
+    assert (small.tokens_per_s, large.tokens_per_s) == pytest.approx((200.0, 500.0))
+
+
+def test_tokens_of_usual_chats_weigh_one_and_others_what_they_cost() -> None:
+    costs = Costs()
+    assert costs.usual_tokens(USUAL) == pytest.approx(USUAL.tokens)
+    for dearer in (
+        replace(USUAL, steps=80),
+        replace(USUAL, rows=20, longest=600),
+        replace(USUAL, learned=USUAL.tokens),
+    ):
+        assert costs.usual_tokens(dearer) > 1.05 * USUAL.tokens
+    assert TrainingRate(100.0).training_seconds(USUAL) == pytest.approx(USUAL.tokens / 100)
+    assert TrainingRate(100.0).seconds(USUAL) == pytest.approx(OVERHEAD_S + USUAL.tokens / 100)
+
+
+def test_costs_follow_the_networks_shape() -> None:
+    starter = Network(134_515_008, 576, 30, 9, 3, 64, 1536, 49152, 2)
+    of_starter = Costs.of(starter)
+    assert of_starter.learned == pytest.approx(Costs().learned, rel=0.1)
+    assert 1 / of_starter.compared == pytest.approx(1 / Costs().compared, rel=0.1)
+    assert of_starter.step == pytest.approx(Costs().step, rel=0.1)
+    wider = replace(starter, parameters=500_000_000, width=1024)
+    assert Costs.of(wider).step < of_starter.step
+
+
+def test_records_of_older_versions_count_as_usual_chats() -> None:
+    old = PastRun(HERE, USUAL.tokens, USUAL.steps, 10.0, None)
+    assert Costs().usual_tokens(old.load) == pytest.approx(USUAL.tokens)
 
 
 def test_other_bases_methods_and_machines_say_nothing() -> None:

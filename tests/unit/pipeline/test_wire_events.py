@@ -11,6 +11,7 @@ from afina.domain.jobs import Job, JobStatus
 from afina.domain.rates import TrainingRate
 from afina.domain.runs import RunEvent
 from afina.pipeline.follow import FINISH_S, START_S, Pace, first_guess
+from afina.pipeline.foresight import load_of
 from afina.pipeline.wire_events import EventWriter, results_csv
 
 JOB = Job("ftjob-1", "p", JobStatus.RUNNING, 0, "base", "base", "file-1", 1)
@@ -83,9 +84,11 @@ def test_the_pace_says_nothing_before_two_steps_and_then_the_time_that_is_left()
 def test_the_first_guess_comes_from_a_known_rate_or_is_none() -> None:
     spec = run_spec(JOB)
     probed = TrainingRate(50.0)
-    assert first_guess(probed, spec, 1000.0) == round(1000 + START_S + 100 / 50 + FINISH_S)
+    assert first_guess(probed, spec, 1000.0) == round(
+        1000 + START_S + probed.training_seconds(load_of(spec)) + FINISH_S
+    )
     learned = TrainingRate(50.0, overhead_s=3.0, jobs=2)
-    assert first_guess(learned, spec, 1000.0) == 1005
+    assert first_guess(learned, spec, 1000.0) == round(1000 + learned.seconds(load_of(spec)))
     assert first_guess(None, spec, 1000.0) is None
 
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
 from tests.unit.pipeline.conftest import run_spec
 
 from afina.domain.jobs import Job, JobStatus
 from afina.domain.models import BaseModel
 from afina.domain.rates import OVERHEAD_S
 from afina.domain.runs import RunResult, RunSpec
+from afina.pipeline.foresight import load_of
 from afina.service.rates import note_run, rate_for
 from afina.settings import Settings
 
@@ -28,7 +30,11 @@ def test_jobs_that_finished_here_answer_before_the_probe(tmp_path: Path) -> None
     note_run(settings, SPEC, replace(DONE, train_seconds=20.0), 8.0)
     learned = rate_for(settings, BASE)
     assert learned is not None
-    assert (learned.tokens_per_s, learned.jobs, learned.overhead_s) == (300.0, 2, 7.5)
+    assert (learned.jobs, learned.overhead_s) == (2, 7.5)
+    load = replace(load_of(SPEC), tokens=DONE.trained_tokens, steps=10, learned=2000)
+    share = DONE.trained_tokens / SPEC.training.tokens
+    load = replace(load, rows=round(SPEC.training.rows * share))
+    assert learned.training_seconds(load) == pytest.approx(40 / 3)
     assert settings.rates.stat().st_mode & 0o777 == 0o600
 
 

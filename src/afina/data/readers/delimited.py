@@ -33,7 +33,7 @@ def read_delimited(path: Path, options: ReadOptions) -> Source:
     if hint is not None:
         next(rows)  # `sep=;` says how the rest is written and is no row
     header = find_header(rows, options.wanted)
-    if header is None:
+    if header is None or not any(name.strip() for name in header.names):
         raise DataUnreadable(f"{path.name} is empty.", remedy="Give a table with a header.")
     columns = unique_columns(header.names)
     return Source(

@@ -35,6 +35,19 @@ def by_name(ending: str) -> tuple[str, str] | None:
     return _ENDINGS.get(ending)
 
 
+def no_text(path: Path) -> tuple[str, str] | None:
+    """What a file is whose name promises text and which is packed or binary, and the remedy; None
+    for text."""
+    with path.open("rb") as file:
+        head = file.read(8)
+    if head.startswith(b"PAR1"):
+        return "a Parquet file", "Give --format parquet."
+    if not head.startswith((b"PK\x03\x04", _OLD_OFFICE, b"%PDF", *_PACKED)):
+        return None
+    found = by_content(path)
+    return found or ("an Excel workbook", "Give --format xlsx.")
+
+
 def by_content(path: Path) -> tuple[str, str] | None:
     """What a file is that is no workbook, by its first bytes; None where they say nothing."""
     with path.open("rb") as file:

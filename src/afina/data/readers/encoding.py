@@ -2,12 +2,14 @@
 
 The order: what the user says; a byte order mark; UTF-16 by its zero bytes; UTF-8 if every byte
 fits; Windows-1252 (Excel's, in western Europe and the Americas) if most bytes are ASCII; else the
-best guess of charset-normalizer.
+best guess of charset-normalizer. A file of which a part is UTF-8 and a part is not was put together
+from two: no single encoding reads it, and it is refused with the line where the other begins.
 """
 
 from __future__ import annotations
 
 import codecs
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -20,6 +22,9 @@ _BLOCK: Final = 1 << 20
 _SAMPLE: Final = 256 * 1024
 _MOSTLY_ASCII: Final = 0.25
 _UNDEFINED_IN_1252: Final = frozenset(b"\x81\x8d\x8f\x90\x9d")
+_WIDE: Final = re.compile(rb"[\xc3-\xf4][\x80-\xbf]{1,3}|\xc2[\xa1-\xbf]")
+_MIXED_FROM: Final = 3
+"""So many characters of UTF-8 do not stand in text of another encoding by chance."""
 _MARKS: Final = (
     (codecs.BOM_UTF8, "utf-8-sig", "UTF-8"),
     (codecs.BOM_UTF32_LE, "utf-32", "UTF-32"),
@@ -105,7 +110,29 @@ def _first_bad_byte(path: Path, encoding: str) -> int | None:
     return None
 
 
+def _refuse_mixed(path: Path, head: bytes, bad: int) -> None:
+    """Where UTF-8 of several bytes stands before the first byte that is none, and after it bytes
+    that other encodings have alone."""
+    before = head[:bad]
+    wide = len(_WIDE.findall(before))
+    if wide < _MIXED_FROM or len(before) < bad:
+        return
+    with path.open("rb") as file:
+        lines, done = 1, 0
+        while done < bad:
+            block = file.read(min(_BLOCK, bad - done))
+            lines += block.count(b"\n")
+            done += len(block)
+    raise DataUnreadable(
+        f"{path.name} has two encodings: it is UTF-8 up to line {lines}, and that line is not "
+        f"(byte {bad + 1} of the file).",
+        param="encoding",
+        remedy="It was put together from two files: save each as UTF-8 and join them again.",
+    )
+
+
 def _single_byte(path: Path, head: bytes, bad: int) -> FoundEncoding:
+    _refuse_mixed(path, head, bad)
     with path.open("rb") as file:
         file.seek(max(0, bad - _SAMPLE // 2))
         sample = head + file.read(_SAMPLE)

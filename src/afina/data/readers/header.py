@@ -8,6 +8,7 @@ from itertools import chain, islice
 from typing import Final
 
 from afina.data.columns import name_a_pair
+from afina.data.readers.records import unique_columns
 
 _LOOKED_AT: Final = 10
 
@@ -35,8 +36,8 @@ def find_header(rows: Iterator[tuple[int, list[str]]], wanted: Sequence[str]) ->
         filled = [0]
     first = filled[0]
     place = first
-    if not name_a_pair(looked_at[first][1], wanted):
-        place = next((n for n in filled if name_a_pair(looked_at[n][1], wanted)), first)
+    if not _names(looked_at[first][1], wanted):
+        place = next((n for n in filled if _names(looked_at[n][1], wanted)), first)
         if place == first and _width(looked_at[first][1]) == 1:
             place = next((n for n in filled if _width(looked_at[n][1]) > 1), first)
     line, names = looked_at[place]
@@ -48,3 +49,8 @@ def find_header(rows: Iterator[tuple[int, list[str]]], wanted: Sequence[str]) ->
 
 def _width(cells: Sequence[str]) -> int:
     return sum(1 for cell in cells if cell.strip())
+
+
+def _names(cells: Sequence[str], wanted: Sequence[str]) -> bool:
+    """Whether cells can be the names of columns, with equal ones told apart as they will be."""
+    return name_a_pair(cells, wanted) or name_a_pair(unique_columns(list(cells)), wanted)

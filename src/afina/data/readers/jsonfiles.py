@@ -25,6 +25,9 @@ _TOGETHER_BYTES: Final = 256 << 20
 _DEPTH: Final = CheckLimits().max_depth
 _COLUMN_SAMPLE: Final = 100
 _UTF8: Final = ("utf-8", "utf-8-sig")
+_DEEPEST_LIST: Final = 4
+_MOST_LISTS: Final = 6
+_ROWS: Final = 'Write [{"question": ..., "answer": ...}].'
 NOT_JSON: Final = "not JSON"
 NOT_AN_OBJECT: Final = "not an object"
 TOO_LONG: Final = "line too long"
@@ -39,7 +42,7 @@ def read_jsonl(path: Path, options: ReadOptions) -> Source:
     if first == b"":
         raise DataUnreadable(f"{path.name} is empty.", remedy="Give a file with rows.")
     source = None
-    if first is not None and not isinstance(_value(first), dict):
+    if first is None or not isinstance(_value(first), dict):
         source = _together(path, found.name)
     if source is None:
         notes: list[str] = []
@@ -242,7 +245,11 @@ def _no_object(path: Path, encoding: str) -> DataUnreadable:
         return DataUnreadable(
             f"{path.name} has no line that is a JSON object: line {number} {why}.", remedy=remedy
         )
-    return DataUnreadable(f"{path.name} has no line that can be read.", remedy="Split its lines.")
+    return DataUnreadable(
+        f"{path.name} has no line that can be read: each is longer than "
+        f"{CheckLimits().max_line_bytes >> 20} MB.",
+        remedy="Write an object a line. If the file is one JSON list, give --format json.",
+    )
 
 
 def _remedy(error: json.JSONDecodeError) -> str:
@@ -275,15 +282,46 @@ def _load(path: Path, encoding: str, oddities: _Oddities) -> Any:
 
 def _list_of(path: Path, value: Any) -> tuple[list[Any], str | None]:
     if isinstance(value, list):
+        if value and not any(isinstance(item, dict) for item in value):
+            raise DataUnreadable(f"{path.name} is a list without an object in it.", remedy=_ROWS)
         return value, None
-    if isinstance(value, dict):
-        if "messages" in value:
-            return [value], None
-        lists = [key for key, item in value.items() if isinstance(item, list)]
-        if len(lists) == 1:
-            return value[lists[0]], f"The rows are those under {lists[0]!r}."
-    raise DataUnreadable(
-        f"{path.name} is no list of objects.", remedy='Write [{"question": ..., "answer": ...}].'
+    if isinstance(value, dict) and ("messages" in value or "preferred_output" in value):
+        return [value], None
+    lists = list(_lists_of_objects(value))
+    if len(lists) == 1:
+        return lists[0][1], f"The rows are those under {lists[0][0]!r}."
+    if lists:
+        named = ", ".join(repr(name) for name, _ in lists[:_MOST_LISTS])
+        raise DataUnreadable(
+            f"{path.name} holds {len(lists)} lists of objects: {named}.",
+            remedy="Write a file with one of them alone.",
+        )
+    if isinstance(value, dict) and value and all(map(_is_column, value.values())):
+        raise DataUnreadable(
+            f"{path.name} holds a column under each key, and no rows.",
+            remedy='Write rows; pandas does so with to_json(path, orient="records").',
+        )
+    raise DataUnreadable(f"{path.name} is no list of objects.", remedy=_ROWS)
+
+
+def _lists_of_objects(
+    value: Any, above: str = "", deep: int = 0
+) -> Iterator[tuple[str, list[Any]]]:
+    """Lists that hold objects, under keys of objects, with the path to each."""
+    if not isinstance(value, dict) or deep > _DEEPEST_LIST:
+        return
+    for key, item in value.items():
+        name = f"{above}.{key}" if above else key
+        if isinstance(item, list) and any(isinstance(one, dict) for one in item):
+            yield name, item
+        else:
+            yield from _lists_of_objects(item, name, deep + 1)
+
+
+def _is_column(value: Any) -> bool:
+    """A list of values, or values by their number, as pandas writes columns."""
+    return isinstance(value, list) or (
+        isinstance(value, dict) and bool(value) and all(str(key).isdigit() for key in value)
     )
 
 

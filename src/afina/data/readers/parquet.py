@@ -6,10 +6,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
+from afina.data.readers.disguises import by_content
 from afina.data.readers.records import ReadOptions, Record, Source
 from afina.errors import DataUnreadable
 
 _BATCH_ROWS: Final = 1024
+_MARK: Final = b"PAR1"
+_RENAMED: Final = "Give its format with --format: csv, json or jsonl, say."
 _MOST_UNPACKED: Final = 1 << 30
 _UNSUSPECTED_ROWS: Final = 1_000_000
 _ROWS_A_BYTE: Final = 20
@@ -24,11 +27,29 @@ def read_parquet(path: Path, options: ReadOptions) -> Source:  # noqa: ARG001  (
         _refuse_bombs(file.metadata, path)
         columns = tuple(file.schema_arrow.names)
     except (ArrowException, OSError, ValueError) as error:  # names that are no UTF-8, for one
+        if (why := _no_parquet(path)) is not None:
+            raise DataUnreadable(f"{path.name} is {why[0]}.", remedy=why[1]) from None
         raise DataUnreadable(
             f"{path.name} cannot be read as Parquet: {type(error).__name__}.",
             remedy="Write the file again.",
         ) from None
     return Source(columns=columns, records=_records(file, path))
+
+
+def _no_parquet(path: Path) -> tuple[str, str] | None:
+    """What a file is that has no marks of Parquet at both ends, and the remedy."""
+    if path.stat().st_size == 0:
+        return "empty", "Give a file with rows."
+    with path.open("rb") as file:
+        head = file.read(len(_MARK))
+        file.seek(max(0, path.stat().st_size - len(_MARK)))
+        tail = file.read()
+    if head == _MARK and tail != _MARK:
+        return "cut short: the end of a Parquet file is missing", "Copy or download it again."
+    if head != _MARK:
+        found = by_content(path)
+        return found if found and found[0] != "plain text" else ("no Parquet file", _RENAMED)
+    return None
 
 
 def _refuse_bombs(facts: Any, path: Path) -> None:

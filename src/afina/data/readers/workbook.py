@@ -16,6 +16,7 @@ from afina.data.readers.delimited import EMPTY_ROW, MORE_CELLS
 from afina.data.readers.disguises import by_content
 from afina.data.readers.header import find_header
 from afina.data.readers.records import Dropped, ReadOptions, Record, Source, unique_columns
+from afina.data.readers.sheet_cells import SheetCells, merged_downwards
 from afina.errors import DataUnreadable, InvalidRequest
 
 _MAX_UNPACKED: Final = 2 << 30
@@ -35,7 +36,11 @@ def read_workbook(path: Path, options: ReadOptions) -> Source:
     rows = _rows(_as_it_is(book[sheet]))
     header = find_header(rows, options.wanted)
     if header is None:
-        raise DataUnreadable(f"The sheet {sheet!r} of {path.name} is empty.", param="sheet")
+        raise DataUnreadable(
+            f"The sheet {sheet!r} of {path.name} is empty.",
+            param="sheet",
+            remedy=_others(book, sheet) or "Give a sheet with names of columns and rows below.",
+        )
     names = list(header.names)
     while names and not names[-1]:
         names.pop()
@@ -46,7 +51,18 @@ def read_workbook(path: Path, options: ReadOptions) -> Source:
             f"Formulas without a stored value are empty here, that in {place} for one: open the "
             "workbook in a spreadsheet program and save it."
         )
-    return Source(columns=columns, records=_records(header.rows, columns), sheet=sheet, notes=notes)
+    if (others := _others(book, sheet)) is not None:
+        notes.append(others)
+    records = _records(header.rows, columns, SheetCells(merged_downwards(book[sheet]), notes))
+    return Source(columns=columns, records=records, sheet=sheet, notes=notes)
+
+
+def _others(book: Any, chosen: str) -> str | None:
+    """Sheets that a reader of the workbook does not see, and that were not read."""
+    hidden = [s.title for s in book.worksheets if s.sheet_state != "visible" and s.title != chosen]
+    if not hidden:
+        return None
+    return f"Hidden sheets are not read: {', '.join(map(repr, hidden))} (--sheet reads one)."
 
 
 def visible_sheets(path: Path) -> tuple[str, ...]:
@@ -151,9 +167,10 @@ def _rows(sheet: Any) -> Iterator[tuple[int, list[str]]]:
 
 
 def _records(
-    rows: Iterator[tuple[int, list[str]]], columns: tuple[str, ...]
+    rows: Iterator[tuple[int, list[str]]], columns: tuple[str, ...], found: SheetCells
 ) -> Iterator[Record | Dropped]:
     for line, cells in rows:
+        found.look(line, cells)
         if not any(cell.strip() for cell in cells):
             yield Dropped(line, EMPTY_ROW)
         elif any(cell.strip() for cell in cells[len(columns) :]):
@@ -161,6 +178,7 @@ def _records(
         else:
             short = [""] * (len(columns) - len(cells))
             yield Record(line, dict(zip(columns, [*cells, *short], strict=False)))
+    found.tell()
 
 
 def _text(value: Any) -> str:

@@ -1,0 +1,71 @@
+"""What is odd in rows that are written all the same: told with the first line where it stands."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from afina.data.layouts import unknown_role
+from afina.data.readers.records import Record
+from afina.data.rows import shown
+
+_MOST_ROLES: Final = 8
+_NUL: Final = rb"\u0000"
+
+
+@dataclass
+class Oddities:
+    """Counts while rows go by."""
+
+    nested: Counter[str] = field(default_factory=Counter)
+    roles: Counter[str] = field(default_factory=Counter)
+    zeros: int = 0
+    _first: dict[str, int | None] = field(default_factory=dict)
+
+    def look_at_values(self, record: Record, columns: Sequence[str]) -> None:
+        """Cells of the columns that messages are made of which hold lists or objects."""
+        for column in columns:
+            if isinstance(record.values.get(column), list | dict):
+                self._first.setdefault(f"nested {column}", record.line)
+                self.nested[column] += 1
+
+    def look_at_messages(self, line: int | None, row: Mapping[str, Any]) -> None:
+        """Roles that no chat has."""
+        messages = row.get("messages")
+        for message in messages if isinstance(messages, list) else ():
+            role = unknown_role(message)
+            if role is not None and (role in self.roles or len(self.roles) < _MOST_ROLES):
+                self._first.setdefault(f"role {role}", line)
+                self.roles[role] += 1
+
+    def look_at_text(self, line: int | None, written: bytes) -> None:
+        """The character U+0000, which is mostly what is left of another encoding."""
+        if _NUL in written:
+            self._first.setdefault("zero", line)
+            self.zeros += 1
+
+    def notes(self) -> list[str]:
+        """What was found, a sentence each."""
+        said = []
+        for column, count in self.nested.items():
+            where = f"in {count:,} rows{self._at(f'nested {column}')}"
+            said.append(
+                f"Column {column!r} holds lists or objects {where}; they were written as JSON "
+                "text. Chats are read from a column called messages or conversations."
+            )
+        for role, count in self.roles.items():
+            where = f"{count:,} times{self._at(f'role {role}')}"
+            said.append(
+                f"The role {shown(role)} stands {where}; no chat has it. Roles are system, user, "
+                "assistant and tool: the check refuses others."
+            )
+        if self.zeros:
+            where = f"in {self.zeros:,} rows{self._at('zero')}"
+            said.append(f"The character U+0000 stands {where}: look whether their text is whole.")
+        return said
+
+    def _at(self, what: str) -> str:
+        line = self._first.get(what)
+        return "" if line is None else f", the first in line {line}"

@@ -1,0 +1,101 @@
+"""Cells of a sheet that are not what they seem: merged ones, and errors in place of values."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+_ERRORS: Final = frozenset(
+    {"#REF!", "#N/A", "#NAME?", "#VALUE!", "#DIV/0!", "#NULL!", "#NUM!", "#SPILL!", "#CALC!"}
+)
+_MERGED: Final = re.compile(rb'<mergeCell ref="([A-Z]{1,3})(\d{1,7}):([A-Z]{1,3})(\d{1,7})"')
+_BLOCK: Final = 1 << 20
+_OVERLAP: Final = 64
+
+Merged = Mapping[int, Sequence[tuple[int, int]]]
+"""By the line in which they begin: columns (from 0) and last lines of merged cells."""
+
+
+@dataclass
+class SheetCells:
+    """Looks at the rows of a sheet in their order; what was found is told once all are read."""
+
+    merged: Merged
+    notes: list[str]
+    _open: dict[int, tuple[int, str]] = field(default_factory=dict)
+    _filled: int = 0
+    _errors: int = 0
+    _first_error: str = ""
+
+    def look(self, line: int, cells: list[str]) -> None:
+        """Gives a row the values of merged cells that it is in, and counts errors."""
+        for column, (last, value) in list(self._open.items()):
+            if line > last:
+                del self._open[column]
+            elif column >= len(cells) or not cells[column]:
+                cells.extend([""] * (column + 1 - len(cells)))  # a row ends with its last value
+                cells[column] = value
+                self._filled += 1
+        for column, last in self.merged.get(line, ()):
+            if column < len(cells) and cells[column]:
+                self._open[column] = (last, cells[column])
+        for place, cell in enumerate(cells):
+            if cell[:1] == "#" and cell in _ERRORS:
+                self._errors += 1
+                self._first_error = self._first_error or f"{cell} in {letters(place)}{line}"
+
+    def tell(self) -> None:
+        """Adds what was found to the notes."""
+        if self._filled:
+            self.notes.append(
+                f"Cells were merged downwards: {self._filled:,} of the rows below got their value."
+            )
+        if self._errors:
+            self.notes.append(
+                f"{self._errors:,} cells hold an error of the sheet in place of a value, "
+                f"{self._first_error} for one; they stand in the rows as they are: mend them."
+            )
+
+
+def letters(place: int) -> str:
+    """The name of a column, from 0: A, B, ... AA."""
+    name = ""
+    while place >= 0:
+        place, rest = divmod(place, 26)
+        name = chr(ord("A") + rest) + name
+        place -= 1
+    return name
+
+
+def merged_downwards(sheet: Any) -> Merged:
+    """Cells of one column that were merged, read from the sheet's own part of the workbook, where
+    their list stands behind the rows; nothing where that part cannot be found."""
+    path = getattr(sheet, "_worksheet_path", None)
+    archive = getattr(sheet.parent, "_archive", None)
+    found: dict[int, list[tuple[int, int]]] = {}
+    if path is None or archive is None:
+        return found
+    try:
+        with archive.open(path) as part:
+            kept = b""
+            while block := part.read(_BLOCK):
+                text = kept + block
+                for match in _MERGED.finditer(text):
+                    left, top, right, bottom = match.groups()
+                    if left == right and top != bottom:
+                        entry = (_place(left), int(bottom))
+                        rows = found.setdefault(int(top), [])
+                        rows += [entry] if entry not in rows else []
+                kept = text[-_OVERLAP:]
+    except Exception:  # noqa: BLE001  (what is damaged is said where the rows are read)
+        return {}
+    return found
+
+
+def _place(name: bytes) -> int:
+    place = 0
+    for sign in name:
+        place = 26 * place + sign - ord("A") + 1
+    return place - 1
