@@ -68,7 +68,7 @@ function tick() {
   const time = document.getElementById("time"), speed = document.getElementById("speed");
   const now = rows.at(-1), tokens = Number(speed.dataset.tokens);
   if (job.over && job.started_at && job.finished_at) time.textContent = span(job.finished_at - job.started_at);
-  else if (!job.over && job.stage === "training" && job.estimated_finish) {
+  else if (!job.over && (job.stage === "training" || job.stage === "queued") && job.estimated_finish) {
     const left = job.estimated_finish - Date.now() / 1000;
     time.textContent = left < 1 ? "…" : span(left);
   }
