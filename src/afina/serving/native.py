@@ -18,7 +18,7 @@ from torch.nn import functional
 
 from afina.model.kernels.library import library
 from afina.model.kernels.products import OUTS
-from afina.model.kernels.step import PLACES, Layer, Linear, Network, address, run_step
+from afina.model.kernels.step import PLACES, RANKS, Layer, Linear, Network, address, run_step
 from afina.serving.cache import KvCache
 from afina.serving.decoder import Decoder, Norm
 from afina.serving.decoder import Layer as DecoderLayer
@@ -200,7 +200,7 @@ class NativeDecoder:
         if pages.version != self._pages_seen:
             self._pages_seen = pages.version
             for linear, product in self._linears:
-                linear.a, linear.b = pages.addresses(product.names[0])
+                self._tell_of_adapters(linear, pages.tables_of(product.names[0]))
         if len(gains) != self._gains_seen:
             self._gains_seen = len(gains)
             for linear, product in self._linears:
@@ -208,6 +208,16 @@ class NativeDecoder:
                     self._gain(linear, *gains[product.names[0]])
         if longest >= len(self._turns.cos):
             self._turns = _Turns.of(self._rotary, 2 * longest)
+
+    @staticmethod
+    def _tell_of_adapters(linear: Linear, tables: tuple[torch.Tensor, torch.Tensor] | None) -> None:
+        if tables is None:
+            linear.a = linear.b = None
+            return
+        a, b = tables
+        linear.a = address(a[0], _BF16, linear.parts, linear.ins // 2, RANKS, 2)
+        linear.b = address(b[0], _BF16, linear.outs // 16, RANKS // 2, 16, 2)
+        linear.a_apart, linear.b_apart = a.stride(0), b.stride(0)
 
     def _gain(self, linear: Linear, factor: torch.Tensor, offset: torch.Tensor | None) -> None:
         offset = torch.zeros_like(factor) if offset is None else offset

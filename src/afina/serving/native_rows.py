@@ -60,11 +60,11 @@ class StepRows:
         slots: list[int] = []
         for row in rows:
             blocks = row.sequence.blocks
-            span = range(row.start, row.stop)
+            self._tables += blocks[: row.stop // PLACES + 1]
             self._ids += row.sequence.ids(row.start, row.stop)
+            span = range(row.start, row.stop)
             positions += span
             slots += [blocks[p // PLACES] * PLACES + p % PLACES for p in span]
-            self._tables += blocks[: row.stop // PLACES + 1]
         names = [row.sequence.prompt.adapter for row in rows for _ in range(row.length)]
         of_kept = [names[at] for at in kept]
         self.step = step = Step(rows=self.count, kept_rows=len(kept))

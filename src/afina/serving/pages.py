@@ -11,7 +11,8 @@ change.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -51,7 +52,8 @@ class _Site:
         """Takes tables; their rows, as lookups name them, are looked at once and not in every
         step."""
         self.a, self.b = a, b
-        self.a_rows, self.b_rows = a.flatten(0, 1), b.flatten(0, 2)
+        if a.is_contiguous() and b.is_contiguous():
+            self.a_rows, self.b_rows = a.flatten(0, 1), b.flatten(0, 2)
 
     @property
     def layer_of_block(self) -> list[int]:
@@ -106,20 +108,18 @@ class Pages:
         if self._pages:
             raise RuntimeError("adapters are in pages already")
         self._packed = True
-        for site in self._sites.values():
-            site.hold(*self._tables(site.shape, self._total))
+        for site, tables in self._fresh_tables(self._total):
+            site.hold(*tables)
 
     def pages_of(self, sha256: str) -> list[int]:
         """Where an adapter is; in the order of its ranks."""
         return self._pages[sha256]
 
-    def addresses(self, first: str) -> tuple[int | None, int | None]:
-        """For the kernels: where the tables of the product whose first layer is `first` are; None
-        where no adapter in memory touches it."""
+    def tables_of(self, first: str) -> tuple[torch.Tensor, torch.Tensor] | None:
+        """For the kernels: A and B of the product whose first layer is `first`, by page; None where
+        no adapter in memory touches it."""
         site = self._sites[first]
-        if not self._packed or not site.users:
-            return None, None
-        return site.a.data_ptr(), site.b.data_ptr()
+        return (site.a, site.b) if self._packed and site.users else None
 
     def know(self, names: list[str], in_features: int, sizes: list[int]) -> None:
         """Tells of a product and its layers; once, before any adapter."""
@@ -248,15 +248,31 @@ class Pages:
     # -- tables --------------------------------------------------------------------------------
 
     def _tables(self, shape: Shape, pages: int) -> tuple[torch.Tensor, torch.Tensor]:
-        a, b = shape.packed if self._packed else shape.table
+        a, b = shape.table
         return untouched(self._dtype, pages, *a), untouched(self._dtype, pages, *b)
+
+    def _fresh_tables(
+        self, pages: int
+    ) -> Iterator[tuple[_Site, tuple[torch.Tensor, torch.Tensor]]]:
+        """Empty tables for all sites. Packed, they are columns of one: all that a page has lies in
+        one place, so that an adapter takes its own size of memory and comes in quickly."""
+        sites = list(self._sites.values())
+        if not self._packed:
+            yield from ((site, self._tables(site.shape, pages)) for site in sites)
+            return
+        sizes = [[math.prod(part) for part in site.shape.packed] for site in sites]
+        table = untouched(self._dtype, pages, sum(map(sum, sizes)))
+        columns = iter(torch.split(table, [n for pair in sizes for n in pair], 1))
+        for site in sites:
+            a, b = (next(columns).view(pages, *part) for part in site.shape.packed)
+            yield site, (a, b)
 
     def _grow(self, at_least: int) -> None:
         before = self._total
         self._total = max(before * 2, before + at_least)
         self._free = [*range(self._total - 1, before - 1, -1), *self._free]
-        for site in self._sites.values():
-            a, b = self._tables(site.shape, self._total)
+        self.version += 1
+        for site, (a, b) in self._fresh_tables(self._total):
             for page in site.soiled:
                 a[page] = site.a[page]
                 b[page] = site.b[page]

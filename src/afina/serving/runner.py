@@ -208,6 +208,8 @@ def _with_forks(
     sequences: list[Sequence], logits: torch.Tensor | None, forks: list[Sequence]
 ) -> StepOutput:
     """Siblings sample from the logits that were kept when their prompt was computed."""
+    if logits is not None and not forks:
+        return StepOutput(sequences, logits)
     kept = [fork.prompt.first for fork in forks]
     parts = [logits] if logits is not None else []
     parts += [first.unsqueeze(0) for first in kept if isinstance(first, torch.Tensor)]

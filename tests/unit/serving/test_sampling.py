@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from afina.model.kernels.argmax import argmax
 from afina.serving.sampling import Choosing, choose, logprobs
 
 
@@ -78,3 +79,16 @@ def test_logprobs_are_the_networks_own() -> None:
         best = scores[row].topk(top)
         assert told[row].ids == best.indices.tolist()
         assert told[row].logprobs == pytest.approx(best.values.tolist())
+
+
+@pytest.mark.parametrize("width", [1, 2, 31, 32, 33, 356, 4096])
+def test_the_largest_logit_is_found_wherever_it_stands(width: int) -> None:
+    source = torch.Generator().manual_seed(width)
+    wide = torch.randn(9, width + 5, generator=source).bfloat16()
+    wide[3], wide[4, 0], wide[5, :width] = -wide[3].abs() - 1, -0.0, -torch.inf
+    logits = wide[:, :width]
+    expected = logits.float().numpy().argmax(-1).tolist()
+    found = argmax(logits)
+    if found is not None:  # else this machine has no kernels
+        assert found.tolist() == expected
+    assert choose(logits, [Choosing(0, 0, 0, 0.0)] * 9) == expected

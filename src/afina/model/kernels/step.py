@@ -29,7 +29,7 @@ class Linear(ctypes.Structure):
     _fields_ = [
         *((name, _P) for name in ("weight", "codes", "scales", "bias", "factor", "offset")),
         *((name, _P) for name in ("a", "b", "part_of")),
-        *((name, _I) for name in ("ins", "outs", "parts", "bits")),
+        *((name, _I) for name in ("a_apart", "b_apart", "ins", "outs", "parts", "bits")),
     ]
 
 

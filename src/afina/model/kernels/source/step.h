@@ -22,9 +22,10 @@ typedef struct {
     const bf16 *bias;       /* [outs], or NULL */
     const float *factor;    /* [outs], or NULL: what the output is multiplied by */
     const float *offset;    /* [outs]: what is added then */
-    const bf16 *a;          /* [pages][parts][in / 2][16][2], or NULL: no adapter touches it */
-    const bf16 *b;          /* [pages][outs / 16][8][16][2] */
+    const bf16 *a;          /* by page [parts][in / 2][16][2], or NULL: no adapter touches it */
+    const bf16 *b;          /* by page [outs / 16][8][16][2] */
     const int64_t *part_of; /* [outs / 16] */
+    int64_t a_apart, b_apart; /* numbers from one page to the next */
     int64_t in, outs, parts, bits;
 } linear;
 

@@ -42,7 +42,7 @@ void step_low(const linear *w, const bf16 *x, bf16 *low, const kin *k, const int
     int64_t apart = count * w->parts * RANKS;
     for (int64_t i = 0; i < count; i++) {
         for (int64_t part = 0; part < w->parts; part++) {
-            const bf16 *a = w->a + (pages[first + i] * w->parts + part) * w->in * RANKS;
+            const bf16 *a = w->a + pages[first + i] * w->a_apart + part * w->in * RANKS;
             const bf16 *from = x + k->row * w->in;
             bf16 *to = low + ((first + i) * w->parts + part) * RANKS;
             int64_t left = k->count;

@@ -15,7 +15,7 @@ inlined __m512 with_adapter(const linear *w, const flow *f, int64_t row, int64_t
     int64_t part = w->part_of[sixteen];
     for (int64_t i = f->first_page[row]; i < f->first_page[row + 1]; i++) {
         const bf16 *low = f->low + (i * w->parts + part) * RANKS;
-        const bf16 *b = w->b + (f->pages[i] * (w->outs / 16) + sixteen) * RANKS * 16;
+        const bf16 *b = w->b + f->pages[i] * w->b_apart + sixteen * RANKS * 16;
 #pragma GCC unroll 8
         for (int j = 0; j < RANKS / 2; j++)
             sum = _mm512_dpbf16_ps(sum, pair_of(low + 2 * j),
@@ -50,7 +50,7 @@ void step_store(const linear *w, const flow *f, int64_t row, int64_t block, __m5
 /* Asks for what the adapters of some rows will add to a block. */
 inlined void fetch_b(const linear *w, const flow *f, int64_t row, int64_t count, int64_t block) {
     for (int64_t i = f->first_page[row]; i < f->first_page[row + count]; i++) {
-        const char *b = (const char *)(w->b + (f->pages[i] * (w->outs / 16) + 2 * block) * 256);
+        const char *b = (const char *)(w->b + f->pages[i] * w->b_apart + 2 * block * RANKS * 16);
         for (int line = 0; line < 16; line++) _mm_prefetch(b + 64 * line, _MM_HINT_T0);
     }
 }
