@@ -48,19 +48,20 @@ class OwnProduct:
     parts: tuple[Part, ...]
     scaling: float
 
-    @property
+    # asked a dozen times a layer: tensors are slow to answer
+    @cached_property
     def outs(self) -> int:
-        return len(self.weight)
+        return self.weight.shape[0]
 
-    @property
+    @cached_property
     def inputs(self) -> int:
         return self.weight.shape[1]
 
-    @property
+    @cached_property
     def ranks(self) -> int:
-        return len(self.a)
+        return self.a.shape[0]
 
-    @property
+    @cached_property
     def can_gate(self) -> bool:
         """Whether it opens the gate by itself, where it is that of gate and up."""
         sizes = [len(part.b) for part in self.parts]
@@ -142,7 +143,7 @@ class OwnProduct:
         self, x: torch.Tensor, beside: torch.Tensor | None = None
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """For `[T, in]` all layers' outputs side by side, with `beside` added to them, and x Aᵀ."""
-        count = len(x)
+        count = x.shape[0]
         low, out = x.new_empty(count, self.ranks), x.new_empty(count, self.outs)
         listed = again(self._forward)
         _take_in(listed[0], count, whole(x, count, self.inputs), low.data_ptr())
@@ -164,7 +165,7 @@ class OwnProduct:
 
     def forward_gated(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Gate and up side by side, x Aᵀ, and silu(gate) * up."""
-        count = len(x)
+        count = x.shape[0]
         low, out = x.new_empty(count, self.ranks), x.new_empty(count, self.outs)
         inner = x.new_empty(count, self.outs // 2)
         listed = again(self._gated)
@@ -180,7 +181,7 @@ class OwnProduct:
         """The gradients of x Aᵀ and, where it is wanted, of x. With `both`, gate and up together
         `[T, 2 in]`, x is silu(gate) * up: it comes in place of its gradient, and the gradients of
         gate and up take their places."""
-        count = len(grad)
+        count = grad.shape[0]
         low_grad = grad.new_empty(count, self.ranks)
         out = grad.new_empty(count if wanted else 0, self.inputs)
         listed = (Product * (len(self.parts) + wanted))(*self._low_grad)
@@ -205,7 +206,7 @@ class OwnProduct:
     ) -> None:
         """Adds the gradients of A and B to their places. With `norm`, weight and inverse root, what
         the product read is the norm of `x`."""
-        count = len(x)
+        count = x.shape[0]
         listed = again(self._gradients)
         listed[0].rows, listed[0].x = count, whole(low_grad, count, self.ranks)
         listed[0].y = whole(x, count, self.inputs)

@@ -72,9 +72,9 @@ def attend(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The chats' attention, `[T, Q * D]`, from `[T, (Q + 2 G) * D]`; and of each query `[T, Q, 2]`
     its largest score (in powers of two) and 1 over the sum of its chances, in fp32."""
-    out = qkv.new_empty(len(qkv), heads.queries * heads.size)
+    out = qkv.new_empty(qkv.shape[0], heads.queries * heads.size)
     out[jobs.used :].zero_()
-    tops = torch.empty(len(qkv), heads.queries, 2)
+    tops = torch.empty(qkv.shape[0], heads.queries, 2)
     given = _given(qkv, jobs, heads, scale)
     given.out, given.tops = out.data_ptr(), tops.data_ptr()
     call("afina_attend", given)
@@ -94,7 +94,7 @@ def attend_back(
     kept: Attended, grad: torch.Tensor, jobs: Jobs, heads: Heads, scale: float
 ) -> torch.Tensor:
     """The gradient of `[T, (Q + 2 G) * D]` for that of `[T, Q * D]`."""
-    count = len(kept.qkv)
+    count = kept.qkv.shape[0]
     found = torch.empty_like(kept.qkv)
     found[jobs.used :].zero_()
     sums = torch.empty(jobs.keys * 2 * heads.keys * heads.size)
@@ -108,10 +108,10 @@ def attend_back(
 
 
 def _given(qkv: torch.Tensor, jobs: Jobs, heads: Heads, scale: float) -> Any:
-    if heads.size % HEAD_STEP or heads.queries % heads.keys or jobs.used > len(qkv):
-        raise ValueError(f"no kernel for {heads}, {jobs.used} of {len(qkv)} tokens")
+    if heads.size % HEAD_STEP or heads.queries % heads.keys or jobs.used > qkv.shape[0]:
+        raise ValueError(f"no kernel for {heads}, {jobs.used} of {qkv.shape[0]} tokens")
     return _Attention(
-        qkv=whole(qkv, len(qkv), heads.all * heads.size), jobs=jobs.table.ctypes.data,
+        qkv=whole(qkv, qkv.shape[0], heads.all * heads.size), jobs=jobs.table.ctypes.data,
         count=len(jobs.table), tokens=jobs.used, queries=heads.queries, keys=heads.keys,
         size=heads.size, window=jobs.window, scale=scale,
     )  # fmt: skip

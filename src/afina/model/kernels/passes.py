@@ -17,10 +17,10 @@ def norm_forward(
     x: torch.Tensor, weight: torch.Tensor, epsilon: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """weight * x / sqrt(mean(x²) + epsilon) of `[T, W]`, and 1 over the root `[T]` in fp32."""
-    out, inverse = torch.empty_like(x), torch.empty(len(x))
+    out, inverse = torch.empty_like(x), torch.empty(x.shape[0])
     call("afina_norm_forward", _Norm(
         x=whole(x, *x.shape), weight=whole(weight, x.shape[1]), out=out.data_ptr(),
-        inverse=inverse.data_ptr(), rows=len(x), width=x.shape[1], epsilon=epsilon,
+        inverse=inverse.data_ptr(), rows=x.shape[0], width=x.shape[1], epsilon=epsilon,
     ))  # fmt: skip
     return out, inverse
 
@@ -37,7 +37,7 @@ def norm_backward(
     call("afina_norm_backward", _Norm(
         x=whole(x, *x.shape), weight=whole(weight, x.shape[1]), grad=whole(grad, *x.shape),
         beside=None if beside is None else whole(beside, *x.shape), out=grad.data_ptr(),
-        inverse=whole(inverse, len(x), dtype=torch.float32), rows=len(x), width=x.shape[1],
+        inverse=whole(inverse, x.shape[0], dtype=torch.float32), rows=x.shape[0], width=x.shape[1],
     ))  # fmt: skip
     return grad
 
@@ -45,9 +45,9 @@ def norm_backward(
 def gate_forward(both: torch.Tensor) -> torch.Tensor:
     """silu(gate) * up, `[T, I]`, for gate and up side by side, `[T, 2 I]`."""
     width = both.shape[1] // 2
-    inner = both.new_empty(len(both), width)
+    inner = both.new_empty(both.shape[0], width)
     call("afina_gate_forward", _Gate(
-        both=whole(both, len(both), 2 * width), inner=inner.data_ptr(), rows=len(both), width=width
+        both=whole(both, both.shape[0], 2 * width), inner=inner.data_ptr(), rows=both.shape[0], width=width
     ))  # fmt: skip
     return inner
 
