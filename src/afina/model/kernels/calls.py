@@ -31,19 +31,18 @@ def usable(tensor: torch.Tensor) -> bool:
 
 def call(name: str, arguments: Arguments) -> None:
     """Runs a kernel on torch's threads. Raises MemoryError where it found no room."""
-    kernels = library()
-    assert kernels is not None
-    getattr(kernels, name)(ctypes.byref(arguments), c_int(torch.get_num_threads()))
-    if getattr(arguments, "failed", 0):
-        raise MemoryError(f"{name} found no memory for its panels")
+    _run(name, ctypes.byref(arguments), c_int(torch.get_num_threads()))
 
 
 def call_all(name: str, listed: Any) -> None:
     """Runs a kernel on an array of arguments, in one go."""
+    _run(name, listed, c_int64(len(listed)), c_int(torch.get_num_threads()))
+
+
+def _run(name: str, *given: Any) -> None:
     kernels = library()
     assert kernels is not None
-    getattr(kernels, name)(listed, c_int64(len(listed)), c_int(torch.get_num_threads()))
-    if any(one.failed for one in listed):
+    if getattr(kernels, name)(*given):
         raise MemoryError(f"{name} found no memory for its panels")
 
 

@@ -47,7 +47,8 @@ def gate_forward(both: torch.Tensor) -> torch.Tensor:
     width = both.shape[1] // 2
     inner = both.new_empty(both.shape[0], width)
     call("afina_gate_forward", _Gate(
-        both=whole(both, both.shape[0], 2 * width), inner=inner.data_ptr(), rows=both.shape[0], width=width
+        both=whole(both, both.shape[0], 2 * width), inner=inner.data_ptr(), rows=both.shape[0],
+        width=width,
     ))  # fmt: skip
     return inner
 

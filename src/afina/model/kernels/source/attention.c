@@ -120,8 +120,8 @@ static void attend_part(void *given) {
         for (int64_t at = 0; at < all; at += WIDE) attend_columns(p, &f, j, at, g);
     }
 }
-int64_t afina_attend(attention *p, int threads) {
+int afina_attend(attention *p, int threads) {
     p->next = 0;
     in_parallel(attend_part, p, threads);
-    return p->failed;
+    return p->failed != 0;
 }

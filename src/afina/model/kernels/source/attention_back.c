@@ -189,9 +189,9 @@ static void gather_part(void *given) {
                         _mm512_loadu_ps(sum + (t - first) * size + d));
     }
 }
-int64_t afina_attend_back(attention *p, int threads) {
+int afina_attend_back(attention *p, int threads) {
     p->next = 0;
     in_parallel(pull_part, p, threads);
     if (!p->failed) in_parallel(gather_part, p, threads);
-    return p->failed;
+    return p->failed != 0;
 }

@@ -78,7 +78,10 @@ static void gradient_part(void *given) {
     const gradients *p = given;
     for (int64_t i = 0; i < p->count; i++) one_gradient(p->list + i);
 }
-void afina_add_gradient(gradient *list, int64_t count, int threads) {
+int afina_add_gradient(gradient *list, int64_t count, int threads) {
     gradients all = {list, count};
     in_parallel(gradient_part, &all, threads);
+    int failed = 0;
+    for (int64_t i = 0; i < count; i++) failed |= list[i].failed != 0;
+    return failed;
 }

@@ -136,7 +136,10 @@ static void product_part(void *given) {
         one_product(p->list + i);
     }
 }
-void afina_linear(product *list, int64_t count, int threads) {
+int afina_linear(product *list, int64_t count, int threads) {
     products all = {list, count};
     in_parallel(product_part, &all, threads);
+    int failed = 0;
+    for (int64_t i = 0; i < count; i++) failed |= list[i].failed != 0;
+    return failed;
 }

@@ -69,4 +69,7 @@ static void loss_part(void *given) {
         store_some(grad + target, _mm512_set1_ps(of_target), 1);
     }
 }
-void afina_loss(loss *p, int threads) { in_parallel(loss_part, p, threads); }
+int afina_loss(loss *p, int threads) {
+    in_parallel(loss_part, p, threads);
+    return 0;
+}

@@ -32,7 +32,10 @@ static void norm_part(void *given) {
         }
     }
 }
-void afina_norm_forward(norm *p, int threads) { in_parallel(norm_part, p, threads); }
+int afina_norm_forward(norm *p, int threads) {
+    in_parallel(norm_part, p, threads);
+    return 0;
+}
 
 /* The gradient of x through the norm of a frozen weight, with `beside` added. */
 static void norm_back_part(void *given) {
@@ -61,7 +64,10 @@ static void norm_back_part(void *given) {
         }
     }
 }
-void afina_norm_backward(norm *p, int threads) { in_parallel(norm_back_part, p, threads); }
+int afina_norm_backward(norm *p, int threads) {
+    in_parallel(norm_back_part, p, threads);
+    return 0;
+}
 
 /* silu(gate) * up, where a row is gate and then up. arXiv:2002.05202 */
 typedef struct {
@@ -83,7 +89,10 @@ static void gate_part(void *given) {
             store_some(p->inner + m * p->width + i, done, some);
         }
 }
-void afina_gate_forward(gate *p, int threads) { in_parallel(gate_part, p, threads); }
+int afina_gate_forward(gate *p, int threads) {
+    in_parallel(gate_part, p, threads);
+    return 0;
+}
 
 /* Turns the first heads of each row by its position, in place: halves against halves, or back.
    cos and sin are [rows, size]. RoPE, arXiv:2104.09864 */
@@ -119,4 +128,7 @@ static void rotation_part(void *given) {
             }
         }
 }
-void afina_rotate(rotation *p, int threads) { in_parallel(rotation_part, p, threads); }
+int afina_rotate(rotation *p, int threads) {
+    in_parallel(rotation_part, p, threads);
+    return 0;
+}
