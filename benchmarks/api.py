@@ -1,6 +1,7 @@
 """How soon the API answers: a store of 100,000 jobs, 100 requests a second, nine reads to a write.
 
     python -m benchmarks.api [--only load,alone,chat,streams] [--rate 100] [--seconds 60]
+                             [--disturb] [--stalls 300]
 
 `afina api` runs as a process of its own, an engine that answers from a script as another; this one
 asks. Requests leave at times drawn beforehand (a Poisson process), whether or not those before them
@@ -11,6 +12,9 @@ shows in every request that had to wait. What is asked is drawn from `READS` and
     alone     the first page of lists, one after another
     chat      a chat through the API beside the same request on the engine's own socket
     streams   a thousand answers that have begun and wait: what they cost in memory
+
+`--disturb` lets another process write and sync large files on the same disk meanwhile. `--stalls`
+looks for requests that wait for so many milliseconds, and prints where the server's threads stood.
 """
 
 from __future__ import annotations
@@ -23,11 +27,13 @@ import os
 import random
 import resource
 import signal
+import socket
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import aclosing
 from dataclasses import dataclass, field
@@ -218,16 +224,58 @@ def pick(world: World) -> tuple[str, Ask]:
     return name, table[name][1](world)
 
 
-async def load(world: World, rate: float, seconds: float) -> dict[str, list[float]]:
+class Stalls:
+    """Asks the server where its threads stand, when a request waits for too long."""
+
+    def __init__(self, log: Path, beyond_ms: float) -> None:
+        self._log, self._beyond_s = log, beyond_ms / 1000
+        self._door = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self.waiting: dict[int, tuple[str, float]] = {}
+        self.seen: list[str] = []
+
+    async def watch(self, begun: float) -> None:
+        """Until it is cancelled; once a second at most."""
+        while True:
+            await asyncio.sleep(0.02)
+            now = time.perf_counter() - begun
+            late = [(now - due, name) for name, due in self.waiting.values()]
+            late = [one for one in late if one[0] > self._beyond_s]
+            if late:
+                self._door.sendto(b"?", ("127.0.0.1", PORT))
+                names = ", ".join(sorted({name for _, name in late}))
+                self.seen.append(
+                    f"{now:6.2f} s: {len(late)} wait, {1000 * max(late)[0]:.0f} ms: {names}"
+                )
+                await asyncio.sleep(1)
+
+    def show(self) -> None:
+        """What was seen, and the stacks of the first of it."""
+        print(f"\nrequests that waited for more than {1000 * self._beyond_s:.0f} ms")
+        print("\n".join(self.seen) or "none")
+        stacks = self._log.read_text(errors="replace").split("Thread ")[1:]
+        places = Counter(_frames(stack) for stack in stacks)
+        for stack, count in places.most_common(12):
+            print(f"\n{count} times\n{stack}")
+
+
+def _frames(stack: str) -> str:
+    """The frames alone: lines of the log may stand between them."""
+    return "\n".join(line for line in stack.splitlines()[1:] if line.startswith("  "))
+
+
+async def load(world: World, rate: float, seconds: float, stalls: Stalls) -> dict[str, list[float]]:
     """Milliseconds of every request, by operation."""
     client = Client(world.filled.key)
     took: dict[str, list[float]] = {}
     for draw in (*READS.values(), *WRITES.values()):  # every route once, before the clock runs
         await client.ask(draw[1](world))
     begun = time.perf_counter()
+    watching = asyncio.ensure_future(stalls.watch(begun))
 
-    async def one(name: str, ask: Ask, due: float) -> None:
+    async def one(number: int, name: str, ask: Ask, due: float) -> None:
+        stalls.waiting[number] = name, due
         status, body = await client.ask(ask)
+        del stalls.waiting[number]
         took.setdefault(name, []).append(1000 * (time.perf_counter() - begun - due))
         if status != 200:
             raise AssertionError(f"{name}: {status} {body[:300]!r}")
@@ -239,8 +287,9 @@ async def load(world: World, rate: float, seconds: float) -> dict[str, list[floa
     while (due := due + world.rng.expovariate(rate)) < seconds:
         await asyncio.sleep(max(0.0, due - (time.perf_counter() - begun)))
         name, ask = pick(world)
-        under_way.append(asyncio.ensure_future(one(name, ask, due)))
+        under_way.append(asyncio.ensure_future(one(len(under_way), name, ask, due)))
     await asyncio.gather(*under_way)
+    watching.cancel()
     return took
 
 
@@ -334,7 +383,8 @@ def process(*command: str, **given: Any) -> Iterator[subprocess.Popen[bytes]]:
 @contextlib.contextmanager
 def api(data: Path) -> Iterator[psutil.Process]:
     """`afina api` on that data directory."""
-    command = (sys.executable, "-m", "afina.cli", "api", "--data", str(data), "--port", str(PORT))
+    module = (sys.executable, "-m", "benchmarks.api_stacks", str(PORT))
+    command = (*module, "api", "--data", str(data), "--port", str(PORT))
     with (data / "api.txt").open("wb") as log, process(*command, stdout=log, stderr=log) as child:
         deadline = time.monotonic() + 60
         while b"listens" not in (data / "api.txt").read_bytes():
@@ -342,6 +392,22 @@ def api(data: Path) -> Iterator[psutil.Process]:
             time.sleep(0.1)
         time.sleep(1)
         yield psutil.Process(child.pid)
+
+
+@contextlib.contextmanager
+def disturbed(folder: Path) -> Iterator[None]:
+    """Another process writes 256 MB after 256 MB on this disk, and syncs each."""
+    write = (
+        "import os, sys\n"
+        "piece = os.urandom(1 << 20)\n"
+        "while True:\n"
+        "    with open(sys.argv[1], 'wb') as file:\n"
+        "        for _ in range(256): file.write(piece)\n"
+        "        file.flush(); os.fsync(file.fileno())\n"
+    )
+    with process(sys.executable, "-c", write, str(folder / "disturbance")):
+        yield
+    (folder / "disturbance").unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
@@ -408,14 +474,17 @@ async def ask_all(world: World, asked: argparse.Namespace, server: psutil.Proces
         show(await alone(world))
     if "load" in parts:
         print(f"\n{asked.rate:.0f} requests a second for {asked.seconds:.0f} s")
+        stalls = Stalls(asked.data / "api.txt", asked.stalls)
         before = machine(server)
-        took = await load(world, asked.rate, asked.seconds)
+        with disturbed(asked.data) if asked.disturb else contextlib.nullcontext():
+            took = await load(world, asked.rate, asked.seconds, stalls)
         spent, others = (b - a for a, b in zip(before, machine(server), strict=True))
         show(took, READS | WRITES)
         for name, table in (("all reads", READS), ("all writes", WRITES)):
             print(line(name, [ms for n in table for ms in took.get(n, [])]))
         spent, others = (seconds / asked.seconds * 100 for seconds in (spent, others))
         print(f"the api took {spent:.0f} % of a core, what is not of this benchmark {others:.0f} %")
+        stalls.show()
     if "chat" in parts:
         print("\na chat of five words, in turns")
         took = await chats(world, Settings(data=asked.data))
@@ -436,6 +505,8 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--jobs", type=int, default=100_000)
     parser.add_argument("--streams", type=int, default=1000)
+    parser.add_argument("--disturb", action="store_true", help="write large files meanwhile")
+    parser.add_argument("--stalls", type=float, default=300, help="milliseconds")
     parser.add_argument("--data", type=Path, help="keep the store here and use it again")
     parser.add_argument("--engine", type=Path, help=argparse.SUPPRESS)
     asked = parser.parse_args()

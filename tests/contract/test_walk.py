@@ -19,6 +19,8 @@ ROOT = Path(__file__).parents[2]
 WALK = Path(__file__).parent / "walk.py"
 VERSIONS = ("3.54.0", "2.54.0", "1.109.1")
 TIMEOUT_S = 280
+STARTER_TIMEOUT_S = 1000
+"""The starter model is fifty times as large as the tiny one."""
 AS_USERS_RUN_IT = {
     "AFINA_TRAINING__PRECISION": "auto",
     "AFINA_TRAINING__THREADS": "0",
@@ -26,16 +28,16 @@ AS_USERS_RUN_IT = {
 }
 
 
-def walk(python: Path | str, platform: LivePlatform, model: str) -> str:
+def walk(python: Path | str, platform: LivePlatform, model: str, timeout_s: int = TIMEOUT_S) -> str:
     """What the walk prints; fails with it if the walk fails."""
     key = (platform.data / "api-key").read_text().strip()
     where = ["--base-url", f"http://127.0.0.1:{platform.port}/v1", "--api-key", key]
     done = subprocess.run(
-        [str(python), str(WALK), *where, "--model", model, "--timeout", str(TIMEOUT_S)],
+        [str(python), str(WALK), *where, "--model", model, "--timeout", str(timeout_s)],
         capture_output=True,
         text=True,
         check=False,
-        timeout=TIMEOUT_S + 60,
+        timeout=timeout_s + 60,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
@@ -56,7 +58,8 @@ def test_every_supported_client_walks_the_whole_road(
 ) -> None:
     shutil.copytree(starter_dir, tmp_path / "models" / starter_dir.name)
     with LivePlatform(tmp_path, AS_USERS_RUN_IT) as platform:
-        told = walk(client_python(version), platform, starter_dir.name)
+        python = client_python(version)
+        told = walk(python, platform, starter_dir.name, STARTER_TIMEOUT_S)
     assert f"[openai {version}] done:" in told
 
 

@@ -1,15 +1,15 @@
 """What a route gets: the platform's parts, and the caller whose key the request carries.
 
-A key that was found stays known for a second, so that a stream of requests does not ask the store
-for each; a revoked key therefore dies within that second.
+A key that was found stays known for a second (`service.lately`), so that a stream of requests does
+not ask the store for each; a revoked key therefore dies within that second.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated, Final
 
-from anyio import to_thread
 from fastapi import Depends
 from starlette.requests import Request
 from starlette.types import Scope
@@ -22,14 +22,13 @@ from afina.service.audit import require_admin
 from afina.service.chat import ChatService
 from afina.service.completions import CompletionsService
 from afina.service.keys import authenticate
+from afina.service.lately import Lately
 from afina.service.limits import RateLimiter
 from afina.service.platform import Platform
 from afina.service.responses import ResponsesService
 from afina.serving.client import EngineClient
 from afina.settings import Settings
 
-KNOWN_S: Final = 1.0
-_KNOWN_MOST: Final = 1024
 _SECRET_MOST: Final = 200
 _FOR_ADMINS: Final = (
     "/v1/organization",
@@ -54,25 +53,16 @@ class Parts:
 
 
 class Keyring:
-    """Whose key it is, remembered for `KNOWN_S`."""
+    """Whose key it is, remembered for a second."""
 
     def __init__(self, platform: Platform) -> None:
-        self._platform = platform
-        self._known: dict[str, tuple[float, Caller]] = {}
+        self._known: Lately[str, Caller] = Lately(partial(authenticate, platform), platform.clock)
 
     async def caller(self, scope: Scope) -> Caller:
         """The caller of a request. Raises Unauthenticated, and Forbidden where the key's scopes or
         its kind do not reach so far."""
         secret, organization, project = _credentials(scope)
-        now = self._platform.clock.monotonic()
-        found = self._known.get(secret)
-        if found is None or now - found[0] > KNOWN_S:
-            caller = await to_thread.run_sync(authenticate, self._platform, secret)
-            if len(self._known) >= _KNOWN_MOST:
-                self._known.clear()
-            self._known[secret] = (now, caller)
-        else:
-            caller = found[1]
+        caller = await self._known.get(secret)
         _refuse_other(organization, caller.organization_id, "Organization")
         _refuse_other(project, caller.project_id, "Project")
         _refuse_outside(caller, scope["method"], scope["path"])
@@ -81,13 +71,11 @@ class Keyring:
 
     def forget(self, key_id: str) -> None:
         """From now on the key is looked up again: a revoked one opens nothing more here."""
-        for secret, (_, caller) in list(self._known.items()):
-            if caller.key_id == key_id:
-                self._known.pop(secret, None)
+        self._known.forget(lambda caller: caller.key_id == key_id)
 
     def forget_all(self) -> None:
         """From now on every key is looked up again."""
-        self._known.clear()
+        self._known.forget()
 
 
 @dataclass(frozen=True)

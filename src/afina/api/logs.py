@@ -17,12 +17,16 @@ from typing import Any, Final
 import msgspec
 import structlog
 
+from afina.api.log_writer import LogWriter
+
 _SECRET: Final = re.compile(r"(sk-|whsec_|hf_|Bearer\s+)[A-Za-z0-9_\-]{6,}")
 _LEVELS: Final = logging.getLevelNamesMapping()
 
 
-def configure(level: str) -> None:
-    """Sends this process's log to stderr as JSON lines from `level` upwards."""
+def configure(level: str, *, beside: bool = False) -> None:
+    """Sends this process's log to stderr as JSON lines from `level` upwards; with `beside` by a
+    thread of its own, so that no line waits for a disk."""
+    target: Any = LogWriter(sys.stderr, _left_out) if beside else sys.stderr
     structlog.configure(
         processors=[
             structlog.processors.add_log_level,
@@ -31,10 +35,10 @@ def configure(level: str) -> None:
             structlog.processors.JSONRenderer(serializer=_dump),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[level.upper()]),
-        logger_factory=structlog.WriteLoggerFactory(sys.stderr),
+        logger_factory=structlog.WriteLoggerFactory(target),
         cache_logger_on_first_use=False,
     )
-    handler = logging.StreamHandler(sys.stderr)
+    handler = logging.StreamHandler(target)
     handler.setFormatter(_JsonFormatter())
     root = logging.getLogger()
     root.handlers[:] = [handler]
@@ -80,6 +84,10 @@ class _JsonFormatter(logging.Formatter):
             line["exception"] = record.exc_info[0].__name__
             line["frames"] = " < ".join(frames(record.exc_info[2]))
         return _dump(line)
+
+
+def _left_out(lines: int) -> str:
+    return _dump({"event": "log.left_out", "lines": lines, "level": "warning"})
 
 
 def _dump(value: object, **_: object) -> str:

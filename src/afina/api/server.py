@@ -75,7 +75,7 @@ def run(
     socket; without it one is opened on the settings' host and port. `compose` may put something in
     front of the API, such as the dashboard."""
     die_with_parent(parent_fd)
-    logs.configure(settings.log_level)
+    logs.configure(settings.log_level, beside=True)
     app = create_app(settings)
     front = None if compose is None else compose(app)
     whole: Any = front or app

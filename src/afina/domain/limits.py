@@ -46,6 +46,31 @@ class SpendAlert:
 
 
 @dataclass(frozen=True)
+class Hold:
+    """What a job may still cost: it is held until the job is over, when the ledger has what it did
+    cost. In tokens, because prices and free tokens are those of the moment at which one looks."""
+
+    job_id: str
+    project_id: str
+    organization_id: str
+    model: str
+    """The base model, which has the price."""
+    tokens_an_epoch: int
+    epochs: int
+    """As many as are planned."""
+    begun: int = 0
+    """As many as have begun: what a trainer has begun is paid, whatever becomes of the job."""
+
+    @property
+    def promised_tokens(self) -> int:
+        return self.epochs * self.tokens_an_epoch
+
+    @property
+    def begun_tokens(self) -> int:
+        return self.begun * self.tokens_an_epoch
+
+
+@dataclass(frozen=True)
 class Bucket:
     """A token bucket: `level` of `capacity` is left at `time` (seconds), and the whole capacity
     comes back in `period_s`."""

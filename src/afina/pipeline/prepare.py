@@ -39,10 +39,9 @@ from afina.pipeline.resolve import Resolution, resolve_run
 from afina.pipeline.run_files import write_json, write_spec
 from afina.pipeline.wire_events import EventWriter
 from afina.service import bases
-from afina.service.budgets import check_training_budget
 from afina.service.platform import Platform
 from afina.service.preparing import PreparingNote
-from afina.service.usage import training_price
+from afina.service.usage import hold_training
 from afina.store import events, files, jobs
 from afina.store.database import Tx
 from afina.text.renderer import Renderer
@@ -222,22 +221,18 @@ class Preparation:
                 "jobs alone can. Ask for another kind of tuning, or leave the setting out."
             )
             raise JobRefused(JobError("unsupported_parameter", message, "method"))
-        self._check_budget(data[0].tokens * spec.epochs)
+        self._hold_budget(spec.epochs, data[0].tokens)
         self._lease.check()
         write_spec(self._paths, spec)
         rate = rate_of(settings, base, spec)
         self._guess = lambda start: first_guess(rate, spec, start)
         return hyperparameters
 
-    def _check_budget(self, tokens: int) -> None:
-        """Before anything is trained: what the whole job costs must fit into the hard limits."""
-        with self._platform.database.read() as tx:
-            caller = jobs.caller_of(tx, self._job.id)
-            cost = training_price(
-                self._platform, tx, caller.organization_id, self._job.model, tokens
-            )
+    def _hold_budget(self, epochs: int, tokens_an_epoch: int) -> None:
+        """Before anything is trained: what the whole job costs must fit into the hard limits
+        beside other jobs, and is held from them."""
         try:
-            check_training_budget(self._platform, caller, cost)
+            hold_training(self._platform, self._job, epochs, tokens_an_epoch)
         except QuotaExceeded as error:
             raise JobRefused(JobError("exceeded_quota", error.one_line())) from None
 

@@ -30,7 +30,7 @@ from afina.pipeline.wire_events import EventWriter
 from afina.service import bases, publish
 from afina.service.budgets import EpochBudget
 from afina.service.platform import Platform
-from afina.service.usage import epoch_budget
+from afina.service.usage import begin_epochs, epoch_budget
 from afina.store import events, jobs
 
 CANCEL_PATIENCE_S: Final = 60.0
@@ -68,6 +68,7 @@ class TrainingRun:
         self._pause_passed_on = False
         self._told: tuple[Wish | None, int | None] = (None, None)
         self._budget_at = float("-inf")
+        self._begun = 0
         self._leaving_since: float | None = None
         self.is_over = False
         """Set when the lane has nothing more to do for the job."""
@@ -147,6 +148,15 @@ class TrainingRun:
         self._budget_at = self._now()
         return epoch_budget(self._platform, self.job, spec.epochs, spec.training.tokens)
 
+    def _note_begun(self, spec: RunSpec) -> None:
+        """What the trainer has begun counts as spent, whatever becomes of the job."""
+        tokens = spec.training.tokens
+        done = self._follower.tokens if self._follower is not None else 0
+        begun = min(spec.epochs, done // tokens + 1 if tokens else 1, self._told[1] or spec.epochs)
+        if begun > self._begun:
+            begin_epochs(self._platform, self.job, spec.epochs, tokens, begun)
+            self._begun = begun
+
     def _tell(self, wish: Wish | None, epochs: int | None) -> None:
         self._told = (wish, epochs)
         write_wish(self._paths, wish, epochs)
@@ -166,6 +176,7 @@ class TrainingRun:
         finally:
             if ready is not None and self._trainer is not ready:
                 ready.kill()
+        self._note_begun(spec)
         self._trainer.go()
         attempt = self._trainer.attempt
         self._follower = Follower(self._platform, self.job, self._paths, attempt)
@@ -208,6 +219,7 @@ class TrainingRun:
             self._pause_passed_on = True
             self._tell(Wish.PAUSE, self._told[1])
         elif self._spec is not None and self._now() - self._budget_at >= BUDGET_EVERY_S:
+            self._note_begun(self._spec)
             epochs = self._budget(self._spec).epochs
             if epochs != self._told[1]:
                 self._tell(self._told[0], epochs)

@@ -1,7 +1,8 @@
 """Budgets: what a project and its organization may spend in a calendar month.
 
 A hard limit refuses answers and jobs; an alert is noted once a month, in the audit log. Spent is
-what stands in the ledger; a training is weighed before it starts, by what all of it would cost.
+what stands in the ledger; what jobs under way hold beside it is `service.holds`' to say. A training
+is weighed before it starts, by what all of it would cost.
 """
 
 from __future__ import annotations
@@ -14,35 +15,40 @@ from afina.domain.accounts import Caller
 from afina.domain.limits import PICO_A_CENT, SpendAlert, SpendLimit, month_of
 from afina.domain.prices import dollars
 from afina.errors import InvalidRequest, NotFound, QuotaExceeded
+from afina.service import holds
 from afina.service.audit import note, require_admin
+from afina.service.holds import NOTHING, Held
 from afina.service.platform import Platform
 from afina.service.projects import project_of
 from afina.store import ledger, limits
 from afina.store.database import Tx
 
+_OTHERS = ", with ${} held for jobs that came before it"
 _EXCEEDED = (
     "You exceeded your current quota, please check your plan and billing details: "
-    "{holder} may spend ${limit:.2f} a month and has spent ${spent:.2f}."
+    "{holder} may spend ${limit:.2f} a month and has spent ${spent:.2f}{held}."
 )
 
 
 @dataclass(frozen=True)
 class Budget:
-    """A limit and what is spent of it this month, in picodollars."""
+    """A limit, what is spent of it this month, and what jobs under way hold, in picodollars."""
 
     limit: SpendLimit
     spent_pico: int
+    held_pico: int = 0
 
     @property
     def left_pico(self) -> int:
-        return self.limit.cents * PICO_A_CENT - self.spent_pico
+        return self.limit.cents * PICO_A_CENT - self.spent_pico - self.held_pico
 
 
 def check_budget(platform: Platform, caller: Caller) -> None:
-    """Raises QuotaExceeded once the month's spending of the project or of the organization has
-    reached a hard limit."""
+    """Raises QuotaExceeded once the month's spending of the project or of the organization, with
+    what jobs have begun to train, has reached a hard limit."""
     with platform.database.read() as tx:
-        found = budgets_of(platform, tx, caller)
+        held = holds.begun(platform, tx, caller.organization_id)
+        found = budgets_of(platform, tx, caller, held)
     for budget in found:
         if budget.left_pico <= 0:
             raise QuotaExceeded(
@@ -50,6 +56,7 @@ def check_budget(platform: Platform, caller: Caller) -> None:
                     holder=_holder(budget.limit),
                     limit=budget.limit.cents / 100,
                     spent=dollars(budget.spent_pico),
+                    held=_held(budget, " and jobs are training for ${} more"),
                 ),
                 remedy="An admin can raise the limit (POST /v1/organization/spend_limit).",
             )
@@ -65,11 +72,16 @@ class EpochBudget:
 
 
 def epochs_within(
-    platform: Platform, tx: Tx, caller: Caller, epochs: int, price: Callable[[int], int]
+    platform: Platform,
+    tx: Tx,
+    caller: Caller,
+    epochs: int,
+    price: Callable[[int], int],
+    held: Held = NOTHING,
 ) -> EpochBudget:
-    """How many of `epochs` fit, where `price` is what so many of them cost in picodollars. A
-    training is in the ledger only when it is over, so all of its epochs count."""
-    found = budgets_of(platform, tx, caller)
+    """How many of `epochs` fit beside what others hold, where `price` is what so many of them cost
+    in picodollars. A training is in the ledger only when it is over, so all of its epochs count."""
+    found = budgets_of(platform, tx, caller, held)
     if not found:
         return EpochBudget(None)
     tightest = min(found, key=lambda budget: budget.left_pico)
@@ -80,34 +92,35 @@ def epochs_within(
     return EpochBudget(
         fitting,
         f"{fitting + 1} of {epochs} epochs would cost ${dollars(price(fitting + 1)):.2f}, and "
-        f"${left:.2f} is left of what {_holder(tightest.limit)} may spend this month.",
+        f"${left:.2f} is left of what {_holder(tightest.limit)} may spend this month"
+        f"{_held(tightest, _OTHERS)}.",
     )
 
 
-def check_training_budget(platform: Platform, caller: Caller, cost_pico: int) -> None:
+def check_training_budget(
+    platform: Platform, tx: Tx, caller: Caller, cost_pico: int, held: Held = NOTHING
+) -> None:
     """Raises QuotaExceeded with the code `exceeded_quota` where a training that costs so much
-    would break a hard limit; says its cost and what is left."""
-    with platform.database.read() as tx:
-        found = budgets_of(platform, tx, caller)
-    for budget in found:
+    would break a hard limit beside what others hold; says its cost and what is left."""
+    for budget in budgets_of(platform, tx, caller, held):
         if cost_pico > budget.left_pico:
             left = max(0, budget.left_pico)
             raise QuotaExceeded(
                 f"This job would cost ${dollars(cost_pico):.2f}, and ${dollars(left):.2f} is left "
-                f"of what {_holder(budget.limit)} may spend this month.",
+                f"of what {_holder(budget.limit)} may spend this month{_held(budget, _OTHERS)}.",
                 code="exceeded_quota",
                 remedy="Train on fewer tokens or epochs, or have the limit raised by an admin.",
             )
 
 
-def budgets_of(platform: Platform, tx: Tx, caller: Caller) -> list[Budget]:
-    """The hard limits that bind the caller, with what is spent of each."""
+def budgets_of(platform: Platform, tx: Tx, caller: Caller, held: Held = NOTHING) -> list[Budget]:
+    """The hard limits that bind the caller, with what is spent and held of each."""
     found = []
     _, since = month_of(platform.now())
     for holder in (caller.project_id, caller.organization_id):
         limit = limits.spend_limit(tx, holder)
         if limit is not None:
-            found.append(Budget(limit, ledger.spent(tx, holder, since)))
+            found.append(Budget(limit, ledger.spent(tx, holder, since), held.of(holder)))
     return found
 
 
@@ -125,7 +138,8 @@ def is_enforcing(platform: Platform, limit: SpendLimit) -> bool:
     """Whether the limit refuses requests at the moment."""
     with platform.database.read() as tx:
         spent = ledger.spent(tx, limit.holder_id, month_of(platform.now())[1])
-    return spent >= limit.cents * PICO_A_CENT
+        held = holds.begun(platform, tx, limit.organization_id).of(limit.holder_id)
+    return spent + held >= limit.cents * PICO_A_CENT
 
 
 def set_spend_limit(
@@ -264,6 +278,10 @@ def _check_cents(cents: int) -> None:
             param="threshold_amount",
             code="invalid_value",
         )
+
+
+def _held(budget: Budget, text: str) -> str:
+    return text.format(f"{dollars(budget.held_pico):.2f}") if budget.held_pico else ""
 
 
 def _holder(limit: SpendLimit) -> str:

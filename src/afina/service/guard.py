@@ -9,15 +9,12 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Protocol
 
-from anyio import to_thread
-
 from afina.domain.accounts import Caller
 from afina.service.budgets import check_budget
+from afina.service.lately import Lately
 from afina.service.limits import RateLimiter, reserve
 from afina.service.platform import Platform
 from afina.serving.protocol import Delta, Final, Generate
-
-_BUDGET_KNOWN_S = 1.0
 
 
 class Generator(Protocol):
@@ -36,15 +33,16 @@ class GuardedEngine:
         self._platform = platform
         self._engine = engine
         self._limiter = limiter
-        self._paid: dict[tuple[str, str], float] = {}
+        self._paid: Lately[tuple[str, str], None] = Lately(self._check_budget, platform.clock)
 
     async def generate(self, request: Generate) -> AsyncGenerator[Delta | Final, None]:
         """As the engine's. Raises QuotaExceeded, RequestsLimited and TokensLimited before the
         engine has seen anything."""
         project = request.tag.get("project", request.namespace)
-        await self._check_budget(project, request.tag.get("organization", ""))
+        await self._paid.get((project, request.tag.get("organization", "")))
         reserved = reserve(len(request.prompt), request.max_tokens * request.n)
         if self._limiter is not None:
+            await self._limiter.know(project)
             self._limiter.admit(project, request.base, reserved, request.request_id)
         used = reserved
         lines = self._engine.generate(request)
@@ -59,13 +57,5 @@ class GuardedEngine:
             if isinstance(lines, AsyncGenerator):
                 await lines.aclose()
 
-    async def _check_budget(self, project: str, organization: str) -> None:
-        now = self._platform.clock.monotonic()
-        key = (project, organization)
-        if now - self._paid.get(key, -_BUDGET_KNOWN_S) < _BUDGET_KNOWN_S:
-            return
-        caller = Caller(project, "", organization)
-        await to_thread.run_sync(check_budget, self._platform, caller)
-        if len(self._paid) > 1024:
-            self._paid.clear()
-        self._paid[key] = now
+    def _check_budget(self, who: tuple[str, str]) -> None:
+        check_budget(self._platform, Caller(who[0], "", who[1]))

@@ -21,7 +21,7 @@ from afina.service.once import Idempotency, answered_before, keep_answer, slot_o
 from afina.service.platform import Platform
 from afina.service.room import shortage
 from afina.service.tuning import find_parent, hold_parent, settle
-from afina.store import checkpoints, events, files, jobs, references
+from afina.store import checkpoints, events, files, holds, jobs, references
 from afina.store.database import Tx
 from afina.store.references import Holder
 
@@ -154,6 +154,7 @@ def resume_job(platform: Platform, caller: Caller, job_id: str) -> Job:
                 f"The job {job_id} is {job.status.value}{about}; only a paused job can be resumed.",
                 code="invalid_value",
             )
+        holds.to_the_end(tx, job_id, platform.clock.now())  # others were promised since
         events.add_events(tx, job_id, [event(platform, job_id, say("resumed"))])
     return queued
 

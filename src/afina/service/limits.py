@@ -17,13 +17,14 @@ from afina.domain.limits import Bucket, RateLimit, in_duration
 from afina.errors import InvalidRequest, NotFound, Overloaded, RequestsLimited, TokensLimited
 from afina.service import bases
 from afina.service.audit import note, require_admin
+from afina.service.lately import Lately
 from afina.service.platform import Platform
 from afina.service.projects import project_of
 from afina.store import limits
 
 _MINUTE_S: Final = 60.0
 _DAY_S: Final = 86_400.0
-_KNOWN_S: Final = 1.0
+_PROJECTS_MOST: Final = 1024
 _RESERVED_MOST: Final = 4096
 _STANDINGS_KEPT: Final = 4096
 PREFIX: Final = "rl-"
@@ -54,9 +55,17 @@ class RateLimiter:
     def __init__(self, platform: Platform) -> None:
         self._platform = platform
         self._buckets: dict[tuple[str, str, str], Bucket] = {}
-        self._limits: dict[str, tuple[float, dict[str, RateLimit]]] = {}
+        self._limits: Lately[str, dict[str, RateLimit]] = Lately(self._look, platform.clock)
+        self._changed: dict[str, dict[str, RateLimit]] = {}
         self._standings: OrderedDict[str, Standing] = OrderedDict()
         self._lock = threading.Lock()
+
+    async def know(self, project_id: str) -> None:
+        """Looks up what was changed for the project, unless that was done within a second. `admit`
+        counts by what is known, and never waits for the store."""
+        if project_id not in self._changed and len(self._changed) >= _PROJECTS_MOST:
+            self._changed.clear()
+        self._changed[project_id] = await self._limits.get(project_id)
 
     def admit(self, project_id: str, model: str, tokens: int, request_id: str) -> None:
         """Counts a request and its tokens. Raises RequestsLimited or TokensLimited, which name the
@@ -101,13 +110,12 @@ class RateLimiter:
             return self._standings.pop(request_id, None)
 
     def _limit(self, project_id: str, model: str) -> RateLimit:
-        now = self._platform.clock.monotonic()
-        known = self._limits.get(project_id)
-        if known is None or now - known[0] > _KNOWN_S:
-            with self._platform.database.read() as tx:
-                known = (now, limits.rate_limits(tx, project_id))
-            self._limits[project_id] = known
-        return known[1].get(model) or default_limit(self._platform, model)
+        changed = self._changed.get(project_id, {})
+        return changed.get(model) or default_limit(self._platform, model)
+
+    def _look(self, project_id: str) -> dict[str, RateLimit]:
+        with self._platform.database.read() as tx:
+            return limits.rate_limits(tx, project_id)
 
     def _bucket(
         self, key: tuple[str, str, str], capacity: float, period: float, now: float

@@ -4,22 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, date, datetime
 from typing import Final
 
 from afina.domain import ids
 from afina.domain.accounts import Caller
 from afina.domain.jobs import Job
 from afina.domain.ledger import EntryKind, LedgerEntry, UsageSum
+from afina.domain.limits import Hold
 from afina.domain.pages import Page
 from afina.errors import InvalidRequest
-from afina.service import budgets
+from afina.service import budgets, holds
 from afina.service.budgets import raise_alerts
 from afina.service.files import check_limit
 from afina.service.platform import Platform
 from afina.service.pricing import prices_of
 from afina.service.projects import list_projects
 from afina.serving.protocol import UsageRecord
+from afina.store import holds as store_holds
 from afina.store import jobs, ledger
 from afina.store.database import Tx
 from afina.store.ledger import Grouping as Grouping
@@ -27,7 +28,6 @@ from afina.store.ledger import Grouping as Grouping
 MAX_LIST: Final = 1000
 PROMPT_PAID: Final = "prompt_paid"
 """In a tag: the request that paid for the same prompt, when its log-probabilities were told."""
-_DAY_S: Final = 86_400
 
 
 @dataclass(frozen=True)
@@ -111,16 +111,44 @@ def record_training(platform: Platform, tx: Tx, job: Job, model: str, tokens: in
 
 
 def training_price(
-    platform: Platform, tx: Tx, organization_id: str, base_id: str, tokens: int
+    platform: Platform, tx: Tx, organization_id: str, base_id: str, tokens: int, ahead: int = 0
 ) -> int:
-    """Picodollars for training so many tokens now: those that are free today cost nothing."""
-    free = platform.settings.free_training
-    today = platform.now() // _DAY_S * _DAY_S
-    if free.until is not None and _date_of(today) >= free.until:
-        left = 0
-    else:
-        left = max(0, free.tokens_per_day - ledger.trained_since(tx, organization_id, today))
+    """Picodollars for training so many tokens now, after `ahead` others: those that are free today
+    cost nothing."""
+    left = max(0, holds.free_left(platform, tx, organization_id) - ahead)
     return prices_of(platform.settings, base_id).training_cost(max(0, tokens - left))
+
+
+def hold_training(platform: Platform, job: Job, epochs: int, tokens_an_epoch: int) -> None:
+    """Promises a job what all of its epochs cost, until it is over; once a job. Raises
+    QuotaExceeded where a hard limit has no room beside what was promised before."""
+    with platform.database.write() as tx:
+        caller = jobs.caller_of(tx, job.id)
+        store_holds.take_turns(tx, caller.organization_id)
+        held = holds.promised_before(platform, tx, caller.organization_id, job.id)
+        tokens = epochs * tokens_an_epoch
+        cost = training_price(platform, tx, caller.organization_id, job.model, tokens, held.tokens)
+        budgets.check_training_budget(platform, tx, caller, cost, held)
+        _put_hold(platform, tx, caller, job, epochs, tokens_an_epoch)
+
+
+def begin_epochs(
+    platform: Platform, job: Job, epochs: int, tokens_an_epoch: int, begun: int
+) -> None:
+    """Notes that `begun` epochs of a job have begun: from now on they count as spent."""
+    with platform.database.write() as tx:
+        # A job that waited while the platform learned to hold anything has no promise yet.
+        _put_hold(platform, tx, jobs.caller_of(tx, job.id), job, epochs, tokens_an_epoch)
+        store_holds.note_begun(tx, job.id, begun)
+
+
+def _put_hold(
+    platform: Platform, tx: Tx, caller: Caller, job: Job, epochs: int, tokens_an_epoch: int
+) -> None:
+    hold = Hold(
+        job.id, caller.project_id, caller.organization_id, job.model, tokens_an_epoch, epochs
+    )
+    store_holds.put_hold(tx, hold, platform.clock.now())
 
 
 def epoch_budget(
@@ -129,12 +157,14 @@ def epoch_budget(
     """How many epochs of a job its project and organization can still pay."""
     with platform.database.read() as tx:
         caller = jobs.caller_of(tx, job.id)
+        held = holds.promised_before(platform, tx, caller.organization_id, job.id)
 
         def price(count: int) -> int:
             tokens = count * tokens_an_epoch
-            return training_price(platform, tx, caller.organization_id, job.model, tokens)
+            organization = caller.organization_id
+            return training_price(platform, tx, organization, job.model, tokens, held.tokens)
 
-        return budgets.epochs_within(platform, tx, caller, epochs, price)
+        return budgets.epochs_within(platform, tx, caller, epochs, price, held)
 
 
 def list_ledger(
@@ -166,10 +196,6 @@ def summarize_projects(platform: Platform, caller: Caller, query: UsageQuery) ->
             for project in known
             for found in ledger.sum_entries(tx, project.id, span, ())
         ]
-
-
-def _date_of(unix_s: int) -> date:
-    return datetime.fromtimestamp(unix_s, UTC).date()
 
 
 def _inference_entry(platform: Platform, record: UsageRecord) -> LedgerEntry:

@@ -66,6 +66,22 @@ SERVICE_ACCOUNTS: Final = Table(
     Index(None, "project_id", "order_key"),
 )
 
+HOLDS: Final = Table(
+    "holds",
+    METADATA,
+    Column("job_id", String(64), ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True),
+    *owners(),
+    Column("order_key", BigInteger, nullable=False),
+    Column("model", String(300), nullable=False),
+    Column("tokens_an_epoch", BigInteger, nullable=False),
+    Column("epochs", BigInteger, nullable=False),
+    Column("begun", BigInteger, nullable=False),
+    Index(None, "organization_id", "order_key"),
+    Index(None, "order_key"),
+)
+"""A row for each job that is weighed against budgets and not over: `store.jobs` removes it in the
+statement that ends the job."""
+
 RATE_LIMITS: Final = Table(
     "rate_limits",
     METADATA,

@@ -131,8 +131,10 @@ def _postgres_engine(url: URL, busy_timeout_s: float) -> Engine:
 
 
 def _sqlite_engine(url: URL, busy_timeout_s: float) -> Engine:
+    # As many as there are threads that answer: what is made beyond the pool is closed again, and
+    # opening one costs a request more than its query.
     engine = create_engine(
-        url, pool_size=16, max_overflow=48, connect_args={"timeout": busy_timeout_s}
+        url, pool_size=48, max_overflow=16, connect_args={"timeout": busy_timeout_s}
     )
 
     @event.listens_for(engine, "connect")

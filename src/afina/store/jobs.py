@@ -36,6 +36,7 @@ from afina.domain.jobs import (
 from afina.domain.methods import Extension
 from afina.domain.pages import Page
 from afina.errors import IllegalTransition, NotFound, StaleFence
+from afina.store.account_tables import HOLDS
 from afina.store.database import Tx
 from afina.store.ordering import Ordered, next_order, read_page, values_of
 from afina.store.tables import JOB_LABELS, JOBS
@@ -178,7 +179,10 @@ def move_job(
     values: dict[str, Any] = {"status": target.value, **_encoded(changes)}
     if target.is_terminal:
         values |= {**_NO_LEASE, "estimated_finish": None}
-    return _compare_and_set(tx, job_id, fence, sources, values, f"become {target.value}")
+    moved = _compare_and_set(tx, job_id, fence, sources, values, f"become {target.value}")
+    if target.is_terminal:
+        _end_hold(tx, job_id)
+    return moved
 
 
 def update_job(tx: Tx, job_id: str, fence: int, **changes: Unpack[JobChanges]) -> Job:
@@ -215,7 +219,10 @@ def cancel_unheld(tx: Tx, job_id: str, now: float) -> Job | None:
         )
         .returning(JOBS)
     ).one_or_none()
-    return None if row is None else job_of(row)
+    if row is None:
+        return None
+    _end_hold(tx, job_id)
+    return job_of(row)
 
 
 def pause_unheld(tx: Tx, job_id: str, now: float) -> Job | None:
@@ -245,6 +252,11 @@ def requeue_paused(tx: Tx, job_id: str) -> Job | None:
         .returning(JOBS)
     ).one_or_none()
     return None if row is None else job_of(row)
+
+
+def _end_hold(tx: Tx, job_id: str) -> None:
+    """What the job cost stands in the ledger when this transaction is over, or it cost nothing."""
+    tx.execute(delete(HOLDS).where(HOLDS.c.job_id == job_id))
 
 
 def delete_job_row(tx: Tx, job_id: str) -> None:

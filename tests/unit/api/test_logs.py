@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import io
+import threading
+
 import pytest
 
+from afina.api import log_writer
+from afina.api.log_writer import LogWriter
 from afina.api.logs import frames, redact, without_secrets
 
 
@@ -27,3 +32,49 @@ def test_frames_tell_places_and_no_values() -> None:
         told = frames(error.__traceback__)
     assert "test_logs.py" in told[-1]
     assert "user" not in " ".join(told)
+
+
+class Disk(io.StringIO):
+    """A file whose writes wait until they may go on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.may = threading.Event()
+        self.writing = threading.Event()
+
+    def write(self, text: str) -> int:
+        self.writing.set()
+        assert self.may.wait(30)
+        return super().write(text)
+
+
+def test_a_line_does_not_wait_for_the_disk_and_lines_keep_their_order() -> None:
+    disk = Disk()
+    writer = LogWriter(disk, str)
+    for number in range(100):
+        writer.write(f"{number}\n")  # returns, though nothing can be written
+    disk.may.set()
+    writer.close()
+    assert disk.getvalue().split() == [str(number) for number in range(100)]
+
+
+def test_lines_beyond_what_may_wait_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(log_writer, "MOST_WAITING", 3)
+    disk = Disk()
+    writer = LogWriter(disk, lambda count: f"{count} left out")
+    writer.write("first\n")
+    assert disk.writing.wait(30)
+    for number in range(5):
+        writer.write(f"{number}\n")
+    disk.may.set()
+    writer.close()
+    assert disk.getvalue() == "first\n0\n1\n2\n2 left out\n"
+
+
+def test_a_log_that_nobody_reads_any_more_stops_nothing() -> None:
+    disk = io.StringIO()
+    writer = LogWriter(disk, str)
+    disk.close()
+    writer.write("unheard\n")
+    writer.close()
+    writer.write("unheard\n")

@@ -85,9 +85,10 @@ def test_a_training_that_would_break_the_limit_says_its_cost_and_what_is_left(
     caller = first_caller(priced)
     budgets.set_spend_limit(priced, caller, None, 300)
     spend(priced, caller, 1, 1)
-    budgets.check_training_budget(priced, caller, 200 * PICO_A_CENT)
-    with pytest.raises(QuotaExceeded, match=r"cost \$2.01, and \$2.00 is left") as refused:
-        budgets.check_training_budget(priced, caller, 201 * PICO_A_CENT)
+    with priced.database.read() as tx:
+        budgets.check_training_budget(priced, tx, caller, 200 * PICO_A_CENT)
+        with pytest.raises(QuotaExceeded, match=r"cost \$2.01, and \$2.00 is left") as refused:
+            budgets.check_training_budget(priced, tx, caller, 201 * PICO_A_CENT)
     assert refused.value.code == "exceeded_quota"
 
 

@@ -5,5 +5,5 @@ from __future__ import annotations
 
 from typing import Final
 
-HEAD: Final = "0011"
+HEAD: Final = "0012"
 """The newest revision."""
