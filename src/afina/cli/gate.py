@@ -88,7 +88,8 @@ def _facts(card: dict[str, Any]) -> dict[str, str]:
     made["gate"] = f"{report['verdict']} (policy {gate['policy']}, {report['seconds']:.0f} s)"
     for part in report["parts"]:
         word = "passed" if part["passed"] else "failed"
-        made[f"  {part['name']}"] = word if part["measured"] else f"not measured: {part['note']}"
+        told = f"{word}: {part['note']}" if part["note"] else word
+        made[f"  {part['name']}"] = told if part["measured"] else f"not measured: {part['note']}"
     for number, reason in enumerate(report["reasons"], 1):
         made[f"  reason {number}"] = reason
     return made

@@ -53,6 +53,10 @@ class ModelState(enum.StrEnum):
     HELD = "held"
 
 
+LOSS_WORTH_A_WORD: Final = 0.25
+"""Share of the base's abilities; a tune that surely lost more is told so."""
+
+
 @dataclass(frozen=True)
 class BaseModel:
     """A base model on this machine, as its record `afina.json` says."""

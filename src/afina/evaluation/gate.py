@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from afina.domain.models import LOSS_WORTH_A_WORD
 from afina.evaluation.questions import Ability, Probe, is_refusal
 from afina.evaluation.statistics import Interval, mean, rise, share
 
@@ -104,13 +105,19 @@ def regression(
             f"{len(lost)} of {able} abilities of the base are gone "
             f"(limit {limits.max_ability_loss:.0%})",
         )
+    note = ""
+    if not reasons and gone.low > LOSS_WORTH_A_WORD:
+        note = (
+            f"{len(lost)} of {able} abilities of the base are gone; that is told and holds no "
+            f"model, as gate.max_ability_loss is {limits.max_ability_loss:g}"
+        )
     measures = {
         "base_right": share(able, len(asked)),
         "right": share(sum(after), len(asked)),
         "lost": gone,
     }
     details = {"topics": topics, "lost": [question.id for question in lost]}
-    return Part("regression", True, measures, details, reasons)
+    return Part("regression", True, measures, details, reasons, note)
 
 
 def safety(

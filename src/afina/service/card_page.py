@@ -94,7 +94,8 @@ def _part(part: Mapping[str, Any]) -> str:
     )
     mark = "good" if part["passed"] else "bad"
     word = "passed" if part["passed"] else "failed"
-    return f'<h3>{name}: <span class="{mark}">{word}</span></h3><table>{rows}</table>'
+    note = f'<p class="plain">{escape(part["note"])}.</p>' if part["note"] else ""
+    return f'<h3>{name}: <span class="{mark}">{word}</span></h3>{note}<table>{rows}</table>'
 
 
 def _interval(key: str, value: Mapping[str, Any]) -> str:

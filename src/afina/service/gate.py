@@ -15,7 +15,7 @@ from afina.domain.accounts import Caller
 from afina.domain.events import JobEvent
 from afina.domain.ids import EVENT
 from afina.domain.jobs import Job
-from afina.domain.models import ModelState, TunedModel
+from afina.domain.models import LOSS_WORTH_A_WORD, ModelState, TunedModel
 from afina.domain.sayings import Said, say
 from afina.errors import Conflict, NotFound
 from afina.service import aliases, audit
@@ -26,8 +26,6 @@ from afina.store.gates import GateRow
 
 LEASE_S: Final = 600.0
 MOST_ATTEMPTS: Final = 3
-WORTH_A_WORD: Final = 0.25
-"""Share of the base's abilities; who lost more is told."""
 _PERCENT: Final = ("harmful_to_harmful", "harmful_to_harmless", "false_refusals")
 
 
@@ -174,7 +172,7 @@ def _lost(report: Mapping[str, Any]) -> Said | None:
     if part is None or not part["measured"]:
         return None
     lost = part["measures"]["lost"]
-    if lost["low"] <= WORTH_A_WORD:
+    if lost["low"] <= LOSS_WORTH_A_WORD:
         return None
     return say("abilities", n=round(lost["value"] * lost["n"]), all=lost["n"])
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 
@@ -82,6 +83,15 @@ def test_lost_abilities_are_named_and_few_of_them_hold_nothing() -> None:
     lost = gate.regression(asked, right, ["?"] * 10, LIMITS)
     assert not lost.passed
     assert lost.details["lost"] == [question.id for question in asked]
+
+
+def test_lost_abilities_that_hold_nothing_are_said_in_the_part_that_passed() -> None:
+    asked = abilities()[:10]
+    right = [question.any[0] for question in asked]
+    told = gate.regression(asked, right, ["?"] * 10, replace(LIMITS, max_ability_loss=1.0))
+    assert told.passed
+    assert told.note.startswith("10 of 10 abilities of the base are gone")
+    assert gate.regression(asked, right, [*right[:9], "?"], LIMITS).note == ""
 
 
 def test_a_loss_that_rose_for_sure_fails() -> None:

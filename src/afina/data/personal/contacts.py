@@ -14,6 +14,11 @@ from afina.data.personal.spans import PersonalKind, Span
 _EMAIL: Final = re.compile(
     r"(?<![\w.+-])[\w.+%'-]{1,64}@(?:[\w](?:[\w-]{0,61}[\w])?\.)+[^\W\d_]{2,24}(?![\w-])"
 )
+_SPELLED_EMAIL: Final = re.compile(
+    r"(?i)(?<![\w.+-])[\w.+-]{2,64}\s?[\[({]\s?(?:at|arroba)\s?[\])}]\s?[\w-]{2,63}"
+    r"(?:\s?(?:\.|[\[({]\s?(?:dot|punto|ponto)\s?[\])}])\s?[a-z]{2,24})+(?![\w-])"
+)
+_SPELLED_AT: Final = re.compile(r"(?i)[\[({]\s?(?:at|arroba)\s?[\])}]")
 _IPV4: Final = re.compile(r"(?<![\w.-])(?:\d{1,3}\.){3}\d{1,3}(?![\w-]|\.\d)")
 _VERSION_BEFORE: Final = re.compile(
     r"(?i)(?:\bv|version|versión|versão|release|build|section|sección|seção|§|firmware)\s*$"
@@ -44,11 +49,19 @@ _REGIONS: Final = ("US", "ES", "MX", "BR", "GB", "PT")
 _BEFORE: Final = 40
 
 
+def may_spell_email(text: str) -> bool:
+    """Whether an address may stand there with its at sign in words."""
+    return _SPELLED_AT.search(text) is not None
+
+
 def find_contacts(text: str) -> Iterator[Span]:
     """Mail addresses, IP addresses and telephone numbers in `text`."""
     if "@" in text:
         for match in _EMAIL.finditer(text):
             yield Span(match.start(), match.end(), PersonalKind.EMAIL, "address")
+    if may_spell_email(text):
+        for match in _SPELLED_EMAIL.finditer(text):
+            yield Span(match.start(), match.end(), PersonalKind.EMAIL, "spelled")
     if "." in text:
         yield from _ipv4(text)
     if ":" in text:

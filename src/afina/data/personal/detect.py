@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-from afina.data.personal.contacts import find_contacts
+from afina.data.personal.contacts import find_contacts, may_spell_email
 from afina.data.personal.papers import find_papers
 from afina.data.personal.secrets import find_secrets
 from afina.data.personal.spans import PersonalKind, Span, without_overlaps
@@ -42,5 +42,5 @@ def _all(text: str) -> Iterator[Span]:
     numbers = _DIGITS.search(text) is not None
     if numbers:
         yield from find_papers(text)
-    if numbers or "@" in text or text.count(":") > 1:
+    if numbers or "@" in text or text.count(":") > 1 or may_spell_email(text):
         yield from find_contacts(text)

@@ -23,10 +23,14 @@ _CARD_PREFIX: Final = re.compile(
 )
 _CARD_LENGTHS: Final = frozenset({12, 13, 14, 15, 16, 19})
 _IBAN: Final = re.compile(r"(?<![\w])[A-Z]{2}\d{2}(?:[ -]?[A-Z0-9]{1,4}){3,8}(?![\w])")
+_SMALL_IBAN: Final = re.compile(r"(?<![\w])[a-z]{2}\d{2}(?:[ -]?[0-9]{1,4}){3,8}(?![\w])")
 _NIF: Final = re.compile(r"(?<![\w-])\d{1,2}\.?\d{3}\.?\d{3}[ -]?[A-HJ-NP-TV-Z](?![\w])")
 _NIE: Final = re.compile(r"(?<![\w-])[XYZ][ -]?\d{7}[ -]?[A-HJ-NP-TV-Z](?![\w])")
 _CIF: Final = re.compile(r"(?<![\w-])[A-HJNP-SUVW][ -]?\d{7}[ -]?[0-9A-J](?![\w])")
 _CURP: Final = re.compile(r"(?<!\w)[A-Z]{4}\d{6}[HMX][A-Z]{5}[A-Z0-9]\d(?!\w)")
+_SMALL_NIE, _SMALL_NIF, _SMALL_CIF, _SMALL_CURP = (
+    re.compile(pattern.pattern, re.I) for pattern in (_NIE, _NIF, _CIF, _CURP)
+)
 _CARD_WORDS: Final = re.compile(
     r"(?i)\b(?:cards?|visa|mastercard|amex|american express|diners|maestro|tarjetas?|cart[aã]o"
     r"|cart[oõ]es|cr[eé]dito|d[eé]bito|credit|debit|paid|pay|charged?|pagu[eé]i?|pagou|pagado"
@@ -34,7 +38,12 @@ _CARD_WORDS: Final = re.compile(
 )
 _CNPJ_WORDS: Final = re.compile(r"(?i)\b(?:cnpj|empresa|companhia|company|raz[aã]o social)\b")
 _CPF: Final = re.compile(
-    r"(?<![\w.+-])(?:\d{3}\.\d{3}\.\d{3}-\d{2}|\d{11}|\d{9}-\d{2})(?![\w-]|\.\d)"
+    r"(?<![\w.+-])(?:\d{3}\.\d{3}\.\d{3}-?\d{2}|\d{11}|\d{9}-\d{2})(?![\w-]|\.\d)"
+)
+_SPACED_CPF: Final = re.compile(r"(?<![\w.+-])\d{3} \d{3} \d{3}[ -]?\d{2}(?![\w-]|\.\d)")
+_SPACED_CNPJ: Final = re.compile(r"(?<![\w.+-])\d{2} \d{3} \d{3}[ /]\d{4}[ -]?\d{2}(?![\w-]|\.\d)")
+_PAPER_WORDS: Final = re.compile(
+    r"(?i)\b(?:dni|nif|nie|cif|curp|cpf|cnpj|iban|cuenta|conta|account)\b"
 )
 _CNPJ: Final = re.compile(
     r"(?<![\w.+-])[0-9A-Z]{2}\.?[0-9A-Z]{3}\.?[0-9A-Z]{3}/?[0-9A-Z]{4}-?\d{2}(?![\w-])"
@@ -64,6 +73,26 @@ def find_papers(text: str) -> Iterator[Span]:
         if _named(text, span.start, _NHS_WORDS):
             yield span
     yield from _social_security(text)
+    if _PAPER_WORDS.search(text):
+        yield from _written_small(text)
+
+
+def _written_small(text: str) -> Iterator[Span]:
+    """Numbers as people type them in haste, in small letters or with spaces: believed beside their
+    name alone."""
+    for pattern, kind, valid in (
+        (_SMALL_IBAN, PersonalKind.IBAN, lambda w: _is_iban(w.upper())),
+        (_SPACED_CPF, PersonalKind.CPF, cpf.is_valid),
+        (_SPACED_CNPJ, PersonalKind.CNPJ, cnpj.is_valid),
+        (_SMALL_NIE, PersonalKind.NIE, nie.is_valid),
+        (_SMALL_NIF, PersonalKind.NIF, _is_nif),
+        (_SMALL_CIF, PersonalKind.CIF, cif.is_valid),
+        (_SMALL_CURP, PersonalKind.CURP, lambda w: _is_curp(w.upper())),
+    ):
+        for span in _checked(text, pattern, kind, valid):
+            around = text[max(0, span.start - _BEFORE) : span.end + _BEFORE // 2]
+            if _PAPER_WORDS.search(around):
+                yield replace(span, rule="checksum-beside-name")
 
 
 def _checked(

@@ -18,11 +18,20 @@ _PREFIXED: Final = re.compile(
     r"|npm_[A-Za-z0-9]{36}|dop_v1_[0-9a-f]{64}|pypi-[A-Za-z0-9_-]{50,}"
     r"|eyJ[A-Za-z0-9_-]{8,}\.eyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}"
     r"|afina-[A-Za-z0-9_-]{32,}"
+    r"|shp(?:at|ca|pa|ss)_[0-9a-fA-F]{32}|sq0(?:atp|csp|idp)-[A-Za-z0-9_-]{22,}"
+    r"|EAACEdEose0cBA[A-Za-z0-9]+|ya29\.[A-Za-z0-9_-]{20,}|gsk_[A-Za-z0-9]{40,}"
+    r"|r8_[A-Za-z0-9]{36,}|dapi[0-9a-f]{32}|lin_api_[A-Za-z0-9]{30,}|whsec_[A-Za-z0-9+/=]{24,}"
+    r"|ATATT3[A-Za-z0-9_=-]{20,}|NRAK-[A-Z0-9]{27}|pplx-[A-Za-z0-9]{40,}|nvapi-[A-Za-z0-9_-]{40,}"
+    r"|key-[0-9a-z]{32}(?![0-9a-z])|xkeysib-[0-9a-f]{64}-\w{16}|tvly-[A-Za-z0-9-]{24,}"
+    r"|sbp_[0-9a-f]{40}|dckr_pat_[A-Za-z0-9_-]{20,}|rubygems_[0-9a-f]{48}|ph[cx]_[A-Za-z0-9]{40,}"
+    r"|AGE-SECRET-KEY-1[0-9A-Z]{50,}|\d{8,10}:AA[A-Za-z0-9_-]{30,}"
     r")"
 )
 _MARKS: Final = (
     "sk-", "AKIA", "ASIA", "gh", "glpat-", "xox", "AIza", "hf_", "k_live_", "k_test_", "SG.",
-    "npm_", "dop_v1_", "pypi-", "eyJ", "afina-",
+    "npm_", "dop_v1_", "pypi-", "eyJ", "afina-", "shp", "sq0", "EAAC", "ya29.", "gsk_", "r8_",
+    "dapi", "lin_api_", "whsec_", "ATATT3", "NRAK-", "pplx-", "nvapi-", "key-", "xkeysib-", "tvly-",
+    "sbp_", "dckr_pat_", "rubygems_", "phc_", "phx_", "AGE-SECRET", ":AA",
 )  # fmt: skip
 _PEM: Final = re.compile(
     r"-----BEGIN (?:[A-Z]+ )*PRIVATE KEY(?: BLOCK)?-----"
@@ -30,8 +39,8 @@ _PEM: Final = re.compile(
     re.S,
 )
 _NAMED: Final = re.compile(
-    r"(?i)(?:api[ _-]?key|access[ _-]?key|secret(?:[ _-]?key)?|auth[ _-]?token|access[ _-]?token"
-    r"|client[ _-]?secret|token|bearer|clave de api|chave de api)"
+    r"(?i)(?:api[ _-]?key|(?:access|account)[ _-]?key|secret(?:[ _-]?key)?|auth[ _-]?token"
+    r"|access[ _-]?token|client[ _-]?secret|token|bearer|clave de api|chave de api)"
     r"[\"']?\s{0,3}(?::|=|=>|\bis\b|\bes\b|é|\s)\s{0,3}[\"']?"
     r"(?P<value>[A-Za-z0-9_\-./+]{16,}={0,2})"
 )
@@ -41,7 +50,23 @@ _PASSWORD: Final = re.compile(
     r"(?P<how>[:=]|=>|->|is:?|was|es:?|era|é:?|to|a|para)\s{0,3}"
     r"(?P<quote>[\"'“«`]{0,2})(?P<value>[^\s\"'“”«»`]{4,64})"
 )
-_PASSWORD_WORDS: Final = ("pass", "pwd", "contrase", "senha", "clave", "palavra-passe")
+_PASS: Final = re.compile(
+    r"(?i)(?<![a-z])(?:pass|pw)\s{0,2}(?P<how>[:=])\s{0,3}(?P<quote>[\"'“«`]{0,2})"
+    r"(?P<value>[^\s\"'“”«»`]{6,64})"
+    r"|(?<![a-z])(?:passwords?|contrase[nñ]as?|senhas?|clave)\s{1,3}(?P<how2>)"
+    r"(?P<quote2>[\"'“«`]{0,2})(?P<value2>[^\s\"'“”«»`]{6,64})"
+)
+"""Names that are too common to be believed without a sign, and passwords without a word between."""
+_PIN: Final = re.compile(
+    r"(?<![A-Za-z])(?:PIN|Pin|pin)\s{0,2}(?:[:=]|is:?|es:?|é:?)\s{0,3}(?P<value>\d{4})(?!\w|[.,]\d)"
+)
+_UNUSUAL: Final = frozenset("!#$%&*+=?@^~|\\")
+"""Signs that words of prose do not hold."""
+_ALGORITHMS: Final = re.compile(
+    r"(?i)(?:base\d+|sha-?\d+|md\d|utf-?\d+|aes-?\d+|argon\d\w*|pbkdf\d|bcrypt\d*|windows\d*|\d+-?\w+)\b"
+)
+"""What passwords are made with: words with a number, and no passwords."""
+_PASSWORD_WORDS: Final = ("pass", "pwd", "pw", "contrase", "senha", "clave", "palavra-passe", "pin")
 _NAMED_WORDS: Final = ("key", "token", "secret", "bearer", "clave", "chave")
 _STANDS_FOR: Final = re.compile(
     r"<[^>]*>?$|\{.*\}|\$\{|\$[A-Z_]+$|%[A-Z_]+%$|%\(|[A-Za-z_.]{3,}\($|\*+$|x+$"
@@ -53,6 +78,11 @@ _PARAMETER: Final = re.compile(
     r"(?i)[?&#;](?:[\w.-]*(?:token|secret|passw(?:or)?d|pwd|senha|signature|api_?key|apikey"
     r"|session(?:id)?|credential)[\w.-]*|key|sig|auth|code|jwt)=(?P<value>[^&#\s]{6,})"
 )
+_HOOK: Final = re.compile(
+    r"(?i)^(?:hooks\.slack\.com/(?:services|workflows)/\w+/|[\w.]*discord(?:app)?\.com/api/webhooks/\d+/"
+    r"|[\w.-]*\.office\.com/webhook|api\.telegram\.org/bot\d+:)"
+)
+"""Addresses that anybody who knows them may write to."""
 _END: Final = ".,;:)]}>!?\"'"
 
 
@@ -87,6 +117,8 @@ def _urls(text: str) -> Iterator[Span]:
         end = match.start() + len(url)
         if _USERINFO.match(rest):
             yield Span(match.start(), end, PersonalKind.URL_SECRET, "password-in-url")
+        elif _HOOK.match(rest):
+            yield Span(match.start(), end, PersonalKind.URL_SECRET, "hook")
         elif _PARAMETER.search(rest):
             yield Span(match.start(), end, PersonalKind.URL_SECRET, "secret-parameter")
 
@@ -110,18 +142,40 @@ def _is_wordy(value: str) -> bool:
 
 def _passwords(text: str) -> Iterator[Span]:
     for match in _PASSWORD.finditer(text):
-        value = match.group("value").rstrip(".,;:")
-        if not match.group("quote"):
-            value = value.rstrip("]}")
-        signs = sum(
-            (
-                any(c.isdigit() for c in value),
-                any(c.isupper() for c in value[1:]),
-                any(not c.isalnum() for c in value.strip("*.,;:!?()[]{}<>-_")),
-            )
-        )
-        marked = match.group("how") in (":", "=", "=>", "->")
-        enough = signs >= 1 if marked or match.group("quote") else signs >= 2
-        if len(value) >= 4 and enough and not _STANDS_FOR.match(value):
-            start = match.start("value")
-            yield Span(start, start + len(value), PersonalKind.PASSWORD, "named")
+        how, quote = match.group("how"), match.group("quote")
+        marked = how in (":", "=", "=>", "->") or bool(quote)
+        if (span := _password(match, "value", quote, 1 if marked else 2)) is not None:
+            yield span
+    for match in _PASS.finditer(text):
+        how = match.group("how")
+        value, quote = ("value", match["quote"]) if how else ("value2", match["quote2"])
+        if (
+            span := _password(match, value, quote, 1 if how or quote else 2, bare=not how)
+        ) is not None:
+            yield span
+    for match in _PIN.finditer(text):
+        yield Span(match.start("value"), match.end("value"), PersonalKind.PASSWORD, "pin")
+
+
+def _password(
+    match: re.Match[str], group: str, quote: str, enough: int, *, bare: bool = False
+) -> Span | None:
+    """A value as a password: with so many of digits, capitals behind the first letter, and signs.
+    One long word with a number is enough after `is`, and never where nothing stands between."""
+    value = match.group(group).rstrip(".,;:")
+    if not quote:
+        opened = match.string[match.start() - 1 : match.start()] == "("
+        value = value.rstrip("]})" if opened else "]}")
+    inner = value.strip("*.,;:!?()[]{}<>-_")
+    digits = any(c.isdigit() for c in value)
+    odd = any(not c.isalnum() for c in inner)
+    signs = digits + any(c.isupper() for c in value[1:]) + odd
+    wordy = digits and any(c.isalpha() for c in value) and len(value) >= 8
+    if not bare and wordy and not _ALGORITHMS.match(value):
+        enough = 1
+    if bare and not quote and not (digits and any(c in _UNUSUAL for c in inner)):
+        return None
+    if len(value) < 4 or signs < enough or _STANDS_FOR.match(value):
+        return None
+    start = match.start(group)
+    return Span(start, start + len(value), PersonalKind.PASSWORD, "named")
