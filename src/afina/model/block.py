@@ -278,7 +278,7 @@ class _Block(torch.autograd.Function):
         ctx.block, ctx.context, ctx.shape = block, context, x_1TW.shape
         if block.own is not None:
             ctx.turn = (rope[0][0], rope[1][0])
-            out, ctx.kept = own_layer.forward(block.own, x, context, ctx.turn)
+            out, ctx.kept = own_layer.forward(block.own, x.contiguous(), context, ctx.turn)
             return out.view(x_1TW.shape)
         first, second = block.norms
         normed, inverse = norm_of(x, first.weight, first.epsilon)
@@ -309,7 +309,7 @@ class _Block(torch.autograd.Function):
         if block.own is not None:
             wanted: bool = ctx.needs_input_grad[0]
             of_input = own_layer.backward(
-                block.own, kept, grad, ctx.context, ctx.turn, wanted=wanted
+                block.own, kept, grad.contiguous(), ctx.context, ctx.turn, wanted=wanted
             )
             given = None if of_input is None else of_input.view(ctx.shape)
             return given, None, None, None, None

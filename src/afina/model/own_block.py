@@ -11,17 +11,20 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, Final
 
 import torch
 from torch import nn
 from torch.nn import functional
 
+from afina.model import own_layer
 from afina.model.block import rotate
 from afina.model.folding import Masks, group_spans
 from afina.model.fused import gate_back, norm_back, norm_of
 from afina.model.grids import Heads
+from afina.model.learned_products import learned_product
+from afina.model.own_layer import OwnLayer, has_kernels
 from afina.model.own_weights import OwnWeights, find_blocks
 from afina.model.packed import How, PackedContext
 from afina.model.rows_attention import KeptRows, attend_rows, attend_rows_back
@@ -123,6 +126,20 @@ class OwnBlock:
     @property
     def learns(self) -> bool:
         return self.qkv.grad is not None
+
+    @cached_property
+    def own(self) -> OwnLayer | None:
+        """The same by kernels of our own, where they compute all of it."""
+        every = (self.qkv, self.o, self.gate_up, self.down)
+        products = [learned_product(one.weight, one.grad) for one in every]
+        qkv, o, gate_up, down = products
+        scales = tuple(norm.scale.weight for norm in self.norms)
+        if not (qkv and o and gate_up and down and has_kernels(self.heads, self.how, scales)):
+            return None
+        first, second = ((norm.scale.weight, norm.epsilon) for norm in self.norms)
+        of_first, of_second = (norm.scale.grad for norm in self.norms)
+        return OwnLayer(self.heads, (first, second), qkv, o, gate_up, down, self.how,
+                        (of_first, of_second))  # fmt: skip
 
 
 def fuse_own_blocks(model: PreTrainedModel, weights: OwnWeights) -> Places:
@@ -339,6 +356,11 @@ class _Block(torch.autograd.Function):
         rows: torch.Tensor | None,
     ) -> torch.Tensor:
         x = x_1TW.reshape(-1, x_1TW.shape[-1])
+        ctx.block, ctx.context, ctx.shape, ctx.rows = block, context, x_1TW.shape, rows
+        if block.own is not None:
+            ctx.turn = (rope[0][0], rope[1][0])
+            done, ctx.kept = own_layer.forward(block.own, x.contiguous(), context, ctx.turn, rows)
+            return done.view(x_1TW.shape)
         first, second = block.norms
         normed, inverse = first.forward(x)
         qkv = block.qkv.forward(normed)
@@ -357,19 +379,24 @@ class _Block(torch.autograd.Function):
         out = block.down.forward(opened * up, x2)
         if rows is not None:
             out = torch.zeros_like(x).index_copy_(0, rows, out)
-        ctx.block, ctx.context, ctx.turn, ctx.shape = block, context, turn, x_1TW.shape
-        ctx.rows = rows
+        ctx.turn = turn
         ctx.kept = _Kept(x, inverse, normed, kept, attended, x2, inverse2, normed2, gate_up, opened)
         return out.view(x_1TW.shape)
 
     @staticmethod
     def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        kept: _Kept = ctx.kept
         block: OwnBlock = ctx.block
         rows: torch.Tensor | None = ctx.rows
-        ctx.kept = None
-        first, second = block.norms
+        kept, ctx.kept = ctx.kept, None
         grad = grads[0].reshape(-1, grads[0].shape[-1])
+        if block.own is not None:
+            wanted: bool = ctx.needs_input_grad[0]
+            of_input = own_layer.backward(
+                block.own, kept, grad.contiguous(), ctx.context, ctx.turn, rows, wanted=wanted
+            )
+            given = None if of_input is None else of_input.view(ctx.shape)
+            return given, None, None, None, None, None
+        first, second = block.norms
         if rows is not None:
             grad = grad[rows]
         gate, up = kept.gate_up.chunk(2, -1)

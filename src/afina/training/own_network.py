@@ -12,6 +12,7 @@ import torch
 from afina.domain.manifests import OWN_WEIGHTS
 from afina.domain.runs import RunSpec
 from afina.model.base import LoadedBase
+from afina.model.fused import fuse_head
 from afina.model.halves import Halves
 from afina.model.own_block import fuse_own_blocks
 from afina.model.own_weights import (
@@ -35,6 +36,7 @@ class FullNetwork(Network):
         self.base = base
         self.adapter: OwnWeights = OwnWeights(all_parameters(base.model))
         self._places = fuse_own_blocks(base.model, self.adapter)
+        fuse_head(base.model)
 
     def logits(self, tensors: BinTensors) -> torch.Tensor:
         """See Network."""
@@ -61,6 +63,7 @@ class TopNetwork(FullNetwork):
         chosen = top_parameters(base.model, tune.layers, norm_and_head=tune.norm_and_head)
         self.adapter = OwnWeights(chosen)
         self._places = fuse_own_blocks(base.model, self.adapter)
+        fuse_head(base.model)
         self._halves = Halves(base.model, base.layers - tune.layers)
 
     def prepare(self, rows: Rows, folder: Path, interrupted: Callable[[], bool]) -> Rows:

@@ -93,7 +93,7 @@ def test_a_linear_layer_reads_and_writes_columns_of_larger_rows_and_adds_a_bias_
 
 
 @pytest.mark.parametrize(
-    ("count", "xs", "ys"), [(1, 1, 1), (37, 16, 96), (100, 48, 33), (13, 5, 7)]
+    ("count", "xs", "ys"), [(1, 1, 1), (37, 16, 96), (100, 48, 33), (13, 5, 7), (21, 160, 70)]
 )
 def test_gradients_of_low_rank_matrices_are_summed_in_fp32(count: int, xs: int, ys: int) -> None:
     x, y = drawn(count, xs), drawn(count, ys, seed=1)

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from tempfile import mkdtemp
 
 import pytest
 import torch
 from tests.tiny import make_tiny_model
+from tests.tiny_run import make_run
 from tests.unit.training.test_equality import SPEC, ListedRows, chats_with_beginnings
 
-from afina.domain.runs import Precision
+from afina.domain.runs import Precision, TuneSpec
 from afina.model.base import load_base
 from afina.model.kernels import calls
 from afina.model.kernels.library import library
 from afina.model.packed import Masks
 from afina.training.bins import plan_bins
-from afina.training.network import TrainedNetwork
+from afina.training.network import Network, TrainedNetwork
+from afina.training.own_network import FullNetwork, TopNetwork
 
 pytestmark = [
     pytest.mark.skipif(library() is None, reason="no C compiler, or no bf16 products"),
@@ -44,7 +47,18 @@ def made(folder: Path, precision: Precision) -> TrainedNetwork:
     return network
 
 
-def gradient(network: TrainedNetwork, rows: ListedRows = ROWS) -> tuple[float, torch.Tensor]:
+def learned(folder: Path, precision: Precision, layers: int) -> Network:
+    """The top layers' own weights, or all of them, with norms and head."""
+    base = load_base(folder, precision)
+    if layers == base.layers:
+        return FullNetwork(base)
+    spec = make_run(
+        Path(mkdtemp(dir=folder.parent)) / "run", rows=2, tune=TuneSpec("blocks", layers)
+    )
+    return TopNetwork(base, spec)
+
+
+def gradient(network: Network, rows: ListedRows = ROWS) -> tuple[float, torch.Tensor]:
     network.adapter.grads.zero_()
     total = 0.0
     for one in plan_bins(rows, range(len(rows)), (128, 256)):
@@ -72,6 +86,25 @@ def test_a_gradient_is_as_near_to_fp32_as_torchs(
     assert not torch.equal(ours, theirs)
     assert float((ours - exact).norm()) <= 1.1 * float((theirs - exact).norm())
     assert ours_loss == pytest.approx(loss, abs=2 * abs(theirs_loss - loss) + 2**-8 * loss)
+
+
+@pytest.mark.parametrize("layers", [1, 3])
+def test_a_gradient_of_own_weights_is_as_near_to_fp32_as_torchs(
+    layers: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "base"
+    make_tiny_model(folder, head_dim=32, dtype="bfloat16", hidden_size=128)
+    _, exact = gradient(learned(folder, "fp32", layers))
+    network = learned(folder, "bf16", layers)
+    _, ours = gradient(network)
+    for threads in (1, 3):
+        torch.set_num_threads(threads)
+        assert torch.equal(gradient(network)[1], ours)
+    with monkeypatch.context() as patch:
+        patch.setattr(calls, "library", lambda: None)
+        _, theirs = gradient(learned(folder, "bf16", layers))
+    assert not torch.equal(ours, theirs)
+    assert float((ours - exact).norm()) <= 1.1 * float((theirs - exact).norm())
 
 
 def test_a_gradient_has_the_same_bits_with_any_threads_and_each_time(tmp_path: Path) -> None:

@@ -29,14 +29,26 @@ static void add_vector(const gradient *p, __m512 found, int64_t i, int64_t j) {
     __m512 before = _mm512_maskz_loadu_ps(some, at);
     _mm512_mask_storeu_ps(at, some, _mm512_add_ps(found, before));
 }
-/* x with each row times its factor. */
-static void scale_rows(bf16 *out, const gradient *p) {
+/* Columns [from, to) of x, each row times its factor. */
+static void scale_rows(bf16 *out, const gradient *p, int64_t from, int64_t to) {
     for (int64_t k = 0; k < p->rows; k++)
-        for (int64_t i = 0; i < p->xs; i += LANES) {
-            __mmask16 some = lanes(p->xs - i);
+        for (int64_t i = from; i < to; i += LANES) {
+            __mmask16 some = lanes(to - i);
             __m512 x = load_some(p->x + k * p->x_row + i, some);
-            store_some(out + k * p->xs + i, _mm512_mul_ps(x, _mm512_set1_ps(p->inverse[k])), some);
+            store_some(out + k * (to - from) + i - from,
+                       _mm512_mul_ps(x, _mm512_set1_ps(p->inverse[k])), some);
         }
+}
+/* Columns [from, to) of x as left sides, a panel of 32 behind another. */
+static void pack_left(bf16 *out, bf16 *scaled, const gradient *p, int64_t from, int64_t to) {
+    const bf16 *x = p->x + from;
+    int64_t row = p->x_row, steps = (p->rows + 1) / 2;
+    if (p->inverse) {
+        scale_rows(scaled, p, from, to);
+        x = scaled, row = to - from;
+    }
+    for (int64_t i = 0; i < to - from; i += WIDE)
+        pack_panel(out + 2 * steps * i, x, row, 1, p->rows, to - from, i);
 }
 
 #define ONE_SUM(R)                                                                                \
@@ -51,23 +63,27 @@ static void scale_rows(bf16 *out, const gradient *p) {
 ONE_SUM(12) ONE_SUM(8) ONE_SUM(4) ONE_SUM(2) ONE_SUM(1)
 
 static void one_gradient(gradient *p) {
-    int64_t steps = (p->rows + 1) / 2, from, to, wide = (p->xs + WIDE - 1) / WIDE * WIDE;
-    part_of((p->ys + WIDE - 1) / WIDE, &from, &to);
+    int64_t steps = (p->rows + 1) / 2, first = 0, last = (p->xs + WIDE - 1) / WIDE;
+    int64_t from = 0, to = (p->ys + WIDE - 1) / WIDE;
+    /* the wider side is shared out; each thread packs the other one for itself */
+    if (p->xs > p->ys)
+        part_of(last, &first, &last);
+    else
+        part_of(to, &from, &to);
+    if (from == to || first == last) return;
+    int64_t wide = (last - first) * WIDE, end = last * WIDE < p->xs ? last * WIDE : p->xs;
     bf16 *packed = (bf16 *)room(4 * steps * (WIDE + 2 * wide));
     if (!packed) { p->failed = 1; return; }
-    bf16 *left = packed + 2 * steps * WIDE, *scaled = left + 2 * steps * wide;
-    if (p->inverse && from < to) scale_rows(scaled, p);
-    const bf16 *x = p->inverse ? scaled : p->x;
-    for (int64_t i = 0; i < p->xs && from < to; i += WIDE)
-        pack_panel(left + 2 * steps * i, x, p->inverse ? p->xs : p->x_row, 1, p->rows, p->xs, i);
+    bf16 *left = packed + 2 * steps * WIDE;
+    pack_left(left, left + 2 * steps * wide, p, first * WIDE, end);
     for (int64_t n = from; n < to; n++) {
         pack_panel(packed, p->y, p->y_row, 1, p->rows, p->ys, n * WIDE);
-        for (int64_t i = 0; i < p->xs; i += WIDE) {
-            strip rows = {(const char *)(left + 2 * steps * i), 4, 128};
+        for (int64_t i = first * WIDE; i < end; i += WIDE) {
+            strip rows = {(const char *)(left + 2 * steps * (i - first * WIDE)), 4, 128};
             rows.at -= i * 4; /* rows of a tile are counted from the first of all */
-            int64_t end = i + WIDE < p->xs ? i + WIDE : p->xs;
+            int64_t until = i + WIDE < end ? i + WIDE : end;
 #define SUM_ONE(R, at) sum_##R(p, rows, packed, at, n * WIDE)
-            BY_TILES(i, end, SUM_ONE)
+            BY_TILES(i, until, SUM_ONE)
         }
     }
 }
