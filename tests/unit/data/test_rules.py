@@ -10,10 +10,12 @@ import pytest
 from tests.tiny_chat import FAMILIES, make_folder
 
 from afina.data.check import CheckLimits, CheckReport, check_file
+from afina.data.content.survey import check_content
 from afina.data.kinds import KINDS_OF_METHOD, RowKind
 from afina.data.rules import ALL_RULES
 from afina.data.rules.content_rules import CONTENT_RULES
 from afina.data.rules.examples import EXAMPLES
+from afina.data.rules.file_examples import FILE_EXAMPLES
 from afina.data.rules.kind_rules import (
     INPUT_ENDS,
     PAIR_FILE_RULES,
@@ -224,6 +226,45 @@ def test_the_pages_examples_are_bad_and_good(code: str, tmp_path: Path) -> None:
     good = check(tmp_path / "good", EXAMPLES[code].good, kinds=kinds)
     assert dict(good.counts) == {}
     assert good.kind is kinds[0]
+
+
+def counted(folder: Path, code: str, lines: Any, beside: Any) -> set[str]:
+    """The rules that find something in a file, by the check or by the comparison."""
+    example = FILE_EXAMPLES[code]
+    made = {"bad": lines, "beside": beside}
+    for name, content in made.items():
+        raw = [line if isinstance(line, bytes) else line.encode() for line in content]
+        (folder / name).write_bytes(b"\n".join(raw))
+    if code in COMPARED:
+        other = folder / "beside" if beside else None
+        return set(check_content(folder / "bad", other).counts)
+    family = example.template
+    model = make_folder(folder / "model", FAMILIES[family]) if family else None
+    renderer = Renderer.load(model) if model else None
+    kinds = (RowKind.RFT,) if code == "too-many-rows" else None
+    limits = CheckLimits(**{"min_rows": 1, "kinds": kinds, **example.limits})
+    return set(check_file(folder / "bad", limits, renderer).counts)
+
+
+COMPARED = {rule.code for rule in CONTENT_RULES}
+
+
+@pytest.mark.parametrize(
+    "code",
+    [pytest.param(c, marks=[pytest.mark.long] * (c in COMPARED)) for c in FILE_EXAMPLES],
+)
+def test_the_example_files_of_a_rule_break_it_and_keep_it(code: str, tmp_path: Path) -> None:
+    example = FILE_EXAMPLES[code]
+    beside_bad, beside_good = example.validation
+    assert code in counted(tmp_path, code, example.bad, beside_bad)
+    assert code not in counted(tmp_path, code, example.good, beside_good)
+
+
+def test_every_rule_has_one_bad_and_one_good_fixture() -> None:
+    shown = {*EXAMPLES, *FILE_EXAMPLES}
+    assert EXAMPLES.keys().isdisjoint(FILE_EXAMPLES)
+    # what no usual template does is held by a test of its own, below
+    assert {rule.code for rule in ALL_RULES} == shown | {"nothing-rendered"}
 
 
 def test_each_rule_has_a_bad_example() -> None:

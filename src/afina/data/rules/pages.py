@@ -7,6 +7,7 @@ from typing import Final
 
 from afina.data.fixes import FIXES, OF_THE_FILE
 from afina.data.rules.examples import EXAMPLES
+from afina.data.rules.file_examples import FILE_EXAMPLES
 from afina.data.rules.registry import TITLES
 from afina.data.rules.rule import Rule
 
@@ -45,3 +46,6 @@ def _part(rule: Rule) -> Iterator[str]:
     example = EXAMPLES.get(rule.code)
     if example is not None:
         yield f"Bad:\n\n```json\n{example.bad}\n```\n\nGood:\n\n```json\n{example.good}\n```\n"
+    file = FILE_EXAMPLES.get(rule.code)
+    if file is not None:
+        yield f"Bad, for example: {file.words[0].lower()}{file.words[1:]}\n"
