@@ -120,14 +120,17 @@ inlined void tile_8(const linear *w, const flow *f, int64_t row, int64_t block, 
 
 /* Rows `row` to `row + count` of a block of outputs. */
 void step_small_tile(const linear *w, const flow *f, int64_t row, int64_t count, int64_t block) {
-    int64_t end = row + count;
-    if (w->bits == 4) {
-        for (; end - row >= TILE; row += TILE) tile_4(w, f, row, block, TILE);
-        if (end - row >= 2) tile_4(w, f, row, block, 2), row += 2;
-        if (end - row >= 1) tile_4(w, f, row, block, 1);
-    } else {
-        for (; end - row >= TILE; row += TILE) tile_8(w, f, row, block, TILE);
-        if (end - row >= 2) tile_8(w, f, row, block, 2), row += 2;
-        if (end - row >= 1) tile_8(w, f, row, block, 1);
+    for (int64_t left = count; left > 0; row += TILE, left -= TILE) {
+        int64_t now = left < TILE ? left : TILE;
+        if (w->bits == 4)
+            now == 4   ? tile_4(w, f, row, block, 4)
+            : now == 3 ? tile_4(w, f, row, block, 3)
+            : now == 2 ? tile_4(w, f, row, block, 2)
+                       : tile_4(w, f, row, block, 1);
+        else
+            now == 4   ? tile_8(w, f, row, block, 4)
+            : now == 3 ? tile_8(w, f, row, block, 3)
+            : now == 2 ? tile_8(w, f, row, block, 2)
+                       : tile_8(w, f, row, block, 1);
     }
 }

@@ -81,16 +81,28 @@ inlined void tile(const linear *w, const flow *f, int64_t row, int64_t block, co
     for (int r = 0; r < count; r++) store(w, f, row + r, block, low[r], high[r]);
 }
 
+/* The tile of so many rows, each count with code of its own. */
+static void tile_of(const linear *w, const flow *f, int64_t row, int64_t block, const char *ahead,
+                    int64_t pace, int64_t count) {
+#define CASE(n) \
+    case n: tile(w, f, row, block, ahead, pace, n); break;
+    switch (count) {
+        CASE(1) CASE(2) CASE(3) CASE(4) CASE(5) CASE(6)
+        CASE(7) CASE(8) CASE(9) CASE(10) CASE(11) CASE(12)
+    }
+#undef CASE
+}
+
+/* A segment's rows in tiles as equal as can be: a tile of one row takes half as long as one of
+   twelve. */
 static void tiles(const linear *w, const flow *f, const segment *s, int64_t block,
                   const char *ahead, int64_t pace) {
-    int64_t row = s->row, end = s->row + s->count;
-    int64_t step = pace * (w->in / 2);
-    for (; end - row >= TILE; row += TILE, ahead += step)
-        tile(w, f, row, block, ahead, pace, TILE);
-    if (end - row >= 8) tile(w, f, row, block, ahead, pace, 8), row += 8, ahead += step;
-    if (end - row >= 4) tile(w, f, row, block, ahead, pace, 4), row += 4, ahead += step;
-    if (end - row >= 2) tile(w, f, row, block, ahead, pace, 2), row += 2, ahead += step;
-    if (end - row >= 1) tile(w, f, row, block, ahead, pace, 1);
+    int64_t row = s->row, left = s->count;
+    for (int64_t turns = (left + TILE - 1) / TILE; turns > 0; turns--) {
+        int64_t count = (left + turns - 1) / turns;
+        tile_of(w, f, row, block, ahead, pace, count);
+        row += count, left -= count, ahead += pace * (w->in / 2);
+    }
 }
 
 /* Computes blocks of outputs until all are taken, for all rows. */
