@@ -851,7 +851,7 @@ def _urls() -> Iterator[Case]:
         yield Case(f"{method} {path}", method, path, 405, "method_not_allowed", None, method)
     for method, path, word in (
         ("POST", "/v1/fine_tuning/alpha/graders/run", "Graders"),
-        ("GET", "/v1/organization/usage/images", "administration"),
+        ("GET", "/v1/organization/usage/images", "Usage"),
         ("GET", "/v1/evals", "Evals"),
         ("POST", "/v1/images/generations", "Images"),
         ("POST", "/v1/audio/speech", "Audio"),

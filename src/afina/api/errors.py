@@ -6,6 +6,8 @@ No stack trace and no text of a user leaves through here.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from difflib import get_close_matches
 from typing import Any
 
 import msgspec
@@ -18,6 +20,7 @@ from starlette.responses import Response
 from afina.api.absent import absence
 from afina.errors import AfinaError, Internal, InvalidRequest, NotFound, TooLarge
 
+_NEAR = 0.85
 _SHOWN = 200
 """A URL is shown no longer than this."""
 
@@ -84,7 +87,7 @@ async def _http(request: Request, error: Exception) -> Response:
     if error.status_code == 404:
         return error_response(
             absence(request.method, request.url.path)
-            or NotFound(f"Invalid URL ({where}).", code="unknown_url")
+            or NotFound(f"Invalid URL ({where}).", code="unknown_url", remedy=_meant(request))
         )
     if error.status_code == 405:
         response = error_response(
@@ -97,6 +100,26 @@ async def _http(request: Request, error: Exception) -> Response:
     if error.status_code == 413:
         return error_response(TooLarge(f"The body of {where} is too large."))
     return error_response(InvalidRequest(f"{where} could not be understood."))
+
+
+def _meant(request: Request) -> str | None:
+    """What a URL that there is not was probably meant to be."""
+    path = request.url.path.rstrip("/")
+    known = {route for route in _paths(request.app) if "{" not in route}
+    if path in ("", "/v1"):
+        return "GET /docs lists the operations."
+    if f"/v1{path}" in known:
+        return "Let the client's base_url end with /v1."
+    if path.removeprefix("/v1") in known:
+        return "The client's base_url holds /v1 twice."
+    near = get_close_matches(path, known, n=1, cutoff=_NEAR)
+    return f"Did you mean {near[0]}?" if near else None
+
+
+def _paths(app: FastAPI) -> Iterable[str]:
+    """The paths of our document: the routes themselves are nested."""
+    paths: dict[str, Any] = app.openapi()["paths"]
+    return paths
 
 
 async def _framework(request: Request, error: Exception) -> Response:  # noqa: ARG001

@@ -32,6 +32,7 @@ _LINES: Final = (Purpose.FINE_TUNE, Purpose.BATCH)
 BATCH_KEPT_S: Final = 30 * 24 * 3600
 """Batch files expire after so long unless their owner says otherwise, as the wire has it."""
 _MAX_NAME: Final = 512
+_BY_ID: Final = "A file is named by the id that its upload answered, file-…, not by its name."
 _CONVERT: Final = "Use `afina data convert` for CSV, Excel, JSON and Parquet files."
 
 
@@ -146,7 +147,8 @@ def find_file(platform: Platform, tx: Tx, caller: Caller, file_id: str) -> Store
     """`get_file` in the transaction that is open."""
     file = files.get_file(tx, file_id, caller.project_id)
     if file is None or (file.expires_at is not None and file.expires_at <= platform.now()):
-        raise NotFound(f"No such File object: {file_id}", param="id")
+        named = None if file_id.startswith(ids.FILE) else _BY_ID
+        raise NotFound(f"No such File object: {file_id}", param="id", remedy=named)
     return file
 
 

@@ -149,7 +149,8 @@ def resume_job(platform: Platform, caller: Caller, job_id: str) -> Job:
         job = _find(tx, caller, job_id)
         queued = jobs.requeue_paused(tx, job_id)
         if queued is None:
-            about = ", and about to pause" if job.wish is Wish.PAUSE else ""
+            waits = job.wish is Wish.PAUSE and not job.status.is_terminal
+            about = ", and about to pause" if waits else ""
             raise InvalidRequest(
                 f"The job {job_id} is {job.status.value}{about}; only a paused job can be resumed.",
                 code="invalid_value",

@@ -8,7 +8,7 @@ from datetime import UTC, date, datetime
 from typing import Final
 
 from afina.domain.accounts import Caller
-from afina.domain.ids import OUTBOX
+from afina.domain.ids import JOB, OUTBOX
 from afina.domain.models import BaseModel, ModelState, TunedModel
 from afina.errors import Forbidden, ModelNotFound
 from afina.service import bases, gate, run_folders
@@ -17,6 +17,11 @@ from afina.store import aliases, jobs, models, outbox, references
 from afina.store.references import Holder
 
 _BASE_OWNER: Final = "system"
+_REMEDY: Final = (
+    "GET /v1/models lists what answers; model_aliases in afina.toml lets another name mean one of "
+    "them."
+)
+_REMEDY_OF_A_JOB: Final = "This is a job: its model's name is the job's fine_tuned_model."
 
 
 @dataclass(frozen=True)
@@ -159,5 +164,7 @@ def _refuse_base(platform: Platform, name: str) -> Forbidden | ModelNotFound:
 
 def _no_model(name: str) -> ModelNotFound:
     return ModelNotFound(
-        f"The model `{name[:300]}` does not exist or you do not have access to it.", param="model"
+        f"The model `{name[:300]}` does not exist or you do not have access to it.",
+        param="model",
+        remedy=_REMEDY_OF_A_JOB if name.startswith(JOB) else _REMEDY,
     )

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from afina.errors import InvalidRequest, UnknownField, UnsupportedField
+from afina.service.hints import hint_for
 
 NAME_SHOWN = 64
 """A name from the request is shown no longer than this."""
@@ -44,7 +45,7 @@ def parse(model: type[M], data: object) -> M:
     try:
         return model.model_validate(data)
     except ValidationError as error:
-        raise refusal(error, data) from None
+        raise refusal(error, data, model) from None
 
 
 def fault(code: str, say: str) -> PydanticCustomError:
@@ -52,11 +53,16 @@ def fault(code: str, say: str) -> PydanticCustomError:
     return PydanticCustomError(code, "{say}", {"say": say})
 
 
-def refusal(error: ValidationError, data: object) -> InvalidRequest:
-    """The first fault of `error` in the words of the wire."""
+def refusal(
+    error: ValidationError, data: object, model: type[BaseModel] | None = None
+) -> InvalidRequest:
+    """The first fault of `error` in the words of the wire; `model` is what `data` should be."""
     details = error.errors(include_url=False, include_context=True)
     details.sort(key=lambda d: d["type"] == "extra_forbidden", reverse=True)
-    return _refusal(details[0], data)
+    found = _refusal(details[0], data)
+    if isinstance(found, UnknownField) and model is not None and found.param is not None:
+        found.remedy = hint_for(model, found.param)
+    return found
 
 
 def path(parts: Sequence[str | int]) -> str:
@@ -95,6 +101,12 @@ def _refusal(detail: ErrorDetails, data: object) -> InvalidRequest:
         return _invalid(where, "invalid_value", f"supported values are: {expected}")
     if kind == "unsupported_parameter":
         return UnsupportedField(f"'{where}' is not supported here: {context['say']}", param=where)
+    if kind == "string_pattern_mismatch":
+        return _invalid(
+            where,
+            "invalid_value",
+            f"characters or a form that are not allowed; it must match {context.get('pattern')}",
+        )
     if kind in _LIMITS:
         return _limit(where, kind, value, context)
     if kind in _TYPES:
@@ -181,7 +193,6 @@ _TYPES = {
 
 _VALUES = {
     "literal_error": "supported values are: {}",
-    "string_pattern_mismatch": "it has characters or a form that are not allowed",
 }
 
 
@@ -199,6 +210,8 @@ def _limit(where: str, kind: str, value: object, context: Mapping[str, Any]) -> 
         noun = "decimal" if isinstance(limit, float) or isinstance(value, float) else "integer"
         code = f"{noun}_{side}_value"
         text = f"{noun} {side.replace('_', ' ')} value: expected a value {relation} {limit}"
+        if side == "above_max" and where.endswith(("_time", "_at", "after", "before")):
+            text += "; times are seconds since 1970, not milliseconds"
         return InvalidRequest(f"Invalid '{where}': {text}.", param=where, code=code)
     if size == 0 and noun == "array":
         text = f"empty array: expected at least {limit}"

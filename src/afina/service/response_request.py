@@ -224,6 +224,9 @@ def _function(written: Json, where: str) -> FunctionTool:
         kind = written.get("type") if isinstance(written, dict) else None
         if isinstance(kind, str) and kind != "function":
             raise _no_such_tool(where) from None
+        if error.param == "function":
+            error.remedy = "In responses name and parameters stand beside the tool's type."
+        error.message = error.message.replace(f"'{error.param}'", f"'{where}.{error.param}'")
         error.param = f"{where}.{error.param}" if error.param else where
         raise
     if tool.type != "function":
