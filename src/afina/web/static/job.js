@@ -53,7 +53,8 @@ function figures() {
   const doing = job.over || job.status === "paused" ? "" : t[`doing_${job.stage}`] ?? "";
   if (now) {
     const steps = fill(t.step_of, { step: number(now[0]), total: number(now[1]) });
-    word.textContent = doing && now[0] === now[1] ? `${steps} · ${doing}` : steps;
+    const last = job.stage === "training" ? t.doing_last : doing;
+    word.textContent = doing && now[0] === now[1] ? `${steps} · ${last}` : steps;
     document.getElementById("loss").textContent = number(now[2], 3);
     bar.max = now[1]; bar.value = now[0];
   } else if (!job.over) {
@@ -76,7 +77,7 @@ function tick() {
   if (now && job.started_at && tokens) {
     const until = job.finished_at ?? Date.now() / 1000;
     const seconds = until - job.started_at;
-    if (seconds > 1 && (job.over || job.stage === "training")) speed.textContent = `${number(tokens * now[0] / now[1] / seconds)} ${t.per_second}`;
+    if (seconds > 1 && (job.over || (job.stage === "training" && (now[0] < now[1] || speed.textContent === "–")))) speed.textContent = `${number(tokens * now[0] / now[1] / seconds)} ${t.per_second}`;
   }
 }
 
