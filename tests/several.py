@@ -82,5 +82,5 @@ def by_torchrun(spec: RunSpec, root: Path) -> Path:
         text=True,
         check=False,
     )
-    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.returncode == 0, done.stderr[:4000]
     return root
