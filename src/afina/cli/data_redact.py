@@ -43,8 +43,9 @@ def redact(
     """Replace personal data and secrets with placeholders such as <EMAIL_3>.
 
     The same value gets the same placeholder in all of the file, so that a tuned model learns the
-    place and not the person.
+    place and not the person. Ends with 1 where lines are no text, so that nothing can be found.
     """
+    from afina.data.hints import conversion_hint
     from afina.data.personal.detect import kinds_named
     from afina.data.personal.redaction import redact_file
     from afina.data.personal.vault import lock, make_key
@@ -61,6 +62,8 @@ def redact(
         vault.write_bytes(lock(placeholders.values, secret))
     if json:
         print_json(encode(report) | ({"vault": str(vault)} if secret else {}))
+        if report.unread:
+            raise typer.Exit(1)
         return
     facts = {"rows": f"{in_count(report.rows)}, {in_count(report.rows_changed)} changed"}
     for name, places in sorted(report.places.items()):
@@ -70,7 +73,16 @@ def redact(
     if secret is not None:
         facts["vault"] = f"{vault}, opens only with {key}"
     print_facts(facts)
+    if report.as_text:
+        tell(f"{in_count(report.as_text)} lines are no JSON objects and were read as plain text.")
     tell("Names and addresses of people are not found: no model ships with afina that knows them.")
+    if report.unread:
+        hint = conversion_hint(path) or "Save the file as UTF-8."
+        tell(
+            f"{in_count(report.unread)} lines are no text, line {report.first_unread} the first: "
+            f"nothing can be found in them. {hint}"
+        )
+        raise typer.Exit(1)
 
 
 def restore(

@@ -132,7 +132,7 @@ def test_a_file_keeps_its_lines_and_the_audit_never_says_a_value(tmp_path: Path)
     path.write_text("\n".join(lines), encoding="utf-8")
     report, _ = redact_file(path, target, audit=audit)
     written = target.read_text(encoding="utf-8").split("\n")
-    assert written[:3] == lines[:3]
+    assert written[:3] == [*lines[:2], "{not json <EMAIL_1>"]
     assert [m["content"] for m in json.loads(written[3])["messages"]] == [
         "write to <EMAIL_1>",
         "I am <EMAIL_2>",
@@ -142,14 +142,15 @@ def test_a_file_keeps_its_lines_and_the_audit_never_says_a_value(tmp_path: Path)
     arguments = json.loads(last[1]["tool_calls"][0]["function"]["arguments"])
     assert arguments == {"phone": 2125550187, "n": 3, "to": "<EMAIL_1>"}
     records = [json.loads(line) for line in audit.read_text().splitlines()]
-    assert records[0] == {
+    assert records[0]["field"] == ""
+    assert records[1] == {
         "line": 4, "field": "messages[0].content", "kind": "email", "rule": "address",
         "placeholder": "<EMAIL_1>",
     }  # fmt: skip
-    assert len(records) == sum(report.places.values()) == 4
+    assert len(records) == sum(report.places.values()) == 5
     for value in ("example", "12345678"):
         assert value not in audit.read_text()
-    assert (report.rows, report.rows_changed) == (4, 2)
+    assert (report.rows, report.rows_changed) == (4, 3)
     assert dict(report.values) == {"email": 2, "nif": 1}
 
 
@@ -197,3 +198,22 @@ def test_spans_are_in_order_and_apart_whatever_the_text(text: str) -> None:
     assert all(0 <= s.start < s.end <= len(text) for s in spans)
     again, _ = redact_text(text, Placeholders())
     assert isinstance(again, str)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "cp1252"])
+def test_lines_that_are_no_objects_are_redacted_as_text(encoding: str, tmp_path: Path) -> None:
+    source, target = tmp_path / "f", tmp_path / "out"
+    lines = ["José,ana@example.com", '["ana@example.com"]', '{"a": "ana@example.com"']
+    source.write_bytes("\n".join(lines).encode(encoding))
+    report, _ = redact_file(source, target, audit=tmp_path / "audit")
+    after = target.read_bytes().decode(encoding).splitlines()
+    assert after == [line.replace("ana@example.com", "<EMAIL_1>") for line in lines]
+    assert (report.rows, report.rows_changed, report.as_text, report.unread) == (3, 3, 3, 0)
+    assert len((tmp_path / "audit").read_text().splitlines()) == 3
+
+
+def test_lines_that_are_no_text_are_counted_as_unread(tmp_path: Path) -> None:
+    source = tmp_path / "f"
+    source.write_bytes(b'{"a": "b"}\n' + "ana@example.com\n".encode("utf-16-le"))
+    report, _ = redact_file(source, tmp_path / "out")
+    assert (report.rows, report.unread, report.first_unread) == (3, 2, 2)

@@ -24,7 +24,7 @@ from afina.data.personal.spans import PersonalKind, Span
 from afina.data.rows import quick_value, shown_field, slow_value
 from afina.errors import InvalidRequest
 
-VERSION: Final = 3
+VERSION: Final = 4
 """Of what is found and how it is written; part of the key of what the stage leaves behind."""
 _KEPT: Final = frozenset({"role", "type", "tool_call_id", "id", "weight"})
 """Keys whose values are structure, and not what people wrote."""
@@ -54,6 +54,12 @@ class RedactionReport:
     """Places, by kind."""
     values: Mapping[str, int] = field(default_factory=dict)
     """Different values, by kind."""
+    as_text: int = 0
+    """Rows that are no JSON objects, looked at as plain text."""
+    unread: int = 0
+    """Of those, rows with bytes that no text holds: nothing can be found in them."""
+    first_unread: int | None = None
+    """The line of the first of them."""
 
 
 class Placeholders:
@@ -140,7 +146,13 @@ def redact_file(
         for part in parts:
             part.unlink(missing_ok=True)
     report = RedactionReport(
-        work.rows, work.rows_changed, dict(work.places), work.placeholders.counts()
+        work.rows,
+        work.rows_changed,
+        dict(work.places),
+        work.placeholders.counts(),
+        as_text=work.as_text,
+        unread=work.unread,
+        first_unread=work.first_unread,
     )
     return report, work.placeholders
 
@@ -207,6 +219,8 @@ class _Work:
         self.placeholders = placeholders
         self.rows = self.rows_changed = 0
         self.places: Counter[str] = Counter()
+        self.as_text = self.unread = 0
+        self.first_unread: int | None = None
 
     def line(self, raw: bytes, number: int) -> tuple[bytes, list[Redacted]]:
         """A line without personal data, and what was taken out."""
@@ -214,8 +228,6 @@ class _Work:
             return raw, []
         self.rows += 1
         value = _object(raw)
-        if value is None:
-            return raw, []
         found: list[Redacted] = []
 
         def change(text: str, where: str) -> str:
@@ -226,12 +238,26 @@ class _Work:
             found.extend(Redacted(number, where, s.kind, s.rule, name) for s, name in named)
             return _replaced(text, named)
 
-        changed = map_texts(value, change)
+        if value is None:
+            written = self._text(raw, number, change)
+        else:
+            written = msgspec.json.encode(map_texts(value, change))
         if not found:
             return raw, []
         self.rows_changed += 1
         self.places.update(item.kind.value for item in found)
-        return msgspec.json.encode(changed), found
+        return written, found
+
+    def _text(self, raw: bytes, number: int, change: Callable[[str, str], str]) -> bytes:
+        """A line that is no JSON object: a table's row, or a damaged one. It may hold as much."""
+        self.as_text += 1
+        if b"\0" in raw:
+            self.unread += 1
+            self.first_unread = self.first_unread or number
+        try:
+            return change(raw.decode("utf-8"), "").encode("utf-8")
+        except UnicodeDecodeError:  # in any code page ASCII stands for itself
+            return change(raw.decode("latin-1"), "").encode("latin-1")
 
 
 def _copy(
