@@ -71,6 +71,11 @@ class BlobWriter:
         with _plain_words():
             os.fsync(self._file.fileno())
             self._file.close()
+        return self.written
+
+    @property
+    def written(self) -> StagedBlob:
+        """What `finish` gives: it can be read before the disk has it."""
         return StagedBlob(self._path, self._digest.hexdigest(), self.size_bytes, self._head)
 
     def discard(self) -> None:
