@@ -13,6 +13,7 @@ from tests.unit.web.site import Site
 from afina.domain.events import JobEvent
 from afina.domain.ids import EVENT
 from afina.domain.jobs import Job, JobError, JobStatus
+from afina.domain.sayings import say
 from afina.service.preparing import NAME
 from afina.store import events, jobs
 
@@ -40,7 +41,9 @@ def furnish(site: Site, scratch: Path, *, keep_base: bool = False) -> dict[str, 
     places["model"] = f"/models/show?name={done.fine_tuned_model}"
     begin("failed", "broken-rows")
     job = run_to_running(platform)
-    error = JobError("invalid_training_file", "Line 41 [empty-content]: a message is empty.")
+    row = say("row", file="training", line=41, rule="empty-content")
+    message = "Line 41 [empty-content]: a message is empty."
+    error = JobError("invalid_file_format", message, "training_file", (row,))
     with platform.database.write() as tx:
         jobs.move_job(tx, job.id, job.fence, JobStatus.FAILED, stage="validating", error=error)
     begin("running", LONG)

@@ -87,6 +87,10 @@ def test_what_the_platform_says_of_a_job_is_read_in_the_reader_s_language(
         reader.page.wait_for_selector("#events span[lang=pt]")
         said = reader.page.locator("#events span").all()
         assert {one.get_attribute("lang") for one in said} == {"pt"}
+        reader.go(states["failed"])
+        why = reader.page.locator("main > * .notice.bad, main > .notice.bad").first
+        assert "Linha 41 do arquivo de treino: Uma mensagem está vazia" in why.inner_text()
+        assert "a message is empty" in str(why.locator("details [lang=en]").text_content())
         reader.go(states["preparing"])
         reader.wait(
             "the share", "document.getElementById('step').textContent.includes('42\u00a0%')"
