@@ -23,6 +23,7 @@ LANGUAGES = ("en", "es", "pt")
 PACKAGE = Path(__file__).parent.parent / "src" / "afina" / "data" / "moderation"
 TRAINING = PACKAGE / "training"
 TEST = Path(__file__).parent / "moderation_sentences"
+PROBE = Path(__file__).parent / "moderation_probe"
 DEBATABLE = {
     "hate": ("harassment",),
     "hate/threatening": ("harassment", "harassment/threatening"),
@@ -74,9 +75,9 @@ def plain_sentences() -> list[Sentence]:
     return made
 
 
-def sentences_of_the_test() -> list[Sentence]:
-    """All of them."""
-    return [s for name in LANGUAGES for s in _read(TEST / f"{name}.txt", name, 1)]
+def sentences_of_the_test(folder: Path = TEST) -> list[Sentence]:
+    """All of them; of PROBE those that nothing was chosen by."""
+    return [s for name in LANGUAGES for s in _read(folder / f"{name}.txt", name, 1)]
 
 
 def labels(sentences: list[Sentence]) -> tuple[torch.Tensor, torch.Tensor]:

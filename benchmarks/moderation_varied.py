@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from dataclasses import replace
 from random import Random
 
 from benchmarks.moderation_data import Sentence
+
+from afina.data.moderation.pieces import pieces_of
 
 OPENINGS = {
     "en": ("honestly ", "lol ", "Hey, ", "ok so ", "I mean, ", "By the way: ", "please ", "well, ",
@@ -43,6 +46,14 @@ SHORT = {
            "vou": "vo", "aqui": "aki", "beleza": "blz", "de": "d", "comigo": "cmg"},
 }  # fmt: skip
 LEET = str.maketrans("oeiast", "03145" + "7")
+
+
+def piece_of(sentence: Sentence, chance: Random) -> Sentence:
+    """Of a harmless sentence at times one of the pieces in which it will be read: each of them is
+    harmless too. Of the others only the whole is sure to be what it is called."""
+    if sentence.category != "none" or chance.random() < 0.5:
+        return sentence
+    return replace(sentence, text=chance.choice(pieces_of(sentence.text)))
 
 
 def varied(sentence: Sentence, harmless: list[str], chance: Random) -> str:

@@ -1,10 +1,13 @@
 """Trains the moderation head that afina ships: the encoder's last layers and a logistic layer.
 
     python -m benchmarks.train_moderation [--layers 6] [--epochs 4] [--seeds 1] [--seconds 200]
-    python -m benchmarks.train_moderation --start HEAD.safetensors [--steps 90] [--rehearsed 20]
+    python -m benchmarks.train_moderation --start HEAD.safetensors --layers 3 [--hardest 45]
 
-The head that ships took a second step: `fit_moderation.py`. `--start` goes on
-from a head, and reads of the manners that it knows only so many lines in a hundred.
+`--start` goes on from a head: the last `--layers` of its layers are trained, those below stay, and
+of the manners that it knows best only `--rehearsed` lines in a hundred are read. With `--hardest`
+all lines are scored by that head first, and what is read is the share that it knows least and some
+of the rest. `--joined` averages what other runs (their `--state`, from another `--first-seed`) came
+to with this one.
 
 Deterministic for one machine and thread count: every step draws from a seed of its own. With
 `--seconds` it stops after so long, keeps its state in `--state` and goes on when it is run again
@@ -22,6 +25,7 @@ import json
 import sys
 import time
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
@@ -29,6 +33,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F  # noqa: N812 - its usual name
+from benchmarks.moderation_calibrated import calibrate, raw_logits
 from benchmarks.moderation_data import (
     PACKAGE,
     Sentence,
@@ -37,14 +42,14 @@ from benchmarks.moderation_data import (
     training_sentences,
 )
 from benchmarks.moderation_figures import told
-from benchmarks.moderation_varied import varied
+from benchmarks.moderation_varied import piece_of, varied
 from safetensors.torch import load_file
 from torch import nn
 
 from afina.data.moderation.categories import CATEGORIES
 from afina.data.moderation.words import signals
 from afina.domain.encoders import ENCODER_ID
-from afina.model.encoder import PREFIX, Encoder, Layer
+from afina.model.encoder import PREFIX, Encoder, Layer, prepared
 from afina.model.encoder_source import ensure_encoder
 from afina.serving.moderation_head import FACTS, FILE, pack_head, packed_delta, with_delta
 from afina.settings import Settings
@@ -56,10 +61,10 @@ TOKENS_HIDDEN = 0.05
 """Share of a text's tokens that the last layers do not see in a step."""
 AVERAGED = 0.97
 """What is kept is the moving average of the weights, with this much of the one before a step."""
-HARMLESS = 0.7
-"""Share of texts that belong to no category, for which scores are calibrated."""
 KEPT_OUT = 10
 """Lines whose group is below it calibrate the scores."""
+SOME = 5
+"""Of the sentences that are not among the hardest, one in so many is read all the same."""
 MORE_TO_COME = 75
 
 
@@ -103,8 +108,11 @@ class Trained(nn.Module):
 
 
 @torch.no_grad()
-def below(encoder: Encoder, texts: list[str], layers: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """What goes into the last layers `[texts, tokens, width]`, and where it is real."""
+def below(
+    encoder: Encoder, texts: list[str], layers: int, frozen: Sequence[Layer] = ()
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """What goes into the last layers `[texts, tokens, width]`, and where it is real. `frozen`
+    stand in for as many layers right below them."""
     found = encoder.tokenizer.ids([PREFIX + text for text in texts])
     ids = [[0, *one[: MOST_TOKENS - 2], 2] for one in found]
     # Few shapes: the processor's kernels are made anew for each.
@@ -116,8 +124,9 @@ def below(encoder: Encoder, texts: list[str], layers: int) -> tuple[torch.Tensor
     x = encoder.embedded(batch).view(-1, encoder.width)
     mask = torch.zeros(len(ids), 1, 1, length, dtype=encoder.dtype)
     mask.masked_fill_(~there[:, None, None], torch.finfo(encoder.dtype).min)
-    for number in range(encoder.depth - layers):
-        x = encoder.through(encoder.prepared_layer(number), x, mask)
+    lowest = encoder.depth - layers - len(frozen)
+    for layer in [*(encoder.prepared_layer(number) for number in range(lowest)), *frozen]:
+        x = encoder.through(layer, x, mask)
     return x.view(len(ids), length, encoder.width), there
 
 
@@ -132,6 +141,8 @@ class State:
     weights: dict[str, torch.Tensor] | None = None
     mean: dict[str, torch.Tensor] | None = None
     tuned: dict[str, Any] | None = None
+    chosen: list[int] | None = None
+    """The sentences that are read, where `--hardest` leaves some out."""
 
 
 class Training:
@@ -142,21 +153,62 @@ class Training:
         self.low = Encoder(folder, torch.bfloat16)
         self.full = Encoder(folder, torch.float32)
         self.given, self.rows, self.state = given, rows, state
-        self.y, self.w = labels(rows)
-        counts = Counter((s.language, s.source) for s in rows)
-        self.weight = torch.tensor([counts[s.language, s.source] ** -0.5 for s in rows])
         self.harmless = {
             name: [s.text for s in rows if s.category == "none" and s.language == name]
             for name in {s.language for s in rows}
         }
-        self.steps = given.steps or given.epochs * (len(rows) // ROWS)
+        self.frozen = frozen_layers(given.start, self.low, given.layers)
+        self.kept: dict[tuple[int, int], torch.Tensor] = {}
+        self._weigh()
+        if given.hardest < 100 and state.seed < given.first_seed + given.seeds:
+            self._choose()
+        self.steps = given.steps or given.epochs * (len(self.rows) // ROWS)
         self.lists = len(signals(""))
         self.losses: list[float] = []
         self.begun = time.monotonic()
 
+    def _weigh(self) -> None:
+        self.y, self.w = labels(self.rows)
+        counts = Counter((s.language, s.source) for s in self.rows)
+        self.weight = torch.tensor([counts[s.language, s.source] ** -0.5 for s in self.rows])
+
+    def _choose(self) -> None:
+        """Of all sentences, those that the head which is begun from knows least, and some."""
+        if self.state.chosen is None:
+            hardest = self._losses().argsort(descending=True).tolist()
+            count = len(hardest) * self.given.hardest // 100
+            self.state.chosen = sorted(hardest[:count] + hardest[count::SOME])
+        chosen = self.state.chosen
+        self.kept = {
+            (new, way): tensor
+            for new, old in enumerate(chosen)
+            for way in range(1000 * self.state.seed, 1000 * self.state.seed + self.given.ways)
+            if (tensor := self.kept.get((old, way))) is not None
+        }
+        self.rows = [self.rows[i] for i in chosen]
+        self._weigh()
+        print(f"{len(chosen)} sentences are read", flush=True)
+
+    @torch.no_grad()
+    def _losses(self) -> torch.Tensor:
+        net = Trained(self.full, self.given.layers, len(signals("")))
+        begin_from(self.given.start, net)
+        net.eval()
+        order = sorted(range(len(self.rows)), key=lambda i: len(self.rows[i].text))
+        found = torch.zeros(len(order))
+        for start in range(0, len(order), ROWS):
+            part = order[start : start + ROWS]
+            texts, x, real = self._read(part, 0)
+            words = torch.tensor([signals(text) for text in texts])
+            with torch.autocast("cpu", dtype=torch.bfloat16):
+                logits = net(x, real, words).float()
+            each = F.binary_cross_entropy_with_logits(logits, self.y[part], reduction="none")
+            found[part] = (each * self.w[part]).sum(1)
+        return found
+
     def run(self, until: float) -> bool:
         """Goes on until all seeds are through (True) or the time is over."""
-        while self.state.seed < self.given.seeds:
+        while self.state.seed < self.given.first_seed + self.given.seeds:
             if not self._run_seed(until):
                 return False
             assert self.state.mean is not None
@@ -225,13 +277,7 @@ class Training:
     def _step(self, net: Trained, tuned: torch.optim.Optimizer, part: list[int]) -> None:
         state = self.state
         torch.manual_seed(1_000_000 * (state.seed + 1) + state.step)
-        chance = Random(1_000_000 * (state.seed + 1) + state.step)
-        texts = []
-        for i in part:
-            one = self.rows[i]
-            plain = chance.random() < 0.4
-            texts.append(one.text if plain else varied(one, self.harmless[one.language], chance))
-        x, real = below(self.low, texts, self.given.layers)
+        texts, x, real = self._read(part, state.step // (len(self.rows) // ROWS))
         words = torch.tensor([signals(text) for text in texts])
         with torch.autocast("cpu", dtype=torch.bfloat16):
             logits = net(x, real, words).float()
@@ -248,6 +294,35 @@ class Training:
                 state.mean[name].lerp_(tensor, 1 - AVERAGED)
         self.losses.append(loss.item())
 
+    def _read(self, part: list[int], epoch: int) -> tuple[list[str], torch.Tensor, torch.Tensor]:
+        """Texts, what goes into the trained layers, and where it is real. A sentence is put down
+        in `--ways` ways, each of which the layers below read once."""
+        way = 1000 * self.state.seed + epoch % self.given.ways
+        texts = [self._put_down(i, way) for i in part]
+        new = [place for place, i in enumerate(part) if (i, way) not in self.kept]
+        if new:
+            chosen = [texts[place] for place in new]
+            found, there = below(self.low, chosen, self.given.layers, self.frozen)
+            for place, one, tokens in zip(
+                new, found.bfloat16(), there.sum(1).tolist(), strict=True
+            ):
+                self.kept[part[place], way] = one[:tokens].clone()
+        rows = [self.kept[i, way] for i in part]
+        length = -(-max(len(one) for one in rows) // 8) * 8
+        x = torch.zeros(len(rows), length, self.low.width)
+        real = torch.zeros(len(rows), length, dtype=torch.bool)
+        for place, one in enumerate(rows):
+            x[place, : len(one)] = one
+            real[place, : len(one)] = True
+        return texts, x, real
+
+    def _put_down(self, i: int, way: int) -> str:
+        chance = Random(1_000_000 * way + i)
+        one = piece_of(self.rows[i], chance)
+        if chance.random() < 0.4:
+            return one.text
+        return varied(one, self.harmless[one.language], chance)
+
     def result(self) -> Trained:
         """The network with the seeds' mean weights."""
         net = Trained(self.full, self.given.layers, self.lists)
@@ -257,50 +332,37 @@ class Training:
         return net.eval()
 
 
+def frozen_layers(start: Path | None, encoder: Encoder, trained: int) -> list[Layer]:
+    """The tuned layers of an earlier head's file below those that are trained now."""
+    if start is None:
+        return []
+    return [prepared(layer) for layer in with_delta(encoder, load_file(start))[:-trained]]
+
+
+def whole_delta(start: Path | None, encoder: Encoder, top: list[Layer]) -> dict[str, torch.Tensor]:
+    """What a head's file says of all its layers: those of `start` below `top` stay as they are."""
+    new = packed_delta(encoder, top)
+    if start is None:
+        return new
+    old = {n: t for n, t in load_file(start).items() if n.startswith("l")}
+    below_top = len({n.split(".")[0] for n in old}) - len(top)
+    made = {n: t for n, t in old.items() if int(n.split(".")[0][1:]) < below_top}
+    for name, tensor in new.items():
+        number, _, rest = name.partition(".")
+        made[f"l{int(number[1:]) + below_top}.{rest}"] = tensor
+    return made
+
+
 @torch.no_grad()
 def begin_from(start: Path, net: Trained) -> None:
     """Takes over the layers and the logistic layer of an earlier head's file."""
     tensors = load_file(start)
-    for layer, found in zip(net.layers, with_delta(net.encoder, tensors), strict=True):
+    found_layers = with_delta(net.encoder, tensors)[-len(net.layers) :]
+    for layer, found in zip(net.layers, found_layers, strict=True):
         for name, tensor in layer.items():
             tensor.copy_(found[name.replace("_", ".")])
-    net.out.weight.copy_(tensors["out.w"])
-    net.out.bias.copy_(tensors["out.b"])
-
-
-@torch.no_grad()
-def raw_logits(
-    encoder: Encoder, top: list[Layer], out: nn.Linear, rows: list[Sentence]
-) -> torch.Tensor:
-    """Logits [rows, 13] before calibration, as the engine computes them."""
-    pooled = encoder.pool_ids(encoder.tokenizer.ids([PREFIX + s.text for s in rows]), top).pooled
-    words = torch.tensor([signals(s.text) for s in rows])
-    found: torch.Tensor = out(torch.cat([pooled, words], 1))
-    return found.clone()
-
-
-def calibrate(logits: torch.Tensor, y: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
-    """One slope for all and a shift for each category (Platt 1999), both held near 1 and 0.
-
-    Rows are weighed as if HARMLESS of all texts belonged to no category: among those that were
-    written to be trained on they are half, and where texts are judged they are most.
-    """
-    fine = (y.sum(1) == 0).float()
-    share = fine * HARMLESS / fine.mean() + (1 - fine) * (1 - HARMLESS) / (1 - fine.mean())
-    w = w * share[:, None]
-    slope = torch.zeros(1, requires_grad=True)
-    shift = torch.zeros(13, requires_grad=True)
-    tuned = torch.optim.LBFGS([slope, shift], max_iter=100, line_search_fn="strong_wolfe")
-
-    def loss() -> torch.Tensor:
-        tuned.zero_grad()
-        each = F.binary_cross_entropy_with_logits(logits * slope.exp() + shift, y, reduction="none")
-        total = (each * w).sum() / len(y) + 0.02 * (shift**2).sum()
-        total.backward()
-        return total
-
-    tuned.step(loss)
-    return torch.stack([slope.detach().exp().expand(13), shift.detach()])
+    net.out.weight.copy_(tensors.get("prior.w", tensors["out.w"]))
+    net.out.bias.copy_(tensors.get("prior.b", tensors["out.b"]))
 
 
 def _is_used(sentence: Sentence, rehearsed: int) -> bool:
@@ -316,6 +378,10 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=0)
     parser.add_argument("--warm", type=int, default=60)
     parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--hardest", type=int, default=100)
+    parser.add_argument("--ways", type=int, default=4)
+    parser.add_argument("--first-seed", type=int, default=0)
+    parser.add_argument("--joined", type=Path, nargs="*", default=[])
     parser.add_argument("--start", type=Path)
     parser.add_argument("--rehearsed", type=int, default=100)
     parser.add_argument("--rate", type=float, default=3e-4)
@@ -333,7 +399,7 @@ def main() -> None:
     kept = [s for s in used if s.group < KEPT_OUT]
     print(f"{len(rows)} sentences to train, {len(kept)} to calibrate, {len(apart)} left out",
           flush=True)  # fmt: skip
-    state = State()
+    state = State(seed=given.first_seed)
     if given.state.exists():
         state = State(**torch.load(given.state, weights_only=True))
     training = Training(given, rows, state)
@@ -341,12 +407,14 @@ def main() -> None:
         torch.save(vars(training.state), given.state)
         sys.exit(MORE_TO_COME)
     torch.save(vars(training.state), given.state)
+    for other in given.joined:
+        training.state.done += torch.load(other, weights_only=True)["done"]
     net = training.result()
-    deltas = packed_delta(training.full, net.top())
-    top = with_delta(training.full, deltas)
-    calibration = calibrate(raw_logits(training.full, top, net.out, kept), *labels(kept))
+    deltas = whole_delta(given.start, training.full, net.top())
+    top = [prepared(layer) for layer in with_delta(training.low, deltas)]
+    calibration = calibrate(raw_logits(training.low, top, net.out, kept), *labels(kept))
     if apart:
-        logits = raw_logits(training.full, top, net.out, apart) * calibration[0] + calibration[1]
+        logits = raw_logits(training.low, top, net.out, apart) * calibration[0] + calibration[1]
         print(f"\nManner {given.without}, left out:\n{told(torch.sigmoid(logits), apart)}")
         return
     packed = pack_head(deltas, (net.out.weight, net.out.bias), calibration)
@@ -355,10 +423,10 @@ def main() -> None:
     facts = {
         "version": "afina-moderation-4",
         "encoder": ENCODER_ID,
-        "layers": given.layers,
-        "epochs": given.epochs,
-        "seeds": given.seeds,
-        "sentences": len(rows),
+        "layers": len({name.split(".")[0] for name in deltas}),
+        "steps": training.steps,
+        "seeds": len(training.state.done),
+        "sentences": len(training.rows),
         "slope": round(float(calibration[0, 0]), 4),
     }
     (given.to / FACTS).write_text(json.dumps(facts, indent=1) + "\n")

@@ -34,6 +34,14 @@ def encoder(folder: Path) -> Encoder:
     return Encoder(folder, torch.float32)
 
 
+def test_what_a_lower_layer_gave_stands_behind_the_last_ones_mean(encoder: Encoder) -> None:
+    ids = encoder.tokenizer.ids([f"query: {text}" for text in TEXTS])
+    both = encoder.pool_ids(ids, beside=(8,)).pooled
+    assert torch.equal(both[:, :WIDTH], encoder.pool_ids(ids).pooled)
+    assert both.shape == (len(TEXTS), 2 * WIDTH)
+    assert not torch.allclose(both[:, :WIDTH], both[:, WIDTH:])
+
+
 def test_a_vector_does_not_depend_on_its_company(encoder: Encoder) -> None:
     ids = encoder.tokenizer.ids([f"query: {text}" for text in TEXTS])
     together = encoder.unit_ids(ids)

@@ -87,9 +87,15 @@ class Encoder:
         return F.normalize(self.pool_ids(contents).pooled, dim=-1)
 
     @torch.inference_mode()
-    def pool_ids(self, contents: Sequence[Sequence[int]], top: Sequence[Layer] = ()) -> Vectors:
+    def pool_ids(
+        self,
+        contents: Sequence[Sequence[int]],
+        top: Sequence[Layer] = (),
+        beside: Sequence[int] = (),
+    ) -> Vectors:
         """The mean vector of each text, given as its content's ids. `top` stands in for as many
-        of the network's last layers."""
+        of the network's last layers. What the layers `beside` (from 0, rising) gave is put after
+        it: `pooled` is then [texts, width * (1 + len(beside))]."""
         layers = [*self._layers[: self.depth - len(top)], *top]
         windows: list[list[int]] = []
         owners: list[int] = []
@@ -98,12 +104,12 @@ class Encoder:
             for start in range(0, max(1, len(ids)), room):
                 windows.append([_BEGIN, *ids[start : start + room], _END])
                 owners.append(number)
-        means = torch.zeros(len(windows), self.width)
+        means = torch.zeros(len(windows), self.width * (1 + len(beside)))
         for batch in _batches([len(window) for window in windows]):
-            means[batch] = self._means([windows[i] for i in batch], layers)
+            means[batch] = self._means([windows[i] for i in batch], layers, beside)
         lengths = torch.tensor([max(1, len(window) - 2) for window in windows], dtype=torch.float32)
         place = torch.tensor(owners, dtype=torch.int64)
-        pooled = torch.zeros(len(contents), self.width)
+        pooled = torch.zeros(len(contents), means.shape[1])
         total = torch.zeros(len(contents))
         pooled.index_add_(0, place, means * lengths[:, None])
         total.index_add_(0, place, lengths)
@@ -117,7 +123,9 @@ class Encoder:
         """The tensors of a layer as `through` is quickest with them."""
         return self._layers[number]
 
-    def _means(self, windows: list[list[int]], layers: Sequence[Layer]) -> torch.Tensor:
+    def _means(
+        self, windows: list[list[int]], layers: Sequence[Layer], beside: Sequence[int]
+    ) -> torch.Tensor:
         lengths = torch.tensor([len(window) for window in windows])
         longest = int(lengths.max())
         rows = len(windows)
@@ -129,10 +137,13 @@ class Encoder:
         x = F.pad(self.embedded(ids).view(-1, self.width), (0, 0, 0, capacity - rows * longest))
         mask = torch.zeros(rows, 1, 1, longest, dtype=self.dtype)
         mask.masked_fill_(~real[:, None, None, :], torch.finfo(self.dtype).min)
-        for layer in layers:
+        found = []
+        for number, layer in enumerate(layers):
             x = self.through(layer, x, mask)
-        hidden = x[: rows * longest].view(rows, longest, self.width) * real[:, :, None]
-        return hidden.sum(1) / lengths[:, None]
+            if number in beside or number == len(layers) - 1:
+                hidden = x[: rows * longest].view(rows, longest, self.width) * real[:, :, None]
+                found.append(hidden.sum(1) / lengths[:, None])
+        return torch.cat([found[-1], *found[:-1]], 1)
 
     def embedded(self, ids: torch.Tensor) -> torch.Tensor:
         """The first layer's input `[..., width]` of ids, with their positions."""

@@ -1,8 +1,9 @@
 """Moderation scores from the encoder: its last layers tuned for them, and a logistic layer.
 
 The file beside `afina.data.moderation` holds what tuning changed in those layers (4 bits a weight,
-a scale for 64 of them), the logistic layer, which also sees the word lists' signals, and the
-calibration, all trained by `benchmarks/train_moderation.py` on the sentences that stand there too.
+a scale for 64 of them), the logistic layer, which also sees the word lists' signals and what a
+layer further down gave (`beside`), and the calibration. `benchmarks/train_moderation.py` and
+`benchmarks/fit_moderation.py` make it from the sentences that stand there too.
 """
 
 from __future__ import annotations
@@ -50,6 +51,7 @@ class ModerationHead:
         self.top = [prepared(layer) for layer in with_delta(encoder, tensors)]
         self._weight, self._bias = tensors["out.w"].float(), tensors["out.b"].float()
         self._slope, self._shift = tensors["calibration"].float()
+        self._beside: list[int] = tensors["beside"].tolist() if "beside" in tensors else []
 
     @classmethod
     def load(cls, encoder: Encoder) -> ModerationHead:
@@ -68,13 +70,20 @@ class ModerationHead:
         found: list[list[float]] = torch.sigmoid(self.logits(encoder, ids, texts)).tolist()
         return found
 
+    def features(
+        self, encoder: Encoder, ids: Sequence[Sequence[int]], texts: Sequence[str]
+    ) -> torch.Tensor:
+        """What the logistic layer sees of each text: the last layer's mean, the word lists'
+        signals, and the means of the layers `beside` [texts, width + lists + width * beside]."""
+        pooled = encoder.pool_ids(ids, self.top, self._beside).pooled
+        words = torch.tensor([signals(text) for text in texts])
+        return torch.cat([pooled[:, : encoder.width], words, pooled[:, encoder.width :]], 1)
+
     def logits(
         self, encoder: Encoder, ids: Sequence[Sequence[int]], texts: Sequence[str]
     ) -> torch.Tensor:
         """The same before the sigmoid."""
-        pooled = encoder.pool_ids(ids, self.top).pooled
-        seen = torch.cat([pooled, torch.tensor([signals(text) for text in texts])], 1)
-        raw = seen @ self._weight.T + self._bias
+        raw = self.features(encoder, ids, texts) @ self._weight.T + self._bias
         calibrated: torch.Tensor = raw * self._slope + self._shift
         return calibrated
 
@@ -84,7 +93,8 @@ def pack_head(
     out: tuple[torch.Tensor, torch.Tensor],
     calibration: torch.Tensor,
 ) -> bytes:
-    """The head's file. `out` is weight [13, width + lists] and bias, `calibration` [2, 13]."""
+    """The head's file. `out` is weight [13, width + lists + width * beside] and bias,
+    `calibration` [2, 13]."""
     tensors = {**deltas, "out.w": out[0], "out.b": out[1], "calibration": calibration}
     packed: bytes = save_safetensors({n: t.detach().contiguous() for n, t in tensors.items()})
     return packed
