@@ -18,11 +18,15 @@ Product: Final = structure(
     "x w low b beside out inner both",
     "x_row w_row low_row b_row beside_row out_row rows inputs outs rank w_turned b_turned waits",
     "scale",
-    "failed",
+    "failed next",
 )
 """See `source/linear.c`; a product that `waits` reads what those before it in a list make."""
 Gradient: Final = structure(
-    "Gradient", "x y weight inverse sum", "x_row y_row sum_row rows xs ys turned", "scale", "failed"
+    "Gradient",
+    "x y weight inverse sum",
+    "x_row y_row sum_row rows xs ys turned",
+    "scale",
+    "failed next",
 )
 MULTIPLY: Final = "afina_linear"
 ADD_GRADIENT: Final = "afina_add_gradient"

@@ -11,7 +11,7 @@ typedef struct {
     float *sum;
     int64_t x_row, y_row, sum_row, rows, xs, ys, turned;
     float scale;
-    int64_t failed;
+    int64_t failed, next; /* the next piece of work; 0 before */
 } gradient;
 
 /* Adds one vector of sums for row i, columns j and on. */
@@ -62,21 +62,20 @@ static void pack_left(bf16 *out, bf16 *scaled, const gradient *p, int64_t from, 
     }
 ONE_SUM(12) ONE_SUM(8) ONE_SUM(4) ONE_SUM(2) ONE_SUM(1)
 
+/* The wider side is shared out, and each thread packs the other one for itself: columns of y one
+   panel at a time, by whoever is free, or else an even part of those of x. */
 static void one_gradient(gradient *p) {
-    int64_t steps = (p->rows + 1) / 2, first = 0, last = (p->xs + WIDE - 1) / WIDE;
-    int64_t from = 0, to = (p->ys + WIDE - 1) / WIDE;
-    /* the wider side is shared out; each thread packs the other one for itself */
-    if (p->xs > p->ys)
-        part_of(last, &first, &last);
-    else
-        part_of(to, &from, &to);
-    if (from == to || first == last) return;
+    int64_t steps = (p->rows + 1) / 2, first = 0, last = (p->xs + WIDE - 1) / WIDE, n = 0;
+    int64_t panels = (p->ys + WIDE - 1) / WIDE;
+    int by_x = p->xs > p->ys;
+    if (by_x) part_of(last, &first, &last);
+    if (first == last) return;
     int64_t wide = (last - first) * WIDE, end = last * WIDE < p->xs ? last * WIDE : p->xs;
     bf16 *packed = (bf16 *)room(4 * steps * (WIDE + 2 * wide));
     if (!packed) { p->failed = 1; return; }
     bf16 *left = packed + 2 * steps * WIDE;
     pack_left(left, left + 2 * steps * wide, p, first * WIDE, end);
-    for (int64_t n = from; n < to; n++) {
+    while ((n = by_x ? n : __atomic_fetch_add(&p->next, 1, __ATOMIC_RELAXED)) < panels) {
         pack_panel(packed, p->y, p->y_row, 1, p->rows, p->ys, n * WIDE);
         for (int64_t i = first * WIDE; i < end; i += WIDE) {
             strip rows = {(const char *)(left + 2 * steps * (i - first * WIDE)), 4, 128};
@@ -85,6 +84,7 @@ static void one_gradient(gradient *p) {
 #define SUM_ONE(R, at) sum_##R(p, rows, packed, at, n * WIDE)
             BY_TILES(i, until, SUM_ONE)
         }
+        n += by_x;
     }
 }
 

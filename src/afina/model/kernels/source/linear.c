@@ -17,7 +17,7 @@ typedef struct {
     int64_t w_turned, b_turned; /* whether they are [in, outs] and [rank, outs] */
     int64_t waits;              /* for all products before it in the list */
     float scale;
-    int64_t failed;
+    int64_t failed, next; /* the next piece of work; 0 before */
 } product;
 
 INLINE strip rows_of(const bf16 *x, int64_t row, int64_t m) {
@@ -103,27 +103,48 @@ static void pack_both(bf16 *panel, const product *p, int64_t n) {
     if (p->rank) pack_panel(low, p->b, p->b_row, p->b_turned, p->rank, p->outs, n);
 }
 
-static void one_product(product *p) {
-    int64_t panels = (p->outs + WIDE - 1) / WIDE, size = (p->in + p->rank) * WIDE;
-    int64_t all = omp_get_num_threads(), from, to, first = 0, last = p->rows;
-    /* few panels are too coarse to share out: then rows are, and each thread packs for itself */
-    if (panels % all == 0 || panels >= 8 * all) {
-        part_of(panels, &from, &to);
-    } else {
-        from = 0, to = panels;
-        part_of(p->rows, &first, &last);
+/* Panels at a time: as many as the cache holds, but so few that there are pieces for all threads, and
+   as many for each. */
+static int64_t group_of(int64_t panels, int64_t most, int64_t all) {
+    for (int64_t group = most; group > 1; group--) {
+        int64_t pieces = (panels + group - 1) / group;
+        if (pieces % all == 0 && pieces >= 3 * all) return group;
     }
-    int64_t group = PANEL_ROOM / (2 * size);
-    group = group < 1 ? 1 : group;
-    bf16 *packed = (bf16 *)room(2 * size * group);
+    return 1;
+}
+static void panels_of(const product *p, bf16 *packed, int64_t n, int64_t count) {
+    int64_t size = (p->in + p->rank) * WIDE;
+    for (int64_t i = 0; i < count; i++) pack_both(packed + i * size, p, (n + i) * WIDE);
+}
+static void multiply_panels(const product *p, const bf16 *packed, int64_t first, int64_t last,
+                            int64_t n, int64_t count) {
+    int64_t size = (p->in + p->rank) * WIDE;
+    for (int64_t m = first; m < last; m += TALL)
+        for (int64_t i = 0; i < count; i++)
+            product_rows(p, packed + i * size, m, m + TALL < last ? m + TALL : last,
+                         (n + i) * WIDE);
+}
+
+/* Work is taken piece by piece by whoever is free: a thread that the machine holds up does not hold
+   up the others. */
+static void one_product(product *p) {
+    int64_t panels = (p->outs + WIDE - 1) / WIDE, size = 2 * (p->in + p->rank) * WIDE, at;
+    int64_t all = omp_get_num_threads(), most = PANEL_ROOM / size > 1 ? PANEL_ROOM / size : 1;
+    /* few panels are too coarse to share out: then rows are, and each thread packs for itself */
+    int by_rows = panels % all != 0 && panels < 8 * all;
+    int64_t group = by_rows ? panels : group_of(panels, most, all);
+    bf16 *packed = (bf16 *)room(size * group);
     if (!packed) { p->failed = 1; return; }
-    for (int64_t n = from; n < to; n += group) {
-        int64_t count = to - n < group ? to - n : group;
-        for (int64_t i = 0; i < count; i++) pack_both(packed + i * size, p, (n + i) * WIDE);
-        for (int64_t m = first; m < last; m += TALL)
-            for (int64_t i = 0; i < count; i++)
-                product_rows(p, packed + i * size, m, m + TALL < last ? m + TALL : last,
-                             (n + i) * WIDE);
+    if (by_rows) panels_of(p, packed, 0, panels);
+    int64_t step = by_rows ? 5 * TALL : group, end = by_rows ? p->rows : panels;
+    while ((at = step * __atomic_fetch_add(&p->next, 1, __ATOMIC_RELAXED)) < end) {
+        int64_t count = end - at < step ? end - at : step;
+        if (by_rows) {
+            multiply_panels(p, packed, at, at + count, 0, panels);
+        } else {
+            panels_of(p, packed, at, count);
+            multiply_panels(p, packed, 0, p->rows, at, count);
+        }
     }
 }
 
