@@ -217,3 +217,12 @@ def test_lines_that_are_no_text_are_counted_as_unread(tmp_path: Path) -> None:
     source.write_bytes(b'{"a": "b"}\n' + "ana@example.com\n".encode("utf-16-le"))
     report, _ = redact_file(source, tmp_path / "out")
     assert (report.rows, report.unread, report.first_unread) == (3, 2, 2)
+
+
+def test_half_a_character_stays_where_it_is(tmp_path: Path) -> None:
+    source, target = tmp_path / "f", tmp_path / "out"
+    lines = ['{"a": "\\ud83d"}', '{"a": "\\ud83d ana@example.com"}']
+    source.write_text("\n".join(lines))
+    redact_file(source, target)
+    after = target.read_text().splitlines()
+    assert after == [lines[0], '{"a": "\\ud83d <EMAIL_1>"}']

@@ -239,14 +239,14 @@ class _Work:
             return _replaced(text, named)
 
         if value is None:
-            written = self._text(raw, number, change)
+            text = self._text(raw, number, change)
         else:
-            written = msgspec.json.encode(map_texts(value, change))
+            changed = map_texts(value, change)
         if not found:
             return raw, []
         self.rows_changed += 1
         self.places.update(item.kind.value for item in found)
-        return written, found
+        return text if value is None else _encoded(changed), found
 
     def _text(self, raw: bytes, number: int, change: Callable[[str, str], str]) -> bytes:
         """A line that is no JSON object: a table's row, or a damaged one. It may hold as much."""
@@ -274,6 +274,14 @@ def _copy(
             files[1].write(msgspec.json.encode(item) + b"\n")
         if progress is not None and line.number % _PROGRESS_LINES == 0:
             progress(reader.bytes_read, reader.bytes_total)
+
+
+def _encoded(row: Any) -> bytes:
+    """A row as JSON. Half a character, which the check will name, stays as it was written."""
+    try:
+        return msgspec.json.encode(row)
+    except UnicodeEncodeError:
+        return json.dumps(row).encode("ascii")
 
 
 def _object(raw: bytes) -> dict[str, Any] | None:
