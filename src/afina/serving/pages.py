@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 import torch
 
 from afina.errors import InvalidRequest
+from afina.model.kernels.touch import touch
 from afina.serving.layout import Span
 from afina.serving.memory import untouched
 from afina.serving.page_shapes import RANKS, Pairs, Shape, kernel_pages, table_pages
@@ -58,6 +59,11 @@ class _Site:
     @property
     def layer_of_block(self) -> list[int]:
         return self.shape.layer_of_block
+
+    @property
+    def is_usual(self) -> bool:
+        """Whether adapters touch it as a rule: not the head, which stands last."""
+        return self.names[0] != "lm_head"
 
 
 @dataclass(frozen=True)
@@ -100,6 +106,10 @@ class Pages:
         self._step: _Step | None = None
         self._seen: tuple[tuple[str | None, ...], _Step] | None = None
         self._packed = False
+        self._table: torch.Tensor | None = None
+        """Packed: all pages, one behind the other."""
+        self._used = 0
+        """Of a page, what adapters of all layers but the head take."""
         self.version = 0
         """Raised when pages or tables change."""
 
@@ -110,6 +120,16 @@ class Pages:
         self._packed = True
         for site, tables in self._fresh_tables(self._total):
             site.hold(*tables)
+
+    def touch_next(self, rank: int) -> None:
+        """Takes the memory of the pages that an adapter will get next, so that the steps do not
+        wait for it. Any thread may: no number changes."""
+        table = self._table
+        if table is not None:
+            count = -(-rank // RANKS)
+            for page in self._free[-count:]:
+                if page < len(table):
+                    touch(table[page, : self._used])
 
     def pages_of(self, sha256: str) -> list[int]:
         """Where an adapter is; in the order of its ranks."""
@@ -261,7 +281,10 @@ class Pages:
             yield from ((site, self._tables(site.shape, pages)) for site in sites)
             return
         sizes = [[math.prod(part) for part in site.shape.packed] for site in sites]
-        table = untouched(self._dtype, pages, sum(map(sum, sizes)))
+        table = self._table = untouched(self._dtype, pages, sum(map(sum, sizes)))
+        self._used = sum(
+            sum(pair) for pair, site in zip(sizes, sites, strict=True) if site.is_usual
+        )
         columns = iter(torch.split(table, [n for pair in sizes for n in pair], 1))
         for site in sites:
             a, b = (next(columns).view(pages, *part) for part in site.shape.packed)

@@ -98,7 +98,9 @@ class Runner:
         this base's. Any thread may call it."""
         layers = {n: s for p in self.layers.products.values() for n, s in p.layers.items()}
         check_fit(pairs, layers)
-        return Adapter(sha256, rank, self._pages.write(pairs, rank))
+        written = self._pages.write(pairs, rank)
+        self._pages.touch_next(rank)
+        return Adapter(sha256, rank, written)
 
     @torch.inference_mode()
     def run(self, plan: Plan) -> StepOutput:

@@ -120,3 +120,20 @@ def test_pages_grow_and_keep_what_they_hold() -> None:
     x = torch.randn(4, 48)
     pages.choose(list("abcd"), [])
     assert_close(added(pages, x), torch.stack([wanted[n] @ x[i] for i, n in enumerate("abcd")]))
+
+
+def test_memory_of_the_next_pages_is_taken_without_changing_a_number() -> None:
+    pages = make_pages(capacity=2)
+    pages.pack()
+    put(pages, "mine", 1, 16)
+
+    def held() -> list[torch.Tensor]:
+        tables = pages.tables_of("q")
+        assert tables is not None
+        return [table[pages.pages_of("mine")[0]].clone() for table in tables]
+
+    before = held()
+    for rank in (16, 40, 900):
+        pages.touch_next(rank)
+    assert all(torch.equal(*pair) for pair in zip(before, held(), strict=True))
+    assert all(float(part.abs().sum()) > 0 for part in before)
