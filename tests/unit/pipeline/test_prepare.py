@@ -19,8 +19,10 @@ from afina.domain.models import BaseModel
 from afina.domain.runs import RunSpec
 from afina.outside_settings import VllmSettings
 from afina.pipeline import served_by
+from afina.pipeline.foresight import load_of, rate_of
 from afina.pipeline.lanes import PrepareLane
 from afina.pipeline.run_files import read_spec
+from afina.service.bases import get_base
 from afina.service.budgets import set_spend_limit
 from afina.service.files import upload_file
 from afina.service.jobs import JobRequest, cancel_job, create_job, pause_job
@@ -272,7 +274,11 @@ def test_a_queued_job_says_when_it_will_end_after_those_that_are_ahead(shop: Sho
     assert first.estimated_finish is not None
     assert second.estimated_finish is not None
     spec = prepared_spec(shop, first)
-    takes = spec.training.tokens * spec.epochs / 100.0
+    base = get_base(shop.platform, spec.base.id)
+    rate = rate_of(shop.platform.settings, base, spec)
+    assert rate is not None
+    assert rate.tokens_per_s == 100.0
+    takes = rate.training_seconds(load_of(spec))
     assert first.estimated_finish - before == pytest.approx(takes + 10, abs=5)
     assert second.estimated_finish - first.estimated_finish == pytest.approx(takes + 10, abs=5)
     paused = pause_job(shop.platform, shop.caller, first.id)
