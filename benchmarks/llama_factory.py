@@ -7,7 +7,7 @@ machine without a GPU:
     lf/bin/pip install torch==2.13.0       # a build for processors, where one is at hand
     lf/bin/pip install llamafactory==0.9.5
     lf/bin/pip uninstall -y torchvision torchaudio
-    touch lf/lib/python3*/site-packages/torchaudio.py
+    touch "$(echo lf/lib/python3*/site-packages)/torchaudio.py"
 
 The last two lines: torchvision and torchaudio are built for another torch; it does without the one
 and looks only whether the other is there. This file imports nothing of afina. FOLDER holds

@@ -10,16 +10,15 @@ anything more or anything else keeps its own code.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
-from typing import Any, Final
+from typing import Any
 
 import torch
 from torch import nn
 from torch.nn import functional
 
 from afina.model import own_layer
-from afina.model.folding import Masks, Span, group_spans
 from afina.model.fused import (
     fused_norm_epsilon,
     gate_back,
@@ -28,25 +27,24 @@ from afina.model.fused import (
     norm_of,
 )
 from afina.model.grids import Heads
+from afina.model.layer_trial import (
+    NORMS,
+    PRODUCTS,
+    Layer,
+    Rope,
+    Trial,
+    has_parts,
+    heads_of,
+    is_usual,
+    kind_of,
+    tried,
+)
 from afina.model.lora import LoraLinear
 from afina.model.own_layer import OwnLayer, has_kernels
 from afina.model.packed import How, PackedContext
 from afina.model.products import JointProduct
 from afina.model.rows_attention import KeptRows, attend_rows, attend_rows_back
 from afina.model.trained import TrainedAdapter
-
-_PARTS: Final = {
-    "": {"self_attn", "mlp", "input_layernorm", "post_attention_layernorm"},
-    "self_attn": {"q_proj", "k_proj", "v_proj", "o_proj"},
-    "mlp": {"gate_proj", "up_proj", "down_proj", "act_fn"},
-}
-_NORMS: Final = ("input", "post_attention")
-_PASSED_ON: Final = {"position_ids", "position_embeddings", "afina_ctx", "use_cache"}
-_CLOSE: Final = {torch.float32: 1e-5, torch.bfloat16: 3e-2}
-"""How far a layer's output and gradient, without the residual, may be from its own code's."""
-_TRIED_TOKENS: Final = 24
-
-Rope = tuple[torch.Tensor, torch.Tensor]
 
 
 @dataclass(frozen=True)
@@ -97,63 +95,47 @@ def fuse_blocks(model: nn.Module, adapter: TrainedAdapter) -> Replaced:
         block = _parts(layer, adapter)
         if block is None:
             continue
-        kind = tuple(_facts(layer.get_submodule(name)) for name in _PARTS)
+        kind = kind_of(layer)
         if kind not in known:
-            known[kind] = _tried(layer, block, model, adapter)
+            made_of = partial(_attempt, layer, block, adapter)
+            trial = Trial(model, block.heads, block.qkv.weight, adapter.grads, compared=False)
+            known[kind] = tried(layer, made_of, trial)
         how = known[kind]
         if how is not None:
-            made = Block(block.heads, block.norms, block.qkv, block.o,
-                         block.gate_up, block.down, how)  # fmt: skip
+            made = replace(block, how=how)
             layer.forward = partial(_forward, made, adapter, layer.forward)
             count += 1
             own += made.own is not None
     return Replaced(count, own)
 
 
+def _attempt(layer: nn.Module, block: Block, adapter: TrainedAdapter, how: How) -> Layer:
+    return partial(_forward, replace(block, how=how), adapter, layer.forward)
+
+
 def _forward(
     block: Block, adapter: TrainedAdapter, own: Callable[..., Any], x: torch.Tensor, **others: Any
 ) -> Any:
-    context, rope = others.get("afina_ctx"), others.get("position_embeddings")
-    unusual = any(value is not None for name, value in others.items() if name not in _PASSED_ON)
-    unusual |= bool(others.get("use_cache")) or rope is None or type(context) is not PackedContext
-    if unusual or (adapter.dropout_generator is not None and adapter.spec.dropout):
+    if not is_usual(others) or (adapter.dropout_generator is not None and adapter.spec.dropout):
         return own(x, **others)
     return _Block.apply(  # type: ignore[no-untyped-call]
-        x, adapter.anchor, block, context, rope
+        x, adapter.anchor, block, others["afina_ctx"], others["position_embeddings"]
     )
-
-
-def _facts(module: nn.Module) -> tuple[object, ...]:
-    """What tells one kind of layer from another, beside its place and its weights."""
-    plain = (int, float, str, bool, type(None))
-    said = sorted((k, v) for k, v in vars(module).items() if isinstance(v, plain))
-    return (type(module), *(pair for pair in said if pair[0] != "layer_idx"))
 
 
 def _parts(layer: nn.Module, adapter: TrainedAdapter) -> Block | None:
     """What a layer consists of, if it has these parts and no others."""
-    for name, wanted in _PARTS.items():
-        module = getattr(layer, name, None) if name else layer
-        if not isinstance(module, nn.Module) or {n for n, _ in module.named_children()} != wanted:
-            return None
-    attention, mlp = layer.get_submodule("self_attn"), layer.get_submodule("mlp")
-    norms = [_norm_part(layer.get_submodule(f"{n}_layernorm")) for n in _NORMS]
-    size = getattr(attention, "head_dim", None)
+    if not has_parts(layer) or not is_fused_gate(layer.get_submodule("mlp")):
+        return None
+    norms = [_norm_part(layer.get_submodule(name)) for name in NORMS]
     products = [
-        _product(adapter, [getattr(parent, name) for name in names])
-        for parent, names in (
-            (attention, ("q_proj", "k_proj", "v_proj")),
-            (attention, ("o_proj",)),
-            (mlp, ("gate_proj", "up_proj")),
-            (mlp, ("down_proj",)),
-        )
+        _product(adapter, [layer.get_submodule(f"{parent}.{name}") for name in names])
+        for parent, names in PRODUCTS
     ]
-    if not is_fused_gate(mlp) or not isinstance(size, int) or None in norms or None in products:
+    if None in norms or None in products:
         return None
-    queries, keys, values = (width // size for width in products[0].sizes)  # type: ignore[union-attr]
-    if keys != values or queries % keys or sum(products[0].sizes) != (queries + 2 * keys) * size:  # type: ignore[union-attr]
-        return None
-    return Block(Heads(queries, keys, size), tuple(norms), *products)  # type: ignore[arg-type]
+    heads = heads_of(layer, tuple(products[0].sizes))  # type: ignore[union-attr]
+    return None if heads is None else Block(heads, tuple(norms), *products)  # type: ignore[arg-type]
 
 
 def _norm_part(module: nn.Module) -> _Norm | None:
@@ -171,75 +153,6 @@ def _product(adapter: TrainedAdapter, layers: Sequence[nn.Module]) -> JointProdu
     if not product or not all(together or ()) or len(product.views) != len(names):
         return None
     return product if product.weight.is_cpu else None
-
-
-class _Spy:
-    """A context that notes what a layer says about its attention."""
-
-    def __init__(self, packed: PackedContext) -> None:
-        self.packed = packed
-        self.how: How | None = None
-
-    def attend(self, layer: int, *tensors: torch.Tensor, **said: Any) -> torch.Tensor:
-        """See afina.model.attention.AttentionContext."""
-        self.how = How(said["scaling"], said["sliding_window"], said["softcap"])
-        return self.packed.attend(layer, *tensors, **said)
-
-
-def _tried(layer: nn.Module, block: Block, model: nn.Module, adapter: TrainedAdapter) -> How | None:
-    """What the layer says about its attention, if the block computes what the layer computes: its
-    output and the gradient of its input, for a beginning, two chats behind it and one alone."""
-    rope_of = next((m for n, m in model.named_modules() if n.endswith("rotary_emb")), None)
-    weight = block.qkv.weight
-    generator = torch.Generator().manual_seed(0)
-    shape = (1, _TRIED_TOKENS, weight.shape[1])
-    x, grad = (torch.randn(shape, generator=generator).to(weight.dtype) for _ in range(2))
-    places = torch.tensor([[*range(7), *range(7, 12), *range(7, 10), *range(9)]])
-    try:
-        rope = rope_of(x, places)  # type: ignore[misc]
-        if rope[0].shape != (1, _TRIED_TOKENS, block.heads.size):
-            return None
-        spy = _Spy(_tried_context())
-        asked = {"attention_mask": None, "position_ids": places, "position_embeddings": rope}
-        theirs = _pulled(lambda given: layer(given, **asked, afina_ctx=spy), x, grad)
-        if spy.how is None:
-            return None
-        made = Block(block.heads, block.norms, block.qkv, block.o,
-                     block.gate_up, block.down, spy.how)  # fmt: skip
-        asked["afina_ctx"] = _tried_context()
-        ours = _pulled(
-            lambda given: _forward(made, adapter, layer.forward, given, **asked), x, grad
-        )
-    except (TypeError, ValueError, AttributeError, RuntimeError):
-        return None  # it asks for something else than such layers do
-    finally:
-        adapter.grads.zero_()
-    close = _CLOSE[weight.dtype]
-    good = all(
-        float((own - mine).norm()) <= close * float((own - past).norm())
-        for own, mine, past in zip(theirs, ours, (x, grad), strict=True)
-    )
-    return spy.how if good else None
-
-
-def _tried_context() -> PackedContext:
-    prefix: Span = (0, 7)
-    shared = group_spans([(7, 5), (12, 3)], None, prefix)
-    alone = group_spans([prefix, (15, 9)], None)
-    return PackedContext(_TRIED_TOKENS, (*shared, *alone), Masks())
-
-
-def _pulled(
-    layer: Callable[[torch.Tensor], Any], x: torch.Tensor, grad: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """A layer's output for x, and the gradient of x."""
-    with torch.enable_grad():
-        given = x.clone().requires_grad_()
-        out = layer(given)
-        if not isinstance(out, torch.Tensor):
-            raise TypeError("the layer returns no tensor")
-        (of_x,) = torch.autograd.grad(out, given, grad)
-    return out.detach(), of_x
 
 
 @dataclass

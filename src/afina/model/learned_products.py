@@ -4,42 +4,31 @@ They answer to the same calls as afina.model.own_products, without low-rank term
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
+from typing import Any
 
 import torch
 
 from afina.model.kernels.calls import call_all, usable, whole
 from afina.model.kernels.linear import ADD_GRADIENT, MULTIPLY, Gradient, Product
-
-_GATED = 16
+from afina.model.product_calls import KernelProduct, opens_gate, take_in, take_norm
 
 
 @dataclass(frozen=True)
-class LearnedProduct:
+class LearnedProduct(KernelProduct):
     """A weight `[out, in]`, and where its gradient goes; None of a frozen one."""
 
-    weight: torch.Tensor
     grad: torch.Tensor | None
-
-    @cached_property
-    def outs(self) -> int:
-        return self.weight.shape[0]
-
-    @cached_property
-    def inputs(self) -> int:
-        return self.weight.shape[1]
 
     @property
     def can_gate(self) -> bool:
         """Whether it opens the gate by itself, where it is that of gate and up."""
-        return not self.outs // 2 % _GATED
+        return opens_gate((self.outs // 2, self.outs - self.outs // 2))
 
     def forward(
         self, x: torch.Tensor, beside: torch.Tensor | None = None
     ) -> tuple[torch.Tensor, None]:
         """x Wᵀ of `[T, in]`, with `beside` added to it."""
-        out = x.new_empty(x.shape[0], self.outs)
-        one = self._product(x, out)
+        out, one = self._product(x)
         if beside is not None:
             one.beside, one.beside_row = whole(beside, *out.shape), self.outs
         call_all(MULTIPLY, (Product * 1)(one))
@@ -47,33 +36,27 @@ class LearnedProduct:
 
     def forward_gated(self, x: torch.Tensor) -> tuple[torch.Tensor, None, torch.Tensor]:
         """Gate and up side by side, and silu(gate) * up."""
-        out = x.new_empty(x.shape[0], self.outs)
+        out, one = self._product(x)
         inner = x.new_empty(x.shape[0], self.outs // 2)
-        one = self._product(x, out)
         one.inner = inner.data_ptr()
         call_all(MULTIPLY, (Product * 1)(one))
         return out, None, inner
 
-    def _product(self, x: torch.Tensor, out: torch.Tensor) -> Product:
-        return Product(
-            x=whole(x, out.shape[0], self.inputs), x_row=self.inputs, rows=out.shape[0],
-            w=self.weight.data_ptr(), w_row=self.weight.stride(0), inputs=self.inputs,
-            outs=self.outs, out=out.data_ptr(), out_row=self.outs, scale=1.0,
-        )  # fmt: skip
+    def _product(self, x: torch.Tensor) -> tuple[torch.Tensor, Any]:
+        """The place of x Wᵀ, and what makes it."""
+        count = x.shape[0]
+        out, one = x.new_empty(count, self.outs), self.reading()
+        take_in(one, count, whole(x, count, self.inputs), out.data_ptr())
+        return out, one
 
     def backward(
         self, grad: torch.Tensor, *, both: torch.Tensor | None = None, wanted: bool = True
     ) -> tuple[None, torch.Tensor]:
         """The gradient of x where it is wanted; see OwnProduct.backward."""
-        count = grad.shape[0]
-        out = grad.new_empty(count if wanted else 0, self.inputs)
+        out = grad.new_empty(grad.shape[0] if wanted else 0, self.inputs)
         if wanted:
-            one = Product(
-                x=whole(grad, count, self.outs), x_row=self.outs, rows=count,
-                w=self.weight.data_ptr(), w_row=self.weight.stride(0), w_turned=1,
-                inputs=self.outs, outs=self.inputs, out=out.data_ptr(), out_row=self.inputs,
-                both=None if both is None else whole(both, count, 2 * self.inputs), scale=1.0,
-            )  # fmt: skip
+            one = self.reading_back()
+            self.take_back(one, grad, out, both)
             call_all(MULTIPLY, (Product * 1)(one))
         return None, out
 
@@ -96,9 +79,7 @@ class LearnedProduct:
             sum=whole(self.grad, self.outs, self.inputs, dtype=torch.float32),
             sum_row=self.inputs, rows=count, scale=1.0,
         )  # fmt: skip
-        if norm is not None:
-            one.weight = whole(norm[0], self.inputs)
-            one.inverse = whole(norm[1], count, dtype=torch.float32)
+        take_norm(one, count, self.inputs, norm)
         call_all(ADD_GRADIENT, (Gradient * 1)(one))
 
 

@@ -20,9 +20,21 @@ from torch.nn import functional
 
 from afina.model import own_layer
 from afina.model.block import rotate
-from afina.model.folding import Masks, group_spans
 from afina.model.fused import gate_back, norm_back, norm_of
 from afina.model.grids import Heads
+from afina.model.layer_trial import (
+    ATTENTION,
+    NORMS,
+    PRODUCTS,
+    Layer,
+    Rope,
+    Trial,
+    has_parts,
+    heads_of,
+    is_usual,
+    kind_of,
+    tried,
+)
 from afina.model.learned_products import learned_product
 from afina.model.own_layer import OwnLayer, has_kernels
 from afina.model.own_weights import OwnWeights, find_blocks
@@ -32,19 +44,8 @@ from afina.model.rows_attention import KeptRows, attend_rows, attend_rows_back
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-_ATTENTION: Final = ("q_proj", "k_proj", "v_proj", "o_proj")
-_PARTS: Final = {
-    "": {"self_attn", "mlp", "input_layernorm", "post_attention_layernorm"},
-    "self_attn": set(_ATTENTION),
-    "mlp": {"gate_proj", "up_proj", "down_proj", "act_fn"},
-}
-_PASSED_ON: Final = {"position_ids", "position_embeddings", "afina_ctx", "use_cache"}
-_CLOSE: Final = {torch.float32: 1e-5, torch.bfloat16: 3e-2}
-_TRIED_TOKENS: Final = 24
 _NEARLY_ALL: Final = 0.9
 """From such a share of needed places on, all are computed."""
-
-Rope = tuple[torch.Tensor, torch.Tensor]
 
 
 @dataclass(frozen=True)
@@ -151,16 +152,23 @@ def fuse_own_blocks(model: PreTrainedModel, weights: OwnWeights) -> Places:
         block = _parts(layer, f"{path}.{index}", weights)
         if block is None:
             continue
-        kind = (block.learns, *(_facts(layer.get_submodule(name)) for name in _PARTS))
+        kind = (block.learns, *kind_of(layer))
         if kind not in known:
-            known[kind] = _tried(layer, block, model, weights)
+            made_of = partial(_replacement, layer, block, Places().anchor, None)
+            trial = Trial(model, block.heads, block.qkv.weight, weights.grads, compared=True)
+            known[kind] = tried(layer, made_of, trial)
         how = known[kind]
         if how is not None:
             top = places if index == len(blocks) - 1 else None
-            made = replace(block, how=how)
             anchor = places.anchor if block.learns else places.anchor.detach()
-            layer.forward = partial(_forward, made, anchor, top, layer.forward)
+            layer.forward = _replacement(layer, block, anchor, top, how)
     return places
+
+
+def _replacement(
+    layer: nn.Module, block: OwnBlock, anchor: torch.Tensor, top: Places | None, how: How
+) -> Layer:
+    return partial(_forward, replace(block, how=how), anchor, top, layer.forward)
 
 
 def _forward(
@@ -171,48 +179,29 @@ def _forward(
     x: torch.Tensor,
     **others: Any,
 ) -> Any:
-    context, rope = others.get("afina_ctx"), others.get("position_embeddings")
-    unusual = any(value is not None for name, value in others.items() if name not in _PASSED_ON)
-    unusual |= bool(others.get("use_cache")) or rope is None or type(context) is not PackedContext
-    if unusual:
+    if not is_usual(others):
         return own(x, **others)
+    context, rope = others["afina_ctx"], others["position_embeddings"]
     rows = None if top is None else top.rows
     return _Block.apply(x, anchor, block, context, rope, rows)  # type: ignore[no-untyped-call]
 
 
-def _facts(module: nn.Module) -> tuple[object, ...]:
-    plain = (int, float, str, bool, type(None))
-    said = sorted((k, v) for k, v in vars(module).items() if isinstance(v, plain))
-    return (type(module), *(pair for pair in said if pair[0] != "layer_idx"))
-
-
 def _parts(layer: nn.Module, path: str, weights: OwnWeights) -> OwnBlock | None:
     """What a layer consists of, if it has these parts and no others, on the processor."""
-    for name, wanted in _PARTS.items():
-        module = getattr(layer, name, None) if name else layer
-        if not isinstance(module, nn.Module) or {n for n, _ in module.named_children()} != wanted:
-            return None
-    attention, mlp = layer.get_submodule("self_attn"), layer.get_submodule("mlp")
-    size = getattr(attention, "head_dim", None)
-    if type(mlp.act_fn).__name__ not in ("SiLU", "SiLUActivation") or not isinstance(size, int):
+    gates = ("SiLU", "SiLUActivation")
+    if not has_parts(layer) or type(layer.get_submodule("mlp.act_fn")).__name__ not in gates:
         return None
     groups = [
-        _joined([(f"{path}.{parent}.{name}", getattr(layer.get_submodule(parent), name))
+        _joined([(f"{path}.{parent}.{name}", layer.get_submodule(f"{parent}.{name}"))
                  for name in names], weights)
-        for parent, names in (
-            ("self_attn", _ATTENTION[:3]), ("self_attn", _ATTENTION[3:]),
-            ("mlp", ("gate_proj", "up_proj")), ("mlp", ("down_proj",)),
-        )
+        for parent, names in PRODUCTS
     ]  # fmt: skip
-    norms = [_norm(layer, path, f"{name}_layernorm", weights)
-             for name in ("input", "post_attention")]  # fmt: skip
+    norms = [_norm(layer, path, name, weights) for name in NORMS]
     if None in groups or None in norms:
         return None
-    wide = [attention.get_submodule(name).out_features for name in _ATTENTION[:3]]
-    queries, keys, values = (int(width) // size for width in wide)  # type: ignore[arg-type]
-    if keys != values or queries % keys or sum(wide) != (queries + 2 * keys) * size:  # type: ignore[arg-type]
-        return None
-    return OwnBlock(Heads(queries, keys, size), tuple(norms), *groups)  # type: ignore[arg-type]
+    outs = (layer.get_submodule(f"self_attn.{name}").out_features for name in ATTENTION[:3])
+    heads = heads_of(layer, tuple(outs))  # type: ignore[arg-type]
+    return None if heads is None else OwnBlock(heads, tuple(norms), *groups)  # type: ignore[arg-type]
 
 
 def _joined(layers: Sequence[tuple[str, nn.Module]], weights: OwnWeights) -> Learned | None:
@@ -250,79 +239,6 @@ def _norm(layer: nn.Module, path: str, name: str, weights: OwnWeights) -> _Norm 
     full = f"{path}.{name}.weight"
     own = _learned(weights, [full]) if full in weights.places else Learned(scale.data, None)
     return None if own is None else _Norm(own, epsilon)  # type: ignore[arg-type]
-
-
-class _Spy:
-    """A context that notes what a layer says about its attention."""
-
-    def __init__(self, packed: PackedContext) -> None:
-        self.packed = packed
-        self.how: How | None = None
-
-    def attend(self, layer: int, *tensors: torch.Tensor, **said: Any) -> torch.Tensor:
-        """See afina.model.attention.AttentionContext."""
-        self.how = How(said["scaling"], said["sliding_window"], said["softcap"])
-        return self.packed.attend(layer, *tensors, **said)
-
-
-def _tried(layer: nn.Module, block: OwnBlock, model: nn.Module, weights: OwnWeights) -> How | None:
-    """What the layer says about its attention, if the block computes what the layer computes: its
-    output, the gradient of its input, and those of its weights."""
-    rope_of = next((m for n, m in model.named_modules() if n.endswith("rotary_emb")), None)
-    weight = block.qkv.weight
-    generator = torch.Generator().manual_seed(0)
-    shape = (1, _TRIED_TOKENS, weight.shape[1])
-    x, grad = (torch.randn(shape, generator=generator).to(weight.dtype) for _ in range(2))
-    places = torch.tensor([[*range(7), *range(7, 12), *range(7, 10), *range(9)]])
-    try:
-        rope = rope_of(x, places)  # type: ignore[misc]
-        if rope[0].shape != (1, _TRIED_TOKENS, block.heads.size):
-            return None
-        spy = _Spy(_tried_context())
-        asked = {"attention_mask": None, "position_ids": places, "position_embeddings": rope}
-        theirs = _pulled(lambda given: layer(given, **asked, afina_ctx=spy), x, grad, weights)
-        if spy.how is None:
-            return None
-        made = partial(_forward, replace(block, how=spy.how), Places().anchor, None, layer.forward)
-        ours = _pulled(
-            lambda given: made(given, **asked, afina_ctx=_tried_context()), x, grad, weights
-        )
-    except (TypeError, ValueError, AttributeError, RuntimeError):
-        return None  # it asks for something else than such layers do
-    finally:
-        weights.grads.zero_()
-    close = _CLOSE[weight.dtype]
-    past = (x, grad, torch.zeros(()))
-    good = all(
-        float((own - mine).norm()) <= close * float((own - residual).norm())
-        for own, mine, residual in zip(theirs, ours, past, strict=True)
-    )
-    return spy.how if good else None
-
-
-def _tried_context() -> PackedContext:
-    prefix = (0, 7)
-    shared = group_spans([(7, 5), (12, 3)], None, prefix)
-    alone = group_spans([prefix, (15, 9)], None)
-    return PackedContext(_TRIED_TOKENS, (*shared, *alone), Masks())
-
-
-def _pulled(
-    layer: Callable[[torch.Tensor], Any],
-    x: torch.Tensor,
-    grad: torch.Tensor,
-    weights: OwnWeights,
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """A layer's output for x, the gradient of x, and those of all weights."""
-    weights.grads.zero_()
-    with torch.enable_grad():
-        given = x.clone().requires_grad_()
-        out = layer(given)
-        if not isinstance(out, torch.Tensor):
-            raise TypeError("the layer returns no tensor")
-        out.backward(grad)  # type: ignore[no-untyped-call]
-    assert given.grad is not None
-    return out.detach(), given.grad, weights.grads.clone()
 
 
 @dataclass

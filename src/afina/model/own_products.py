@@ -18,10 +18,9 @@ import torch
 
 from afina.model.kernels.calls import again, call_all, usable, whole
 from afina.model.kernels.linear import ADD_GRADIENT, MULTIPLY, Gradient, Product
+from afina.model.product_calls import KernelProduct, opens_gate, take_in, take_norm
 
 _BYTES = 2
-_GATED = 16
-"""Columns of gate and of up that a panel has; their number is a multiple of it."""
 
 
 @dataclass(frozen=True)
@@ -36,26 +35,16 @@ class Part:
 
 
 @dataclass(frozen=True)
-class OwnProduct:
+class OwnProduct(KernelProduct):
     """The layers of one product. `a` and `grad_a` are all of their A, one below the other; `b` is
     the block diagonal of their B."""
 
-    weight: torch.Tensor
     bias: torch.Tensor | None
     a: torch.Tensor
     grad_a: torch.Tensor
     b: torch.Tensor
     parts: tuple[Part, ...]
     scaling: float
-
-    # asked a dozen times a layer: tensors are slow to answer
-    @cached_property
-    def outs(self) -> int:
-        return self.weight.shape[0]
-
-    @cached_property
-    def inputs(self) -> int:
-        return self.weight.shape[1]
 
     @cached_property
     def ranks(self) -> int:
@@ -64,10 +53,7 @@ class OwnProduct:
     @cached_property
     def can_gate(self) -> bool:
         """Whether it opens the gate by itself, where it is that of gate and up."""
-        sizes = [len(part.b) for part in self.parts]
-        return (
-            len(sizes) == 2 and sizes[0] == sizes[1] and not sizes[0] % _GATED and self.bias is None
-        )
+        return self.bias is None and opens_gate([len(part.b) for part in self.parts])
 
     @cached_property
     def _low(self) -> Any:
@@ -84,11 +70,9 @@ class OwnProduct:
         found = [self._low]
         for part in self.parts:
             outs, rank = part.b.shape
-            found.append(Product(
-                w=self.weight[part.column :].data_ptr(), w_row=self.weight.stride(0),
-                b=part.b.data_ptr(), b_row=part.b.stride(0),
-                x_row=self.inputs, low_row=self.ranks, out_row=self.outs, beside_row=self.outs,
-                inputs=self.inputs, outs=outs, rank=rank, scale=self.scaling,
+            found.append(self.reading(
+                part.column, outs, b=part.b.data_ptr(), b_row=part.b.stride(0), rank=rank,
+                low_row=self.ranks, beside_row=self.outs, scale=self.scaling,
                 waits=len(found) == 1,
             ))  # fmt: skip
         return (Product * len(found))(*found)
@@ -96,11 +80,9 @@ class OwnProduct:
     @cached_property
     def _gated(self) -> Any:
         """x Aᵀ, then gate, up and their inner product in one."""
-        return (Product * 2)(self._low, Product(
-            w=self.weight.data_ptr(), w_row=self.weight.stride(0),
-            b=self.b.data_ptr(), b_row=self.b.stride(0),
-            x_row=self.inputs, low_row=self.ranks, out_row=self.outs,
-            inputs=self.inputs, outs=self.outs, rank=self.ranks, scale=self.scaling, waits=1,
+        return (Product * 2)(self._low, self.reading(
+            b=self.b.data_ptr(), b_row=self.b.stride(0), rank=self.ranks, low_row=self.ranks,
+            scale=self.scaling, waits=1,
         ))  # fmt: skip
 
     @cached_property
@@ -117,11 +99,9 @@ class OwnProduct:
 
     @cached_property
     def _x_grad(self) -> Any:
-        return Product(
-            w=self.weight.data_ptr(), w_row=self.weight.stride(0), w_turned=1,
-            b=self.a.data_ptr(), b_row=self.a.stride(0), b_turned=1,
-            x_row=self.outs, low_row=self.ranks, out_row=self.inputs,
-            inputs=self.outs, outs=self.inputs, rank=self.ranks, scale=1.0, waits=1,
+        return self.reading_back(
+            b=self.a.data_ptr(), b_row=self.a.stride(0), b_turned=1, rank=self.ranks,
+            low_row=self.ranks, waits=1,
         )  # fmt: skip
 
     @cached_property
@@ -146,7 +126,7 @@ class OwnProduct:
         count = x.shape[0]
         low, out = x.new_empty(count, self.ranks), x.new_empty(count, self.outs)
         listed = again(self._forward)
-        _take_in(listed[0], count, whole(x, count, self.inputs), low.data_ptr())
+        take_in(listed[0], count, whole(x, count, self.inputs), low.data_ptr())
         if self.bias is not None:
             more, step = self.bias.data_ptr(), 0
         elif beside is not None:
@@ -154,7 +134,7 @@ class OwnProduct:
         else:
             more, step = 0, 0
         for one, part in zip(listed[1:], self.parts, strict=True):
-            _take_in(one, count, x.data_ptr(), out.data_ptr() + _BYTES * part.column)
+            take_in(one, count, x.data_ptr(), out.data_ptr() + _BYTES * part.column)
             one.low = low.data_ptr() + _BYTES * part.rank
             if more:
                 one.beside, one.beside_row = more + _BYTES * part.column, step
@@ -169,8 +149,8 @@ class OwnProduct:
         low, out = x.new_empty(count, self.ranks), x.new_empty(count, self.outs)
         inner = x.new_empty(count, self.outs // 2)
         listed = again(self._gated)
-        _take_in(listed[0], count, whole(x, count, self.inputs), low.data_ptr())
-        _take_in(listed[1], count, x.data_ptr(), out.data_ptr())
+        take_in(listed[0], count, whole(x, count, self.inputs), low.data_ptr())
+        take_in(listed[1], count, x.data_ptr(), out.data_ptr())
         listed[1].low, listed[1].inner = low.data_ptr(), inner.data_ptr()
         call_all(MULTIPLY, listed)
         return out, low, inner
@@ -187,12 +167,11 @@ class OwnProduct:
         listed = (Product * (len(self.parts) + wanted))(*self._low_grad)
         for one, part in zip(listed, self.parts, strict=False):
             x = whole(grad, count, self.outs) + _BYTES * part.column
-            _take_in(one, count, x, low_grad.data_ptr() + _BYTES * part.rank)
+            take_in(one, count, x, low_grad.data_ptr() + _BYTES * part.rank)
         if wanted:
             listed[-1] = self._x_grad
-            _take_in(listed[-1], count, grad.data_ptr(), out.data_ptr())
+            self.take_back(listed[-1], grad, out, both)
             listed[-1].low = low_grad.data_ptr()
-            listed[-1].both = None if both is None else whole(both, count, 2 * self.inputs)
         call_all(MULTIPLY, listed)
         return low_grad, out
 
@@ -210,18 +189,12 @@ class OwnProduct:
         listed = again(self._gradients)
         listed[0].rows, listed[0].x = count, whole(low_grad, count, self.ranks)
         listed[0].y = whole(x, count, self.inputs)
-        if norm is not None:
-            listed[0].weight = whole(norm[0], self.inputs)
-            listed[0].inverse = whole(norm[1], count, dtype=torch.float32)
+        take_norm(listed[0], count, self.inputs, norm)
         y, of_low = whole(grad, count, self.outs), whole(low, count, self.ranks)
         for one, part in zip(listed[1:], self.parts, strict=True):
             one.rows, one.x = count, of_low + _BYTES * part.rank
             one.y = y + _BYTES * part.column
         call_all(ADD_GRADIENT, listed)
-
-
-def _take_in(product: Any, count: int, x: int, out: int) -> None:
-    product.rows, product.x, product.out = count, x, out
 
 
 def own_product(
