@@ -23,27 +23,20 @@ import argparse
 import asyncio
 import contextlib
 import json
-import os
 import random
 import resource
-import signal
-import socket
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
-from collections import Counter
-from collections.abc import Callable, Iterator
 from contextlib import aclosing
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import httptools
 import psutil
 import uvloop
-from benchmarks.api_store import CONTENT, Filled, Sizes, fill
+from benchmarks.api_requests import ALONE, JOBS, JSON, READS, WRITES, Ask, Client, World, pick
+from benchmarks.api_servers import Stalls, api, disturbed, engine
+from benchmarks.api_store import Filled, Sizes, fill
 
 from afina.serving.client import EngineClient
 from afina.serving.protocol import Generate
@@ -51,216 +44,8 @@ from afina.settings import Settings
 from afina.text.renderer import Renderer
 
 STARTER = Path(__file__).parent.parent / ".afina" / "models" / "smollm2-135m-instruct"
-PORT = 18_383
-JSON = "application/json"
 PARTS = ("load", "alone", "chat", "streams")
 MESSAGES = [{"role": "user", "content": "Write a story about a lighthouse keeper, in detail."}]
-
-
-@dataclass(frozen=True)
-class Ask:
-    """One request."""
-
-    method: str
-    path: str
-    body: bytes = b""
-    kind: str = JSON
-
-
-@dataclass
-class World:
-    """What requests are drawn from; jobs created on the way can be cancelled later."""
-
-    filled: Filled
-    rng: random.Random
-    created: list[str] = field(default_factory=list)
-
-    def job(self) -> str:
-        return self.rng.choice(self.filled.jobs)
-
-    def file(self) -> str:
-        return self.rng.choice(self.filled.files)
-
-
-Drawn = Callable[[World], Ask]
-
-
-def get(path: Callable[[World], str]) -> Drawn:
-    """A read whose path is drawn."""
-    return lambda world: Ask("GET", path(world))
-
-
-def _job(world: World) -> Ask:
-    numbers = {"n_epochs": 3, "batch_size": "auto"}
-    asked = {
-        "model": world.filled.base,
-        "training_file": world.file(),
-        "suffix": "bench",
-        "metadata": {"team": f"team-{world.rng.randrange(50)}"},
-        "method": {"type": "supervised", "supervised": {"hyperparameters": numbers}},
-    }
-    return Ask("POST", "/v1/fine_tuning/jobs", json.dumps(asked).encode())
-
-
-def _cancel(world: World) -> Ask:
-    if not world.created:
-        return _job(world)
-    return Ask("POST", f"/v1/fine_tuning/jobs/{world.created.pop(0)}/cancel")
-
-
-def _file(world: World) -> Ask:
-    mark = world.rng.randrange(10**9)
-    body = (
-        b'--x\r\nContent-Disposition: form-data; name="purpose"\r\n\r\nfine-tune\r\n--x\r\n'
-        b'Content-Disposition: form-data; name="file"; filename="b.jsonl"\r\n\r\n'
-        + CONTENT
-        + b'{"messages": [], "n": %d}' % mark
-        + b"\r\n--x--\r\n"
-    )
-    return Ask("POST", "/v1/files", body, "multipart/form-data; boundary=x")
-
-
-def _upload(_: World) -> Ask:
-    asked = {
-        "bytes": 1000, "filename": "a.jsonl", "mime_type": "text/jsonl", "purpose": "fine-tune",
-    }  # fmt: skip
-    return Ask("POST", "/v1/uploads", json.dumps(asked).encode())
-
-
-_JOBS = "/v1/fine_tuning/jobs"
-_USAGE = "/v1/organization/usage/completions"
-READS: dict[str, tuple[int, Drawn]] = {
-    "job": (20, get(lambda w: f"{_JOBS}/{w.job()}")),
-    "jobs, first page": (12, get(lambda _: _JOBS)),
-    "jobs, 100 after one": (4, get(lambda w: f"{_JOBS}?limit=100&after={w.job()}")),
-    "jobs of a team": (4, get(lambda w: f"{_JOBS}?metadata[team]=team-{w.rng.randrange(50)}")),
-    "events": (14, get(lambda w: f"{_JOBS}/{w.job()}/events")),
-    "events of a long job": (4, get(lambda w: f"{_JOBS}/{w.filled.long_job}/events?limit=100")),
-    "checkpoints": (4, get(lambda w: f"{_JOBS}/{w.job()}/checkpoints")),
-    "file": (10, get(lambda w: f"/v1/files/{w.file()}")),
-    "files, a page of 100": (4, get(lambda _: "/v1/files?limit=100")),
-    "a file's content": (4, get(lambda w: f"/v1/files/{w.file()}/content")),
-    "model": (6, get(lambda w: f"/v1/models/{w.rng.choice(w.filled.models)}")),
-    "models, all": (1, get(lambda _: "/v1/models")),
-    "batches": (2, get(lambda _: "/v1/batches")),
-    "usage of a day": (1, get(lambda _: f"{_USAGE}?start_time=1779000000&limit=1")),
-}  # fmt: skip
-WRITES: dict[str, tuple[int, Drawn]] = {
-    "create a job": (5, _job),
-    "cancel a job": (2, _cancel),
-    "upload a small file": (2, _file),
-    "open an upload": (1, _upload),
-}
-ALONE = ("jobs, first page", "jobs of a team", "files, a page of 100", "models, all")
-
-
-class _Answer(asyncio.Protocol):
-    """One connection that is kept alive; it answers one request at a time."""
-
-    def __init__(self) -> None:
-        self._parser = httptools.HttpResponseParser(self)
-        self._waiter: asyncio.Future[None] | None = None
-        self.transport: Any = None
-        self.body = bytearray()
-        self.status = 0
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = transport
-
-    def data_received(self, data: bytes) -> None:
-        self._parser.feed_data(data)
-
-    def on_body(self, body: bytes) -> None:
-        self.body += body
-
-    def on_message_complete(self) -> None:
-        self.status = self._parser.get_status_code()
-        self._parser = httptools.HttpResponseParser(self)
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_exception(exc or ConnectionResetError())
-
-    async def ask(self, raw: bytes) -> tuple[int, bytes]:
-        self.body = bytearray()
-        self._waiter = asyncio.get_running_loop().create_future()
-        self.transport.write(raw)
-        await self._waiter
-        return self.status, bytes(self.body)
-
-
-class Client:
-    """Connections to the API, kept alive; a request takes one that is free, or opens another."""
-
-    def __init__(self, key: str) -> None:
-        self._key = key
-        self._free: list[_Answer] = []
-
-    async def ask(self, ask: Ask) -> tuple[int, bytes]:
-        """Status and body."""
-        head = (
-            f"{ask.method} {ask.path} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {self._key}\r\n"
-        )
-        if ask.method == "POST":
-            head += f"content-type: {ask.kind}\r\ncontent-length: {len(ask.body)}\r\n"
-        connection = self._free.pop() if self._free else await self.open()
-        answered = await connection.ask(head.encode() + b"\r\n" + ask.body)
-        self._free.append(connection)
-        return answered
-
-    async def open(self) -> _Answer:
-        """A connection of one's own."""
-        loop = asyncio.get_running_loop()
-        return (await loop.create_connection(_Answer, "127.0.0.1", PORT))[1]
-
-
-def pick(world: World) -> tuple[str, Ask]:
-    """A request of the mix: one in ten is a write."""
-    table = WRITES if world.rng.random() < 0.1 else READS
-    names = list(table)
-    name = world.rng.choices(names, [table[n][0] for n in names])[0]
-    return name, table[name][1](world)
-
-
-class Stalls:
-    """Asks the server where its threads stand, when a request waits for too long."""
-
-    def __init__(self, log: Path, beyond_ms: float) -> None:
-        self._log, self._beyond_s = log, beyond_ms / 1000
-        self._door = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        self.waiting: dict[int, tuple[str, float]] = {}
-        self.seen: list[str] = []
-
-    async def watch(self, begun: float) -> None:
-        """Until it is cancelled; once a second at most."""
-        while True:
-            await asyncio.sleep(0.02)
-            now = time.perf_counter() - begun
-            late = [(now - due, name) for name, due in self.waiting.values()]
-            late = [one for one in late if one[0] > self._beyond_s]
-            if late:
-                self._door.sendto(b"?", ("127.0.0.1", PORT))
-                names = ", ".join(sorted({name for _, name in late}))
-                self.seen.append(
-                    f"{now:6.2f} s: {len(late)} wait, {1000 * max(late)[0]:.0f} ms: {names}"
-                )
-                await asyncio.sleep(1)
-
-    def show(self) -> None:
-        """What was seen, and the stacks of the first of it."""
-        print(f"\nrequests that waited for more than {1000 * self._beyond_s:.0f} ms")
-        print("\n".join(self.seen) or "none")
-        stacks = self._log.read_text(errors="replace").split("Thread ")[1:]
-        places = Counter(_frames(stack) for stack in stacks)
-        for stack, count in places.most_common(12):
-            print(f"\n{count} times\n{stack}")
-
-
-def _frames(stack: str) -> str:
-    """The frames alone: lines of the log may stand between them."""
-    return "\n".join(line for line in stack.splitlines()[1:] if line.startswith("  "))
 
 
 async def load(world: World, rate: float, seconds: float, stalls: Stalls) -> dict[str, list[float]]:
@@ -359,7 +144,7 @@ async def streams(world: World, api: psutil.Process, count: int) -> str:
     await asyncio.sleep(5)
     share = (sum(api.cpu_times()[:2]) - cpu) / 5
     begun = time.perf_counter()
-    await client.ask(Ask("GET", _JOBS))
+    await client.ask(Ask("GET", JOBS))
     page = 1000 * (time.perf_counter() - begun)
     for connection in held:
         connection.transport.abort()
@@ -367,75 +152,6 @@ async def streams(world: World, api: psutil.Process, count: int) -> str:
         f"streams: {count} waiting take {(after - before) / 1e6:.0f} MB ({before / 1e6:.0f} MB "
         f"before), {share * 100:.1f} % of a core; a page of jobs beside them {page:.1f} ms"
     )
-
-
-@contextlib.contextmanager
-def process(*command: str, **given: Any) -> Iterator[subprocess.Popen[bytes]]:
-    """A child of this one, stopped at the end."""
-    child = subprocess.Popen(command, **given)
-    try:
-        yield child
-    finally:
-        child.send_signal(signal.SIGTERM)
-        child.wait(60)
-
-
-@contextlib.contextmanager
-def api(data: Path) -> Iterator[psutil.Process]:
-    """`afina api` on that data directory."""
-    module = (sys.executable, "-m", "benchmarks.api_stacks", str(PORT))
-    command = (*module, "api", "--data", str(data), "--port", str(PORT))
-    with (data / "api.txt").open("wb") as log, process(*command, stdout=log, stderr=log) as child:
-        deadline = time.monotonic() + 60
-        while b"listens" not in (data / "api.txt").read_bytes():
-            assert time.monotonic() < deadline, "the api did not start"
-            time.sleep(0.1)
-        time.sleep(1)
-        yield psutil.Process(child.pid)
-
-
-@contextlib.contextmanager
-def disturbed(folder: Path) -> Iterator[None]:
-    """Another process writes 256 MB after 256 MB on this disk, and syncs each."""
-    write = (
-        "import os, sys\n"
-        "piece = os.urandom(1 << 20)\n"
-        "while True:\n"
-        "    with open(sys.argv[1], 'wb') as file:\n"
-        "        for _ in range(256): file.write(piece)\n"
-        "        file.flush(); os.fsync(file.fileno())\n"
-    )
-    with process(sys.executable, "-c", write, str(folder / "disturbance")):
-        yield
-    (folder / "disturbance").unlink(missing_ok=True)
-
-
-@contextlib.contextmanager
-def engine(data: Path) -> Iterator[None]:
-    """An engine that answers from a script, and holds answers to `user: held` after a word."""
-    settings = Settings(data=data)
-    with process(sys.executable, "-m", "benchmarks.api", "--engine", str(data)):
-        deadline = time.monotonic() + 60
-        while not settings.engine_socket.exists():
-            assert time.monotonic() < deadline, "the engine did not start"
-            time.sleep(0.1)
-        yield
-
-
-def be_the_engine(data: Path) -> None:
-    """Runs until SIGTERM."""
-    import threading
-
-    from afina.serving.testing import Script, ScriptedEngine
-
-    settings = Settings(data=data)
-    settings.engine_socket.parent.mkdir(parents=True, exist_ok=True)
-    never, stop = threading.Event(), threading.Event()
-    signal.signal(signal.SIGTERM, lambda *_: stop.set())
-    with ScriptedEngine(settings.engine_socket, settings.journal) as scripted:
-        scripted.script = lambda asked: Script(hold=never if asked.max_tokens == 64 else None)
-        stop.wait()
-        os._exit(0)
 
 
 def line(name: str, took: list[float]) -> str:
@@ -508,11 +224,7 @@ def main() -> None:
     parser.add_argument("--disturb", action="store_true", help="write large files meanwhile")
     parser.add_argument("--stalls", type=float, default=300, help="milliseconds")
     parser.add_argument("--data", type=Path, help="keep the store here and use it again")
-    parser.add_argument("--engine", type=Path, help=argparse.SUPPRESS)
     asked = parser.parse_args()
-    if asked.engine:
-        be_the_engine(asked.engine)
-        return
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     with contextlib.ExitStack() as stack:

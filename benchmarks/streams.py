@@ -25,7 +25,9 @@ from pathlib import Path
 
 import psutil
 import uvloop
-from benchmarks.api import JSON, MESSAGES, STARTER, Ask, Client, api, process
+from benchmarks.api import MESSAGES, STARTER
+from benchmarks.api_requests import JSON, Ask, Client
+from benchmarks.api_servers import api, process
 
 from afina.settings import Settings, child_environment
 
