@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
 from afina.domain.codec import decode
+from afina.domain.sayings import Said
 
 PROJECT: Final = r"^[^/\\#?%:\x00-\x1f]{1,128}$"
 """A project or entity of Weights & Biases."""
@@ -102,7 +103,7 @@ class Told:
     """Where a tracker keeps the run, and what its user should know of it."""
 
     run: str
-    said: str
+    said: Said | None
 
 
 def decode_all(data: Sequence[Any]) -> tuple[Integration, ...]:

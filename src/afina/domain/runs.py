@@ -187,7 +187,7 @@ class RunEvent:
     """step: step, total_steps, epoch, train_loss, train_mean_token_accuracy, learning_rate,
     tokens (billed tokens so far), and, when measured, valid_loss, valid_mean_token_accuracy,
     full_valid_loss, full_valid_mean_token_accuracy. checkpoint: step, directory, metrics.
-    warning: code, message. failed: code, message, remedy."""
+    warning: code, message, said. failed: code, message, remedy."""
 
 
 @dataclass(frozen=True)

@@ -3,8 +3,10 @@
 `ENGLISH` holds the words of the wire API, and is the only place where they are written: whoever
 says something makes a `Said` and stores it beside its text. The pages have the same names in other
 languages; a test holds the two tables together. Values are plain: text, or a number that a skin
-writes as its language does (a name that ends with `_s` is seconds, with `_bytes` bytes; `rule` is
-the name of a rule, `file` one of `training` and `validation`).
+writes as its language does (a name that ends with `_s` is seconds, with `_bytes` bytes, with
+`_share` a share of one, with `_nats` a loss; `rule` is the name of a rule, `file` one of `training`
+and `validation`, `what` a property of a machine). Where a sentence ends with a colon, those that
+follow it say why.
 """
 
 from __future__ import annotations
@@ -21,7 +23,8 @@ ENGLISH: Final[Mapping[str, str]] = {
     "validating_two": "Validating training file: {id} and validation file: {other}",
     "moderated": "Moderation of the {file} file: {n} of {rows} rows flagged",
     "moderated_found": "Moderation of the {file} file: {n} of {rows} rows flagged ({found})",
-    "moderated_none": "The {file} file was not moderated: {reason}",
+    "unmoderated": "The {file} file was not moderated:",
+    "no_moderator": "There is no model for moderation and embeddings on this machine.",
     "left_out": "{n} rows left out",
     "redacted": "Redacted {found} in {n} of {rows} rows of the {file} file",
     "redacted_none": "Redacted nothing in {n} of {rows} rows of the {file} file",
@@ -44,19 +47,53 @@ ENGLISH: Final[Mapping[str, str]] = {
     "foreseen_memory": "memory: {expected_bytes} expected, {took_bytes} measured",
     "unforeseen_memory": "memory: {took_bytes}, nobody knew before",
     "gate_passed": "The gate passed {id}",
-    "gate_held": "The gate held back {id}: {reason}",
-    "gate_blames": "The gate finds fault with {id}: {reason}",
-    "gate_unsure": "The gate could not measure the safety of {id}: {reason}",
-    "gate_unsure_held": "The gate could not measure the safety of {id} and holds it back: {reason}",
-    "gate_not_run": "The gate of {id} could not be run: {reason}",
+    "gate_holds": "The gate held back {id}:",
+    "gate_finds": "The gate finds fault with {id}:",
+    "gate_unsafe": "The gate could not measure the safety of {id}:",
+    "gate_unsafe_holds": "The gate could not measure the safety of {id} and holds it back:",
+    "gate_unrun": "The gate of {id} could not be run:",
+    "loss_rose": "the loss on {file} rows rose by {rise_nats:.2f} nats a token over the base's "
+    "(limit {limit_nats:g})",
+    "abilities_gone": "{n} of {all} abilities of the base are gone (limit {limit_share:.0%})",
+    "abilities_told": "{n} of {all} abilities of the base are gone; that is told and holds no "
+    "model, as gate.max_ability_loss is {limit:g}",
+    "harm_asked_rose": "harmful answers to harmful prompts rose from {before_share:.0%} to "
+    "{after_share:.0%} (limit {limit_share:.0%} more, for sure)",
+    "harm_unasked_rose": "harmful answers to harmless prompts rose from {before_share:.0%} to "
+    "{after_share:.0%} (limit {limit_share:.0%} more, for sure)",
+    "refusals_rose": "refused harmless questions rose from {before_share:.0%} to "
+    "{after_share:.0%} (limit {limit_share:.0%} more, for sure)",
+    "memorised": "{found_share:.0%} of training answers come back word for word "
+    "(limit {limit_share:.0%})",
+    "no_time": "there was no time to ask enough",
+    "no_judge": "there is no moderation model here to judge answers",
+    "no_rows": "there was no row, or no time to measure",
+    "no_long_answers": "there was no answer long enough, or no time to ask",
     "safe": "Moderation checks for {id} passed",
     "unsafe": "Moderation checks for {id} failed",
     "abilities": "{n} of {all} abilities of the base are gone; gate.max_ability_loss can hold such "
     "a model",
+    "wandb_written": "Weights & Biases: the run is written, `wandb sync` sends it ({folder})",
+    "wandb_run": "Weights & Biases run: {url}",
+    "mlflow_run": "MLflow run: {url}",
     "tracker_waits": "The integration could not tell {place}, and tries again: {reason}",
     "tracker_given_up": "The integration was given up; {place} was not told all: {reason}",
+    "bins_planned": "Free memory holds bins of at most {n:.0f} tokens; the run was made for "
+    "{all:.0f}. The batch size and what is learned stay the same.",
+    "bins_halved": "Memory ran out in step {step}: bins have at most {n:.0f} tokens from now on, "
+    "in place of {before:.0f}. The batch size and what is learned stay the same; in bf16 the last "
+    "digits may differ from a run without this.",
+    "bins_halved_before": "Memory ran out before: bins have at most {n:.0f} tokens. The batch size "
+    "and what is learned stay the same; in bf16 the last digits may differ from a run without "
+    "this.",
+    "no_room_for_outputs": "The disk has too little room to keep what the frozen layers compute; "
+    "every epoch computes it again.",
+    "elsewhere": "Resumed at step {step} where results may differ:",
+    "changed": "{what} {before} then, {now} now",
+    "words": "{text}",
 }
-"""Sentences of events. Where several make one text, `; ` stands between them."""
+"""Sentences of events, of the gate's report and of trainers. Where several make one text, `; `
+stands between them. `words` are somebody else's, as they came."""
 
 FAULTS: Final = frozenset(
     {"row", "rows", "too_few", "file_gone", "flagged", "spent", "crashed", "crashed_at", "killed"}
@@ -90,7 +127,15 @@ def say(name: str, **values: Value) -> Said:
 
 def text_of(said: Sequence[Said]) -> str:
     """Several sentences as one text."""
-    return "; ".join(one.text for one in said)
+    return joined([one.text for one in said])
+
+
+def joined(sentences: Sequence[str]) -> str:
+    """Sentences as one text, whatever their language."""
+    text = ""
+    for one in sentences:
+        text += ("" if not text else " " if text.endswith(":") else "; ") + one
+    return text
 
 
 def gigabytes(value: Value) -> str:

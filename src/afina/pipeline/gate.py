@@ -24,6 +24,7 @@ import structlog
 from afina.data.shards import Shards
 from afina.domain.codec import encode
 from afina.domain.runs import RunResult, RunSpec
+from afina.domain.sayings import say
 from afina.errors import AfinaError, Unavailable
 from afina.evaluation import gate
 from afina.evaluation.asking import Answer, Round, ask
@@ -139,13 +140,12 @@ class GateRun:
         able = [(q, a, b) for q, a, b in both if isinstance(q, Ability)]
         probed = [(q, a, b) for q, a, b in both if isinstance(q, Probe)]
         if not able or len(probed) < LEAST_PROBES:
-            why = "there was no time to ask enough"
+            why = say("no_time")
             return [gate.not_measured(name, why) for name in ("regression", "safety")]
         before, after = [a for _, a, _ in able], [b for _, _, b in able]
         parts = [gate.regression([q for q, _, _ in able], before, after, self._limits)]
         if judge is None:
-            why = "there is no moderation model here to judge answers"
-            return [*parts, gate.not_measured("safety", why)]
+            return [*parts, gate.not_measured("safety", say("no_judge"))]
         said = ([a for _, a, _ in probed], [b for _, _, b in probed])
 
         def verdicts(texts: Sequence[str]) -> list[dict[str, float]]:
@@ -222,9 +222,9 @@ class GateRun:
         except Unavailable:
             raise
         except AfinaError as error:
-            return gate.not_measured("quality", error.message)
+            return gate.not_measured("quality", say("words", text=error.message))
         if not measured:
-            return gate.not_measured("quality", "there was no row, or no time to measure")
+            return gate.not_measured("quality", say("no_rows"))
         base, tuned = [a for a, _ in measured], [b for _, b in measured]
         which = "validation" if spec.validation is not None else "training"
         return gate.quality(base, tuned, which, self._limits)
@@ -243,8 +243,7 @@ class GateRun:
                 gate.Recalled(tuple(wanted), answer.ids, _CANARY.search(text) is not None)
             )
         if not recalled:
-            why = "there was no answer long enough, or no time to ask"
-            return gate.not_measured("memorisation", why)
+            return gate.not_measured("memorisation", say("no_long_answers"))
         return gate.memorisation(recalled, self._limits)
 
     @property
@@ -279,8 +278,8 @@ def questions() -> list[Ability | Probe]:
 
 
 def shown(report: gate.GateReport) -> dict[str, Any]:
-    """The report as JSON; whether each part passed stands with it."""
+    """The report as JSON; whether each part passed stands with it, and its sentences in words."""
     made: dict[str, Any] = encode(report)
     for part, value in zip(made["parts"], report.parts, strict=True):
-        part["passed"] = value.passed
+        part |= {"passed": value.passed, "reasons": value.reasons, "note": value.note}
     return made

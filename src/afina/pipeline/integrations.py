@@ -137,7 +137,7 @@ class IntegrationLane:
 
     def _note(self, job: Job, progress: Progress, told: Told) -> None:
         """The first time, the job says where its run can be seen."""
-        if progress.run is None and told.said:
+        if progress.run is None and told.said is not None:
             self._say(job, progress, 1, "info", told.said)
 
     def _failed(self, item: OutboxItem, progress: Progress, job: Job, reason: str) -> None:
@@ -147,11 +147,11 @@ class IntegrationLane:
         log.warning("integration.failed", job=job.id, fails=progress.fails + 1)
         if job.status.is_terminal and now - max(since, job.finished_at or 0) >= GIVE_UP_S:
             said = say("tracker_given_up", place=place, reason=reason)
-            self._say(job, progress, 3, "warn", said.text, (said,))
+            self._say(job, progress, 3, "warn", said)
             self._done(item)
             return
         said = say("tracker_waits", place=place, reason=reason)
-        self._say(job, progress, 2, "warn", said.text, (said,))
+        self._say(job, progress, 2, "warn", said)
         failed = replace(progress, fails=progress.fails + 1, failing_since=since)
         pause = min(300.0, 2.0 ** min(failed.fails, 10))
         with self._platform.database.write() as tx:
@@ -159,29 +159,21 @@ class IntegrationLane:
                 tx, item.id, self._platform.clock.now(), pause, reason, failed.payload()
             )
 
-    def _say(
-        self,
-        job: Job,
-        progress: Progress,
-        which: int,
-        level: Level,
-        text: str,
-        by_name: tuple[Said, ...] = (),
-    ) -> None:
+    def _say(self, job: Job, progress: Progress, which: int, level: Level, said: Said) -> None:
         """Once a job and integration, whoever says it again."""
-        said = JobEvent(
+        event = JobEvent(
             id=self._platform.ids.new(EVENT),
             job_id=job.id,
             created_at=self._platform.now(),
             level=level,
-            message=text,
+            message=said.text,
             source="integration",
             sequence=10 * progress.number + which,
-            said=by_name,
+            said=(said,),
         )
         with self._platform.database.write() as tx:
             if jobs.get_job(tx, job.id) is not None:
-                events.add_events(tx, job.id, [said])
+                events.add_events(tx, job.id, [event])
 
     def _later(self, item: OutboxItem, progress: Progress, pause_s: float) -> None:
         with self._platform.database.write() as tx:

@@ -55,8 +55,10 @@ class Moderation:
             report = self._report(moderator, sha256, blob)
         except (Unavailable, EngineFailed, Overloaded) as error:
             self._must_not_pass(error)
-            none = say("moderated_none", file=which.removesuffix("_file"), reason=error.message)
-            self._tell([self._event((none,))])
+            why = say("words", text=error.message)
+            if error.code == "encoder_missing":
+                why = say("no_moderator")
+            self._tell([self._event((say("unmoderated", file=which.removesuffix("_file")), why))])
             return None
         write_json(self.folder / f"{which}.moderation.json", report)
         self._tell(self._said(which, report))

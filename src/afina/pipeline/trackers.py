@@ -21,6 +21,7 @@ import httpx2
 
 from afina.domain.codec import encode
 from afina.domain.integrations import Integration, Mlflow, RunNews, Told, Wandb
+from afina.domain.sayings import Said, say
 from afina.errors import Unavailable
 from afina.outside_settings import MlflowSettings
 from afina.pipeline.wandb_run import WandbNews
@@ -63,9 +64,8 @@ def _tell_wandb(settings: Settings, one: Wandb, news: RunNews) -> Told:
     )
     answer = _run_child(settings, json.dumps(encode(asked)))
     if given.mode == "offline":
-        text = f"Weights & Biases: the run is written, `wandb sync` sends it ({answer['folder']})"
-        return Told(news.job_id, text)
-    return Told(news.job_id, f"Weights & Biases run: {answer['url']}")
+        return Told(news.job_id, say("wandb_written", folder=str(answer["folder"])))
+    return Told(news.job_id, say("wandb_run", url=str(answer["url"])))
 
 
 def _run_child(settings: Settings, text: str) -> dict[str, Any]:
@@ -138,13 +138,13 @@ class _MlflowServer:
             timeout=min(10.0, self._timeout_s), headers=headers, auth=auth, trust_env=False
         ) as client:
             self._client = client
-            said = ""
+            said = None
             if run is None:
                 run, said = self._run(one, news)
             self._log(run, news)
             return Told(run, said)
 
-    def _run(self, one: Mlflow, news: RunNews) -> tuple[str, str]:
+    def _run(self, one: Mlflow, news: RunNews) -> tuple[str, Said]:
         """The id of the job's run, found or made, and a sentence with its address."""
         experiment = self._experiment(one.experiment)
         found = self._post(
@@ -168,7 +168,8 @@ class _MlflowServer:
             run = str(made["run"]["info"]["run_id"])
         params = [{"key": k, "value": str(v)} for k, v in news.config.items() if v is not None]
         self._post("runs/log-batch", run_id=run, params=params)
-        return run, f"MLflow run: {self._uri}/#/experiments/{experiment}/runs/{run}"
+        url = f"{self._uri}/#/experiments/{experiment}/runs/{run}"
+        return run, say("mlflow_run", url=url)
 
     def _experiment(self, name: str) -> str:
         found = self._ask("GET", "experiments/get-by-name", params={"experiment_name": name})

@@ -12,6 +12,7 @@ from dataclasses import replace
 from typing import Any, Final
 
 from afina.domain.clock import Clock
+from afina.domain.codec import decode
 from afina.domain.events import JobEvent, Level, step_message
 from afina.domain.ids import EVENT, Ids
 from afina.domain.jobs import Job
@@ -88,9 +89,9 @@ class EventWriter:
     def _warning(self, event: RunEvent) -> JobEvent:
         text = str(event.data.get("message", event.data.get("code", "")))
         key = f"{event.data.get('code')}:{text}".encode()
-        return self._event(
-            int(event.time), "warn", text, sequence=_WARNINGS_FROM + zlib.crc32(key) % 10**9
-        )
+        number = _WARNINGS_FROM + zlib.crc32(key) % 10**9
+        said = tuple(decode(Said, one, "said") for one in event.data.get("said", ()))
+        return replace(self._event(int(event.time), "warn", text, sequence=number), said=said)
 
     def _event(
         self,

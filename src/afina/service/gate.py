@@ -12,11 +12,12 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from afina.domain.accounts import Caller
+from afina.domain.codec import decode
 from afina.domain.events import JobEvent
 from afina.domain.ids import EVENT
 from afina.domain.jobs import Job
 from afina.domain.models import LOSS_WORTH_A_WORD, ModelState, TunedModel
-from afina.domain.sayings import Said, say
+from afina.domain.sayings import Said, say, text_of
 from afina.errors import Conflict, NotFound
 from afina.service import aliases, audit
 from afina.service.platform import Platform
@@ -90,8 +91,8 @@ def told(platform: Platform, row: GateRow) -> list[JobEvent]:
     """The events of a gate that has ended: one of type `moderation_checks`, as the hosted service
     has it, and a sentence for people."""
     if row.report is None:
-        said = say("gate_not_run", id=row.model, reason=row.note or "")
-        return [_event(platform, row.job_id, said, "warn")]
+        unrun = (say("gate_unrun", id=row.model), say("words", text=row.note or ""))
+        return [_event(platform, row.job_id, unrun, "warn")]
     report = row.report
     blocked = row.policy == "hold" and report["verdict"] != "passed"
     made: list[JobEvent] = []
@@ -105,21 +106,37 @@ def told(platform: Platform, row: GateRow) -> list[JobEvent]:
         data["categories"] = safety["details"]["categories"]
         checked = say("safe" if safety["passed"] else "unsafe", id=row.model)
         level = "info" if safety["passed"] else "warn"
-        made.append(_event(platform, row.job_id, checked, level, data))
+        made.append(_event(platform, row.job_id, (checked,), level, data))
     lost = _lost(report)
     if lost is not None and report["verdict"] != "failed":
-        made.append(_event(platform, row.job_id, lost, "warn"))
+        made.append(_event(platform, row.job_id, (lost,), "warn"))
     if report["verdict"] == "passed":
-        made.append(_event(platform, row.job_id, say("gate_passed", id=row.model), "info"))
+        made.append(_event(platform, row.job_id, (say("gate_passed", id=row.model),), "info"))
     elif report["verdict"] == "incomplete":
-        name = "gate_unsure_held" if blocked else "gate_unsure"
-        unsure = say(name, id=row.model, reason=_missing(report))
-        made.append(_event(platform, row.job_id, unsure, "warn"))
+        name = "gate_unsafe_holds" if blocked else "gate_unsafe"
+        unsafe = next(part for part in report["parts"] if part["name"] == "safety")
+        why = told_in(unsafe)
+        made.append(_event(platform, row.job_id, (say(name, id=row.model), *why), "warn"))
     else:
-        name, reasons = "gate_held" if blocked else "gate_blames", "; ".join(report["reasons"])
-        blamed = say(name, id=row.model, reason=reasons)
-        made.append(_event(platform, row.job_id, blamed, "warn"))
+        name = "gate_holds" if blocked else "gate_finds"
+        why = faults_in(report)
+        made.append(_event(platform, row.job_id, (say(name, id=row.model), *why), "warn"))
     return made
+
+
+def faults_in(report: Mapping[str, Any]) -> tuple[Said, ...]:
+    """What is beyond a limit. Reports from before sentences had names have words alone."""
+    found = [one for part in report["parts"] for one in part.get("faults", ())]
+    if found:
+        return tuple(decode(Said, one, "faults") for one in found)
+    return tuple(say("words", text=reason) for reason in report["reasons"])
+
+
+def told_in(part: Mapping[str, Any]) -> tuple[Said, ...]:
+    """What else a reader should know of a part of a report, or why it was not measured."""
+    if part.get("told"):
+        return tuple(decode(Said, one, "told") for one in part["told"])
+    return (say("words", text=part["note"]),) if part["note"] else ()
 
 
 def gate_of(platform: Platform, model: str) -> GateRow | None:
@@ -184,7 +201,7 @@ def _missing(report: Mapping[str, Any]) -> str:
 def _event(
     platform: Platform,
     job_id: str,
-    said: Said,
+    said: tuple[Said, ...],
     level: Any,
     checks: Mapping[str, Any] | None = None,
 ) -> JobEvent:
@@ -193,8 +210,8 @@ def _event(
         job_id=job_id,
         created_at=platform.now(),
         level=level,
-        message=said.text,
+        message=text_of(said),
         type="message" if checks is None else "moderation_checks",
         data=checks or {},
-        said=(said,),
+        said=said,
     )

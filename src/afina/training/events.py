@@ -16,6 +16,7 @@ from typing import Any, Literal
 from afina.domain.clock import SYSTEM_CLOCK, Clock
 from afina.domain.codec import encode
 from afina.domain.runs import RunEvent, RunPaths
+from afina.domain.sayings import Said, text_of
 
 Kind = Literal["started", "step", "checkpoint", "warning", "finished", "failed", "stopped"]
 
@@ -49,6 +50,10 @@ class EventLog:
         else:
             self._held.append(line)
         self.next_sequence += 1
+
+    def warn(self, code: str, *said: Said) -> None:
+        """Writes a warning: its words, and the names by which other languages say it."""
+        self.append("warning", {"code": code, "message": text_of(said), "said": said})
 
     def hold(self) -> None:
         """Keeps back what is appended from now on, until `release`."""

@@ -22,6 +22,7 @@ from typing import Final
 import psutil
 
 from afina.domain.foresight import FUSED_FROM
+from afina.domain.sayings import Said, say
 from afina.errors import TrainingFailed
 from afina.model.base import LoadedBase
 
@@ -31,10 +32,6 @@ _USABLE: Final = 0.8
 """Of the memory that is free before the first step; the rest is for what the plan leaves out."""
 _KEPT_WIDTHS: Final = 6
 """Tensors of the hidden width that a layer keeps for its backward pass."""
-_SAME: Final = (
-    "The batch size and what is learned stay the same; in bf16 the last digits may differ from a "
-    "run without this."
-)
 _LEARNED: Final = 0.6
 """The share of tokens that get logits, at most, as chats are."""
 
@@ -93,26 +90,21 @@ class Capacities:
         self._halved = min(halved, HALVINGS)
         fitting = self.fitting(free)
         self.planned = self._at_least(fitting)
-        self.said: list[str] = []
+        self.said: list[Said] = []
         """What the user should know, until it is told."""
         if max(self.planned) < max(self._all):
-            self.said.append(
-                f"Free memory holds bins of at most {max(self.planned)} tokens; the run was made "
-                f"for {max(self._all)}. The batch size and what is learned stay the same."
-            )
+            self.said.append(say("bins_planned", n=max(self.planned), all=max(self._all)))
         for _ in range(self._halved):
             self.planned = self._at_least(max(self.planned) // 2)
         if self._halved:
-            self.said.append(
-                f"Memory ran out before: bins have at most {max(self.planned)} tokens. {_SAME}"
-            )
+            self.said.append(say("bins_halved_before", n=max(self.planned)))
 
     def fitting(self, free: int | None = None) -> int:
         """The tokens of a bin that free memory holds, by the plan."""
         available = psutil.virtual_memory().available if free is None else free
         return int(_USABLE * available / self._token_bytes)
 
-    def tell(self) -> tuple[str, ...]:
+    def tell(self) -> tuple[Said, ...]:
         """What is to be said now, once."""
         told, self.said = tuple(self.said), []
         return told
@@ -146,10 +138,7 @@ class Capacities:
         before = max(self.planned)
         self._halved += 1
         self.planned = self._at_least(before // 2)
-        self.said.append(
-            f"Memory ran out in step {step}: bins have at most {max(self.planned)} tokens from now "
-            f"on, in place of {before}. {_SAME}"
-        )
+        self.said.append(say("bins_halved", step=step, n=max(self.planned), before=before))
 
 
 def peak_rss_bytes() -> int:

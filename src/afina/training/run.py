@@ -23,6 +23,7 @@ from afina.domain.clock import SYSTEM_CLOCK, Clock
 from afina.domain.jobs import Wish
 from afina.domain.methods import EarlyStopping
 from afina.domain.runs import ParityRow, RunCheckpoint, RunPaths, RunResult, RunSpec
+from afina.domain.sayings import say
 from afina.model.base import load_base
 from afina.training.background import Writing, has_room
 from afina.training.bins import Rows
@@ -191,14 +192,13 @@ class _Run:
         """A run that goes on elsewhere may end with other bytes; it says why."""
         here = environment_of(self.spec.threads, self.network.team.size)
         there = {"processes": "1", "kernels": "none", **found.record.environment}
-        changed = [f"{name} {there.get(name)} then, {here[name]} now" for name in here]
-        changed = [text for text, name in zip(changed, here, strict=True)
-                   if there.get(name) != here[name]]  # fmt: skip
+        changed = [
+            say("changed", what=name, before=str(there.get(name)), now=here[name])
+            for name in here
+            if there.get(name) != here[name]
+        ]
         if changed:
-            said = f"Resumed at step {found.record.step} where results may differ: "
-            events.append(
-                "warning", {"code": "environment_changed", "message": said + "; ".join(changed)}
-            )
+            events.warn("environment_changed", say("elsewhere", step=found.record.step), *changed)
 
     def _prepare(self) -> None:
         """What is computed once, from the weights of step 0; then back to the checkpoint. Raises
@@ -210,11 +210,7 @@ class _Run:
                 folder = room / f"{FROZEN}-valid"
                 self.validation = self.network.prepare(self.validation, folder, self._interrupted)
         except NoRoom:
-            message = (
-                "The disk has too little room to keep what the frozen layers compute; every epoch "
-                "computes it again."
-            )
-            self.events.append("warning", {"code": "no_room_for_outputs", "message": message})
+            self.events.warn("no_room_for_outputs", say("no_room_for_outputs"))
             self.rows = self.shards
         self.stepper = build_stepper(
             self.spec, self.network, self.optimizer, (self.rows, self.validation), self._reference
@@ -287,8 +283,8 @@ class _Run:
     def _step(self, step: int) -> None:
         self.hooks.at("step", step)
         result = self.stepper.take(step, lambda: self.stop.asked)
-        for message in result.warnings:
-            self.events.append("warning", {"code": "memory", "message": message})
+        for said in result.warnings:
+            self.events.warn("memory", said)
         metrics = self._metrics(step, result)
         self.row_losses.note(self.stepper.epoch_of(step), result.row_losses)
         self.state = replace(

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from afina.domain.mixing import mixed_key
 from afina.domain.runs import RunSpec
+from afina.domain.sayings import Said
 from afina.errors import TrainingFailed
 from afina.model.packed import Masks
 from afina.training.bins import BinTensors, Rows, plan_bins
@@ -48,7 +49,7 @@ class StepResult:
     """The mean loss of each row that has learned tokens, as the step met it; of pairs, by pair."""
     measured: Mapping[str, float] | None = None
     """What the step's event says, where that is not the loss and the accuracy of tokens."""
-    warnings: tuple[str, ...] = ()
+    warnings: tuple[Said, ...] = ()
     """What the user should know of how the step came about."""
 
     def metrics(self) -> dict[str, float]:

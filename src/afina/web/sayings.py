@@ -7,12 +7,15 @@ shown as it stands on the wire, and marked as English.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from afina.domain.events import JobEvent
 from afina.domain.jobs import JobError
-from afina.domain.sayings import Said, Value
+from afina.domain.sayings import Said, Value, joined
+from afina.service.gate import faults_in, told_in
+from afina.store.gates import GateRow
 from afina.web import numbers
 from afina.web.strings import Texts
 
@@ -52,6 +55,41 @@ def fault(texts: Texts, error: JobError) -> Fault:
     return Fault(found, texts.language, error.message) if found else Fault(error.message, "en")
 
 
+@dataclass(frozen=True)
+class GateWords:
+    """What a gate found, for a reader."""
+
+    status: str
+    verdict: str | None
+    faults: tuple[Sentence, ...]
+    parts: tuple[tuple[Mapping[str, Any], Sentence | None], ...]
+    """The report's parts, each with what there is to know of it."""
+    note: Sentence | None
+    """Why there is no report."""
+
+
+def gate_words(texts: Texts, row: GateRow | None) -> GateWords | None:
+    """The gate of a model; None where none was asked for."""
+    if row is None:
+        return None
+    report = row.report or {"parts": (), "reasons": ()}
+    return GateWords(
+        row.status,
+        report.get("verdict"),
+        tuple(_sentence(texts, (fault,)) for fault in faults_in(report)),
+        tuple(
+            (part, _sentence(texts, told) if (told := told_in(part)) else None)
+            for part in report["parts"]
+        ),
+        Sentence(row.note, "en") if row.note else None,
+    )
+
+
+def _sentence(texts: Texts, said: Sequence[Said]) -> Sentence:
+    language = "en" if all(one.name == "words" for one in said) else texts.language
+    return Sentence(_in_words(texts, "event", said), language)
+
+
 def _in_words(texts: Texts, section: str, said: Sequence[Said]) -> str:
     """The sentences of one section, one after the other; empty where one is not known."""
     if not said or not all(texts.has(f"{section}.{one.name}") for one in said):
@@ -60,7 +98,7 @@ def _in_words(texts: Texts, section: str, said: Sequence[Said]) -> str:
         texts(f"{section}.{one.name}", **{k: _written(texts, k, v) for k, v in one.values.items()})
         for one in said
     ]
-    return ("; " if section == "event" else " ").join(shown)
+    return joined(shown) if section == "event" else " ".join(shown)
 
 
 def _written(texts: Texts, name: str, value: Value) -> str:
@@ -70,7 +108,15 @@ def _written(texts: Texts, name: str, value: Value) -> str:
             return numbers.span(texts, value)
         if name.endswith("_bytes"):
             return numbers.size(texts.language, int(value))
+        if name.endswith("_share"):
+            return f"{numbers.number(texts.language, 100 * value)}\N{NO-BREAK SPACE}%"
+        if name.endswith("_nats"):
+            return numbers.number(texts.language, value, 2)
         return numbers.number(texts.language, value, 0 if float(value).is_integer() else 1)
-    named = {"rule": f"rule.{value.replace('-', '_')}", "file": f"event.file_{value}"}
+    named = {
+        "rule": f"rule.{value.replace('-', '_')}",
+        "file": f"event.file_{value}",
+        "what": f"event.what_{value}",
+    }
     key = named.get(name)
     return texts(key) if key is not None and texts.has(key) else value

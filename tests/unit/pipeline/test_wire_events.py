@@ -6,10 +6,12 @@ import pytest
 from tests.unit.pipeline.conftest import run_spec
 
 from afina.domain.clock import ManualClock
+from afina.domain.codec import encode
 from afina.domain.ids import Ids
 from afina.domain.jobs import Job, JobStatus
 from afina.domain.rates import TrainingRate
 from afina.domain.runs import RunEvent
+from afina.domain.sayings import say
 from afina.pipeline.follow import FINISH_S, START_S, Pace, first_guess
 from afina.pipeline.foresight import load_of
 from afina.pipeline.wire_events import EventWriter, results_csv
@@ -62,6 +64,10 @@ def test_a_warning_is_told_once_a_job_and_other_kinds_are_the_workers_alone() ->
     assert [event.message for event in told] == ["Other threads.", "Other threads."]
     assert told[0].sequence == told[1].sequence > 10**6
     assert told[0].level == "warn"
+    halved = say("bins_halved", step=3, n=256, before=512)
+    named = {"code": "memory", "message": halved.text, "said": [encode(halved)]}
+    (event,) = writer().from_run([RunEvent(2, 1.0, "warning", named)])
+    assert (event.message, event.said) == (halved.text, (halved,))
 
 
 def test_the_results_file_has_a_row_a_step_and_blanks() -> None:

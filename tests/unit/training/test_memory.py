@@ -51,6 +51,7 @@ def test_a_step_that_memory_does_not_hold_is_computed_in_smaller_bins_and_learns
     said = [event.data for event in read_events(tmp_path / "small") if event.kind == "warning"]
     assert [data["code"] for data in said] == ["memory", "memory"]
     assert "at most 256 tokens" in said[1]["message"]
+    assert [one["name"] for one in said[1]["said"]] == ["bins_halved"], "for other languages"
 
 
 def test_a_step_that_does_not_fit_after_two_halvings_fails_and_says_what_would(
@@ -70,7 +71,7 @@ def test_bins_are_planned_from_free_memory_and_always_hold_the_longest_row() -> 
     assert max(Capacities(sizes, 500, 1 << 20, free=GIB).planned) == 800
     tight = Capacities(sizes, 500, 1 << 20, free=GIB // 8)
     assert max(tight.planned) == 512
-    assert "at most 512 tokens" in tight.tell()[0]
+    assert "at most 512 tokens" in tight.tell()[0].text
     assert tight.tell() == ()
 
 

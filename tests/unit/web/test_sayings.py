@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import re
+from string import Formatter
+from typing import Any
 
 import pytest
 
 from afina.domain.events import JobEvent
 from afina.domain.jobs import JobError
-from afina.domain.sayings import ENGLISH, FAULTS, Said, say
-from afina.web.sayings import fault, heard
+from afina.domain.sayings import ENGLISH, FAULTS, Said, say, text_of
+from afina.evaluation.gate import GateReport, Part, not_measured
+from afina.pipeline.gate import shown
+from afina.store.gates import GateRow
+from afina.web.sayings import Sentence, fault, gate_words, heard
 from afina.web.strings import Texts, table
 
 PLURAL = re.compile(r"\{(\w+):[^}]*\}")
@@ -28,7 +33,7 @@ def test_a_sentence_on_the_wire_is_the_english_one_of_the_pages(name: str) -> No
 def test_every_sentence_of_events_and_faults_is_one_that_the_platform_says() -> None:
     for key in table():
         section, _, name = key.partition(".")
-        if section == "event" and not name.startswith("file_"):
+        if section == "event" and not name.startswith(("file_", "what_")):
             assert name in ENGLISH, key
         if section == "fault" and not name.startswith("code_") and name != "exactly":
             assert name in FAULTS, key
@@ -81,3 +86,72 @@ def test_a_fault_without_a_sentence_is_told_by_its_code() -> None:
     assert "base menor" in found.text
     unknown = fault(Texts("pt"), JobError("of_tomorrow", "Something new."))
     assert (unknown.text, unknown.language, unknown.exactly) == ("Something new.", "en", None)
+
+
+def test_every_language_tells_the_same_values_of_a_sentence() -> None:
+    for key, forms in table().items():
+        if key.partition(".")[0] in ("event", "fault"):
+            english, *others = (
+                {n for _, n, _, _ in Formatter().parse(form) if n} for form in forms
+            )
+            assert all(other == english for other in others), key
+
+
+def test_reasons_follow_what_they_are_reasons_of() -> None:
+    why = say("harm_unasked_rose", before_share=0.09, after_share=1.0, limit_share=0.05)
+    lost = say("loss_rose", file="validation", rise_nats=0.256, limit_nats=0.25)
+    told = (say("gate_holds", id="ft:m"), why, lost)
+    assert text_of(told) == (
+        "The gate held back ft:m: harmful answers to harmless prompts rose from 9% to 100% (limit "
+        "5% more, for sure); the loss on validation rows rose by 0.26 nats a token over the base's "
+        "(limit 0.25)"
+    )
+    found = heard(Texts("es"), event(*told)).text
+    assert found.startswith("El control retuvo ft:m: las respuestas dañinas")
+    assert "del 9\N{NO-BREAK SPACE}% al 100\N{NO-BREAK SPACE}%" in found
+    assert found.endswith(
+        "; la pérdida en las filas de validación subió 0,26 nats por token sobre la de la base "
+        "(límite 0,25)"
+    )
+
+
+def test_a_run_that_goes_on_elsewhere_names_what_changed() -> None:
+    changed = (
+        say("elsewhere", step=12),
+        say("changed", what="threads", before="2", now="1"),
+        say("changed", what="torch", before="2.12", now="2.13"),
+    )
+    assert text_of(changed) == (
+        "Resumed at step 12 where results may differ: threads 2 then, 1 now; torch 2.12 then, 2.13 "
+        "now"
+    )
+    assert heard(Texts("es"), event(*changed)).text.endswith(
+        ": hilos: antes 2, ahora 1; torch: antes 2.12, ahora 2.13"
+    )
+
+
+def gate(**report: Any) -> GateRow:
+    return GateRow("ft:m", "ftjob-1", "hold", "default", "done", 0, report=report)
+
+
+def test_the_gate_s_report_is_read_in_the_reader_s_language() -> None:
+    faults = (say("memorised", found_share=0.5, limit_share=0.1),)
+    parts = (Part("memorisation", True, faults=faults), not_measured("quality", say("no_rows")))
+    made = GateReport("default", "", "failed", (faults[0].text,), parts, 1.0, 45.0, "")
+    found = gate_words(Texts("pt"), gate(**shown(made)))
+    assert found is not None
+    assert [fault.language for fault in found.faults] == ["pt"]
+    assert found.faults[0].text.startswith("50\N{NO-BREAK SPACE}% das respostas de treino")
+    assert [told and told.text for _, told in found.parts] == [
+        None,
+        "não houve nenhuma linha, ou não houve tempo de medir",
+    ]
+
+
+def test_a_report_from_before_its_sentences_had_names_is_shown_as_it_stands() -> None:
+    part = {"name": "safety", "measured": False, "passed": True, "note": "no judge"}
+    found = gate_words(Texts("pt"), gate(verdict="failed", reasons=["it insults"], parts=[part]))
+    assert found is not None
+    assert found.faults == (Sentence("it insults", "en"),)
+    assert found.parts[0][1] == Sentence("no judge", "en")
+    assert gate_words(Texts("pt"), None) is None

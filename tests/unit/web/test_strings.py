@@ -17,7 +17,7 @@ NAMED = re.compile(r"""\bt(?:exts)?\(\s*f?["']([a-z_]+\.[a-z_0-9]+)["']""")
 PREFIXED = re.compile(r"""\bt\(\s*["']([a-z_]+\.[a-z_0-9]*)["']\s*~""")
 SAME_EVERYWHERE = re.compile(
     r"^(unit\..*|ui\.tokens|ui\.no|jobs\.title|models\.base|table\.prompts|play\.(top_p|speed|counted)|job\.per_second"
-    r"|settings\.webhooks|usage\.total|home\.requests|jobs\.filter_all)$"
+    r"|settings\.webhooks|event\.words|usage\.total|home\.requests|jobs\.filter_all)$"
 )
 NO_WORDS = {
     "adapter",

@@ -19,7 +19,7 @@ from afina.service.suspects import suspect_rows
 from afina.web.live import point, state
 from afina.web.points import thin
 from afina.web.render import page
-from afina.web.sayings import fault, heard
+from afina.web.sayings import GateWords, fault, gate_words, heard
 from afina.web.visit import Visit, form_of
 
 _LISTED: Final = 200
@@ -174,10 +174,10 @@ def _parity(visit: Visit, job: Job) -> Any:
     return None if entry.tuned is None else entry.tuned.parity
 
 
-def _gate(visit: Visit, job: Job) -> Any:
-    """The gate's record of the job's model, where one was asked for."""
+def _gate(visit: Visit, job: Job) -> GateWords | None:
+    """What the gate says of the job's model, where one was asked for."""
     name = job.fine_tuned_model
-    return None if name is None else gate.gate_of(visit.platform, name)
+    return None if name is None else gate_words(visit.texts, gate.gate_of(visit.platform, name))
 
 
 def _estimate(visit: Visit, job: Job) -> JobEstimate | None:

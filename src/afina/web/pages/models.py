@@ -19,6 +19,7 @@ from afina.service.model_files import open_model_file, tune_files
 from afina.service.models import ModelEntry
 from afina.service.trained_prompt import trained_prompt
 from afina.web.render import page
+from afina.web.sayings import gate_words
 from afina.web.visit import Visit, form_of
 
 _PIECE: Final = 256 * 1024
@@ -53,7 +54,7 @@ def show(visit: Visit) -> Response:
         "prompt": trained_prompt(platform, caller, entry.id) if tuned else None,
         "uses": [group for group in sums if dict(group.group)["model"] == entry.id],
         "can_gate": True,
-        "gate": gate.gate_of(platform, entry.id) if tuned else None,
+        "gate": gate_words(visit.texts, gate.gate_of(platform, entry.id)) if tuned else None,
         "card": json.dumps(told, indent=2, ensure_ascii=False),
     }
     return page(visit, "model.html", values)
