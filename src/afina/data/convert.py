@@ -23,7 +23,7 @@ from afina.data.readers.disguises import by_content, by_name, no_text
 from afina.data.readers.jsonfiles import read_json, read_jsonl
 from afina.data.readers.parquet import read_parquet
 from afina.data.readers.plaintext import read_text
-from afina.data.readers.records import Dropped, ReadOptions, Record, Source
+from afina.data.readers.records import Dropped, Place, ReadOptions, Record, Source
 from afina.data.readers.workbook import read_workbook
 from afina.data.row_plan import ConvertOptions, RowPlan, plan_rows
 from afina.data.writing import write_row
@@ -109,8 +109,9 @@ def convert_file(
     options: ConvertOptions,
     progress: Callable[[int, int], None] | None = None,
 ) -> ConvertReport:
-    """Writes `source` as chat JSONL to `target`, whole or not at all. `progress(rows, 0)` is called
-    now and then. Raises DataUnreadable for the file, InvalidRequest for the options."""
+    """Writes `source` as chat JSONL to `target`, whole or not at all. `progress(done, total)` is
+    called now and then, in bytes of the file or, where its form tells them, in rows. Raises
+    DataUnreadable for the file, InvalidRequest for the options."""
     kind = _format(source, options)
     if target.exists() and source.exists() and target.samefile(source):
         raise InvalidRequest(
@@ -122,10 +123,12 @@ def convert_file(
     temporary = target.with_name(target.name + ".part")
     try:
         with temporary.open("wb") as out:
-            for row in _rows(opened.records, plan, tally, progress):
+            for row in _rows(opened.records, plan, tally, _teller(opened.place, progress)):
                 out.write(row)
                 tally.rows_out += 1
         temporary.replace(target)
+        if progress is not None:
+            progress(max(1, opened.place.total), max(1, opened.place.total))
     finally:
         temporary.unlink(missing_ok=True)
     empty = () if tally.rows_in else ("There are names of columns and no row below them.",)
@@ -147,6 +150,14 @@ def convert_file(
     )
 
 
+def _teller(place: Place, progress: Callable[[int, int], None] | None) -> Callable[[], None]:
+    return _quiet if progress is None else lambda: progress(*place.now())
+
+
+def _quiet() -> None:
+    """Nobody wants to know how far it is."""
+
+
 def _planned(opened: Source, options: ConvertOptions, kind: str) -> RowPlan:
     """The plan; where the columns give none, what was found out about the file is told too."""
     try:
@@ -162,15 +173,15 @@ def _rows(
     records: Iterator[Record | Dropped],
     plan: RowPlan,
     tally: _Tally,
-    progress: Callable[[int, int], None] | None,
+    tell: Callable[[], None],
 ) -> Iterator[bytes]:
     """Lines as they are to be written; rows that cannot be are dropped by the reason."""
 
     def kept() -> Iterator[Record]:
         for found in records:
             tally.rows_in += 1
-            if progress is not None and tally.rows_in % _PROGRESS_ROWS == 0:
-                progress(tally.rows_in, 0)
+            if tally.rows_in % _PROGRESS_ROWS == 0:
+                tell()
             if isinstance(found, Dropped):
                 tally.drop(found)
             else:
@@ -226,7 +237,7 @@ def convert_frame(frame: Any, options: ConvertOptions) -> list[dict[str, Any]]:
         Record(None, dict(zip(columns, values, strict=True)))
         for values in frame.itertuples(index=False, name=None)
     )
-    return [msgspec.json.decode(line) for line in _rows(records, plan, _Tally(), None)]
+    return [msgspec.json.decode(line) for line in _rows(records, plan, _Tally(), _quiet)]
 
 
 def _format(source: Path, options: ConvertOptions) -> str:

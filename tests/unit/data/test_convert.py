@@ -306,3 +306,52 @@ def test_a_workbook_that_was_made_to_fill_memory_is_refused_before_it_is_read(
         packed.writestr("xl/worksheets/sheet1.xml", b"x" * (20 << 20))
     with pytest.raises(DataUnreadable, match="times its size"):
         convert_file(path, tmp_path / "out", ConvertOptions())
+
+
+def _parquet(path: Path, rows: list[dict[str, str]]) -> None:
+    parquet.write_table(pyarrow.Table.from_pylist(rows), path)
+
+
+def _workbook(path: Path, rows: list[dict[str, str]]) -> None:
+    book = openpyxl.Workbook()
+    for line in [list(rows[0]), *(list(row.values()) for row in rows)]:
+        book.worksheets[0].append(line)
+    book.save(path)
+
+
+def _csv(path: Path, rows: list[dict[str, str]]) -> None:
+    pandas.DataFrame(rows).to_csv(path, index=False)
+
+
+def _jsonl(path: Path, rows: list[dict[str, str]]) -> None:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+@pytest.mark.parametrize(
+    ("name", "write", "in_bytes"),
+    [
+        ("f.csv", _csv, True),
+        ("f.jsonl", _jsonl, True),
+        ("f.json", lambda path, rows: path.write_text(json.dumps(rows)), False),
+        ("f.parquet", _parquet, False),
+        ("f.xlsx", _workbook, False),
+        ("f.txt", lambda path, rows: path.write_text("".join(f"{r}\n" for r in rows)), True),
+        ("g.jsonl", lambda path, rows: path.write_text(
+            "".join(json.dumps(row) + "\n" for row in rows), "utf-16"), True),
+    ],
+)  # fmt: skip
+def test_progress_rises_to_a_total_that_was_known_from_the_beginning(
+    name: str, write: Any, in_bytes: bool, tmp_path: Path
+) -> None:
+    path, count = tmp_path / name, 5000
+    write(path, [{"question": f"What is {n}?", "answer": f"{n + 7} " * 150} for n in range(count)])
+    told: list[tuple[int, int]] = []
+    convert_file(path, tmp_path / "out", ConvertOptions(), lambda *now: told.append(now))
+    totals = {total for _, total in told}
+    assert told == sorted(told)
+    assert totals <= ({path.stat().st_size} if in_bytes else {count, count + 1})
+    assert len(totals) == 1
+    total = totals.pop()
+    assert told[-1] == (total, total)
+    middle = [done / total for done, _ in told[1:3]]
+    assert 0.1 < middle[0] < middle[1] < 0.9

@@ -10,7 +10,15 @@ from typing import Final
 
 from afina.data.readers.encoding import find_encoding
 from afina.data.readers.header import find_header
-from afina.data.readers.records import Dropped, ReadOptions, Record, Source, unique_columns
+from afina.data.readers.records import (
+    Dropped,
+    Place,
+    ReadOptions,
+    Record,
+    Source,
+    opened,
+    unique_columns,
+)
 from afina.errors import DataUnreadable
 
 _DELIMITERS: Final = (",", ";", "\t", "|")
@@ -29,7 +37,8 @@ def read_delimited(path: Path, options: ReadOptions) -> Source:
     hint = _excel_hint(path, found.name)
     given = _given(options.delimiter) or hint
     delimiter = given or _find(path, found.name, options.wanted)
-    rows = _rows(path, found.name, delimiter)
+    place = Place(path.stat().st_size)
+    rows = _rows(path, found.name, delimiter, place)
     if hint is not None:
         next(rows)  # `sep=;` says how the rest is written and is no row
     header = find_header(rows, options.wanted)
@@ -43,6 +52,7 @@ def read_delimited(path: Path, options: ReadOptions) -> Source:
         encoding=found.name,
         encoding_reason=found.reason,
         delimiter=_NAMES.get(delimiter, delimiter),
+        place=place,
     )
 
 
@@ -59,9 +69,13 @@ def _records(
             yield Record(line, dict(zip(columns, [*cells, *short], strict=False)))
 
 
-def _rows(path: Path, encoding: str, delimiter: str) -> Iterator[tuple[int, list[str]]]:
+def _rows(
+    path: Path, encoding: str, delimiter: str, place: Place | None = None
+) -> Iterator[tuple[int, list[str]]]:
     """Rows with the line that each begins in; lines end as editors count them."""
-    with path.open(encoding=encoding, newline="") as file:
+    with opened(path, encoding, "") as (raw, file):
+        if place is not None:
+            place.follow(raw.tell)
         reader = csv.reader(file, delimiter=delimiter, strict=True)
         line = 1
         while True:

@@ -14,7 +14,7 @@ import msgspec
 from afina.data.limits import CheckLimits
 from afina.data.lines import LineReader
 from afina.data.readers.encoding import find_encoding
-from afina.data.readers.records import Dropped, ReadOptions, Record, Source
+from afina.data.readers.records import Dropped, Place, ReadOptions, Record, Source, opened
 from afina.data.rows import depth
 from afina.data.slips import slip_of
 from afina.errors import DataUnreadable
@@ -49,7 +49,9 @@ def read_jsonl(path: Path, options: ReadOptions) -> Source:
         columns = _columns(_jsonl_records(path, found.name, []))
         if not columns:
             raise _no_object(path, found.name)
-        source = Source(columns, _jsonl_records(path, found.name, notes), notes=notes)
+        place = Place(path.stat().st_size)
+        records = _jsonl_records(path, found.name, notes, place)
+        source = Source(columns, records, notes=notes, place=place)
     if found.name not in _UTF8:
         source.encoding, source.encoding_reason = found.name, found.reason
     return source
@@ -117,25 +119,42 @@ def _listed(items: list[Any], notes: list[str], encoding: str, reason: str | Non
         Record(None, item) if isinstance(item, dict) else Dropped(None, NOT_AN_OBJECT)
         for item in items
     ]
+    place = Place(len(records))
     return Source(
         columns=_columns(iter(records)),
-        records=iter(records),
+        records=_told(records, place),
+        place=place,
         encoding=encoding,
         encoding_reason=reason,
         notes=notes,
     )
 
 
-def _lines(path: Path, encoding: str) -> Iterator[tuple[int, bytes | None]]:
+def _told(records: list[Record | Dropped], place: Place) -> Iterator[Record | Dropped]:
+    done = 0
+    place.follow(lambda: done)
+    for record in records:
+        done += 1
+        yield record
+
+
+def _lines(
+    path: Path, encoding: str, place: Place | None = None
+) -> Iterator[tuple[int, bytes | None]]:
     """Numbers and lines as UTF-8, None for one that is too long."""
     cap = CheckLimits().max_line_bytes
     if encoding in _UTF8:
-        for line in LineReader(path, cap):
+        reader = LineReader(path, cap)
+        if place is not None:
+            place.follow(lambda: reader.bytes_read)
+        for line in reader:
             yield line.number, line.raw
         return
     number = 1
     try:
-        with path.open(encoding=encoding, newline=None) as file:
+        with opened(path, encoding, None) as (raw, file):
+            if place is not None:
+                place.follow(raw.tell)
             while text := file.readline(cap):
                 whole = text.endswith("\n") or len(text) < cap
                 yield number, text.rstrip("\n").encode("utf-8", "surrogatepass") if whole else None
@@ -151,10 +170,12 @@ def _lines(path: Path, encoding: str) -> Iterator[tuple[int, bytes | None]]:
         ) from None
 
 
-def _jsonl_records(path: Path, encoding: str, notes: list[str]) -> Iterator[Record | Dropped]:
+def _jsonl_records(
+    path: Path, encoding: str, notes: list[str], place: Place | None = None
+) -> Iterator[Record | Dropped]:
     """The records; what was read in spite of its form is told in `notes` once all are read."""
     commas = 0
-    for number, raw in _lines(path, encoding):
+    for number, raw in _lines(path, encoding, place):
         if raw is None:
             yield Dropped(number, TOO_LONG)
             continue

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from afina.data.readers.disguises import by_content
-from afina.data.readers.records import ReadOptions, Record, Source
+from afina.data.readers.records import Place, ReadOptions, Record, Source
 from afina.errors import DataUnreadable
 
 _BATCH_ROWS: Final = 1024
@@ -33,7 +33,8 @@ def read_parquet(path: Path, options: ReadOptions) -> Source:  # noqa: ARG001  (
             f"{path.name} cannot be read as Parquet: {type(error).__name__}.",
             remedy="Write the file again.",
         ) from None
-    return Source(columns=columns, records=_records(file, path))
+    place = Place(file.metadata.num_rows)
+    return Source(columns=columns, records=_records(file, path, place), place=place)
 
 
 def _no_parquet(path: Path) -> tuple[str, str] | None:
@@ -73,10 +74,11 @@ def _refuse_bombs(facts: Any, path: Path) -> None:
         )
 
 
-def _records(file: Any, path: Path) -> Iterator[Record]:
+def _records(file: Any, path: Path, place: Place) -> Iterator[Record]:
     from pyarrow import ArrowException
 
     number = 0
+    place.follow(lambda: number)
     try:
         for batch in file.iter_batches(batch_size=_BATCH_ROWS):
             for values in batch.to_pylist():

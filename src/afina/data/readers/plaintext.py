@@ -7,25 +7,28 @@ from pathlib import Path
 
 from afina.data.readers.delimited import EMPTY_ROW
 from afina.data.readers.encoding import find_encoding
-from afina.data.readers.records import Dropped, ReadOptions, Record, Source
+from afina.data.readers.records import Dropped, Place, ReadOptions, Record, Source, opened
 from afina.errors import DataUnreadable
 
 
 def read_text(path: Path, options: ReadOptions) -> Source:
     """A line is a record with the column `completion`."""
     found = find_encoding(path, options.encoding)
+    place = Place(path.stat().st_size)
     return Source(
         columns=("prompt", "completion"),
-        records=_records(path, found.name),
+        records=_records(path, found.name, place),
+        place=place,
         encoding=found.name,
         encoding_reason=found.reason,
     )
 
 
-def _records(path: Path, encoding: str) -> Iterator[Record | Dropped]:
+def _records(path: Path, encoding: str, place: Place) -> Iterator[Record | Dropped]:
     number = 0
     try:
-        with path.open(encoding=encoding, newline=None) as file:
+        with opened(path, encoding, None) as (raw, file):
+            place.follow(raw.tell)
             for number, line in enumerate(file, 1):
                 text = line.rstrip("\n")
                 if text.strip():

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from io import TextIOWrapper
+from pathlib import Path
+from typing import Any, BinaryIO, TextIO
 
 
 @dataclass(frozen=True)
@@ -23,6 +26,32 @@ class Dropped:
     reason: str
 
 
+class Place:
+    """How far a reader is in its file, in bytes of it, or in rows where it knows how many there
+    are. It never goes back, and a total of 0 is one that is not known."""
+
+    def __init__(self, total: int = 0) -> None:
+        self.total = total
+        self._done = 0
+        self._at: Callable[[], int] = lambda: 0
+
+    def follow(self, at: Callable[[], int]) -> None:
+        """From now on `at` says it."""
+        self._at = at
+
+    def now(self) -> tuple[int, int]:
+        """What is done, and the total."""
+        self._done = max(self._done, min(self._at(), self.total))
+        return self._done, self.total
+
+
+@contextmanager
+def opened(path: Path, encoding: str, newline: str | None) -> Iterator[tuple[BinaryIO, TextIO]]:
+    """The file's bytes, which tell how far it is read, and its text."""
+    with path.open("rb") as raw, TextIOWrapper(raw, encoding=encoding, newline=newline) as text:
+        yield raw, text
+
+
 @dataclass
 class Source:
     """An open file: its columns in their order, its records, and what was found out about it."""
@@ -34,6 +63,7 @@ class Source:
     delimiter: str | None = None
     sheet: str | None = None
     notes: list[str] = field(default_factory=list)
+    place: Place = field(default_factory=Place)
 
 
 @dataclass(frozen=True)

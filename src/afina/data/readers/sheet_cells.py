@@ -11,6 +11,7 @@ _ERRORS: Final = frozenset(
     {"#REF!", "#N/A", "#NAME?", "#VALUE!", "#DIV/0!", "#NULL!", "#NUM!", "#SPILL!", "#CALC!"}
 )
 _MERGED: Final = re.compile(rb'<mergeCell ref="([A-Z]{1,3})(\d{1,7}):([A-Z]{1,3})(\d{1,7})"')
+_ROW: Final = re.compile(rb'<row r="(\d{1,7})"')
 _BLOCK: Final = 1 << 20
 _OVERLAP: Final = 64
 
@@ -69,14 +70,23 @@ def letters(place: int) -> str:
     return name
 
 
-def merged_downwards(sheet: Any) -> Merged:
-    """Cells of one column that were merged, read from the sheet's own part of the workbook, where
-    their list stands behind the rows; nothing where that part cannot be found."""
+@dataclass(frozen=True)
+class SheetFacts:
+    """Cells of one column that were merged, and the last row's line, 0 where it is not known."""
+
+    merged: Merged
+    last_line: int
+
+
+def look_through(sheet: Any) -> SheetFacts:
+    """What the sheet's own part of the workbook says, where the list of merged cells stands behind
+    the rows; nothing where that part cannot be found."""
     path = getattr(sheet, "_worksheet_path", None)
     archive = getattr(sheet.parent, "_archive", None)
     found: dict[int, list[tuple[int, int]]] = {}
+    last_line = 0
     if path is None or archive is None:
-        return found
+        return SheetFacts(found, last_line)
     try:
         with archive.open(path) as part:
             kept = b""
@@ -88,10 +98,12 @@ def merged_downwards(sheet: Any) -> Merged:
                         entry = (_place(left), int(bottom))
                         rows = found.setdefault(int(top), [])
                         rows += [entry] if entry not in rows else []
+                last = _ROW.match(text, text.rfind(b"<row "))
+                last_line = int(last.group(1)) if last else last_line
                 kept = text[-_OVERLAP:]
     except Exception:  # noqa: BLE001  (what is damaged is said where the rows are read)
-        return {}
-    return found
+        return SheetFacts({}, last_line)
+    return SheetFacts(found, last_line)
 
 
 def _place(name: bytes) -> int:

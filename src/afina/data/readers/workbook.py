@@ -9,14 +9,22 @@ import datetime
 import warnings
 import zipfile
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any, Final
 
 from afina.data.readers.delimited import EMPTY_ROW, MORE_CELLS
 from afina.data.readers.disguises import by_content
 from afina.data.readers.header import find_header
-from afina.data.readers.records import Dropped, ReadOptions, Record, Source, unique_columns
-from afina.data.readers.sheet_cells import SheetCells, merged_downwards
+from afina.data.readers.records import (
+    Dropped,
+    Place,
+    ReadOptions,
+    Record,
+    Source,
+    unique_columns,
+)
+from afina.data.readers.sheet_cells import SheetCells, look_through
 from afina.errors import DataUnreadable, InvalidRequest
 
 _MAX_UNPACKED: Final = 2 << 30
@@ -32,8 +40,14 @@ made to fill memory: texts of a sheet unpack to ten times, the emptiest grid to 
 def read_workbook(path: Path, options: ReadOptions) -> Source:
     """A sheet whose first row that is not empty holds the names of columns."""
     book = _open(path)
-    sheet = _choose(book, path, options.sheet)
-    rows = _rows(_as_it_is(book[sheet]))
+    try:
+        sheet = _choose(book, path, options.sheet)
+    except InvalidRequest:
+        book.close()
+        raise
+    facts = look_through(book[sheet])
+    place = Place(facts.last_line)
+    rows = _rows(book, _as_it_is(book[sheet]), place)
     header = find_header(rows, options.wanted)
     if header is None:
         raise DataUnreadable(
@@ -46,15 +60,15 @@ def read_workbook(path: Path, options: ReadOptions) -> Source:
         names.pop()
     columns = unique_columns(names)
     notes = [header.note] if header.note else []
-    if (place := _empty_formula(path, sheet, header.line)) is not None:
+    if (cell := _empty_formula(path, sheet, header.line)) is not None:
         notes.append(
-            f"Formulas without a stored value are empty here, that in {place} for one: open the "
+            f"Formulas without a stored value are empty here, that in {cell} for one: open the "
             "workbook in a spreadsheet program and save it."
         )
     if (others := _others(book, sheet)) is not None:
         notes.append(others)
-    records = _records(header.rows, columns, SheetCells(merged_downwards(book[sheet]), notes))
-    return Source(columns=columns, records=records, sheet=sheet, notes=notes)
+    records = _records(header.rows, columns, SheetCells(facts.merged, notes))
+    return Source(columns=columns, records=records, sheet=sheet, notes=notes, place=place)
 
 
 def _others(book: Any, chosen: str) -> str | None:
@@ -67,8 +81,8 @@ def _others(book: Any, chosen: str) -> str | None:
 
 def visible_sheets(path: Path) -> tuple[str, ...]:
     """The names of the sheets that a reader of the workbook sees. Raises DataUnreadable."""
-    book = _open(path)
-    return tuple(str(s.title) for s in book.worksheets if s.sheet_state == "visible")
+    with closing(_open(path)) as book:
+        return tuple(str(s.title) for s in book.worksheets if s.sheet_state == "visible")
 
 
 def _open(path: Path) -> Any:
@@ -113,16 +127,18 @@ def _empty_formula(path: Path, sheet: str, header: int) -> str | None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            stored, written = (
-                _as_it_is(
-                    openpyxl.load_workbook(path, read_only=True, data_only=values)[sheet]
-                ).iter_rows(min_row=header, max_row=last)
-                for values in (True, False)
-            )
-            for values, formulas in zip(stored, written, strict=False):
-                for value, formula in zip(values, formulas, strict=False):
-                    if formula.data_type == "f" and value.value is None:
-                        return str(formula.coordinate)
+            with (
+                closing(openpyxl.load_workbook(path, read_only=True, data_only=True)) as first,
+                closing(openpyxl.load_workbook(path, read_only=True)) as second,
+            ):
+                stored, written = (
+                    _as_it_is(book[sheet]).iter_rows(min_row=header, max_row=last)
+                    for book in (first, second)
+                )
+                for values, formulas in zip(stored, written, strict=False):
+                    for value, formula in zip(values, formulas, strict=False):
+                        if formula.data_type == "f" and value.value is None:
+                            return str(formula.coordinate)
         except Exception:  # noqa: BLE001  (what is damaged is said where the rows are read)
             return None
     return None
@@ -155,7 +171,10 @@ def _choose(book: Any, path: Path, wanted: str | None) -> str:
     )
 
 
-def _rows(sheet: Any) -> Iterator[tuple[int, list[str]]]:
+def _rows(book: Any, sheet: Any, place: Place) -> Iterator[tuple[int, list[str]]]:
+    """The sheet's rows; the workbook is closed behind the last, or where nobody wants more."""
+    line = 0
+    place.follow(lambda: line)
     try:
         for line, values in enumerate(sheet.iter_rows(values_only=True), 1):
             yield line, [_text(value) for value in values]
@@ -164,6 +183,8 @@ def _rows(sheet: Any) -> Iterator[tuple[int, list[str]]]:
             f"The sheet {sheet.title!r} is damaged: {type(error).__name__}.",
             remedy="Save the workbook again.",
         ) from None
+    finally:
+        book.close()
 
 
 def _records(
