@@ -1,11 +1,13 @@
 """Fits the logistic layer of a moderation head anew, over the tuned layers that stand in its file.
 
-    python -m benchmarks.fit_moderation [--head DIR] [--features FILE] [--to DIR] [--whole]
+    python -m benchmarks.fit_moderation --version NAME [--head DIR] [--features FILE] [--to DIR]
+                                        [--whole]
 
 Seconds, where `train_moderation.py` takes long: the layers read each sentence once (`--features`
 keeps what they said), and only what is made of it is fitted, held near the layer that was trained
 together with them (`prior.w`, `prior.b` in the file). It reads a layer further down too, which
-knows of less and forgot less. Before that, unless `--whole` is given, each manner of the training
+knows of less and forgot less. It is for lines of manners that the layers did not read: where they
+read them all, there is nothing to fit, and that is said. Before that, unless `--whole` is given, each manner of the training
 sentences is left out in turn and scored by a fit on the others.
 """
 
@@ -13,6 +15,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -46,17 +50,24 @@ HELD_BESIDE = 1e-3
 NEW = 0.6
 """Share of the new layer in what ships; the rest is the head's that it began from, which leaves
 ordinary texts of odd manners alone (eight of 51 answers in Shakespeare's were flagged without)."""
-KNOWN = ("first", "plain")
-"""Manners that the layers were tuned on: they only calibrate here."""
+BEFORE = ("first", "plain")
+"""Manners that the layers of a head were tuned on whose facts name none."""
 KNOWN_EVERY = 3
 """Of the known manners' lines that calibrate, one in so many is read."""
 
 
-def sentences(written_out: int) -> list[Sentence]:
-    """What is read: the manners that the layers were not tuned on, and some of the others."""
+def sentences(written_out: int, known: Sequence[str]) -> list[Sentence]:
+    """What is read: the manners that the layers were not tuned on, and some of the `known` ones,
+    which only calibrate here."""
     every = [*training_sentences(written_out), *plain_sentences()]
-    known = [s for s in every if s.manner in KNOWN and s.group < KEPT_OUT]
-    return [s for s in every if s.manner not in KNOWN] + known[::KNOWN_EVERY]
+    new = [s for s in every if s.manner not in known]
+    if not new:
+        sys.exit(
+            "The layers of this head read every manner there is, and were trained together with "
+            "its logistic layer: there is nothing to fit. Write lines of a new manner, or train "
+            "anew with benchmarks.train_moderation."
+        )
+    return new + [s for s in every if s.manner in known and s.group < KEPT_OUT][::KNOWN_EVERY]
 
 
 def features(encoder: Encoder, head: ModerationHead, rows: list[Sentence]) -> torch.Tensor:
@@ -128,9 +139,11 @@ def _chosen(rows: list[Sentence], which: torch.Tensor) -> list[Sentence]:
     return [row for row, taken in zip(rows, which.tolist(), strict=True) if taken]
 
 
-def _leave_each_out(x: torch.Tensor, rows: list[Sentence], prior: Logistic) -> None:
+def _leave_each_out(
+    x: torch.Tensor, rows: list[Sentence], prior: Logistic, known: Sequence[str]
+) -> None:
     apart = torch.zeros(len(rows), 13)
-    manners = sorted({s.manner for s in rows} - set(KNOWN))
+    manners = sorted({s.manner for s in rows} - set(known))
     for manner in manners:
         layer, calibration = fitted(x, rows, prior, manner)
         place = torch.tensor([s.manner == manner for s in rows])
@@ -145,11 +158,13 @@ def main() -> None:
     parser.add_argument("--features", type=Path)
     parser.add_argument("--written-out", type=int, default=1)
     parser.add_argument("--whole", action="store_true", help="leave no manner out first")
+    parser.add_argument("--version", default="unnamed")
     parser.add_argument("--to", type=Path, default=PACKAGE)
     given = parser.parse_args()
-    rows = sentences(given.written_out)
     tensors = load_file(given.head / FILE)
     facts = json.loads((given.head / FACTS).read_text())
+    known = facts.get("manners", BEFORE)
+    rows = sentences(given.written_out, known)
     if given.features is not None and given.features.exists():
         x = torch.load(given.features, weights_only=True)
     else:
@@ -161,7 +176,7 @@ def main() -> None:
             torch.save(x, given.features)
     prior = (tensors.get("prior.w", tensors["out.w"]), tensors.get("prior.b", tensors["out.b"]))
     if not given.whole:
-        _leave_each_out(x, rows, prior)
+        _leave_each_out(x, rows, prior, known)
     layer, calibration = joined_with(*fitted(x, rows, prior), tensors)
     kept = {n: t for n, t in tensors.items() if n.startswith("l")}
     kept |= {"prior.w": prior[0], "prior.b": prior[1], "beside": torch.tensor(BESIDE)}
@@ -169,7 +184,7 @@ def main() -> None:
     given.to.mkdir(parents=True, exist_ok=True)
     (given.to / FILE).write_bytes(packed)
     facts |= {
-        "version": "afina-moderation-4",
+        "version": given.version,
         "fitted": sum(s.group >= KEPT_OUT for s in rows),
     }
     (given.to / FACTS).write_text(json.dumps(facts, indent=1) + "\n")

@@ -14,7 +14,10 @@ Deterministic for one machine and thread count: every step draws from a seed of 
 (exit status 75 until it is done), so that a machine that others use too is not held for long. The
 weights of several seeds are averaged (Wortsman et al. 2022). A tenth of the training lines, chosen
 by hash, is kept out and calibrates the scores. `--without NAME` leaves a manner of the training
-sentences out and scores it instead of writing a head: see `moderation_data.py`.
+sentences out and scores it instead of writing a head: see `moderation_data.py`. The head's facts
+say which manners its layers read, which is what `fit_moderation.py` goes by. `--version` is the
+name under which answers say who judged: other weights want another name, here and in
+`afina.service.moderation`.
 """
 
 from __future__ import annotations
@@ -45,6 +48,7 @@ from benchmarks.moderation_figures import told
 from benchmarks.moderation_varied import piece_of, varied
 from safetensors.torch import load_file
 from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from afina.data.moderation.categories import CATEGORIES
 from afina.data.moderation.words import signals
@@ -279,7 +283,8 @@ class Training:
         torch.manual_seed(1_000_000 * (state.seed + 1) + state.step)
         texts, x, real = self._read(part, state.step // (len(self.rows) // ROWS))
         words = torch.tensor([signals(text) for text in texts])
-        with torch.autocast("cpu", dtype=torch.bfloat16):
+        # the flash kernel's way back takes half of a step where texts are as short as these
+        with sdpa_kernel(SDPBackend.MATH), torch.autocast("cpu", dtype=torch.bfloat16):
             logits = net(x, real, words).float()
         aim = self.y[part] * 0.97 + 0.005
         each = F.binary_cross_entropy_with_logits(logits, aim, reduction="none")
@@ -389,6 +394,7 @@ def main() -> None:
     parser.add_argument("--without", default="")
     parser.add_argument("--seconds", type=float, default=1e9)
     parser.add_argument("--state", type=Path, default=Path("moderation-training.pt"))
+    parser.add_argument("--version", default="unnamed")
     parser.add_argument("--to", type=Path, default=PACKAGE)
     given = parser.parse_args()
     until = time.monotonic() + given.seconds
@@ -421,12 +427,13 @@ def main() -> None:
     given.to.mkdir(parents=True, exist_ok=True)
     (given.to / FILE).write_bytes(packed)
     facts = {
-        "version": "afina-moderation-4",
+        "version": given.version,
         "encoder": ENCODER_ID,
         "layers": len({name.split(".")[0] for name in deltas}),
         "steps": training.steps,
         "seeds": len(training.state.done),
         "sentences": len(training.rows),
+        "manners": sorted({s.manner for s in training.rows}),
         "slope": round(float(calibration[0, 0]), 4),
     }
     (given.to / FACTS).write_text(json.dumps(facts, indent=1) + "\n")
