@@ -7,8 +7,8 @@ Seconds, where `train_moderation.py` takes long: the layers read each sentence o
 keeps what they said), and only what is made of it is fitted, held near the layer that was trained
 together with them (`prior.w`, `prior.b` in the file). It reads a layer further down too, which
 knows of less and forgot less. It is for lines of manners that the layers did not read: where they
-read them all, there is nothing to fit, and that is said. Before that, unless `--whole` is given, each manner of the training
-sentences is left out in turn and scored by a fit on the others.
+read them all, there is nothing to fit, and that is said. Before that, unless `--whole` is given,
+each new manner is left out in turn and scored by a fit on the others.
 """
 
 from __future__ import annotations
