@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
@@ -16,6 +17,11 @@ ANSWER_NAMES: Final = (
     *("assistant", "answer", "completion", "response", "output", "reply"),
     *("asistente", "respuesta", "assistente", "resposta", "antwort"),
 )
+_LESS_USUAL: Final = {
+    QUESTION_NAMES: ("q", "questions", "preguntas", "perguntas"),
+    ANSWER_NAMES: ("a", "answers", "respuestas", "respostas"),
+}
+"""Looked for where none of the names above is there: beside them they often mean something else."""
 _MOST_LISTED: Final = 30
 _LONG_NAME: Final = 40
 
@@ -52,13 +58,19 @@ def map_columns(
 
 
 def _find(
-    columns: Sequence[str], name: str | None, flag: str, usual: Sequence[str], notes: list[str]
+    columns: Sequence[str],
+    name: str | None,
+    flag: str,
+    usual: tuple[str, ...],
+    notes: list[str],
 ) -> str:
     by_name: dict[str, list[str]] = {}
     for column in columns:
         by_name.setdefault(column.strip().lower(), []).append(column)
     wanted = usual if name is None else (name.strip().lower(),)
     found = [column for word in wanted for column in by_name.get(word, ())]
+    if name is None and not found:
+        found = [c for word in _LESS_USUAL.get(usual, ()) for c in by_name.get(word, ())]
     if name is not None and name in found:
         return name
     if len(found) == 1:
@@ -86,7 +98,14 @@ def _unclear(columns: Sequence[str], found: Sequence[str], flag: str) -> str:
     called = f"none is called {', '.join(usual[:3])} or the like"
     if not columns:
         return f"No column holds what {what}."
-    return f"No column is plainly what {what}: {called}. Name it with --{flag}."
+    likely = [column for column in columns if _words(column) & set(usual)]
+    perhaps = f", perhaps --{flag} {likely[0]!r}" if len(likely) == 1 else ""
+    return f"No column is plainly what {what}: {called}. Name it with --{flag}{perhaps}."
+
+
+def _words(name: str) -> set[str]:
+    """The words of a column's name that are more than a letter."""
+    return {word for word in re.split(r"[\W_]+", name.lower()) if len(word) > 1}
 
 
 def name_a_pair(columns: Sequence[str], wanted: Sequence[str]) -> bool:
@@ -107,6 +126,8 @@ def listed(columns: Sequence[str]) -> str:
     more = len(columns) - _MOST_LISTED
     named = ", ".join(map(repr, columns[:_MOST_LISTED]))
     said = f"The columns are: {named}{f' and {more} more' if more > 0 else ''}."
-    if any(len(column) > _LONG_NAME or column.endswith(("?", ".", "!")) for column in columns):
+    if all(" " in column.strip() for column in columns) or any(
+        len(column) > _LONG_NAME or column.endswith(("?", ".", "!")) for column in columns
+    ):
         said += " If those are a row, put a first row with names above it."
     return said

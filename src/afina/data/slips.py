@@ -12,6 +12,11 @@ _AROUND: Final = 40
 
 def slip_of(text: str, position: int) -> str | None:
     """The slip at `position`, where a parser stopped, as a sentence; None for an unknown one."""
+    if text.startswith("\ufeff"):
+        return (
+            "A byte order mark stands in front of it, as where files were joined: "
+            "`afina data convert` leaves it out."
+        )
     start = text.lstrip()
     near = text[max(0, position - _AROUND) : position + 2]
     if text[position : position + 1] == "'" or start.startswith(("{'", "['")):

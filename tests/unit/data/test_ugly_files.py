@@ -302,7 +302,7 @@ def test_errors_of_a_sheet_and_hidden_sheets_are_told(tmp_path: Path) -> None:
     workbook = openpyxl.Workbook()
     sheet = workbook.active
     assert sheet is not None
-    for row in (("question", "answer"), ("q", "#REF!"), ("q", "a")):
+    for row in (("question", "answer"), ("why", "#REF!"), ("why", "a")):
         sheet.append(row)
     workbook.create_sheet("more").sheet_state = "hidden"
     workbook.save(tmp_path / "b")
@@ -410,3 +410,25 @@ def test_a_file_that_cannot_be_converted_at_once_has_a_hint_too(
         workbook.create_sheet("second")
         workbook.save(tmp_path / name)
     assert words in (conversion_hint(tmp_path / name) or "")
+
+
+def test_short_and_plural_names_are_taken_where_there_are_no_better_ones(tmp_path: Path) -> None:
+    for header in ("Q,A", "questions,Answers", "preguntas,respuestas", "Perguntas,respostas"):
+        _, rows = convert(tmp_path, "f.csv", f"{header}\nwhy,so\n")
+        assert said(rows) == [("why", "so")]
+    _, rows = convert(tmp_path, "f.csv", "question,a,b,answer\nwhich,x,y,x\n")
+    assert said(rows) == [("which", "x")]
+
+
+def test_a_likely_column_is_named_and_not_taken(tmp_path: Path) -> None:
+    with pytest.raises(InvalidRequest, match="perhaps --user 'Pregunta del cliente'"):
+        convert(tmp_path, "f.csv", "Tipo,Pregunta del cliente,Respuesta\nt,q,a\n")
+
+
+def test_marks_inside_joined_files_are_left_out_and_said(tmp_path: Path) -> None:
+    line = b'\xef\xbb\xbf{"question": "q", "answer": "a"}\n'
+    report, rows = convert(tmp_path, "f.jsonl", line * 3)
+    assert said(rows) == [("q", "a")] * 3
+    assert any("2 lines begin with a byte order mark" in note for note in report.notes)
+    found = check_file(tmp_path / "f.jsonl", CheckLimits(min_rows=1), None).findings
+    assert [f.line for f in found if "byte order mark" in f.message] == [2, 3]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 import math
 from collections.abc import Iterator
@@ -174,11 +175,13 @@ def _jsonl_records(
     path: Path, encoding: str, notes: list[str], place: Place | None = None
 ) -> Iterator[Record | Dropped]:
     """The records; what was read in spite of its form is told in `notes` once all are read."""
-    commas = 0
+    commas = marks = 0
     for number, raw in _lines(path, encoding, place):
         if raw is None:
             yield Dropped(number, TOO_LONG)
             continue
+        if raw.startswith(codecs.BOM_UTF8):
+            raw, marks = raw.removeprefix(codecs.BOM_UTF8), marks + 1
         if not raw.strip():
             continue
         value = _value(raw)
@@ -190,6 +193,11 @@ def _jsonl_records(
         else:
             reason = NOT_JSON if value is msgspec.UNSET else NOT_AN_OBJECT
             yield Dropped(number, KEY_TWICE if _has_a_key_twice(raw) else reason)
+    if marks:
+        notes.append(
+            f"{marks:,} lines begin with a byte order mark, as where files were joined; it was "
+            "left out."
+        )
     if commas:
         notes.append(f"{commas:,} lines end with a comma behind their object; it was left out.")
 

@@ -55,8 +55,8 @@ class SheetCells:
             )
         if self._errors:
             self.notes.append(
-                f"{self._errors:,} cells hold an error of the sheet in place of a value, "
-                f"{self._first_error} for one; they stand in the rows as they are: mend them."
+                "Errors of the sheet stand in place of values in "
+                f"{self._errors:,} of the cells, {self._first_error} for one: mend them there."
             )
 
 
