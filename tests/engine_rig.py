@@ -133,7 +133,7 @@ def make_lane(
 def torch_alone() -> Iterator[None]:
     """As if this machine had no kernels."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(kernels, "kernels_wanted", lambda: False)
+        patch.setattr(kernels, "kernels_wanted", lambda: "off")
         kernels.loaded.cache_clear()
         try:
             yield

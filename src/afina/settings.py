@@ -282,8 +282,9 @@ class Settings(BaseSettings):
     integrations: IntegrationSettings = Field(default_factory=IntegrationSettings)
     disk: DiskSettings = Field(default_factory=DiskSettings)
     hub: HubSettings = Field(default_factory=HubSettings)
-    kernels: Literal["auto", "off"] = "auto"
-    """Kernels of our own, where processor and compiler allow them, or torch's alone."""
+    kernels: Literal["auto", "vectors", "off"] = "auto"
+    """Kernels of our own, where processor and compiler allow them; without its matrix tiles; or
+    torch alone."""
     offline: bool = False
     """Nothing leaves this machine: no pull from a hub, no webhook, no online integration, no other
     account's API."""
@@ -457,9 +458,9 @@ def child_environment(**extra: str) -> dict[str, str]:
     return {**os.environ, **_passed_on, **extra}
 
 
-def kernels_wanted() -> bool:
-    """Whether kernels of our own may compute in this process."""
-    return _passed_on.get(_KERNELS, os.environ.get(_KERNELS, "auto")) != "off"
+def kernels_wanted() -> str:
+    """Which kernels of our own may compute in this process: auto, vectors or off."""
+    return _passed_on.get(_KERNELS, os.environ.get(_KERNELS, "auto"))
 
 
 def _read_toml(path: Path) -> dict[str, Any]:

@@ -7,13 +7,17 @@ from collections.abc import Iterator
 
 import pytest
 import torch
+from tests.kernel_ways import WAYS, kernels_made
 
 from afina.model.kernels import library as kernels
+from afina.model.kernels.library import TILES, VECTORS
 from afina.model.kernels.products import PackedWeight, packed_weight
 
-needs_kernels = pytest.mark.skipif(
-    kernels.library() is None, reason="no C compiler, or a processor without bf16 products"
-)
+
+@pytest.fixture(params=WAYS)
+def way(request: pytest.FixtureRequest) -> Iterator[None]:
+    with kernels_made(request.param):
+        yield
 
 
 @pytest.fixture
@@ -34,7 +38,7 @@ def packed(weight: torch.Tensor) -> PackedWeight:
     return found
 
 
-@needs_kernels
+@pytest.mark.usefixtures("way")
 @pytest.mark.parametrize("count", [0, 1, 2, 3, 7, 11, 12, 13, 29, 48])
 @pytest.mark.parametrize(("inputs", "outputs"), [(2, 32), (58, 96), (576, 960)])
 def test_a_product_is_off_by_no_more_than_its_rounding(
@@ -48,8 +52,7 @@ def test_a_product_is_off_by_no_more_than_its_rounding(
     assert bool(((found.double() - exact).abs() <= room).all())
 
 
-@needs_kernels
-@pytest.mark.usefixtures("threads")
+@pytest.mark.usefixtures("way", "threads")
 def test_a_row_has_the_same_bits_in_any_company_and_with_any_threads() -> None:
     x, weight = rows(31, 576), packed(rows(960, 576, 1))
     together = weight.multiply(x)
@@ -59,7 +62,7 @@ def test_a_row_has_the_same_bits_in_any_company_and_with_any_threads() -> None:
             assert torch.equal(weight.multiply(x[first:last]), together[first:last])
 
 
-@needs_kernels
+@pytest.mark.usefixtures("way")
 def test_what_is_added_is_added_before_rounding_and_may_be_where_the_result_goes() -> None:
     x, weight, beside = rows(5, 64), rows(96, 64, 1), rows(5, 96, 2)
     exact = x.double() @ weight.double().T + beside.double()
@@ -70,7 +73,7 @@ def test_what_is_added_is_added_before_rounding_and_may_be_where_the_result_goes
     assert torch.equal(beside, found)
 
 
-@needs_kernels
+@pytest.mark.usefixtures("way")
 def test_rows_of_another_width_type_or_target_are_refused() -> None:
     product = packed(rows(96, 64))
     with pytest.raises(ValueError, match="bf16 rows of 64"):
@@ -100,12 +103,12 @@ def test_without_a_compiler_there_are_no_kernels_and_a_remedy(
 
 
 def test_kernels_can_be_turned_off(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kernels, "kernels_wanted", lambda: False)
+    monkeypatch.setattr(kernels, "kernels_wanted", lambda: "off")
     found = kernels.load()
     assert found.kernels is None
 
 
-@needs_kernels
+@pytest.mark.usefixtures("way")
 def test_a_source_that_does_not_compile_leaves_torch_and_no_half_made_file(
     monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
@@ -117,3 +120,16 @@ def test_a_source_that_does_not_compile_leaves_torch_and_no_half_made_file(
     assert found.kernels is None
     assert "broken.c" in found.text
     assert list((home / ".cache" / "afina" / "kernels").iterdir()) == []
+
+
+@pytest.mark.usefixtures("way")
+def test_kernels_are_made_in_the_quickest_way_that_goes(monkeypatch: pytest.MonkeyPatch) -> None:
+    vectors = kernels.load_way(VECTORS)
+    tiles = kernels.load_way(TILES)
+    best = kernels.load()
+    assert best.text == (vectors if tiles.kernels is None else tiles).text
+    monkeypatch.setattr(kernels, "kernels_wanted", lambda: "vectors")
+    assert kernels.load().text == vectors.text
+    monkeypatch.setattr(kernels, "kernels_wanted", lambda: "auto")
+    monkeypatch.setattr(kernels, "_lent_tiles", lambda: False)
+    assert kernels.load().text == vectors.text

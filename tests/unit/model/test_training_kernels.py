@@ -8,12 +8,12 @@ from itertools import pairwise
 
 import pytest
 import torch
+from tests.kernel_ways import WAYS, kernels_made
 from torch.nn import functional
 
 from afina.model.folding import Group, Span, group_spans
 from afina.model.grids import Heads
 from afina.model.kernels.attention import Attended, Jobs, attend, attend_back
-from afina.model.kernels.library import library
 from afina.model.kernels.linear import Low, Matrix, add_gradient, linear
 from afina.model.kernels.losses import row_losses
 from afina.model.kernels.passes import (
@@ -24,12 +24,15 @@ from afina.model.kernels.passes import (
 )
 from afina.model.own_products import OwnProduct, own_product
 
-pytestmark = [
-    pytest.mark.skipif(library() is None, reason="no C compiler, or no bf16 products"),
-    pytest.mark.usefixtures("_threads"),
-]
+pytestmark = pytest.mark.usefixtures("_threads", "_way")
 HALF = 2**-8
 """What rounding to bf16 once may change, in shares."""
+
+
+@pytest.fixture(params=WAYS)
+def _way(request: pytest.FixtureRequest) -> Iterator[None]:
+    with kernels_made(request.param):
+        yield
 
 
 @pytest.fixture
@@ -60,7 +63,14 @@ def same_with_any_threads(made: Callable[[], list[torch.Tensor]]) -> list[torch.
 
 @pytest.mark.parametrize(
     ("count", "inputs", "outputs", "rank"),
-    [(1, 2, 1, 2), (37, 64, 96, 16), (13, 130, 50, 6), (29, 576, 17, 0), (5, 34, 33, 2)],
+    [
+        (1, 2, 1, 2),
+        (37, 64, 96, 16),
+        (13, 130, 50, 6),
+        (29, 576, 17, 0),
+        (5, 34, 33, 2),
+        (35, 4098, 66, 40),
+    ],
 )
 @pytest.mark.parametrize("turned", [False, True])
 def test_a_linear_layer_adds_its_low_rank_term_and_the_residual_before_rounding(

@@ -19,8 +19,10 @@ from tests.engine_rig import (
     put_adapter,
     torch_alone,
 )
+from tests.kernel_ways import WAYS, kernels_made
 
 from afina.model.kernels import library as kernels
+from afina.model.kernels.library import Way
 from afina.serving.lane import Lane
 from afina.serving.layout import Row
 from afina.serving.native_rows import StepRows, flat_rows
@@ -104,6 +106,17 @@ def test_the_kernels_are_as_near_to_fp32_as_torch_is(tmp_path: Path, shape: dict
 def test_a_position_has_its_bits_whatever_the_chunks_company_and_threads(
     tmp_path: Path, shape: dict[str, Any]
 ) -> None:
+    a_position_has_its_bits(tmp_path, shape)
+
+
+@pytest.mark.usefixtures("threads")
+@pytest.mark.parametrize("way", WAYS)
+def test_so_it_is_in_every_way_that_the_kernels_are_made(tmp_path: Path, way: Way) -> None:
+    with kernels_made(way):
+        a_position_has_its_bits(tmp_path, SHAPES[2])
+
+
+def a_position_has_its_bits(tmp_path: Path, shape: dict[str, Any]) -> None:
     settings, record = make_data(tmp_path, **shape)
     folder = settings.models / record.id
     names = [None, *(put_adapter(settings, record, s, rank=16 * s) for s in (1, 2))]

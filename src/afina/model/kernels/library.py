@@ -1,9 +1,10 @@
 """The compiled kernels: `source/*.c` as one shared library, or None where they cannot run.
 
 They are compiled at first use, by the machine's own C compiler, for processors that multiply bf16
-(AVX-512 BF16), and kept in the user's cache folder under a name that says what they were made of.
-Without such a processor or a compiler, torch computes everything, as it does where
-`AFINA_KERNELS=off`. Results of one way are as good as those of the other, and not the same bits.
+(AVX-512 BF16), in matrix tiles (AMX) where they have them, and kept in the user's cache folder
+under a name that says what they were made of. Without such a processor or a compiler, torch
+computes everything, as it does where `AFINA_KERNELS=off`. Results of one way are as good as those
+of the other, and not the same bits.
 """
 
 from __future__ import annotations
@@ -42,9 +43,34 @@ _FLAGS: Final = (
     "-mavx512dq",
     "-mavx512bf16",
 )
+_ARCH_PRCTL: Final = 158
+_ASK_FOR_STATE: Final = 0x1023
+_TILE_DATA: Final = 18
+"""Linux gives a process matrix tiles when it asks (Documentation/arch/x86/xstate.rst)."""
 _PATIENCE_S: Final = 600
 """Seconds for one file, of which a crowded machine needs many."""
 _LOG = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True)
+class Way:
+    """Instructions that the kernels are made of."""
+
+    name: str
+    needed: tuple[str, ...]
+    """Of the processor, by the names of /proc/cpuinfo."""
+    flags: tuple[str, ...] = ()
+    """Of the compiler, beside those of all ways."""
+
+
+VECTORS: Final = Way("vectors", _NEEDED)
+TILES: Final = Way(
+    "matrix tiles",
+    (*_NEEDED, "amx_tile", "amx_bf16"),
+    ("-DAFINA_TILES=1", "-mamx-tile", "-mamx-bf16"),
+)
+SLOW_TILES: Final = Way("matrix tiles number by number", _NEEDED, ("-DAFINA_TILES=2",))
+"""What tiles compute, for tests on processors without them."""
 
 
 @dataclass(frozen=True)
@@ -73,12 +99,21 @@ def loaded() -> Loaded:
 
 
 def load() -> Loaded:
-    """Compiles them, if need be, and loads them."""
-    if not kernels_wanted():
+    """Compiles them, if need be, and loads them, in the quickest way that goes."""
+    wanted = kernels_wanted()
+    if wanted == "off":
         return Loaded(None, "turned off by the setting kernels (AFINA_KERNELS)")
-    lacking = sorted(set(_NEEDED) - _processor_flags())
+    found = load_way(TILES) if wanted == "auto" else None
+    return found if found and found.kernels is not None else load_way(VECTORS)
+
+
+def load_way(way: Way) -> Loaded:
+    """The kernels made one way, or why they cannot be."""
+    lacking = sorted(set(way.needed) - _processor_flags())
     if lacking:
         return Loaded(None, f"none for a processor without {', '.join(lacking)}")
+    if way is TILES and not _lent_tiles():
+        return Loaded(None, "none, as the system lends this process no matrix tiles")
     compiler, openmp = _compiler(), _openmp()
     if compiler is None:
         return Loaded(
@@ -89,10 +124,10 @@ def load() -> Loaded:
     if openmp is None:
         return Loaded(None, "none beside a torch whose threads are not those of libgomp")
     try:
-        found = _compiled(compiler)
+        found = _compiled([compiler, *_FLAGS, *way.flags])
         # the pool of threads that torch's own products use
         ctypes.CDLL(str(openmp), ctypes.RTLD_GLOBAL)
-        text = f"made by {compiler}, kept as {found}"
+        text = f"{way.name}, made by {compiler}, kept as {found}"
         return Loaded(ctypes.CDLL(str(found)), text, name=found.stem)
     except (OSError, RuntimeError, subprocess.SubprocessError) as error:
         said = str(getattr(error, "stderr", "") or error).strip()
@@ -101,6 +136,13 @@ def load() -> Loaded:
             f"could not be made: {said[:500]}.",
             'Look at compiler and folder, or set kernels = "off" in afina.toml.',
         )
+
+
+def _lent_tiles() -> bool:
+    """Asks the system for matrix tiles; whether this process has them."""
+    system = ctypes.CDLL(None)
+    asked = [ctypes.c_long(one) for one in (_ARCH_PRCTL, _ASK_FOR_STATE, _TILE_DATA)]
+    return bool(system.syscall(*asked) == 0)
 
 
 def _processor_flags() -> set[str]:
@@ -120,9 +162,8 @@ def _openmp() -> Path | None:
     return next(iter(sorted(folder.glob("libgomp*.so*"))), None)
 
 
-def _compiled(compiler: str) -> Path:
+def _compiled(command: list[str]) -> Path:
     """The library's file; compiled if it isn't there. Raises OSError and SubprocessError."""
-    command = [compiler, *_FLAGS]
     parts = sorted(SOURCE.glob("*.[ch]"))
     digest = hashlib.sha256("\0".join(command).encode())
     for part in parts:

@@ -2,7 +2,8 @@
 #include "attention.h"
 
 typedef struct {
-    bf16 *k, *woven_v, *q, *chances; /* [keys, D], [keys / 2][D][2], [D / 2][32][2], chunk words */
+    bf16 *k, *woven_v, *q;    /* [keys, D], [keys / 2][D][2], [D / 2][32][2] */
+    bf16 *chances, *turned;   /* words of the chunk, and as a left side */
     float *scores, *sum;             /* [chunk][32], [32][D] */
 } forward_room;
 
@@ -17,6 +18,7 @@ INLINE int find_room(forward_room *f, int64_t keys, int64_t size) {
     f->sum = (float *)at, at += 2 * of_q;
     f->scores = (float *)at, at += of_chunk;
     f->chances = (bf16 *)at;
+    f->turned = f->chances + CHUNK * WIDE;
     return 1;
 }
 
@@ -98,7 +100,7 @@ static void attend_columns(attention *p, forward_room *f, const job *j, int64_t 
         multiply(f->scores, WIDE, keys, count, f->q, 2 * WIDE, size / 2, 0);
         int first = from == c.unseen;
         soften(f, &c, &now, from, count, p->scale * 1.4426950408889634f, size, first);
-        strip chances = {(const char *)f->chances, 4, 4 * WIDE};
+        strip chances = left_of(f->turned, f->chances, count);
         multiply_heads(f->sum, size, chances, c.count, f->woven_v + from * size, even(count) / 2,
                        !first);
     }
@@ -108,17 +110,19 @@ static void attend_columns(attention *p, forward_room *f, const job *j, int64_t 
 static void attend_part(void *given) {
     attention *p = given;
     int64_t repeats = p->queries / p->keys;
+    matrix_begin();
     for (int64_t n; (n = next_piece(p)) < p->count * p->keys;) {
         const job *j = p->jobs + n / p->keys;
         int64_t g = n % p->keys, keys = job_keys(j), all = (j->to - j->from) * repeats;
         forward_room f;
-        if (!find_room(&f, keys, p->size)) { p->failed = 1; return; }
+        if (!find_room(&f, keys, p->size)) { p->failed = 1; break; }
         bf16 *values = f.woven_v + even(keys) * p->size;
         copy_keys(f.k, p, j, p->queries + g);
         copy_keys(values, p, j, p->queries + p->keys + g);
         weave_rows(f.woven_v, values, keys, p->size);
         for (int64_t at = 0; at < all; at += WIDE) attend_columns(p, &f, j, at, g);
     }
+    matrix_end();
 }
 int afina_attend(attention *p, int threads) {
     p->next = 0;

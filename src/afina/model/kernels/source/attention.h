@@ -7,9 +7,16 @@
    (arXiv:2205.14135): no scores are ever kept. */
 #ifndef AFINA_ATTENTION_H
 #define AFINA_ATTENTION_H
+#include "matrix.h"
 #include "tile.h"
 
+#if AFINA_MATRIX
+#define CHUNK 256 /* keys at a time, a multiple of a tile's rows and of what it sums */
+#else
 #define CHUNK 240 /* keys at a time, a multiple of a tile's rows and of 2 */
+#define matrix_begin()
+#define matrix_end()
+#endif
 
 typedef struct {
     int64_t before, befores; /* the shared beginning: its first token, its tokens */
@@ -105,7 +112,32 @@ INLINE __m512i paired(__m512 even, __m512 odd) {
     return _mm512_permutexvar_epi16(_mm512_loadu_si512(order), both);
 }
 
-/* Products of the passes: out[row][32 columns] = or += left x right, fp32. */
+/* Products of the passes: out[row][32 columns] = or += left x right, fp32. `left_of` makes a left
+   side of words of two keys, [keys / 2][32 columns]: a row is a column. */
+#if AFINA_MATRIX
+static void multiply(float *out, int64_t row, strip a, int64_t rows, const bf16 *b, int64_t b_row,
+                     int64_t steps, int more) {
+    for (int64_t m = 0; m < rows; m += MATRIX_ROWS) {
+        matrix_sides s = {a.at + m * a.row, a.row, 64, (const char *)b, 2 * b_row, steps, NULL, 0};
+        int64_t count = rows - m < MATRIX_ROWS ? rows - m : MATRIX_ROWS;
+        matrix_product(out + m * row, 4 * row, &s, count, more);
+    }
+}
+static strip left_of(bf16 *turned, const bf16 *words, int64_t keys) {
+    for (int side = 0; side < WIDE; side += LANES)
+        for (int64_t k = 0; k < keys; k += 2 * LANES) {
+            __m512i r[LANES];
+            for (int i = 0; i < LANES; i++)
+                r[i] = k + 2 * i < keys ? _mm512_loadu_si512(words + (k + 2 * i) * WIDE + 2 * side)
+                                        : _mm512_setzero_si512();
+            turn_square(r);
+            for (int i = 0; i < LANES; i++)
+                _mm512_storeu_si512(turned + (side + i) * CHUNK + k, r[i]);
+        }
+    strip found = {(const char *)turned, 2 * CHUNK, 4};
+    return found;
+}
+#else
 #define ONE_BLOCK(R)                                                                              \
     INLINE void block_##R(float *out, int64_t row, strip a, int64_t m, const char *b,             \
                           int64_t b_step, int64_t steps, int more) {                              \
@@ -124,6 +156,12 @@ static void multiply(float *out, int64_t row, strip a, int64_t rows, const bf16 
 #define BLOCK_ONE(R, at) block_##R(out, row, a, at, (const char *)b, 2 * b_row, steps, more)
     BY_TILES(0, rows, BLOCK_ONE)
 }
+static strip left_of(bf16 *turned, const bf16 *words, int64_t keys) {
+    (void)turned, (void)keys;
+    strip found = {(const char *)words, 4, 4 * WIDE};
+    return found;
+}
+#endif
 /* The same for all `size` columns of a right side [steps][size][2]. */
 static void multiply_heads(float *out, int64_t size, strip a, int64_t rows, const bf16 *b,
                            int64_t steps, int more) {

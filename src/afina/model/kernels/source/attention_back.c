@@ -10,6 +10,7 @@ typedef struct {
     bf16 *q, *grad;                    /* packed columns: [D / 2][32][2] */
     bf16 *rows, *woven_q, *woven_grad; /* [32, D], and [16][D][2] twice */
     bf16 *chances, *slopes, *words;    /* [chunk, 32] twice, and words of two keys */
+    bf16 *turned;                      /* those as a left side */
     float *scores, *of_chances, *of_q; /* [chunk][32] twice, [32][D] */
 } back_room;
 
@@ -21,7 +22,7 @@ INLINE char *take(char **at, size_t bytes) {
 static int find_room(back_room *f, int64_t keys, int64_t size) {
     size_t of_keys = 2 * even(keys) * size, of_columns = 2 * size * WIDE;
     size_t of_chunk = 2 * CHUNK * WIDE;
-    char *at = room(3 * padded(of_keys) + 7 * padded(of_columns) + 7 * padded(of_chunk));
+    char *at = room(3 * padded(of_keys) + 7 * padded(of_columns) + 8 * padded(of_chunk));
     if (!at) return 0;
     f->k = (bf16 *)take(&at, of_keys);
     f->v = (bf16 *)take(&at, of_keys);
@@ -35,6 +36,7 @@ static int find_room(back_room *f, int64_t keys, int64_t size) {
     f->chances = (bf16 *)take(&at, of_chunk);
     f->slopes = (bf16 *)take(&at, of_chunk);
     f->words = (bf16 *)take(&at, of_chunk);
+    f->turned = (bf16 *)take(&at, of_chunk);
     f->scores = (float *)take(&at, 2 * of_chunk);
     f->of_chances = (float *)take(&at, 2 * of_chunk);
     return 1;
@@ -124,7 +126,7 @@ static void pull_columns(attention *p, back_room *f, const job *j, int64_t at, i
         find_slopes(f, &c, &k, p->scale, from, count);
         strip chances = {(const char *)f->chances, 2 * WIDE, 4};
         strip slopes = {(const char *)f->slopes, 2 * WIDE, 4};
-        strip words = {(const char *)f->words, 4, 4 * WIDE};
+        strip words = left_of(f->turned, f->words, count);
         multiply_heads(of_v + from * size, size, chances, count, f->woven_grad, WIDE / 2, 1);
         multiply_heads(of_k + from * size, size, slopes, count, f->woven_q, WIDE / 2, 1);
         multiply_heads(f->of_q, size, words, c.count, f->woven_k + from * size, even(count) / 2,
@@ -139,11 +141,12 @@ static void pull_columns(attention *p, back_room *f, const job *j, int64_t at, i
 static void pull_part(void *given) {
     attention *p = given;
     int64_t repeats = p->queries / p->keys;
+    matrix_begin();
     for (int64_t n; (n = next_piece(p)) < p->count * p->keys;) {
         const job *j = p->jobs + n / p->keys;
         int64_t g = n % p->keys, keys = job_keys(j), all = (j->to - j->from) * repeats;
         back_room f;
-        if (!find_room(&f, keys, p->size)) { p->failed = 1; return; }
+        if (!find_room(&f, keys, p->size)) { p->failed = 1; break; }
         copy_keys(f.k, p, j, p->queries + g);
         copy_keys(f.v, p, j, p->queries + p->keys + g);
         weave_rows(f.woven_k, f.k, keys, p->size);
@@ -152,6 +155,7 @@ static void pull_part(void *given) {
         float *of_v = of_k + keys * p->size;
         for (int64_t at = 0; at < all; at += WIDE) pull_columns(p, &f, j, at, g, of_k, of_v);
     }
+    matrix_end();
 }
 
 /* Adds what the job's keys [from, to) got (key `from` is token `at`) for tokens [first, last). */

@@ -1,5 +1,6 @@
 /* Gradients of low-rank matrices: sum[i, j] += scale * sum over k of x[k, i] y[k, j], in fp32, each
    from the first row to the last. */
+#include "matrix.h"
 #include "tile.h"
 
 /* `turned`: sum is [ys, xs]. With `inverse`, y is not what a product read but what its norm did: the
@@ -14,20 +15,12 @@ typedef struct {
     int64_t failed, next; /* the next piece of work; 0 before */
 } gradient;
 
-/* Adds one vector of sums for row i, columns j and on. */
-static void add_vector(const gradient *p, __m512 found, int64_t i, int64_t j) {
-    __mmask16 some = lanes(p->ys - j);
+INLINE __m512 scaled(const gradient *p, __m512 found, int64_t j) {
     found = _mm512_mul_ps(found, _mm512_set1_ps(p->scale));
-    if (p->weight) found = _mm512_mul_ps(found, load_some(p->weight + j, some));
-    if (p->turned) {
-        float done[LANES], *at = p->sum + j * p->sum_row + i;
-        _mm512_storeu_ps(done, found);
-        for (int l = 0; l < LANES && (some >> l & 1); l++) at[l * p->sum_row] += done[l];
-        return;
-    }
-    float *at = p->sum + i * p->sum_row + j;
-    __m512 before = _mm512_maskz_loadu_ps(some, at);
-    _mm512_mask_storeu_ps(at, some, _mm512_add_ps(found, before));
+    return p->weight ? _mm512_mul_ps(found, load_some(p->weight + j, lanes(p->ys - j))) : found;
+}
+INLINE void add_some(float *at, __m512 found, __mmask16 some) {
+    _mm512_mask_storeu_ps(at, some, _mm512_add_ps(found, _mm512_maskz_loadu_ps(some, at)));
 }
 /* Columns [from, to) of x, each row times its factor. */
 static void scale_rows(bf16 *out, const gradient *p, int64_t from, int64_t to) {
@@ -39,18 +32,95 @@ static void scale_rows(bf16 *out, const gradient *p, int64_t from, int64_t to) {
                        _mm512_mul_ps(x, _mm512_set1_ps(p->inverse[k])), some);
         }
 }
-/* Columns [from, to) of x as left sides, a panel of 32 behind another. */
-static void pack_left(bf16 *out, bf16 *scaled, const gradient *p, int64_t from, int64_t to) {
+
+#if AFINA_MATRIX
+#define ROUND 32 /* rows are summed so many at a time, with zeros behind the last */
+
+/* Sixteen columns of x as rows: out[column][row], `length` of them. */
+static void turn_columns(bf16 *out, int64_t length, const bf16 *x, int64_t row, int64_t rows,
+                         __mmask16 some) {
+    for (int64_t k = 0; k < length; k += ROUND) {
+        __m512i pairs[LANES];
+        for (int s = 0; s < LANES; s++) {
+            const bf16 *at = x + (k + 2 * s) * row;
+            __mmask16 first = k + 2 * s < rows ? some : 0, second = k + 2 * s + 1 < rows ? some : 0;
+            __m512i even = _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(first, at));
+            __m512i odd = _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(second, at + row));
+            pairs[s] = _mm512_or_si512(even, _mm512_slli_epi32(odd, 16));
+        }
+        turn_square(pairs);
+        for (int i = 0; i < LANES; i++) _mm512_storeu_si512(out + i * length + k, pairs[i]);
+    }
+}
+static void pack_left(bf16 *out, bf16 *scaled_x, const gradient *p, int64_t from, int64_t to,
+                      int64_t length) {
     const bf16 *x = p->x + from;
-    int64_t row = p->x_row, steps = (p->rows + 1) / 2;
+    int64_t row = p->x_row;
     if (p->inverse) {
-        scale_rows(scaled, p, from, to);
-        x = scaled, row = to - from;
+        scale_rows(scaled_x, p, from, to);
+        x = scaled_x, row = to - from;
+    }
+    for (int64_t i = 0; i < to - from; i += LANES)
+        turn_columns(out + i * length, length, x + i, row, p->rows, lanes(to - from - i));
+}
+/* Adds a square of sums, rows i and on, columns j and on. */
+static void add_square(const gradient *p, const float *sums, int64_t i, int64_t to, int64_t j) {
+    __mmask16 some = lanes(p->ys - j);
+    __m512 found[LANES];
+    if (!some) return;
+    for (int r = 0; r < LANES; r++)
+        found[r] = r < to - i ? scaled(p, _mm512_load_ps(sums + r * WIDE), j) : _mm512_setzero_ps();
+    if (!p->turned) {
+        for (int r = 0; r < LANES && r < to - i; r++)
+            add_some(p->sum + (i + r) * p->sum_row + j, found[r], some);
+        return;
+    }
+    turn_square((__m512i *)found);
+    for (int c = 0; c < LANES && (some >> c & 1); c++)
+        add_some(p->sum + (j + c) * p->sum_row + i, found[c], lanes(to - i));
+}
+static void add_panel(const gradient *p, const bf16 *left, const bf16 *packed, int64_t length,
+                      int64_t first, int64_t end, int64_t j) {
+    float sums[MATRIX_ROWS * WIDE] __attribute__((aligned(64)));
+    for (int64_t i = first; i < end; i += MATRIX_ROWS) {
+        int64_t to = i + MATRIX_ROWS < end ? i + MATRIX_ROWS : end;
+        matrix_sides s = {(const char *)(left + (i - first) * length), 2 * length, 64,
+                          (const char *)packed, 128, length / 2, NULL, 0};
+        matrix_product(sums, 4 * WIDE, &s, to - i, 0);
+        for (int64_t r = i; r < to; r += LANES)
+            for (int v = 0; v < 2; v++)
+                add_square(p, sums + (r - i) * WIDE + v * LANES, r, to, j + v * LANES);
+    }
+}
+#else
+#define ROUND 2
+#define matrix_begin()
+#define matrix_end()
+
+/* Columns [from, to) of x as left sides, a panel of 32 behind another. */
+static void pack_left(bf16 *out, bf16 *scaled_x, const gradient *p, int64_t from, int64_t to,
+                      int64_t length) {
+    const bf16 *x = p->x + from;
+    int64_t row = p->x_row;
+    if (p->inverse) {
+        scale_rows(scaled_x, p, from, to);
+        x = scaled_x, row = to - from;
     }
     for (int64_t i = 0; i < to - from; i += WIDE)
-        pack_panel(out + 2 * steps * i, x, row, 1, p->rows, to - from, i);
+        pack_panel(out + length * i, x, row, 1, p->rows, to - from, i);
 }
-
+/* Adds one vector of sums for row i, columns j and on. */
+static void add_vector(const gradient *p, __m512 found, int64_t i, int64_t j) {
+    __mmask16 some = lanes(p->ys - j);
+    found = scaled(p, found, j);
+    if (!p->turned) {
+        add_some(p->sum + i * p->sum_row + j, found, some);
+        return;
+    }
+    float done[LANES], *at = p->sum + j * p->sum_row + i;
+    _mm512_storeu_ps(done, found);
+    for (int l = 0; l < LANES && (some >> l & 1); l++) at[l * p->sum_row] += done[l];
+}
 #define ONE_SUM(R)                                                                                \
     static void sum_##R(const gradient *p, strip x, const bf16 *packed, int64_t i, int64_t j) {   \
         __m512 sum[R][2];                                                                         \
@@ -62,28 +132,36 @@ static void pack_left(bf16 *out, bf16 *scaled, const gradient *p, int64_t from, 
     }
 ONE_SUM(12) ONE_SUM(8) ONE_SUM(4) ONE_SUM(2) ONE_SUM(1)
 
+static void add_panel(const gradient *p, const bf16 *left, const bf16 *packed, int64_t length,
+                      int64_t first, int64_t end, int64_t j) {
+    for (int64_t i = first; i < end; i += WIDE) {
+        strip rows = {(const char *)(left + length * (i - first)), 4, 128};
+        rows.at -= i * 4; /* rows of a tile are counted from the first of all */
+        int64_t until = i + WIDE < end ? i + WIDE : end;
+#define SUM_ONE(R, at) sum_##R(p, rows, packed, at, j)
+        BY_TILES(i, until, SUM_ONE)
+    }
+}
+#endif
+
 /* The wider side is shared out, and each thread packs the other one for itself: columns of y one
    panel at a time, by whoever is free, or else an even part of those of x. */
 static void one_gradient(gradient *p) {
-    int64_t steps = (p->rows + 1) / 2, first = 0, last = (p->xs + WIDE - 1) / WIDE, n = 0;
+    int64_t length = (p->rows + ROUND - 1) / ROUND * ROUND, steps = (p->rows + 1) / 2;
+    int64_t first = 0, last = (p->xs + WIDE - 1) / WIDE, n = 0;
     int64_t panels = (p->ys + WIDE - 1) / WIDE;
     int by_x = p->xs > p->ys;
     if (by_x) part_of(last, &first, &last);
     if (first == last) return;
     int64_t wide = (last - first) * WIDE, end = last * WIDE < p->xs ? last * WIDE : p->xs;
-    bf16 *packed = (bf16 *)room(4 * steps * (WIDE + 2 * wide));
+    bf16 *packed = (bf16 *)room(2 * length * (WIDE + 2 * wide));
     if (!packed) { p->failed = 1; return; }
-    bf16 *left = packed + 2 * steps * WIDE;
-    pack_left(left, left + 2 * steps * wide, p, first * WIDE, end);
+    bf16 *left = packed + length * WIDE;
+    pack_left(left, left + length * wide, p, first * WIDE, end, length);
+    memset(packed + 2 * steps * WIDE, 0, 2 * (length - 2 * steps) * WIDE);
     while ((n = by_x ? n : __atomic_fetch_add(&p->next, 1, __ATOMIC_RELAXED)) < panels) {
         pack_panel(packed, p->y, p->y_row, 1, p->rows, p->ys, n * WIDE);
-        for (int64_t i = first * WIDE; i < end; i += WIDE) {
-            strip rows = {(const char *)(left + 2 * steps * (i - first * WIDE)), 4, 128};
-            rows.at -= i * 4; /* rows of a tile are counted from the first of all */
-            int64_t until = i + WIDE < end ? i + WIDE : end;
-#define SUM_ONE(R, at) sum_##R(p, rows, packed, at, n * WIDE)
-            BY_TILES(i, until, SUM_ONE)
-        }
+        add_panel(p, left, packed, length, first * WIDE, end, n * WIDE);
         n += by_x;
     }
 }
@@ -92,7 +170,9 @@ typedef struct { gradient *list; int64_t count; } gradients;
 
 static void gradient_part(void *given) {
     const gradients *p = given;
+    matrix_begin();
     for (int64_t i = 0; i < p->count; i++) one_gradient(p->list + i);
+    matrix_end();
 }
 int afina_add_gradient(gradient *list, int64_t count, int threads) {
     gradients all = {list, count};

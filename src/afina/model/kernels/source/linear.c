@@ -2,88 +2,15 @@
    (forward) or [in, outs] (backward), as it lies in memory: a panel of 32 columns is packed when its
    turn comes, which costs one part in some hundred rows. What a tile's sums are for is done while
    they are in registers: adding the residual, opening the gate, or its gradient. */
-#include "tile.h"
+#include "linear.h"
+#if AFINA_MATRIX
+#include "linear_matrix.h"
+#else
+#include "linear_vectors.h"
+#endif
 
-#define PANEL_ROOM (320 << 10) /* packed panels that stay in the second cache beside a strip of x */
+#define ROWS_AT_ONCE 64 /* where rows are shared out */
 
-typedef struct {
-    const bf16 *x, *w, *low, *b, *beside;
-    bf16 *out;
-    bf16 *inner; /* or NULL: out is gate and up side by side, and silu(gate) up goes here */
-    bf16 *both;  /* or NULL: the sums are the gradient of silu(gate) up. Comes as gate and up side
-                    by side and goes as their gradients; out gets silu(gate) up */
-    int64_t x_row, w_row, low_row, b_row, beside_row, out_row; /* lengths of rows in memory */
-    int64_t rows, in, outs, rank;
-    int64_t w_turned, b_turned; /* whether they are [in, outs] and [rank, outs] */
-    int64_t waits;              /* for all products before it in the list */
-    float scale;
-    int64_t failed, next; /* the next piece of work; 0 before */
-} product;
-
-INLINE strip rows_of(const bf16 *x, int64_t row, int64_t m) {
-    strip found = {(const char *)(x + m * row), 2 * row, 4};
-    return found;
-}
-/* Where the sums of a panel's side go. A panel of gate and up is 16 columns of each. */
-INLINE int64_t column_of(const product *p, int64_t n, int v) {
-    return p->inner ? (v ? p->outs / 2 : 0) + n / 2 : n + v * LANES;
-}
-INLINE void store(const product *p, __m512 sum, int64_t m, int64_t column, __mmask16 some) {
-    if (p->beside)
-        sum = _mm512_add_ps(sum, load_some(p->beside + m * p->beside_row + column, some));
-    store_some(p->out + m * p->out_row + column, sum, some);
-}
-INLINE void open_gate(const product *p, __m512 gate, __m512 up, int64_t m, int64_t n) {
-    store16(p->inner + m * (p->outs / 2) + n / 2,
-            _mm512_mul_ps(_mm512_mul_ps(gate, chance(gate)), up));
-}
-INLINE void gate_back(const product *p, __m512 grad, int64_t m, int64_t column, __mmask16 some) {
-    bf16 *at = p->both + 2 * m * p->outs + column;
-    __m512 x = load_some(at, some), up = load_some(at + p->outs, some), open = chance(x);
-    __m512 passed = _mm512_mul_ps(x, open);
-    /* the slope of silu: open + x open (1 - open) */
-    __m512 slope = _mm512_fmadd_ps(passed, _mm512_sub_ps(_mm512_set1_ps(1.0f), open), open);
-    store_some(p->out + m * p->out_row + column, _mm512_mul_ps(passed, up), some);
-    store_some(at, _mm512_mul_ps(_mm512_mul_ps(grad, up), slope), some);
-    store_some(at + p->outs, _mm512_mul_ps(grad, passed), some);
-}
-
-#define ONE_TILE(R, V)                                                                            \
-    static void product_##R##_##V(const product *p, const bf16 *packed, int64_t m, int64_t n) {   \
-        __m512 sum[R][V], scale = _mm512_set1_ps(p->scale);                                       \
-        const char *w = (const char *)packed;                                                     \
-        EACH_ROW(R) EACH_SIDE(V) sum[r][v] = _mm512_setzero_ps();                                 \
-        if (p->rank)                                                                              \
-            tile_##R##_##V(rows_of(p->low, p->low_row, m), w + p->in * 64, 128, p->rank / 2,      \
-                           sum);                                                                  \
-        else                                                                                      \
-            tile_##R##_##V(rows_of(p->x, p->x_row, m), w, 128, p->in / 2, sum);                   \
-        if (p->scale != 1.0f)                                                                     \
-            EACH_ROW(R) EACH_SIDE(V) sum[r][v] = _mm512_mul_ps(sum[r][v], scale);                 \
-        if (p->rank) tile_##R##_##V(rows_of(p->x, p->x_row, m), w, 128, p->in / 2, sum);          \
-        EACH_SIDE(V) {                                                                            \
-            int64_t column = column_of(p, n, v);                                                  \
-            __mmask16 some = p->inner ? 0xffff : lanes(p->outs - column);                         \
-            if (p->both)                                                                          \
-                EACH_ROW(R) gate_back(p, sum[r][v], m + r, column, some);                         \
-            else                                                                                  \
-                EACH_ROW(R) store(p, sum[r][v], m + r, column, some);                             \
-        }                                                                                         \
-        if (V == 2 && p->inner)                                                                   \
-            EACH_ROW(R) open_gate(p, sum[r][0], sum[r][V - 1], m + r, n);                         \
-    }
-ONE_TILE(12, 2) ONE_TILE(8, 2) ONE_TILE(4, 2) ONE_TILE(2, 2) ONE_TILE(1, 2)
-ONE_TILE(12, 1) ONE_TILE(8, 1) ONE_TILE(4, 1) ONE_TILE(2, 1) ONE_TILE(1, 1)
-
-static void product_rows(const product *p, const bf16 *packed, int64_t m, int64_t to, int64_t n) {
-    if (p->outs - n > LANES) {
-#define WIDE_ONE(R, at) product_##R##_2(p, packed, at, n)
-        BY_TILES(m, to, WIDE_ONE)
-    } else {
-#define SLIM_ONE(R, at) product_##R##_1(p, packed, at, n)
-        BY_TILES(m, to, SLIM_ONE)
-    }
-}
 /* Columns of gate and of up in turns of 16, of a weight that has gate's rows above up's. */
 static void pack_gated(bf16 *out, const bf16 *w, int64_t row, int64_t in, int64_t outs,
                        int64_t n) {
@@ -92,58 +19,133 @@ static void pack_gated(bf16 *out, const bf16 *w, int64_t row, int64_t in, int64_
         rows[i] = w + (n / 2 + (i < LANES ? i : outs / 2 + i - LANES)) * row;
     pack_rows(out, rows, WIDE, in);
 }
-static void pack_both(bf16 *panel, const product *p, int64_t n) {
-    bf16 *low = panel + p->in * WIDE;
-    if (p->inner) {
-        pack_gated(panel, p->w, p->w_row, p->in, p->outs, n);
-        if (p->rank) pack_gated(low, p->b, p->b_row, p->rank, p->outs, n);
-        return;
-    }
-    pack_panel(panel, p->w, p->w_row, p->w_turned, p->in, p->outs, n);
-    if (p->rank) pack_panel(low, p->b, p->b_row, p->b_turned, p->rank, p->outs, n);
+/* The panel of columns from n on: numbers [k, k + length) of the weight, with zeros up to what a panel
+   has. */
+static void pack_weight(bf16 *panel, const product *p, int64_t n, int64_t k, int64_t length) {
+    const bf16 *w = p->w + (p->w_turned ? k * p->w_row : k);
+    memset(panel + length * WIDE, 0, 2 * (room_of(length) - length) * WIDE);
+    if (p->inner)
+        pack_gated(panel, w, p->w_row, length, p->outs, n);
+    else
+        pack_panel(panel, w, p->w_row, p->w_turned, length, p->outs, n);
+}
+static void pack_low(bf16 *panel, const product *p, int64_t n) {
+    memset(panel + p->rank * WIDE, 0, 2 * (room_of(p->rank) - p->rank) * WIDE);
+    if (!p->rank) return;
+    if (p->inner)
+        pack_gated(panel, p->b, p->b_row, p->rank, p->outs, n);
+    else
+        pack_panel(panel, p->b, p->b_row, p->b_turned, p->rank, p->outs, n);
 }
 
 /* Panels at a time: as many as the cache holds, but so few that there are pieces for all threads, and
    as many for each. */
-static int64_t group_of(int64_t panels, int64_t most, int64_t all) {
+static int64_t group_of(int64_t panels, int64_t most, int64_t all, int64_t least) {
     for (int64_t group = most; group > 1; group--) {
         int64_t pieces = (panels + group - 1) / group;
-        if (pieces % all == 0 && pieces >= 3 * all) return group;
+        if (pieces % all == 0 && pieces >= least * all) return group;
     }
     return 1;
 }
+/* Numbers of a packed panel: the weight's and the low-rank one's. */
+INLINE int64_t panel_size(const product *p) { return (room_of(p->in) + room_of(p->rank)) * WIDE; }
+
 static void panels_of(const product *p, bf16 *packed, int64_t n, int64_t count) {
-    int64_t size = (p->in + p->rank) * WIDE;
-    for (int64_t i = 0; i < count; i++) pack_both(packed + i * size, p, (n + i) * WIDE);
+    for (int64_t i = 0; i < count; i++) {
+        bf16 *panel = packed + i * panel_size(p);
+        pack_weight(panel, p, (n + i) * WIDE, 0, p->in);
+        pack_low(panel + room_of(p->in) * WIDE, p, (n + i) * WIDE);
+    }
 }
-static void multiply_panels(const product *p, const bf16 *packed, int64_t first, int64_t last,
-                            int64_t n, int64_t count) {
-    int64_t size = (p->in + p->rank) * WIDE;
-    for (int64_t m = first; m < last; m += TALL)
+static void multiply_panels(const product *p, const bf16 *packed, char *strip_room, int64_t first,
+                            int64_t last, int64_t n, int64_t count) {
+    strips s = {.p = p};
+    for (int64_t m = first; m < last; m += BLOCK) {
+        int64_t to = m + BLOCK < last ? m + BLOCK : last;
+        pack_strip(strip_room, p, m, to);
         for (int64_t i = 0; i < count; i++)
-            product_rows(p, packed + i * size, m, m + TALL < last ? m + TALL : last,
-                         (n + i) * WIDE);
+            multiply_strip(&s, packed + i * panel_size(p), strip_room, m, to, (n + i) * WIDE, i,
+                           count);
+    }
+    finish_strips(&s);
 }
+
+#if AFINA_MATRIX
+#define DEEP 4096 /* numbers of a row, from which on neither strip nor panel fits a cache */
+#define PART 1024 /* are summed at a time then */
+
+typedef struct {
+    bf16 *packed;
+    char *strip;
+    float *sums; /* [rows][panels][32] */
+} deep_room;
+
+/* Adds numbers [k, k + length) of all rows, or the low-rank term, to the sums of `count` panels. */
+static void add_part(const product *p, const deep_room *at, int64_t n, int64_t count, int64_t k,
+                     int64_t length) {
+    int64_t size = room_of(length ? length : p->rank) * WIDE, row = count * WIDE;
+    for (int64_t i = 0; i < count; i++)
+        if (length)
+            pack_weight(at->packed + i * size, p, (n + i) * WIDE, k, length);
+        else
+            pack_low(at->packed + i * size, p, (n + i) * WIDE);
+    for (int64_t m = 0; m < p->rows; m += BLOCK) {
+        int64_t rows = p->rows - m < BLOCK ? p->rows - m : BLOCK;
+        if (length)
+            matrix_pack(at->strip, p->x + m * p->x_row + k, p->x_row, rows, length);
+        else
+            pack_scaled(at->strip, p, m, m + rows);
+        for (int64_t i = 0; i < count; i++) {
+            matrix_sides sides = {at->strip, MATRIX_LINE, MATRIX_STRIDE,
+                                  (const char *)(at->packed + i * size), 128, size / WIDE / 2,
+                                  NULL, 0};
+            matrix_product(at->sums + m * row + i * WIDE, 4 * row, &sides, rows, k > 0);
+        }
+    }
+}
+static void multiply_deep(product *p, int64_t n, int64_t count) {
+    int64_t part = PART > room_of(p->rank) ? PART : room_of(p->rank), row = count * WIDE;
+    int64_t of_panels = 2 * part * row, of_strip = matrix_strip_size(part);
+    char *at = room(of_panels + of_strip + 4 * p->rows * row);
+    if (!at) { p->failed = 1; return; }
+    deep_room given = {(bf16 *)at, at + of_panels, (float *)(at + of_panels + of_strip)};
+    for (int64_t k = 0; k < p->in; k += PART)
+        add_part(p, &given, n, count, k, p->in - k < PART ? p->in - k : PART);
+    if (p->rank) add_part(p, &given, n, count, p->in, 0);
+    for (int64_t m = 0; m < p->rows; m++)
+        for (int64_t i = 0; i < count; i++)
+            finish_row(p, given.sums + m * row + i * WIDE, m, (n + i) * WIDE);
+}
+#else
+#define DEEP INT64_MAX
+#define PART 1
+static void multiply_deep(product *p, int64_t n, int64_t count) { (void)p, (void)n, (void)count; }
+#endif
 
 /* Work is taken piece by piece by whoever is free: a thread that the machine holds up does not hold
    up the others. */
 static void one_product(product *p) {
-    int64_t panels = (p->outs + WIDE - 1) / WIDE, size = 2 * (p->in + p->rank) * WIDE, at;
+    int64_t panels = (p->outs + WIDE - 1) / WIDE, size = 2 * panel_size(p), at;
     int64_t all = omp_get_num_threads(), most = PANEL_ROOM / size > 1 ? PANEL_ROOM / size : 1;
+    int deep = p->in > DEEP;
+    if (deep) most = PANEL_ROOM / (2 * PART * WIDE);
     /* few panels are too coarse to share out: then rows are, and each thread packs for itself */
-    int by_rows = panels % all != 0 && panels < 8 * all;
-    int64_t group = by_rows ? panels : group_of(panels, most, all);
-    bf16 *packed = (bf16 *)room(size * group);
-    if (!packed) { p->failed = 1; return; }
+    int by_rows = !deep && panels % all != 0 && panels < 8 * all;
+    int64_t group = by_rows ? panels : group_of(panels, most, all, deep ? 1 : 3);
+    bf16 *packed = deep ? NULL : (bf16 *)room(size * group + strip_size(p));
+    if (!packed && !deep) { p->failed = 1; return; }
+    char *strip_room = (char *)(packed + panel_size(p) * group);
     if (by_rows) panels_of(p, packed, 0, panels);
-    int64_t step = by_rows ? 5 * TALL : group, end = by_rows ? p->rows : panels;
+    int64_t step = by_rows ? ROWS_AT_ONCE : group, end = by_rows ? p->rows : panels;
     while ((at = step * __atomic_fetch_add(&p->next, 1, __ATOMIC_RELAXED)) < end) {
         int64_t count = end - at < step ? end - at : step;
-        if (by_rows) {
-            multiply_panels(p, packed, at, at + count, 0, panels);
+        if (deep) {
+            multiply_deep(p, at, count);
+        } else if (by_rows) {
+            multiply_panels(p, packed, strip_room, at, at + count, 0, panels);
         } else {
             panels_of(p, packed, at, count);
-            multiply_panels(p, packed, 0, p->rows, at, count);
+            multiply_panels(p, packed, strip_room, 0, p->rows, at, count);
         }
     }
 }
@@ -152,10 +154,12 @@ typedef struct { product *list; int64_t count; } products;
 
 static void product_part(void *given) {
     const products *p = given;
+    matrix_begin();
     for (int64_t i = 0; i < p->count; i++) {
         if (p->list[i].waits) GOMP_barrier();
         one_product(p->list + i);
     }
+    matrix_end();
 }
 int afina_linear(product *list, int64_t count, int threads) {
     products all = {list, count};

@@ -101,6 +101,7 @@ static void answer(walk *w) {
 static void forward(void *given) {
     walk copy = *(walk *)given, *w = &copy;
     const step *s = w->s;
+    step_begin();
     embed(w);
     for (int64_t i = 0; i < w->n->count; i++) {
         const layer *l = w->n->layers + i;
@@ -114,6 +115,7 @@ static void forward(void *given) {
         multiply(w, &l->down, s->wide, s->h, s->h);
     }
     answer(w);
+    step_end();
 }
 
 /* Computes a step. `s->claims` has `afina_step_phases` zeros. */

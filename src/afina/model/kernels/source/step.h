@@ -122,7 +122,9 @@ static inline __m512bh pair_of(const bf16 *from) {
     return (__m512bh)_mm512_set1_epi32(pair);
 }
 
-/* step_products.c and step_few_bits.c */
+/* step_products.c and step_few_bits.c; each thread begins and ends a step */
+void step_begin(void);
+void step_end(void);
 void step_product(const linear *w, const flow *f, claim *c);
 void step_small_tile(const linear *w, const flow *f, int64_t row, int64_t count, int64_t block);
 void step_sums(const bf16 *x, int64_t in, float *sums);

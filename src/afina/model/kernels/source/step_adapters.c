@@ -2,9 +2,27 @@
 
    Four sums a row and rank hide the latency of the product; they are added in one order at the end,
    so that a row's bits are the same whether its adapter's other rows stand beside it or not. */
+#include "matrix.h"
 #include "step.h"
 
 #define inlined static inline __attribute__((always_inline))
+
+#if AFINA_MATRIX
+/* Rows `row` on times one part of one page. */
+static void lower(const bf16 *x, const bf16 *a, int64_t in, bf16 *low, int64_t apart,
+                  int64_t count) {
+    float sums[MATRIX_ROWS * RANKS] __attribute__((aligned(64)));
+    for (; count > 0; count -= MATRIX_ROWS) {
+        int64_t rows = count < MATRIX_ROWS ? count : MATRIX_ROWS;
+        matrix_sides sides = {(const char *)x, 2 * in, 64, (const char *)a, 4 * RANKS, in / 2, NULL,
+                              0};
+        matrix_multiply(sums, 4 * RANKS, &sides, rows, 0, 0, matrix_nothing, NULL);
+        for (int64_t r = 0; r < rows; r++)
+            put_narrowed(low + r * apart, _mm512_load_ps(sums + r * RANKS));
+        x += MATRIX_ROWS * in, low += MATRIX_ROWS * apart;
+    }
+}
+#else
 #define SUMS 4
 #define TILE 6
 
@@ -34,6 +52,15 @@ inlined void tile(const bf16 *x, const bf16 *a, int64_t in, bf16 *low, int64_t a
         put_narrowed(low + r * apart, _mm512_add_ps(two, _mm512_add_ps(sum[r][2], sum[r][3])));
     }
 }
+static void lower(const bf16 *x, const bf16 *a, int64_t in, bf16 *low, int64_t apart,
+                  int64_t count) {
+    for (; count >= TILE; count -= TILE, x += TILE * in, low += TILE * apart)
+        tile(x, a, in, low, apart, TILE);
+    if (count >= 4) tile(x, a, in, low, apart, 4), x += 4 * in, low += 4 * apart, count -= 4;
+    if (count >= 2) tile(x, a, in, low, apart, 2), x += 2 * in, low += 2 * apart, count -= 2;
+    if (count >= 1) tile(x, a, in, low, apart, 1);
+}
+#endif
 
 /* Fills `low` `[pages of all rows][parts][16]` for the rows of one kin, from their input `x`. */
 void step_low(const linear *w, const bf16 *x, bf16 *low, const kin *k, const int64_t *first_page,
@@ -43,14 +70,8 @@ void step_low(const linear *w, const bf16 *x, bf16 *low, const kin *k, const int
     for (int64_t i = 0; i < count; i++) {
         for (int64_t part = 0; part < w->parts; part++) {
             const bf16 *a = w->a + pages[first + i] * w->a_apart + part * w->in * RANKS;
-            const bf16 *from = x + k->row * w->in;
             bf16 *to = low + ((first + i) * w->parts + part) * RANKS;
-            int64_t left = k->count;
-            for (; left >= TILE; left -= TILE, from += TILE * w->in, to += TILE * apart)
-                tile(from, a, w->in, to, apart, TILE);
-            if (left >= 4) tile(from, a, w->in, to, apart, 4), from += 4 * w->in, to += 4 * apart, left -= 4;
-            if (left >= 2) tile(from, a, w->in, to, apart, 2), from += 2 * w->in, to += 2 * apart, left -= 2;
-            if (left >= 1) tile(from, a, w->in, to, apart, 1);
+            lower(x + k->row * w->in, a, w->in, to, apart, k->count);
         }
     }
 }

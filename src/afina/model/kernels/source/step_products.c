@@ -1,13 +1,14 @@
 /* Products of a step: rows times packed weights, with what adapters, biases and residuals add, in
    one pass and one rounding.
 
-   A tile of 12 rows and 32 outputs keeps 24 sums in registers, enough to hide the latency of
-   VDPBF16PS (Intel 64 manual, volume 2C). While a block of weights is multiplied, the next one is
-   fetched: at 32 rows arithmetic and memory take about as long as each other. */
+   In vectors, a tile of 12 rows and 32 outputs keeps 24 sums in registers, enough to hide the latency
+   of VDPBF16PS (Intel 64 manual, volume 2C); in matrix tiles, a block is 32 rows, and what is added
+   to its sums is computed while the next one is multiplied. While a block of weights is multiplied,
+   the next one is fetched: at 32 rows arithmetic and memory take about as long as each other. */
+#include "matrix.h"
 #include "step.h"
 
 #define inlined static inline __attribute__((always_inline))
-#define TILE 12
 
 /* Adds what the row's adapter has learned about 16 outputs: its low-rank input times its B. */
 inlined __m512 with_adapter(const linear *w, const flow *f, int64_t row, int64_t sixteen,
@@ -55,8 +56,54 @@ inlined void fetch_b(const linear *w, const flow *f, int64_t row, int64_t count,
     }
 }
 
+#if AFINA_MATRIX
+#define TILE MATRIX_ROWS
+#define FETCHED 32 /* lines of a block's weights that 16 steps read */
+
+/* Rows whose sums are there, and room for the sums of those that come next. */
+typedef struct {
+    const linear *w;
+    const flow *f;
+    int64_t row, block, done, count, turn;
+    float sums[2][TILE * OUTS] __attribute__((aligned(64)));
+} finishing;
+
+inlined void finish_two(void *given) {
+    finishing *at = given;
+    for (int i = 0; i < 2 && at->done < at->count; i++, at->done++) {
+        const float *sums = at->sums[at->turn] + at->done * OUTS;
+        store(at->w, at->f, at->row + at->done, at->block, _mm512_load_ps(sums),
+              _mm512_load_ps(sums + 16));
+    }
+}
+static void finish(finishing *at) {
+    while (at->done < at->count) finish_two(at);
+}
+static void multiply(finishing *at, int64_t row, int64_t block, const char *ahead, int64_t pace,
+                     int64_t count) {
+    const linear *w = at->w;
+    matrix_sides sides = {(const char *)(at->f->x + row * w->in), 2 * w->in, 64,
+                          (const char *)(w->weight + block * OUTS * w->in), 4 * OUTS, w->in / 2,
+                          ahead, pace};
+    if (at->f->low != NULL) fetch_b(w, at->f, row, count, block);
+    matrix_multiply(at->sums[1 - at->turn], 4 * OUTS, &sides, count, 0, 1, finish_two, at);
+    finish(at);
+    at->turn = 1 - at->turn;
+    at->row = row, at->block = block, at->done = 0, at->count = count;
+}
+void step_begin(void) { matrix_begin(); }
+void step_end(void) { matrix_end(); }
+#else
+#define TILE 12
+#define FETCHED 2 /* lines that a step reads */
+
+typedef struct {
+    const linear *w;
+    const flow *f;
+} finishing;
+
 /* Rows `row` to `row + count` of one block; `count` is a constant where it is called. `ahead` is
-   fetched meanwhile, `pace` bytes of it for each pair of inputs. */
+   fetched meanwhile, `pace` lines of it for each pair of inputs. */
 inlined void tile(const linear *w, const flow *f, int64_t row, int64_t block, const char *ahead,
                   int64_t pace, const int count) {
     const bf16 *weight = w->weight + block * OUTS * w->in;
@@ -68,9 +115,8 @@ inlined void tile(const linear *w, const flow *f, int64_t row, int64_t block, co
     for (int64_t k = 0; k < in; k += 2) {
         __m512bh first = (__m512bh)_mm512_loadu_si512(weight + k * OUTS);
         __m512bh second = (__m512bh)_mm512_loadu_si512(weight + k * OUTS + 32);
-        _mm_prefetch(ahead, _MM_HINT_T1);
-        _mm_prefetch(ahead + 64, _MM_HINT_T1);
-        ahead += pace;
+        for (int64_t line = 0; line < pace; line++) _mm_prefetch(ahead + 64 * line, _MM_HINT_T1);
+        ahead += 64 * pace;
 #pragma GCC unroll 12
         for (int r = 0; r < count; r++) {
             __m512bh both = pair_of(x + r * in + k);
@@ -82,8 +128,10 @@ inlined void tile(const linear *w, const flow *f, int64_t row, int64_t block, co
 }
 
 /* The tile of so many rows, each count with code of its own. */
-static void tile_of(const linear *w, const flow *f, int64_t row, int64_t block, const char *ahead,
-                    int64_t pace, int64_t count) {
+static void multiply(finishing *at, int64_t row, int64_t block, const char *ahead, int64_t pace,
+                     int64_t count) {
+    const linear *w = at->w;
+    const flow *f = at->f;
 #define CASE(n) \
     case n: tile(w, f, row, block, ahead, pace, n); break;
     switch (count) {
@@ -93,15 +141,19 @@ static void tile_of(const linear *w, const flow *f, int64_t row, int64_t block, 
 #undef CASE
 }
 
-/* A segment's rows in tiles as equal as can be: a tile of one row takes half as long as one of
-   twelve. */
-static void tiles(const linear *w, const flow *f, const segment *s, int64_t block,
-                  const char *ahead, int64_t pace) {
-    int64_t row = s->row, left = s->count;
+static void finish(finishing *at) { (void)at; }
+void step_begin(void) {}
+void step_end(void) {}
+#endif
+
+/* A segment's rows in tiles as equal as can be: one of a single row takes half as long as a full one
+   of vectors. */
+static void tiles(finishing *at, const segment *s, int64_t block, const char *ahead, int64_t pace) {
+    int64_t row = s->row, left = s->count, lines = OUTS * at->w->in / 32;
     for (int64_t turns = (left + TILE - 1) / TILE; turns > 0; turns--) {
         int64_t count = (left + turns - 1) / turns;
-        tile_of(w, f, row, block, ahead, pace, count);
-        row += count, left -= count, ahead += pace * (w->in / 2);
+        multiply(at, row, block, ahead, pace, count);
+        row += count, left -= count, ahead += 64 * (lines * pace / FETCHED);
     }
 }
 
@@ -116,7 +168,8 @@ void step_product(const linear *w, const flow *f, claim *c) {
                 step_sums(f->x + r * w->in, w->in, f->sums + r * (w->in / 32));
         turns += (s->count + TILE - 1) / TILE;
     }
-    int64_t pace = 128 / (turns > 0 ? turns : 1);
+    int64_t pace = turns > FETCHED ? 1 : turns > 0 ? FETCHED / turns : FETCHED;
+    finishing at = {.w = w, .f = f};
     for (int64_t block = next_of(c); block < blocks;) {
         int64_t next = next_of(c);
         const char *ahead = (const char *)w->weight + (next < blocks ? next : block) * bytes;
@@ -125,8 +178,9 @@ void step_product(const linear *w, const flow *f, claim *c) {
             if (s->small && w->codes != NULL)
                 step_small_tile(w, f, s->row, s->count, block);
             else
-                tiles(w, f, s, block, ahead, pace);
+                tiles(&at, s, block, ahead, pace);
         }
         block = next;
     }
+    finish(&at);
 }

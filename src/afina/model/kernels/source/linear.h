@@ -1,0 +1,57 @@
+/* A linear layer's product, and what is done with its sums while they are at hand. */
+#ifndef AFINA_LINEAR_H
+#define AFINA_LINEAR_H
+#include "matrix.h"
+#include "tile.h"
+
+typedef struct {
+    const bf16 *x, *w, *low, *b, *beside;
+    bf16 *out;
+    bf16 *inner; /* or NULL: out is gate and up side by side, and silu(gate) up goes here */
+    bf16 *both;  /* or NULL: the sums are the gradient of silu(gate) up. Comes as gate and up side
+                    by side and goes as their gradients; out gets silu(gate) up */
+    int64_t x_row, w_row, low_row, b_row, beside_row, out_row; /* lengths of rows in memory */
+    int64_t rows, in, outs, rank;
+    int64_t w_turned, b_turned; /* whether they are [in, outs] and [rank, outs] */
+    int64_t waits;              /* for all products before it in the list */
+    float scale;
+    int64_t failed, next; /* the next piece of work; 0 before */
+} product;
+
+INLINE strip rows_of(const bf16 *x, int64_t row, int64_t m) {
+    strip found = {(const char *)(x + m * row), 2 * row, 4};
+    return found;
+}
+/* Where the sums of a panel's side go. A panel of gate and up is 16 columns of each. */
+INLINE int64_t column_of(const product *p, int64_t n, int v) {
+    return p->inner ? (v ? p->outs / 2 : 0) + n / 2 : n + v * LANES;
+}
+INLINE void store(const product *p, __m512 sum, int64_t m, int64_t column, __mmask16 some) {
+    if (p->beside)
+        sum = _mm512_add_ps(sum, load_some(p->beside + m * p->beside_row + column, some));
+    store_some(p->out + m * p->out_row + column, sum, some);
+}
+INLINE void open_gate(const product *p, __m512 gate, __m512 up, int64_t m, int64_t n) {
+    store16(p->inner + m * (p->outs / 2) + n / 2,
+            _mm512_mul_ps(_mm512_mul_ps(gate, chance(gate)), up));
+}
+INLINE void gate_back(const product *p, __m512 grad, int64_t m, int64_t column, __mmask16 some) {
+    bf16 *at = p->both + 2 * m * p->outs + column;
+    __m512 x = load_some(at, some), up = load_some(at + p->outs, some), open = chance(x);
+    __m512 passed = _mm512_mul_ps(x, open);
+    /* the slope of silu: open + x open (1 - open) */
+    __m512 slope = _mm512_fmadd_ps(passed, _mm512_sub_ps(_mm512_set1_ps(1.0f), open), open);
+    store_some(p->out + m * p->out_row + column, _mm512_mul_ps(passed, up), some);
+    store_some(at, _mm512_mul_ps(_mm512_mul_ps(grad, up), slope), some);
+    store_some(at + p->outs, _mm512_mul_ps(grad, passed), some);
+}
+
+/* What linear.c asks of either way to multiply (linear_matrix.h, linear_vectors.h):
+   PANEL_ROOM            bytes of packed panels that stay in the second cache beside a strip of x
+   BLOCK                 rows at a time
+   room_of(numbers)      as many as a packed panel has
+   strip_size(p)         bytes of a packed strip of BLOCK rows
+   pack_strip            packs one
+   multiply_strip        times a panel, from column n on: the i-th of `count`
+   finish_strips         all that is begun is done */
+#endif

@@ -1,0 +1,72 @@
+/* Products of strips and panels in matrix tiles. What the sums of a block are for is done while the
+   tiles multiply the next one: the two units of the processor work beside each other. */
+#ifndef AFINA_LINEAR_MATRIX_H
+#define AFINA_LINEAR_MATRIX_H
+#include "linear.h"
+
+#define PANEL_ROOM (1 << 20)
+#define BLOCK MATRIX_ROWS
+
+/* A block whose rows are being finished, and room for the sums of that one and the next. */
+typedef struct {
+    const product *p;
+    int64_t m, n, row, rows, turn;
+    float sums[2][BLOCK * WIDE] __attribute__((aligned(64)));
+} strips;
+
+/* Numbers are summed 32 at a time, with zeros behind the last. */
+INLINE int64_t room_of(int64_t numbers) { return (numbers + 31) & ~(int64_t)31; }
+INLINE int64_t strip_size(const product *p) {
+    return matrix_strip_size(p->in) + matrix_strip_size(p->rank);
+}
+
+/* The low-rank side carries the scale, so that one sum takes both terms. A scale that is no power of
+   two rounds that side once more. */
+static void pack_scaled(char *out, const product *p, int64_t m, int64_t to) {
+    matrix_pack(out, p->low + m * p->low_row, p->low_row, to - m, p->rank);
+    if (p->scale == 1.0f) return;
+    for (bf16 *at = (bf16 *)out; at < (bf16 *)(out + matrix_strip_size(p->rank)); at += LANES)
+        store16(at, _mm512_mul_ps(load16(at), _mm512_set1_ps(p->scale)));
+}
+static void pack_strip(char *out, const product *p, int64_t m, int64_t to) {
+    matrix_pack(out, p->x + m * p->x_row, p->x_row, to - m, p->in);
+    if (p->rank) pack_scaled(out + matrix_strip_size(p->in), p, m, to);
+}
+INLINE void finish_row(const product *p, const float *sums, int64_t m, int64_t n) {
+    __m512 sum[2];
+    EACH_SIDE(2) {
+        sum[v] = _mm512_load_ps(sums + v * LANES);
+        if (!p->rank && p->scale != 1.0f) sum[v] = _mm512_mul_ps(sum[v], _mm512_set1_ps(p->scale));
+        int64_t column = column_of(p, n, v);
+        __mmask16 some = p->inner ? 0xffff : lanes(p->outs - column);
+        if (!some) continue;
+        if (p->both)
+            gate_back(p, sum[v], m, column, some);
+        else
+            store(p, sum[v], m, column, some);
+    }
+    if (p->inner) open_gate(p, sum[0], sum[1], m, n);
+}
+INLINE void finish_two(void *given) {
+    strips *s = given;
+    for (int r = 0; r < 2 && s->row < s->rows; r++, s->row++)
+        finish_row(s->p, s->sums[s->turn] + s->row * WIDE, s->m + s->row, s->n);
+}
+static void finish_strips(strips *s) {
+    while (s->row < s->rows) finish_two(s);
+}
+/* Of the rows behind these, the i-th part of `count` is fetched meanwhile. */
+static void multiply_strip(strips *s, const bf16 *packed, const char *x, int64_t m, int64_t to,
+                           int64_t n, int64_t i, int64_t count) {
+    const product *p = s->p;
+    int64_t steps = (room_of(p->in) + room_of(p->rank)) / 2, pace = (BLOCK + count - 1) / count;
+    const char *next = (const char *)(p->x + to * p->x_row) + 64 * pace * (p->in / 32) * i;
+    int fetch = to < p->rows && p->x_row == p->in;
+    matrix_sides sides = {x, MATRIX_LINE, MATRIX_STRIDE, (const char *)packed, 128, steps,
+                          fetch ? next : NULL, pace};
+    matrix_multiply(s->sums[1 - s->turn], 4 * WIDE, &sides, to - m, 0, 1, finish_two, s);
+    finish_strips(s);
+    s->turn = 1 - s->turn;
+    s->m = m, s->n = n, s->row = 0, s->rows = to - m;
+}
+#endif
