@@ -117,3 +117,37 @@ def test_a_link_with_texts_of_others_shows_them_as_text(
         assert reader.page.locator("[data-own=system]").first.input_value() == hostile
         assert reader.page.evaluate("window.ran") is None
         assert reader.complaints == []
+
+
+def test_the_table_asks_one_model_in_two_ways(chromium: Any, served: LivePlatform) -> None:
+    with Reader(chromium, served, "pt") as reader:
+        page = reader.page
+        page.set_default_timeout(PATIENCE_MS)
+        asked = hear(page)
+        reader.go("/playground/table")
+        page.wait_for_selector(".asked >> nth=1")
+        names = page.locator(".asked select")
+        names.nth(1).select_option(names.nth(0).input_value())
+        sheet = {"name": "p.csv", "mimeType": "text/csv", "buffer": b"question\nWell met?\n"}
+        page.set_input_files("#file", files=[sheet])
+        page.wait_for_selector("#body tr")
+        assert page.locator("#head th").count() == 4, "asked alike, it is asked once"
+        page.fill("#system", "You are a clerk.")
+        second = page.locator(".asked").nth(1)
+        second.locator(".side-own summary").click()
+        second.locator("[data-own=temperature]").fill("3")
+        page.click("#run")
+        page.wait_for_selector("#notices .bad")
+        assert asked == [], "a wrong number is named, and nothing asked"
+        second.locator("[data-own=temperature]").fill("1.5")
+        second.locator("[data-own=own_system]").check()
+        second.locator("[data-own=system]").fill("You are a bard.")
+        page.click("#run")
+        page.wait_for_selector("#export:not([hidden])")
+        first, other = sorted(asked, key=lambda one: one["temperature"])
+        assert (first["temperature"], other["temperature"]) == (0, 1.5)
+        assert first["model"] == other["model"]
+        assert first["messages"][0]["content"] == "You are a clerk."
+        assert other["messages"][0]["content"] == "You are a bard."
+        assert "1,5" in page.locator("#scores tr").nth(1).inner_text()
+        assert reader.complaints == []

@@ -1,19 +1,22 @@
-// What every page needs: form tokens, times in the reader's zone, copying, dialogs, and the word
-// that the server does not answer. Texts come from the page, in the reader's language.
+// What every page needs: form tokens, times in the reader's zone, copying, dialogs. Texts come from
+// the page, in the reader's language.
+import { awayError, offline } from "./away.js";
 
 const body = document.body;
 export const texts = JSON.parse(body.dataset.texts || "{}");
 export const language = document.documentElement.lang;
 
-/** fetch with the session's form token; an error answer becomes an Error with its sentence. */
+/** fetch with the session's form token; an error answer becomes an Error with its sentence, no
+    answer one of our own. */
 export async function ask(url, options = {}) {
   const headers = { accept: "application/json", "x-form-token": body.dataset.token, ...options.headers };
   let answer;
   try {
     answer = await fetch(url, { ...options, headers, credentials: "same-origin" });
   } catch (error) {
-    if (error.name !== "AbortError") offline(true);
-    throw error;
+    if (error.name === "AbortError") throw error;
+    offline(true);
+    throw awayError();
   }
   offline(false);
   if (answer.ok) return answer;
@@ -23,12 +26,6 @@ export async function ask(url, options = {}) {
   error.status = answer.status;
   error.code = told.code;
   throw error;
-}
-
-/** Shows or hides the word that the server does not answer. */
-export function offline(is) {
-  const word = document.getElementById("offline");
-  if (word) word.hidden = !is;
 }
 
 /** Says something in the place for notices; `kind` is ok, warn or bad; `link` leads on. What the
@@ -50,6 +47,21 @@ export function tell(message, kind = "bad", link = null, lang = kind === "bad" ?
   place.replaceChildren(box);
   box.scrollIntoView({ block: "nearest" });
 }
+
+/** Tells of an error; that nobody answers stands at the foot of the page already. */
+export function complain(error) {
+  if (!error.isAway) tell(error.message, "bad", null, languageOf(error));
+}
+
+/** Says an error where it belongs, such as in a dialog. */
+export function fault(place, error) {
+  place.textContent = error.message;
+  place.lang = languageOf(error);
+  place.hidden = false;
+}
+
+/** A sentence of ours is in the reader's language, one of the server's in English. */
+export const languageOf = (error) => (error.isOwn ? language : "en");
 
 /** `text` with {names} filled in; of "one|many" the form for `n`. */
 export function fill(text, values = {}) {
@@ -102,8 +114,6 @@ async function copy(button) {
 document.addEventListener("htmx:configRequest", (event) => {
   event.detail.headers["x-form-token"] = body.dataset.token;
 });
-document.addEventListener("htmx:sendError", () => offline(true));
-document.addEventListener("htmx:afterRequest", (event) => { if (event.detail.successful) offline(false); });
 document.addEventListener("htmx:load", (event) => localTimes(event.detail.elt));
 
 document.addEventListener("click", (event) => {
@@ -116,10 +126,10 @@ document.addEventListener("click", (event) => {
 // What cannot be undone is asked once more.
 document.addEventListener("submit", (event) => {
   const form = event.target, box = document.getElementById("sure");
-  if (!form.dataset.sure || !box) return;
+  if (!form.dataset.sure || !box || form.dataset.isSure) return;
   event.preventDefault();
   document.getElementById("sure-word").textContent = form.dataset.sure;
-  document.getElementById("sure-yes").onclick = () => { box.close(); form.submit(); };
+  document.getElementById("sure-yes").onclick = () => { box.close(); form.dataset.isSure = "1"; form.requestSubmit(); };
   box.showModal();
 });
 document.addEventListener("change", (event) => {

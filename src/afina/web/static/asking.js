@@ -1,11 +1,19 @@
 // One question to one model, streamed: what playground and table share.
 import { ask } from "./app.js";
+import { awayError, offline } from "./away.js";
+
+/** The answer broke off in its middle. */
+function broken(error) {
+  if (error.name === "AbortError") throw error;
+  offline(true);
+  throw awayError();
+}
 
 async function* events(answer) {
   const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
   let rest = "";
   for (;;) {
-    const { done, value } = await reader.read();
+    const { done, value } = await reader.read().catch(broken);
     if (done) return;
     rest += value;
     const parts = rest.split("\n\n");

@@ -1,6 +1,7 @@
 // Brings a file to the server: dropped anywhere on the page, or chosen. The bytes go as they are,
 // with a bar that has a true end; leaving the page before the end leaves nothing behind.
-import { tell, fill, texts } from "./app.js";
+import { tell, fill } from "./app.js";
+import { offline } from "./away.js";
 
 const place = document.getElementById("drop");
 const input = document.getElementById("file");
@@ -21,7 +22,7 @@ function bring(file) {
     rest();
     tell([told.error?.message ?? request.statusText, told.error?.remedy].filter(Boolean).join(" "));
   };
-  request.onerror = () => { rest(); tell(texts.offline, "warn"); };
+  request.onerror = () => { rest(); offline(true); };
   bar.hidden = false;
   word.hidden = false;
   word.textContent = fill(place.dataset.reading, { name: file.name });
@@ -41,6 +42,8 @@ window.addEventListener("drop", (event) => {
   if (event.dataTransfer.files[0]) bring(event.dataTransfer.files[0]);
 });
 document.querySelector("[data-example]")?.addEventListener("click", async (event) => {
-  const answer = await fetch(event.target.dataset.example);
-  bring(new File([await answer.blob()], "bard.csv"));
+  try {
+    const answer = await fetch(event.target.dataset.example);
+    bring(new File([await answer.blob()], "bard.csv"));
+  } catch { offline(true); }
 });

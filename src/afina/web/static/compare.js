@@ -1,5 +1,5 @@
 // Curves of several jobs in one picture: one colour a job, loss, validation or accuracy.
-import { ask, number, tell } from "./app.js";
+import { ask, complain, number } from "./app.js";
 import { curves, smooth } from "./curves.js";
 
 const place = document.getElementById("curve");
@@ -40,6 +40,6 @@ if (place) {
     told = await Promise.all(JSON.parse(place.dataset.jobs).map(async (id) => ({ id, ...await (await ask(`/jobs/${id}/points`)).json() })));
     finals();
     draw("loss");
-  } catch (error) { tell(error.message); }
+  } catch (error) { complain(error); }
   for (const button of buttons) button.addEventListener("click", () => draw(button.dataset.curve));
 }

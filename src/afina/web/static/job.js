@@ -1,6 +1,7 @@
 // A job's page: its curves, and live news by server-sent events. EventSource comes back by itself
 // after a restart of the server and says where it was; where it gives up, we begin again.
-import { ask, fill, localTimes, number, offline, span } from "./app.js";
+import { ask, fill, localTimes, number, span } from "./app.js";
+import { offline } from "./away.js";
 import { curves, smooth } from "./curves.js";
 
 const page = document.getElementById("job");

@@ -1,6 +1,6 @@
 // Keeping a chat as a training row: the dialog shows its messages to be mended, and a draft to put
 // it in. What is kept waits on the page Data.
-import { ask, fill, number, tell } from "./app.js";
+import { ask, fault as say, fill, number, tell } from "./app.js";
 
 const box = document.getElementById("keep");
 const t = JSON.parse(box.dataset.texts);
@@ -43,7 +43,6 @@ document.getElementById("keep-form").addEventListener("submit", async (event) =>
     box.close();
     tell(fill(t.kept, { name: kept.name, n: number(kept.rows) }), "ok", { href: kept.href, text: t.keep_open });
   } catch (error) {
-    fault.textContent = error.message;
-    fault.hidden = false;
+    say(fault, error);
   }
 });

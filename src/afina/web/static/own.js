@@ -20,7 +20,8 @@ export function numbersIn(fieldOf, t) {
 function check(field, name, t) {
   if (field.validity.valid || (field.validity.stepMismatch && !WHOLE.has(name))) { field.removeAttribute("aria-invalid"); return; }
   field.setAttribute("aria-invalid", "true");
-  field.closest("details").open = true;
+  const box = field.closest("details");
+  if (box) box.open = true;
   field.focus();
   const error = new Error(fill(field.max ? t.number_wrong : t.number_low, { name: t[name], least: number(Number(field.min)), most: number(Number(field.max)) }));
   error.isOwn = true;
@@ -33,17 +34,21 @@ export function ownSettings(card, t, changed) {
   const ticked = field("own_system"), prompt = field("system"), word = box.querySelector(".side-own-word");
   let trained = null;
 
-  function show() {
-    prompt.closest(".field").hidden = !ticked.checked;
+  function words() {
     const parts = Object.keys(NUMBERS).filter((name) => field(name).value !== "").map((name) => `${t[name]} ${shown.format(Number(field(name).value))}`);
     if (ticked.checked) parts.unshift(t.system);
-    word.textContent = parts.join(" · ");
+    return parts.join(" · ");
+  }
+  function show() {
+    prompt.closest(".field").hidden = !ticked.checked;
+    word.textContent = words();
   }
   box.addEventListener("input", () => { show(); changed(); });
   card.querySelector(".side-trained").addEventListener("click", () => { ticked.checked = true; prompt.value = trained ?? ""; show(); changed(); });
 
   return {
     box,
+    words,
     numbers: () => numbersIn(field, t),
     /** The system prompt of this side alone; null where it follows the one for all. */
     system: () => (ticked.checked ? prompt.value : null),

@@ -1,6 +1,6 @@
 // The playground: the same request to each model, streamed side by side. What models say is put
 // into the page as text, never as markup.
-import { ask, fill, number, tell, texts } from "./app.js";
+import { ask, complain, fill, languageOf, number, tell, texts } from "./app.js";
 import { numbersIn, ownSettings } from "./own.js";
 import { stream } from "./asking.js";
 import { keepRow } from "./keep.js";
@@ -120,9 +120,12 @@ async function run(side, text, signal) {
   } catch (error) {
     side.line.textContent = "";
     if (error.name === "AbortError") return;
-    place.lang = "en";
-    place.textContent = error.message;
+    const word = document.createElement("p");
+    word.lang = languageOf(error);
+    word.textContent = error.message;
+    place.append(word);
     place.parentElement.classList.add("failed");
+    if (error.isAway && !$("message").value) $("message").value = text;
   }
 }
 
@@ -159,9 +162,6 @@ $("ask").addEventListener("submit", async (event) => {
   if ($("diff").checked) differ();
   $("message").focus();
 });
-
-/** A sentence of ours is in the reader's language, one of the server's in English. */
-const complain = (error) => tell(error.message, "bad", null, error.isOwn ? null : "en");
 
 function differ() {
   const bubbles = sides.map((side) => [...side.talk.querySelectorAll(".bubble.assistant .said-text")].at(-1)).filter(Boolean);
@@ -200,7 +200,7 @@ function vote(side) {
 }
 
 function keep(side) {
-  keepRow(request(side, side.history).messages).catch((error) => tell(error.message));
+  keepRow(request(side, side.history).messages).catch(complain);
 }
 
 function remember() {

@@ -1,6 +1,6 @@
 // The table of a draft's rows. Only the rows in sight are in the page: the server gives windows of
 // them. Texts are put in as text, never as markup.
-import { ask, fill, number, tell } from "./app.js";
+import { ask, complain, fault, fill, number } from "./app.js";
 
 const HEIGHT = 88, WINDOW = 100, BEYOND = 8;
 const editor = document.getElementById("editor");
@@ -62,8 +62,8 @@ async function load(start) {
     draw();
     for (const what of silent ? ["personal"] : ["personal", "moderation"]) mark(what, start, mine);
   } catch (error) {
-    windows.delete(start);
-    tell(error.message);
+    mine.delete(start);
+    complain(error);
   }
 }
 
@@ -171,7 +171,7 @@ function split(row) {
 async function onClick(event) {
   const button = event.target.closest("button");
   if (!button) return;
-  if (button.classList.contains("mend")) await open(Number(button.dataset.row));
+  if (button.classList.contains("mend")) await open(Number(button.dataset.row)).catch(complain);
   else await change("drop", { rows: [Number(button.dataset.row)] });
 }
 
@@ -212,9 +212,7 @@ form.addEventListener("submit", async (event) => {
     await send(`rows/${editing.n}`, { text });
     editor.close();
   } catch (error) {
-    const word = document.getElementById("editor-error");
-    word.textContent = error.message;
-    word.hidden = false;
+    fault(document.getElementById("editor-error"), error);
   }
 });
 
@@ -231,7 +229,7 @@ async function send(what, body) {
 }
 
 async function change(what, body = {}) {
-  try { await send(what, body); } catch (error) { tell(error.message); }
+  try { await send(what, body); } catch (error) { complain(error); }
 }
 
 document.addEventListener("click", (event) => {
@@ -240,4 +238,5 @@ document.addEventListener("click", (event) => {
   else if (act === "undo" || act === "redo") change(act);
 });
 document.addEventListener("htmx:afterSettle", begin);
+document.addEventListener("afina:back", () => draw());
 begin();

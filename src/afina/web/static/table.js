@@ -1,15 +1,16 @@
 // The playground as a table: every prompt of a file to each model, a few at a time, with scores.
 // What files and models say is put in as text, never as markup.
-import { ask, fill, number, span, tell } from "./app.js";
+import { ask, complain, fill, languageOf, number, span } from "./app.js";
 import { stream } from "./asking.js";
+import { chosen } from "./asked.js";
+import { back } from "./away.js";
 import { keepRow } from "./keep.js";
 
 const page = document.getElementById("table");
 const t = JSON.parse(page.dataset.texts);
-const MOST = Number(page.dataset.most), AT_ONCE = 4, SHOWN = 300;
+const AT_ONCE = 4, SHOWN = 300;
 const $ = (id) => document.getElementById(id);
 let prompts = [], results = [], models = [], source = null, stopper = null, done = 0;
-const labels = new Map([...$("model").content.querySelectorAll("option")].map((option) => [option.value, option.textContent.trim()]));
 
 const make = (tag, text = "", name = "") => {
   const element = document.createElement(tag);
@@ -39,7 +40,7 @@ async function take(told) {
   $("run").disabled = !prompts.length || !$("models").querySelector("option");
   $("export").hidden = true;
   $("scored").hidden = true;
-  models = chosen();
+  try { models = chosen(); } catch { models = []; } // said when they are asked
   head();
   rows();
 }
@@ -49,7 +50,7 @@ async function read(columns = {}) {
   try {
     const headers = { "content-type": "application/octet-stream" };
     await take(await (await ask(`/playground/table/prompts?${query}`, { method: "POST", body: source, headers })).json());
-  } catch (error) { tell(error.message); }
+  } catch (error) { complain(error); }
 }
 
 $("file").addEventListener("change", () => { source = $("file").files[0] ?? null; $("file-name").textContent = source?.name ?? ""; $("kept").value = ""; if (source) read(); });
@@ -58,47 +59,29 @@ $("kept").addEventListener("change", async () => {
   $("file").value = "";
   $("file-name").textContent = "";
   if (!$("kept").value) return;
-  try { await take(await (await ask(`/playground/table/files/${$("kept").value}`)).json()); } catch (error) { tell(error.message); }
+  try { await take(await (await ask(`/playground/table/files/${$("kept").value}`)).json()); } catch (error) { complain(error); }
 });
 for (const id of ["prompt-column", "expected-column"]) $(id).addEventListener("change", () => read({ prompt: $("prompt-column").value, expected: $("expected-column").value }));
-
-// --- the models
-
-function addModel(name) {
-  const element = $("model").content.firstElementChild.cloneNode(true);
-  const select = element.querySelector("select");
-  if (name) select.value = name;
-  element.querySelector("button").addEventListener("click", () => { element.remove(); count(); });
-  select.addEventListener("change", remember);
-  $("models").append(element);
-  count();
-}
-function count() {
-  const all = [...$("models").children];
-  all.forEach((element, i) => {
-    element.querySelector("select").setAttribute("aria-label", fill(t.model, { n: i + 1 }));
-    element.querySelector("button").hidden = all.length === 1;
-  });
-  $("add").hidden = all.length >= MOST;
-  remember();
-}
-const chosen = () => [...$("models").querySelectorAll("select")].map((select) => select.value).filter((name, i, all) => name && all.indexOf(name) === i);
-function remember() { history.replaceState(null, "", `?${new URLSearchParams(chosen().map((name) => ["model", name]))}`); }
 
 // --- the table
 
 function head() {
   const row = make("tr");
-  row.append(cellOf("th", "#", "num"), make("th", t.prompt), make("th", t.expected), ...models.map((name) => make("th", labels.get(name) ?? name)));
+  row.append(make("th", "#", "num"), make("th", t.prompt), make("th", t.expected), ...models.map((model) => named(model, "th")));
   $("head").replaceChildren(row);
 }
-function cellOf(tag, text, name) { const cell = make(tag, text, name); return cell; }
+/** A model's name in a head, and what is its own. */
+function named(model, tag) {
+  const cell = make(tag, model.label);
+  if (model.own) cell.append(make("span", model.own, "own-word muted small"));
+  return cell;
+}
 
 function rows() {
   $("body").replaceChildren(...prompts.slice(0, SHOWN).map((prompt, i) => {
     const row = make("tr");
     const said = prompt.messages.filter((m) => m.role !== "system").map((m) => m.content).join("\n");
-    row.append(cellOf("td", number(i + 1), "num"), long(said), long(prompt.expected ?? ""));
+    row.append(make("td", number(i + 1), "num"), long(said), long(prompt.expected ?? ""));
     for (let m = 0; m < models.length; m++) row.append(make("td", stopper && !results[i]?.[m] ? "…" : "", "answer"));
     return row;
   }));
@@ -121,7 +104,7 @@ function show(i, m) {
   const cell = $("body").children[i]?.children[3 + m];
   if (!cell) return;
   const found = results[i][m];
-  if (found.error) { const word = make("p", found.error, "say error"); word.lang = "en"; cell.replaceChildren(word); return; }
+  if (found.error) { const word = make("p", found.error, "say error"); word.lang = found.lang; cell.replaceChildren(word); return; }
   const marks = make("p", "", "marks");
   if (found.exact !== null) {
     marks.append(make("span", found.exact ? t.exact : found.contains ? t.contains : t.other, `badge ${found.exact ? "ok" : found.contains ? "warn" : ""}`));
@@ -130,45 +113,49 @@ function show(i, m) {
   if (found.cut) marks.append(make("span", t.cut, "muted small"));
   const keep = make("button", t.keep_short, "link small");
   keep.type = "button";
-  keep.setAttribute("aria-label", `${t.keep}: ${number(i + 1)}, ${models[m]}`);
-  keep.addEventListener("click", () => keepRow([...messagesOf(prompts[i]), { role: "assistant", content: found.text }]));
+  keep.setAttribute("aria-label", `${t.keep}: ${number(i + 1)}, ${models[m].label}`);
+  keep.addEventListener("click", () => keepRow([...messagesOf(prompts[i], models[m]), { role: "assistant", content: found.text }]));
   marks.append(keep);
   cell.replaceChildren(longText(found.text), marks);
 }
 
 // --- running
 
-function messagesOf(prompt) {
-  const system = $("system").value.trim();
+function messagesOf(prompt, model) {
   const own = prompt.messages.some((message) => message.role === "system" || message.role === "developer");
-  return system && !own ? [{ role: "system", content: $("system").value }, ...prompt.messages] : prompt.messages;
+  return model.system.trim() && !own ? [{ role: "system", content: model.system }, ...prompt.messages] : prompt.messages;
 }
 
 async function one(i, m) {
-  const prompt = prompts[i], messages = messagesOf(prompt);
-  const found = { text: "", exact: null, contains: null, score: null, cut: false, error: null, took: 0, tokens: 0 };
+  const prompt = prompts[i], model = models[m], messages = messagesOf(prompt, model);
+  const found = { text: "", exact: null, contains: null, score: null, cut: false, error: null, lang: "en", took: 0, tokens: 0 };
   try {
-    const body = { model: models[m], messages, temperature: Number($("temperature").value), seed: 1, max_completion_tokens: Number($("max_tokens").value) };
-    const told = await stream(body, stopper.signal);
+    const told = await stream({ model: model.name, messages, ...model.numbers }, stopper.signal);
     Object.assign(found, { text: told.text || told.calls, cut: told.cut, took: told.took, tokens: told.usage?.completion_tokens ?? 0 });
     if (prompt.expected !== null) {
       found.exact = plain(found.text) === plain(prompt.expected);
       found.contains = plain(found.text).includes(plain(prompt.expected));
       if ($("likelihood").checked) {
         const whole = [...messages, { role: "assistant", content: prompt.expected }];
-        const answer = await ask("/playground/table/score", { method: "POST", body: JSON.stringify({ model: models[m], messages: whole }), headers: { "content-type": "application/json" }, signal: stopper.signal });
+        const answer = await ask("/playground/table/score", { method: "POST", body: JSON.stringify({ model: model.name, messages: whole }), headers: { "content-type": "application/json" }, signal: stopper.signal });
         found.score = (await answer.json()).per_token;
       }
     }
   } catch (error) {
     if (error.name === "AbortError") throw error;
-    found.error = error.message;
+    if (error.isAway) { // the table waits for the server, and asks again
+      await back(stopper.signal);
+      stopper.signal.throwIfAborted();
+      return one(i, m);
+    }
+    Object.assign(found, { error: error.message, lang: languageOf(error) });
   }
   results[i][m] = found;
 }
 
 async function run() {
-  models = chosen();
+  try { models = chosen(); } catch (error) { complain(error); return; }
+  $("notices").replaceChildren();
   results = prompts.map(() => []);
   done = 0;
   stopper = new AbortController();
@@ -206,13 +193,13 @@ async function run() {
 function sums() {
   const share = (values) => values.length ? `${number(values.filter(Boolean).length / values.length * 100, 0)} %` : "–";
   const mean = (values, decimals) => values.length ? number(values.reduce((a, b) => a + b, 0) / values.length, decimals) : "–";
-  $("scores").replaceChildren(...models.map((name, m) => {
+  $("scores").replaceChildren(...models.map((model, m) => {
     const found = results.map((row) => row[m]).filter((one) => one && !one.error);
     const failed = results.filter((row) => row[m]?.error).length;
     const judged = found.filter((one) => one.exact !== null);
     const row = make("tr");
     const cells = [number(found.length), share(judged.map((one) => one.exact)), share(judged.map((one) => one.contains)), mean(found.filter((one) => one.score !== null).map((one) => one.score), 3), mean(found.map((one) => one.tokens), 0), `${mean(found.map((one) => one.took), 0)}\u202fms`, number(failed)];
-    row.append(make("td", labels.get(name) ?? name), ...cells.map((text) => cellOf("td", text, "num")));
+    row.append(named(model, "td"), ...cells.map((text) => make("td", text, "num")));
     return row;
   }));
 }
@@ -227,7 +214,7 @@ export function csvCell(value) {
 }
 
 $("export").addEventListener("click", () => {
-  const names = ["prompt", "expected", ...models.flatMap((name) => [name, `${name} exact`, `${name} contains`, `${name} log-likelihood`])];
+  const names = ["prompt", "expected", ...models.flatMap(({ name, own }) => ["", " exact", " contains", " log-likelihood"].map((what) => `${name}${own && ` (${own})`}${what}`))];
   const lines = prompts.map((prompt, i) => [prompt.messages.map((m) => m.content).join("\n"), prompt.expected, ...models.flatMap((_, m) => {
     const found = results[i]?.[m];
     return found ? [found.error ?? found.text, found.exact, found.contains, found.score] : ["", "", "", ""];
@@ -239,15 +226,5 @@ $("export").addEventListener("click", () => {
   link.click();
   setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
 });
-$("add").addEventListener("click", () => addModel());
 $("run").addEventListener("click", run);
 $("stop").addEventListener("click", () => stopper?.abort());
-
-for (const name of JSON.parse(page.dataset.asked)) addModel(name);
-if (!$("models").children.length) addModel();
-for (const name of chosen()) {
-  try {
-    const told = await (await ask(`/playground/about?model=${encodeURIComponent(name)}`)).json();
-    if (told.system) $("system").value = told.system;
-  } catch { /* the model is gone: asking it will say so */ }
-}
