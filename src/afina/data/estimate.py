@@ -22,6 +22,7 @@ from afina.domain.prices import Prices
 from afina.domain.rates import OVERHEAD_S, Load, TrainingRate
 from afina.domain.runs import LoraSpec
 from afina.errors import InvalidRequest
+from afina.model.kernels.machine import can_have_kernels
 from afina.text.renderer import Renderer
 
 SECONDS_ERROR: Final = 0.25
@@ -128,5 +129,6 @@ def with_memory(found: Estimate, base: BaseModel) -> Estimate:
         own=False,
         batch=found.batch_size,
         largest=max(bin_capacities(found.longest_row)),
+        kernels=can_have_kernels(),
     )
     return replace(found, memory_bytes=memory)

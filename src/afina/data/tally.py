@@ -77,7 +77,7 @@ class Notes:
                     rule=rule.code,
                     severity=rule.severity,
                     message=fault.message,
-                    remedy=rule.remedy,
+                    remedy=fault.remedy or rule.remedy,
                     file=self._file,
                     line=line,
                     message_number=fault.message_number or message_number,

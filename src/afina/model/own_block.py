@@ -93,6 +93,8 @@ class Places:
 
     def __init__(self) -> None:
         self.rows: torch.Tensor | None = None
+        self.by_kernels = 0
+        """Layers that kernels of our own compute."""
         self.anchor = torch.zeros(1, requires_grad=True)
         """Asks autograd for the backward pass where nothing below learns."""
 
@@ -154,18 +156,20 @@ def fuse_own_blocks(model: PreTrainedModel, weights: OwnWeights) -> Places:
             continue
         kind = (block.learns, *kind_of(layer))
         if kind not in known:
-            made_of = partial(_replacement, layer, block, Places().anchor, None)
+            made_of = partial(_attempt, layer, block, Places().anchor, None)
             trial = Trial(model, block.heads, block.qkv.weight, weights.grads, compared=True)
             known[kind] = tried(layer, made_of, trial)
         how = known[kind]
         if how is not None:
             top = places if index == len(blocks) - 1 else None
             anchor = places.anchor if block.learns else places.anchor.detach()
-            layer.forward = _replacement(layer, block, anchor, top, how)
+            made = replace(block, how=how)
+            layer.forward = partial(_forward, made, anchor, top, layer.forward)
+            places.by_kernels += made.own is not None
     return places
 
 
-def _replacement(
+def _attempt(
     layer: nn.Module, block: OwnBlock, anchor: torch.Tensor, top: Places | None, how: How
 ) -> Layer:
     return partial(_forward, replace(block, how=how), anchor, top, layer.forward)

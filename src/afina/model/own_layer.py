@@ -13,8 +13,9 @@ from typing import Any
 
 import torch
 
+from afina.domain.foresight import HEAD_STEP
 from afina.model.grids import Heads
-from afina.model.kernels.attention import HEAD_STEP, Attended, attend, attend_back
+from afina.model.kernels.attention import Attended, attend, attend_back
 from afina.model.kernels.passes import (
     gate_forward,
     norm_backward,

@@ -10,8 +10,9 @@ from typing import Any
 from afina.domain.foresight import Network, Rows, training_memory
 from afina.domain.models import BaseModel
 from afina.domain.rates import Load, TrainingRate
-from afina.domain.runs import RunResult, RunSpec
+from afina.domain.runs import LoraSpec, RunResult, RunSpec
 from afina.domain.sayings import Said, say
+from afina.model.kernels.machine import can_have_kernels
 from afina.service.rates import rate_for
 from afina.settings import Settings
 
@@ -115,4 +116,13 @@ def _memory(base: BaseModel | None, spec: RunSpec) -> int | None:
         own=own,
         batch=spec.batch_size,
         largest=max(spec.bin_capacities),
+        kernels=_by_kernels(spec),
     )
+
+
+def _by_kernels(spec: RunSpec) -> bool:
+    """Whether kernels compute such a run's layers, where they can."""
+    plain = not spec.lora.dropout and set(LoraSpec().target_modules) <= set(
+        spec.lora.target_modules
+    )
+    return can_have_kernels() and (spec.tune.kind == "full" or plain)

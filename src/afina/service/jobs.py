@@ -46,6 +46,13 @@ _OVER: Final = {
 }
 
 
+_INSTEAD_OF_RESUMING: Final = {
+    JobStatus.SUCCEEDED: "To train its model further, create a job with the model's name.",
+    JobStatus.FAILED: "Create a job again, from the base or from a checkpoint of this one.",
+    JobStatus.CANCELLED: "Create a job again, from the base or from a checkpoint of this one.",
+}
+
+
 def create_job(
     platform: Platform,
     caller: Caller,
@@ -149,15 +156,22 @@ def resume_job(platform: Platform, caller: Caller, job_id: str) -> Job:
         job = _find(tx, caller, job_id)
         queued = jobs.requeue_paused(tx, job_id)
         if queued is None:
-            waits = job.wish is Wish.PAUSE and not job.status.is_terminal
-            about = ", and about to pause" if waits else ""
             raise InvalidRequest(
-                f"The job {job_id} is {job.status.value}{about}; only a paused job can be resumed.",
+                f"The job {job_id} {_why_not_resumed(job)}: only a paused job can be resumed.",
                 code="invalid_value",
+                remedy=_INSTEAD_OF_RESUMING.get(job.status),
             )
         holds.to_the_end(tx, job_id, platform.clock.now())  # others were promised since
         events.add_events(tx, job_id, [event(platform, job_id, say("resumed"))])
     return queued
+
+
+def _why_not_resumed(job: Job) -> str:
+    if job.status.is_terminal:
+        return _OVER[job.status]
+    if job.wish is Wish.PAUSE:
+        return "is about to pause, and is not paused yet"
+    return f"is not paused, it is {job.status.value}"
 
 
 def delete_job(platform: Platform, caller: Caller, job_id: str) -> None:

@@ -76,9 +76,10 @@ def settle(
     with the path of the first field that does not fit."""
     tuning = asked.tuning
     if tuning.foreign is not None:
+        known = ", ".join(sorted(FIELDS[tuning.kind]))
         raise InvalidRequest(
             f"Invalid '{_PARAM}.{tuning.foreign}': tuning of kind '{tuning.kind}' has no such "
-            f"field; it has {', '.join(sorted(FIELDS[tuning.kind])) or 'none'}.",
+            f"field; {f'it has {known}' if known else 'leave it out, this kind has no fields'}.",
             param=f"{_PARAM}.{tuning.foreign}",
             code="invalid_value",
         )

@@ -21,7 +21,7 @@ from typing import Final
 
 import psutil
 
-from afina.domain.foresight import FUSED_FROM
+from afina.domain.foresight import FUSED_FROM, Network
 from afina.domain.sayings import Said, say
 from afina.errors import TrainingFailed
 from afina.model.base import LoadedBase
@@ -30,10 +30,6 @@ HALVINGS: Final = 2
 HALVINGS_FILE: Final = "halvings.json"
 _USABLE: Final = 0.8
 """Of the memory that is free before the first step; the rest is for what the plan leaves out."""
-_KEPT_WIDTHS: Final = 6
-"""Tensors of the hidden width that a layer keeps for its backward pass."""
-_LEARNED: Final = 0.6
-"""The share of tokens that get logits, at most, as chats are."""
 
 
 class DoesNotFit(TrainingFailed):
@@ -56,17 +52,26 @@ def note_halving(root: Path, halvings: int) -> None:
     partial.replace(root / HALVINGS_FILE)
 
 
-def bytes_of_token(base: LoadedBase, longest: int) -> int:
+def bytes_of_token(base: LoadedBase, longest: int, *, kernels: bool) -> int:
     """What a token of a bin keeps in memory until its backward pass, when chats have `longest`
-    tokens: what layers keep, the chances of attention, and the logits with their gradients."""
+    tokens: what layers keep (all of them by `kernels` of our own, or not), the chances of
+    attention, and the logits with their gradients."""
     config = base.config
-    inner = getattr(config, "intermediate_size", None) or 4 * base.hidden_size
-    heads = (base.heads + 2 * base.kv_heads) * base.head_dim
+    network = Network(
+        parameters=0,
+        width=base.hidden_size,
+        layers=base.layers,
+        heads=base.heads,
+        kv_heads=base.kv_heads,
+        head_dim=base.head_dim,
+        inner=getattr(config, "intermediate_size", None) or 4 * base.hidden_size,
+        vocabulary=base.vocab_size,
+        element=2 if base.precision == "bf16" else 4,
+    )
     capped = getattr(config, "attn_logit_softcapping", None) is not None  # has no fused kernel
-    scores = base.heads * (longest if capped else min(longest, FUSED_FROM))
-    layer = _KEPT_WIDTHS * base.hidden_size + 3 * heads // 2 + 3 * inner + scores
-    element = 2 if base.precision == "bf16" else 4
-    return int(element * (layer * base.layers + 2 * _LEARNED * base.vocab_size))
+    return int(
+        network.token_bytes(longest if capped else min(longest, FUSED_FROM), kernels=kernels)
+    )
 
 
 class Capacities:

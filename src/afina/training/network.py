@@ -65,6 +65,8 @@ class Network(ABC):
     adapter: Trained
     team: Team = Team()
     """The processes that share the run's steps."""
+    by_kernels = False
+    """Whether kernels of our own compute all of its layers."""
     written_beside = True
     """Whether a checkpoint's content can be copied first and written while steps go on."""
 
@@ -175,7 +177,8 @@ class TrainedNetwork(Network):
         fuse_frozen(self.model)
         fused = fuse_blocks(self.model, self.adapter)
         headed = fuse_head(self.model)
-        self._exact = headed and fused.own == self.base.layers
+        self.by_kernels = fused.own == self.base.layers
+        self._exact = headed and self.by_kernels
 
     def make_bin(self, rows: Rows, packed: Bin, masks: Masks) -> BinTensors:
         """See Network. Kernels of our own are not made for a shape, so nothing is padded."""

@@ -35,8 +35,12 @@ class FullNetwork(Network):
     def __init__(self, base: LoadedBase) -> None:
         self.base = base
         self.adapter: OwnWeights = OwnWeights(all_parameters(base.model))
-        self._places = fuse_own_blocks(base.model, self.adapter)
-        fuse_head(base.model)
+        self._fuse()
+
+    def _fuse(self) -> None:
+        self._places = fuse_own_blocks(self.base.model, self.adapter)
+        self.by_kernels = self._places.by_kernels == self.base.layers
+        fuse_head(self.base.model)
 
     def logits(self, tensors: BinTensors) -> torch.Tensor:
         """See Network."""
@@ -62,8 +66,7 @@ class TopNetwork(FullNetwork):
         tune = spec.tune
         chosen = top_parameters(base.model, tune.layers, norm_and_head=tune.norm_and_head)
         self.adapter = OwnWeights(chosen)
-        self._places = fuse_own_blocks(base.model, self.adapter)
-        fuse_head(base.model)
+        self._fuse()
         self._halves = Halves(base.model, base.layers - tune.layers)
 
     def prepare(self, rows: Rows, folder: Path, interrupted: Callable[[], bool]) -> Rows:

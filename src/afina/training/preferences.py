@@ -160,7 +160,7 @@ class PreferenceStepper(Stepper):
         self.capacities = Capacities(
             spec.bin_capacities,
             2 * longest,
-            bytes_of_token(network.base, longest),
+            bytes_of_token(network.base, longest, kernels=network.by_kernels),
             processes=network.team.here,
         )
         self._reference = reference.view(-1, 2)

@@ -82,7 +82,9 @@ class Stepper:
         self.capacities = Capacities(
             spec.bin_capacities,
             int(self.lengths.max(initial=0)),
-            bytes_of_token(network.base, int(self.lengths.max(initial=0))),
+            bytes_of_token(
+                network.base, int(self.lengths.max(initial=0)), kernels=network.by_kernels
+            ),
             processes=network.team.here,
             halved=network.team.halved,
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -88,6 +89,7 @@ def test_memory_grows_with_rows_and_batches_and_is_near_what_the_starter_took() 
     config = {
         "hidden_size": 576, "num_hidden_layers": 30, "num_attention_heads": 9,
         "num_key_value_heads": 3, "head_dim": 64, "intermediate_size": 1536, "vocab_size": 49152,
+        "model_type": "llama",
     }  # fmt: skip
     starter = Network.of(config, 134_515_008, 2)
     assert starter is not None
@@ -95,9 +97,12 @@ def test_memory_grows_with_rows_and_batches_and_is_near_what_the_starter_took() 
     adapter = starter.adapter_parameters(16, modules)
     assert adapter == 4_884_480
 
-    def taken(batch: int, mean: int, longest: int, learned: float = 0.6) -> int:
+    def taken(
+        batch: int, mean: int, longest: int, learned: float = 0.6, kernels: bool = False
+    ) -> int:
         rows = Rows(10, 10 * mean, int(10 * mean * learned), longest)
-        return training_memory(starter, rows, trained=adapter, own=False, batch=batch, largest=2048)
+        asked = {"trained": adapter, "own": False, "batch": batch, "largest": 2048}
+        return training_memory(starter, rows, kernels=kernels, **asked)  # type: ignore[arg-type]
 
     assert taken(4, 99, 120) < taken(8, 99, 120) < taken(8, 99, 4096)
     assert taken(4, 99, 120, 0.1) < taken(4, 99, 120)
@@ -111,4 +116,20 @@ def test_memory_grows_with_rows_and_batches_and_is_near_what_the_starter_took() 
     }
     for shape, truth in measured.items():
         assert abs(taken(*shape) - truth) < 0.15 * truth, shape
+    by_kernels = {
+        (4, 94, 112, 0.51): 1.099e9,
+        (2, 393, 485, 0.88): 1.403e9,
+        (8, 51, 56, 0.06): 1.069e9,
+        (1, 1194, 1305, 0.68): 1.640e9,
+        (1, 133, 154, 0.57): 1.055e9,
+    }
+    for shape, truth in by_kernels.items():
+        assert abs(taken(*shape, kernels=True) - truth) < 0.1 * truth, shape
+    other = replace(starter, plain=False)
+    rows = Rows(10, 940, 480, 112)
+    one, two = (
+        training_memory(other, rows, trained=0, own=False, batch=4, largest=2048, kernels=kernels)
+        for kernels in (True, False)
+    )
+    assert one == two, "no kernel computes such a network"
     assert Network.of({"hidden_size": 8}, 1, 2) is None

@@ -296,6 +296,14 @@ def test_chats_in_a_job_for_preferences_miss_their_input(tmp_path: Path) -> None
     report = check(tmp_path / "f", GOOD[0], kinds=KINDS_OF_METHOD["dpo"], min_rows=0)
     assert report.findings[0].message == "is missing key 'input'."
     assert report.findings[0].rule == "missing-preference-key"
+    assert "method supervised" in report.findings[0].remedy
+    pair = check(
+        tmp_path / "g", EXAMPLES["bad-output"].good, kinds=KINDS_OF_METHOD["supervised"], min_rows=0
+    )
+    assert pair.findings[0].rule == "missing-messages"
+    assert "method dpo" in pair.findings[0].remedy
+    other = check(tmp_path / "h", "{}", kinds=KINDS_OF_METHOD["dpo"], min_rows=0)
+    assert "supervised" not in other.findings[0].remedy
 
 
 def test_messages_inside_a_preference_are_looked_at_and_placed(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import torch
 from tests.kernel_ways import WAYS, kernels_made
 
 from afina.model.kernels import library as kernels
+from afina.model.kernels import machine
 from afina.model.kernels.library import TILES, VECTORS
 from afina.model.kernels.products import PackedWeight, packed_weight
 
@@ -94,7 +95,7 @@ def test_without_a_compiler_there_are_no_kernels_and_a_remedy(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     flags = {"avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512_bf16"}
-    monkeypatch.setattr(kernels, "_processor_flags", lambda: flags)
+    monkeypatch.setattr(machine, "_processor_flags", lambda: flags)
     monkeypatch.setattr(shutil, "which", lambda name: None)
     found = kernels.load()
     assert found.kernels is None
@@ -103,6 +104,7 @@ def test_without_a_compiler_there_are_no_kernels_and_a_remedy(
 
 
 def test_kernels_can_be_turned_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "kernels_wanted", lambda: "off")
     monkeypatch.setattr(kernels, "kernels_wanted", lambda: "off")
     found = kernels.load()
     assert found.kernels is None

@@ -260,6 +260,9 @@ def test_a_job_that_is_over_cannot_be_cancelled(platform: Platform, caller: Call
     over = service.cancel_job(platform, caller, job.id)
     with pytest.raises(InvalidRequest, match="has been cancelled already"):
         service.cancel_job(platform, caller, job.id)
+    with pytest.raises(InvalidRequest, match="has been cancelled already: only a paused") as told:
+        service.resume_job(platform, caller, job.id)
+    assert "Create a job again" in (told.value.remedy or "")
     assert service.get_job(platform, caller, job.id) == over
 
 

@@ -177,6 +177,8 @@ def test_a_paused_job_rests_until_it_is_resumed_and_its_work_is_billed_when_it_i
     job = run_to_running(platform)
     wished = service.pause_job(platform, caller, job.id)
     assert (wished.status, wished.wish) == (JobStatus.RUNNING, Wish.PAUSE)
+    with pytest.raises(InvalidRequest, match="is about to pause, and is not paused yet"):
+        service.resume_job(platform, caller, job.id)
     facts = TuneFacts("b" * 64, "c" * 64, "d" * 64)
     manifest = store_tune(platform, job, facts, write_adapter(tmp_path / "snapshot", 4))
     snapshot = Publication((PublishedTune(7, manifest),), 70, "c" * 64)

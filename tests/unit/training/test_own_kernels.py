@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from tempfile import mkdtemp
@@ -12,6 +13,7 @@ from tests.tiny import make_tiny_model
 from tests.tiny_run import make_run
 from tests.unit.training.test_equality import SPEC, ListedRows, chats_with_beginnings
 
+from afina.domain.foresight import Network as Numbers
 from afina.domain.runs import Precision, TuneSpec
 from afina.model.base import load_base
 from afina.model.kernels import calls
@@ -66,6 +68,16 @@ def gradient(network: Network, rows: ListedRows = ROWS) -> tuple[float, torch.Te
         loss.backward()  # type: ignore[no-untyped-call]
         total += float(loss.detach())
     return total, network.adapter.grads.clone()
+
+
+@pytest.mark.parametrize("architecture", ["llama", "mistral", "qwen2", "qwen3"])
+def test_estimates_know_which_networks_go_by_kernels(architecture: str, tmp_path: Path) -> None:
+    make_tiny_model(tmp_path, architecture=architecture, head_dim=32, dtype="bfloat16")
+    config = json.loads((tmp_path / "config.json").read_text())
+    for precision, element in (("bf16", 2), ("fp32", 4)):
+        numbers = Numbers.of(config, 0, element)
+        assert numbers is not None
+        assert numbers.plain is made(tmp_path, precision).by_kernels  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("architecture", ["llama", "mistral", "qwen2"])

@@ -11,12 +11,19 @@ from afina.data.rules.row import ROW_KEYS
 from afina.data.rules.rule import Fault, Faults, Row
 
 OUTPUTS: Final = ("preferred_output", "non_preferred_output")
+_A_CHAT: Final = (
+    'The row is a chat, for the method supervised: ask for it with "method": {"type": '
+    '"supervised"}, or write {"input": {"messages": [...]}, "preferred_output": [...], '
+    '"non_preferred_output": [...]} on each line.'
+)
 
 
 def missing_preference_key(row: Row) -> Faults:
     for key in ("input", *OUTPUTS):
         if key not in row:
-            yield Fault(f"is missing key '{key}'.", field=key)
+            yield Fault(
+                f"is missing key '{key}'.", field=key, remedy=_A_CHAT if "messages" in row else None
+            )
 
 
 def old_preference_key(row: Row) -> Faults:

@@ -5,10 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, Final
 
+from afina.data.kinds import PREFERENCE_KEYS
 from afina.data.rows import shown, shown_field, type_name
 from afina.data.rules.rule import Fault, Faults, Message, Row
 
 ROW_KEYS: Final = frozenset({"messages", "tools", "parallel_tool_calls", "functions"})
+_PREFERENCES: Final = (
+    'The row is a preference, for the method dpo: ask for it with "method": {"type": "dpo"}, or '
+    "give a file of chats."
+)
 
 
 def objects(row: Row) -> Iterator[tuple[int, Message]]:
@@ -25,7 +30,8 @@ def not_an_object(row: Any) -> Faults:
 
 def missing_messages(row: Row) -> Faults:
     if "messages" not in row:
-        yield Fault("is missing key 'messages'.", field="messages")
+        remedy = _PREFERENCES if row.keys() >= PREFERENCE_KEYS else None
+        yield Fault("is missing key 'messages'.", field="messages", remedy=remedy)
 
 
 def messages_not_a_list(row: Row) -> Faults:

@@ -25,6 +25,8 @@ class Fault:
     field: str | None = None
     line: int | None = None
     """For rules over the whole file alone."""
+    remedy: str | None = None
+    """Where this place needs another one than the rule's."""
 
 
 Faults = Iterator[Fault]

@@ -11,12 +11,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from afina.domain.foresight import HEAD_STEP
 from afina.model.folding import Group
 from afina.model.grids import Heads
 from afina.model.kernels.calls import call, structure, whole
 
-HEAD_STEP: Final = 32
-"""The size of a head is a multiple of it."""
 _PIECE: Final = 256
 _PIECES: Final = 8
 """A long chat's queries are cut into so many pieces at most, for threads to share; each piece sums

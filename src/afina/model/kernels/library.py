@@ -13,7 +13,6 @@ import ctypes
 import functools
 import hashlib
 import os
-import shutil
 import subprocess
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
@@ -24,11 +23,10 @@ from typing import Final
 import structlog
 import torch
 
+from afina.model.kernels.machine import NEEDED, compiler, why_none
 from afina.settings import kernels_wanted
 
 SOURCE: Final = Path(__file__).parent / "source"
-_COMPILERS: Final = ("cc", "gcc", "clang")
-_NEEDED: Final = ("avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512_bf16")
 _FLAGS: Final = (
     "-std=gnu11",
     "-O3",
@@ -63,13 +61,13 @@ class Way:
     """Of the compiler, beside those of all ways."""
 
 
-VECTORS: Final = Way("vectors", _NEEDED)
+VECTORS: Final = Way("vectors", NEEDED)
 TILES: Final = Way(
     "matrix tiles",
-    (*_NEEDED, "amx_tile", "amx_bf16"),
+    (*NEEDED, "amx_tile", "amx_bf16"),
     ("-DAFINA_TILES=1", "-mamx-tile", "-mamx-bf16"),
 )
-SLOW_TILES: Final = Way("matrix tiles number by number", _NEEDED, ("-DAFINA_TILES=2",))
+SLOW_TILES: Final = Way("matrix tiles number by number", NEEDED, ("-DAFINA_TILES=2",))
 """What tiles compute, for tests on processors without them."""
 
 
@@ -100,34 +98,26 @@ def loaded() -> Loaded:
 
 def load() -> Loaded:
     """Compiles them, if need be, and loads them, in the quickest way that goes."""
-    wanted = kernels_wanted()
-    if wanted == "off":
-        return Loaded(None, "turned off by the setting kernels (AFINA_KERNELS)")
-    found = load_way(TILES) if wanted == "auto" else None
+    found = load_way(TILES) if kernels_wanted() == "auto" else None
     return found if found and found.kernels is not None else load_way(VECTORS)
 
 
 def load_way(way: Way) -> Loaded:
     """The kernels made one way, or why they cannot be."""
-    lacking = sorted(set(way.needed) - _processor_flags())
-    if lacking:
-        return Loaded(None, f"none for a processor without {', '.join(lacking)}")
+    refused = why_none(way.needed)
+    if refused is not None:
+        return Loaded(None, *refused)
     if way is TILES and not _lent_tiles():
         return Loaded(None, "none, as the system lends this process no matrix tiles")
-    compiler, openmp = _compiler(), _openmp()
-    if compiler is None:
-        return Loaded(
-            None,
-            f"no C compiler was found ({', '.join(_COMPILERS)}).",
-            "Training and answers are faster with one: apt-get install gcc.",
-        )
+    made_by, openmp = compiler(), _openmp()
+    assert made_by is not None
     if openmp is None:
         return Loaded(None, "none beside a torch whose threads are not those of libgomp")
     try:
-        found = _compiled([compiler, *_FLAGS, *way.flags])
+        found = _compiled([made_by, *_FLAGS, *way.flags])
         # the pool of threads that torch's own products use
         ctypes.CDLL(str(openmp), ctypes.RTLD_GLOBAL)
-        text = f"{way.name}, made by {compiler}, kept as {found}"
+        text = f"{way.name}, made by {made_by}, kept as {found}"
         return Loaded(ctypes.CDLL(str(found)), text, name=found.stem)
     except (OSError, RuntimeError, subprocess.SubprocessError) as error:
         said = str(getattr(error, "stderr", "") or error).strip()
@@ -143,18 +133,6 @@ def _lent_tiles() -> bool:
     system = ctypes.CDLL(None)
     asked = [ctypes.c_long(one) for one in (_ARCH_PRCTL, _ASK_FOR_STATE, _TILE_DATA)]
     return bool(system.syscall(*asked) == 0)
-
-
-def _processor_flags() -> set[str]:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return set()
-    return set(next((line for line in lines if line.startswith("flags")), "").split())
-
-
-def _compiler() -> str | None:
-    return next((found for name in _COMPILERS if (found := shutil.which(name))), None)
 
 
 def _openmp() -> Path | None:

@@ -1,0 +1,48 @@
+"""Whether a machine can have the compiled kernels, without torch: who estimates what a run takes
+asks here, who computes asks afina.model.kernels.library."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from afina.settings import kernels_wanted
+
+NEEDED: Final = ("avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512_bf16")
+"""Of the processor, in any way of making them, by the names of /proc/cpuinfo."""
+_COMPILERS: Final = ("cc", "gcc", "clang")
+
+
+def can_have_kernels() -> bool:
+    """Whether kernels will compute here, unless making them fails."""
+    return why_none() is None
+
+
+def why_none(needed: Sequence[str] = NEEDED) -> tuple[str, str] | None:
+    """Why this machine has no kernels, and what would give it some; None where they can be made."""
+    if kernels_wanted() == "off":
+        return "turned off by the setting kernels (AFINA_KERNELS)", ""
+    lacking = sorted(set(needed) - _processor_flags())
+    if lacking:
+        return f"none for a processor without {', '.join(lacking)}", ""
+    if compiler() is None:
+        return (
+            f"no C compiler was found ({', '.join(_COMPILERS)}).",
+            "Training and answers are faster with one: apt-get install gcc.",
+        )
+    return None
+
+
+def compiler() -> str | None:
+    """The machine's C compiler."""
+    return next((found for name in _COMPILERS if (found := shutil.which(name))), None)
+
+
+def _processor_flags() -> set[str]:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return set()
+    return set(next((line for line in lines if line.startswith("flags")), "").split())
