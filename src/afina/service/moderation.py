@@ -18,7 +18,7 @@ from afina.errors import BadSettings, Unavailable
 from afina.serving.network_client import NetworkClient
 from afina.settings import ModerationSettings, Settings
 
-LOCAL_NAME: Final = "afina-moderation-4"
+LOCAL_NAME: Final = "afina-moderation-5"
 AT_ONCE: Final = 64
 _REMEMBERED: Final = 50_000
 

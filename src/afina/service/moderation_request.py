@@ -35,7 +35,7 @@ class ModerationRequest(Wire):
         "omni-moderation-2024-09-26",
         "text-moderation-latest",
         "text-moderation-stable",
-        "afina-moderation-4",
+        "afina-moderation-5",
     ] = DEFAULT_MODEL
 
 
