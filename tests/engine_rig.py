@@ -21,6 +21,7 @@ from afina.domain.models import BaseModel
 from afina.domain.runs import LoraSpec
 from afina.model.base import load_base
 from afina.model.kernels import library as kernels
+from afina.model.kernels import machine
 from afina.model.own_weights import weights_bytes
 from afina.model.peft_files import CONFIG, WEIGHTS, AdapterConfig, adapter_bytes
 from afina.serving.adapters import Adapter, AdapterBank
@@ -133,7 +134,7 @@ def make_lane(
 def torch_alone() -> Iterator[None]:
     """As if this machine had no kernels."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(kernels, "kernels_wanted", lambda: "off")
+        patch.setattr(machine, "kernels_wanted", lambda: "off")
         kernels.loaded.cache_clear()
         try:
             yield

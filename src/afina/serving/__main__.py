@@ -14,6 +14,7 @@ import sys
 import structlog
 import uvloop
 
+from afina.domain.collector import load_in_peace, settle
 from afina.domain.orphans import die_with_parent
 from afina.errors import AfinaError
 from afina.serving.listener import listen
@@ -32,6 +33,7 @@ def serve(settings: Settings, preload: str | None = None) -> int:
 
 
 async def _serve(settings: Settings, preload: str | None) -> int:
+    load_in_peace()
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -42,6 +44,7 @@ async def _serve(settings: Settings, preload: str | None) -> int:
     _LOG.info("engine.ready", socket=str(path))
     if preload is not None:
         await door.preload(preload)
+        settle()
     tidy = asyncio.ensure_future(door.tidy(TIDY_S))
     door.fault.add_done_callback(lambda _: stop.set())
     await stop.wait()

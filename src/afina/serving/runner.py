@@ -33,6 +33,10 @@ bits would depend on its company. Four rows cost no more than one."""
 _LARGEST_DIVERGENCE = {torch.float32: 1e-6, torch.bfloat16: 5e-3}
 """Mean KL divergence between a decoder and the network it stands for; what publishing allows. The
 same processor and libraries give the same bits."""
+_LARGEST_OF_KERNELS = 1e-2
+"""The same for kernels in bf16, which round otherwise than torch does: on the starter both were
+0.003 to 0.004 from fp32, and up to 0.0051 from each other. Turning positions by a tenth more than
+is right is 0.025, a layer without its second half 0.2 and more."""
 _TRIED = 24
 """Positions that a decoder is tried with."""
 _LOG = structlog.get_logger(__name__)
@@ -159,13 +163,14 @@ class Runner:
             return None
         row = Row(self._trial(), 0, _TRIED)
         ours = native([row], range(_TRIED)).float().log_softmax(-1)
-        if not self._is_close(ours, self._tried(self._through_transformers)):
-            return None
-        return native
+        theirs = self._tried(self._through_transformers)
+        return native if self._is_close(ours, theirs, _LARGEST_OF_KERNELS) else None
 
-    def _is_close(self, ours: torch.Tensor, theirs: torch.Tensor) -> bool:
+    def _is_close(
+        self, ours: torch.Tensor, theirs: torch.Tensor, limit: float | None = None
+    ) -> bool:
         divergence = float((theirs.exp() * (theirs - ours)).sum(-1).mean())
-        if divergence < _LARGEST_DIVERGENCE[self.dtype]:
+        if divergence < (limit or _LARGEST_DIVERGENCE[self.dtype]):
             return True
         _LOG.warning("engine.decoder_differs", divergence=divergence)
         return False

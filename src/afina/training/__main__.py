@@ -16,6 +16,7 @@ import sys
 import traceback
 from pathlib import Path
 
+from afina.domain.collector import load_in_peace
 from afina.domain.orphans import die_with_parent
 from afina.training.heap import WarmHeap, heap_for
 from afina.training.signals import EXIT_RESUMABLE, Stop
@@ -33,6 +34,7 @@ def main(arguments: list[str] | None = None) -> int:
     stop = Stop()
     stop.listen()
     die_with_parent(given.parent_fd)
+    load_in_peace()
     heap = WarmHeap(heap_for(given.base) if given.wait_fd is not None and given.base else 0)
     # after the signals: loading torch takes a second, and SIGTERM may come within it
     from torch import distributed

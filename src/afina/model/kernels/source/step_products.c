@@ -60,16 +60,28 @@ inlined void fetch_b(const linear *w, const flow *f, int64_t row, int64_t count,
 #define TILE MATRIX_ROWS
 #define FETCHED 32 /* lines of a block's weights that 16 steps read */
 
-/* Rows whose sums are there, and room for the sums of those that come next. */
+/* Rows whose sums are there, rows that are being multiplied, and room for the sums of both. */
 typedef struct {
     const linear *w;
     const flow *f;
     int64_t row, block, done, count, turn;
+    int64_t next_row, next_block, fetched, next_count;
     float sums[2][TILE * OUTS] __attribute__((aligned(64)));
 } finishing;
 
+/* What an adapter adds is asked for once, by the first of its rows. */
+inlined void fetch_row(const finishing *at, int64_t row) {
+    const flow *f = at->f;
+    int64_t first = f->first_page[row];
+    int known = row > at->next_row && first > f->first_page[row - 1] &&
+                f->pages[first] == f->pages[f->first_page[row - 1]];
+    if (!known) fetch_b(at->w, f, row, 1, at->next_block);
+}
 inlined void finish_two(void *given) {
     finishing *at = given;
+    if (at->f->low != NULL)
+        for (int i = 0; i < 2 && at->fetched < at->next_count; i++, at->fetched++)
+            fetch_row(at, at->next_row + at->fetched);
     for (int i = 0; i < 2 && at->done < at->count; i++, at->done++) {
         const float *sums = at->sums[at->turn] + at->done * OUTS;
         store(at->w, at->f, at->row + at->done, at->block, _mm512_load_ps(sums),
@@ -85,7 +97,7 @@ static void multiply(finishing *at, int64_t row, int64_t block, const char *ahea
     matrix_sides sides = {(const char *)(at->f->x + row * w->in), 2 * w->in, 64,
                           (const char *)(w->weight + block * OUTS * w->in), 4 * OUTS, w->in / 2,
                           ahead, pace};
-    if (at->f->low != NULL) fetch_b(w, at->f, row, count, block);
+    at->next_row = row, at->next_block = block, at->fetched = 0, at->next_count = count;
     matrix_multiply(at->sums[1 - at->turn], 4 * OUTS, &sides, count, 0, 1, finish_two, at);
     finish(at);
     at->turn = 1 - at->turn;
