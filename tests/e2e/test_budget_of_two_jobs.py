@@ -31,7 +31,9 @@ def test_a_job_that_runs_holds_its_money_though_its_worker_is_killed(tmp_path: P
         limit(platform, (EPOCHS + 2) * cost)
         first = platform.create_job(file, "first", n_epochs=EPOCHS, batch_size=2)
         wait_until("a step", lambda: "metrics" in {e["type"] for e in platform.events(first)})
+        ended = wait_until("there is a trainer", lambda: platform.process("trainer"))
         platform.kill("worker")
+        ended.wait(30)  # it goes with its worker
         trainer = wait_until("there is a trainer again", lambda: platform.process("trainer"))
         trainer.suspend()  # so that the first job is not over before the second is weighed
         second = platform.wait_for_job(platform.create_job(file, "second", n_epochs=2))
