@@ -21,6 +21,9 @@ from torch import nn
 from torch.nn import functional
 
 from afina.domain.runs import LoraSpec
+from afina.model.kernels.calls import usable
+from afina.model.kernels.linear import Low, Matrix, linear
+from afina.model.products import LoraViews
 from afina.model.trained import TrainedAdapter
 
 Pairs = Mapping[str, tuple[torch.Tensor, torch.Tensor]]
@@ -69,6 +72,8 @@ class DoraAdapter(TrainedAdapter):
         self.gains: dict[str, torch.Tensor] = {}
         """g of each layer, fp32 `[out]`."""
         self.norms: dict[str, torch.Tensor] = {}
+        self.with_lengths: set[str] = set()
+        """Layers none of whose rows has the length 0: their product is known from their output."""
         super().__init__(layers, spec, dtype, seed)
 
     def _groups(self, layers: Mapping[str, nn.Linear]) -> list[tuple[str, ...]]:
@@ -109,6 +114,7 @@ class DoraAdapter(TrainedAdapter):
             view = self.views[name]
             norms = row_norms(self._linears[name].weight, (view.a, view.b), self.scaling)
             self.norms[name], self.gains[name] = norms, self._lengths[name] / norms
+        self.with_lengths = {name for name in self.names if bool(self.gains[name].all())}
 
     def product(self, name: str) -> None:
         """None: a layer is more than a product here."""
@@ -145,6 +151,25 @@ class DoraAdapter(TrainedAdapter):
         return out
 
 
+def _has_kernel(weight: torch.Tensor, view: LoraViews) -> bool:
+    odd = any(size % 2 for size in (*weight.shape, view.a.shape[0]))
+    return not odd and usable(weight) and usable(view.b) and weight.stride(1) == 1
+
+
+def _at_once(  # noqa: PLR0913
+    x: torch.Tensor,
+    weight: torch.Tensor,
+    low: torch.Tensor,
+    view: LoraViews,
+    scaling: float,
+    gain: torch.Tensor,
+) -> torch.Tensor:
+    """g ∘ (x Wᵀ + s low Bᵀ), rounded once, as the engine rounds it."""
+    out = x.new_empty(x.shape[0], weight.shape[0])
+    linear(x, Matrix(weight), out, low=Low(low, Matrix(view.b), scaling), gain=gain)
+    return out
+
+
 class _DoraProduct(torch.autograd.Function):
     """One layer; gradients of A, B and m are added to their places."""
 
@@ -160,17 +185,18 @@ class _DoraProduct(torch.autograd.Function):
     ) -> torch.Tensor:
         flat = x.reshape(-1, x.shape[-1])
         view, gain = adapter.views[name], adapter.gains[name]
-        whole = functional.linear(flat, base.weight)
         seen = flat if mask is None else flat * mask.view_as(flat)
         low = torch.mm(seen, view.a.t())
-        high, tail = whole, None
-        if mask is not None:
+        if mask is None and name in adapter.with_lengths and _has_kernel(base.weight, view):
+            out = _at_once(flat.contiguous(), base.weight, low, view, adapter.scaling, gain)
+            high = out / gain.to(out.dtype)
+        else:
             high = functional.linear(seen, base.weight)
-            tail = whole - high
-        high.addmm_(low, view.b.t(), alpha=adapter.scaling)
-        out = high.clone().mul_(gain)
-        if tail is not None:
-            out.add_(tail)
+            tail = None if mask is None else functional.linear(flat, base.weight).sub_(high)
+            high.addmm_(low, view.b.t(), alpha=adapter.scaling)
+            out = high.clone().mul_(gain)
+            if tail is not None:
+                out.add_(tail)
         if base.bias is not None:
             out.add_(base.bias)
         ctx.save_for_backward(seen, low, high, mask)

@@ -93,6 +93,16 @@ def test_a_linear_layer_adds_its_low_rank_term_and_the_residual_before_rounding(
     assert close(same_with_any_threads(made)[0], exact)
 
 
+def test_a_linear_layer_multiplies_its_outputs_before_a_bias_is_added() -> None:
+    x, weight, bias = drawn(9, 64), drawn(41, 64, seed=1), drawn(1, 41, seed=2)
+    gain = torch.linspace(-2, 2, 41)
+    out = x.new_empty(9, 41)
+    linear(x, Matrix(weight), out, beside=bias, gain=gain)
+    assert close(out, gain.double() * (x.double() @ weight.double().T) + bias.double())
+    with pytest.raises(ValueError, match="wanted"):
+        linear(x, Matrix(weight), out, gain=gain[:40])
+
+
 def test_a_linear_layer_reads_and_writes_columns_of_larger_rows_and_adds_a_bias_to_all() -> None:
     x, weight, bias = drawn(9, 100)[:, 10:74], drawn(40, 64, seed=1), drawn(1, 40, seed=2)
     out = torch.zeros(9, 64).bfloat16()

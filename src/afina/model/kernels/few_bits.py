@@ -9,6 +9,7 @@ from typing import Final
 import torch
 from torch.nn import functional
 
+from afina.model.kernels.arena import WEIGHTS
 from afina.model.kernels.products import OUTS
 
 GROUP: Final = 32
@@ -62,4 +63,5 @@ def eight_bit_blocks(codes: torch.Tensor, scales: torch.Tensor) -> SmallBlocks:
 
 
 def _by_rows(rows: torch.Tensor, words: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
-    return torch.cat([words(part) for part in torch.split(rows, _AT_ONCE)]).contiguous()
+    made = torch.cat([words(part) for part in torch.split(rows, _AT_ONCE)])
+    return WEIGHTS.empty(made.shape, made.dtype).copy_(made)

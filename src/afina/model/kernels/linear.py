@@ -11,11 +11,11 @@ from typing import Final
 
 import torch
 
-from afina.model.kernels.calls import call_all, rows, structure
+from afina.model.kernels.calls import call_all, rows, structure, whole
 
 Product: Final = structure(
     "Product",
-    "x w low b beside out inner both",
+    "x w low b beside out inner both gain",
     "x_row w_row low_row b_row beside_row out_row rows inputs outs rank w_turned b_turned waits",
     "scale",
     "failed next",
@@ -63,9 +63,10 @@ def linear(
     scale: float = 1.0,
     low: Low | None = None,
     beside: torch.Tensor | None = None,
+    gain: torch.Tensor | None = None,
 ) -> None:
-    """out = scale x Wᵀ, or x Wᵀ with a low-rank term; and `beside` added. Inputs and ranks are
-    even; `beside` may be a row of a bias, which is added to all."""
+    """out = scale x Wᵀ, or x Wᵀ with a low-rank term; times `gain` `[out]` in fp32, and `beside`
+    added. Inputs and ranks are even; `beside` may be a row of a bias, which is added to all."""
     count, (outs, inputs) = len(x), matrix.shape
     rank = 0 if low is None else low.x.shape[1]
     if inputs % 2 or rank % 2 or (low is not None and scale != 1.0):
@@ -77,6 +78,7 @@ def linear(
         b=None if low is None else _low(low, outs),
         beside=None if beside is None else rows(beside, len(beside), outs),
         out=rows(out, count, outs),
+        gain=None if gain is None else whole(gain, outs, dtype=torch.float32),
         x_row=x.stride(0),
         w_row=matrix.data.stride(0),
         low_row=0 if low is None else low.x.stride(0),

@@ -8,6 +8,7 @@ from typing import Final
 
 import torch
 
+from afina.model.kernels.arena import WEIGHTS
 from afina.model.kernels.library import library
 
 OUTS: Final = 32
@@ -68,7 +69,8 @@ def packed_weight(weight: torch.Tensor) -> PackedWeight | None:
     if not fits or out_features % OUTS or in_features % 2 or library() is None:
         return None
     pairs = weight.detach().reshape(out_features // OUTS, OUTS, in_features // 2, 2)
-    return PackedWeight(pairs.transpose(1, 2).contiguous())
+    blocks = pairs.transpose(1, 2)
+    return PackedWeight(WEIGHTS.empty(blocks.shape, weight.dtype).copy_(blocks))
 
 
 def _checked(tensor: torch.Tensor, width: int) -> torch.Tensor:

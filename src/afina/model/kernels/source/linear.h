@@ -10,6 +10,7 @@ typedef struct {
     bf16 *inner; /* or NULL: out is gate and up side by side, and silu(gate) up goes here */
     bf16 *both;  /* or NULL: the sums are the gradient of silu(gate) up. Comes as gate and up side
                     by side and goes as their gradients; out gets silu(gate) up */
+    const float *gain; /* [outs], or NULL: what sums are multiplied by before `beside` is added */
     int64_t x_row, w_row, low_row, b_row, beside_row, out_row; /* lengths of rows in memory */
     int64_t rows, in, outs, rank;
     int64_t w_turned, b_turned; /* whether they are [in, outs] and [rank, outs] */
@@ -27,6 +28,7 @@ INLINE int64_t column_of(const product *p, int64_t n, int v) {
     return p->inner ? (v ? p->outs / 2 : 0) + n / 2 : n + v * LANES;
 }
 INLINE void store(const product *p, __m512 sum, int64_t m, int64_t column, __mmask16 some) {
+    if (p->gain) sum = _mm512_mul_ps(sum, _mm512_maskz_loadu_ps(some, p->gain + column));
     if (p->beside)
         sum = _mm512_add_ps(sum, load_some(p->beside + m * p->beside_row + column, some));
     store_some(p->out + m * p->out_row + column, sum, some);
