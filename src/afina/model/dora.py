@@ -156,7 +156,7 @@ def _has_kernel(weight: torch.Tensor, view: LoraViews) -> bool:
     return not odd and usable(weight) and usable(view.b) and weight.stride(1) == 1
 
 
-def _at_once(  # noqa: PLR0913
+def _at_once(
     x: torch.Tensor,
     weight: torch.Tensor,
     low: torch.Tensor,

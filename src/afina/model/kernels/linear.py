@@ -55,7 +55,7 @@ class Low:
     scale: float
 
 
-def linear(
+def linear(  # noqa: PLR0913
     x: torch.Tensor,
     matrix: Matrix,
     out: torch.Tensor,
