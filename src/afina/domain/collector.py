@@ -1,8 +1,8 @@
 """Python's collector of cyclic garbage in processes that load large libraries.
 
 torch and transformers make a million objects that stay. At Python's own pace the collector walks
-over all of them again and again: a sixth of the time that a trainer needs to load, and a fifth of
-a second at any later moment, in the middle of answers.
+over all of them again and again: a sixth of the time that a trainer needs to load, up to a
+fifth of a second at a time.
 """
 
 from __future__ import annotations
