@@ -19,6 +19,7 @@ from starlette.types import Receive, Scope, Send
 from afina.api import logs
 from afina.api.app import create_app
 from afina.api.wire_protocol import EnvelopedProtocol
+from afina.domain.collector import settle
 from afina.domain.orphans import die_with_parent
 from afina.settings import Settings
 
@@ -59,8 +60,7 @@ class _Server(uvicorn.Server):
 def _settle() -> None:
     """What was loaded stays: the collector walks over it no more, which took a tenth of a second
     in the middle of requests. A thread that computes lets the loop in after a millisecond."""
-    gc.collect()
-    gc.freeze()
+    settle()
     gc.set_threshold(5000, 20, 20)
     sys.setswitchinterval(_SWITCH_S)
 

@@ -14,6 +14,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from afina.domain.collector import load_in_peace
 from afina.domain.orphans import die_with_parent
 
 if TYPE_CHECKING:
@@ -53,6 +54,7 @@ def run_worker(settings: Settings, parent_fd: int | None = None) -> int:
 def run_engine(settings: Settings, parent_fd: int | None = None) -> int:
     """Answer for base and tuned models on the engine's socket until SIGTERM or SIGINT."""
     die_with_parent(parent_fd)
+    load_in_peace()
     from afina.api import logs
     from afina.serving.__main__ import serve
 

@@ -188,9 +188,11 @@ class _DoraProduct(torch.autograd.Function):
         seen = flat if mask is None else flat * mask.view_as(flat)
         low = torch.mm(seen, view.a.t())
         if mask is None and name in adapter.with_lengths and _has_kernel(base.weight, view):
-            out = _at_once(flat.contiguous(), base.weight, low, view, adapter.scaling, gain)
-            high = out / gain.to(out.dtype)
+            # g times what it should be: its gradient is divided by that in fp32
+            out = high = _at_once(flat.contiguous(), base.weight, low, view, adapter.scaling, gain)
+            ctx.by_gain = True
         else:
+            ctx.by_gain = False
             high = functional.linear(seen, base.weight)
             tail = None if mask is None else functional.linear(flat, base.weight).sub_(high)
             high.addmm_(low, view.b.t(), alpha=adapter.scaling)
@@ -198,7 +200,7 @@ class _DoraProduct(torch.autograd.Function):
             if tail is not None:
                 out.add_(tail)
         if base.bias is not None:
-            out.add_(base.bias)
+            out = out + base.bias
         ctx.save_for_backward(seen, low, high, mask)
         ctx.base, ctx.name, ctx.adapter = base, name, adapter
         return out.view(*x.shape[:-1], -1)
@@ -212,6 +214,8 @@ class _DoraProduct(torch.autograd.Function):
         out_grad = grads[0]
         flat = out_grad.reshape(-1, out_grad.shape[-1])
         of_gain = (flat * high).sum(0, dtype=torch.float32)
+        if ctx.by_gain:
+            of_gain.div_(adapter.gains[name])
         adapter.lengths_in(adapter.grads, name).add_(of_gain.div_(adapter.norms[name]))
         scaled = flat.clone().mul_(adapter.gains[name])
         low_grad = torch.mm(scaled, view.b).mul_(scaling)

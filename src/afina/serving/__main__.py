@@ -14,7 +14,7 @@ import sys
 import structlog
 import uvloop
 
-from afina.domain.collector import load_in_peace, settle
+from afina.domain.collector import settle
 from afina.domain.orphans import die_with_parent
 from afina.errors import AfinaError
 from afina.serving.listener import listen
@@ -33,7 +33,6 @@ def serve(settings: Settings, preload: str | None = None) -> int:
 
 
 async def _serve(settings: Settings, preload: str | None) -> int:
-    load_in_peace()
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):

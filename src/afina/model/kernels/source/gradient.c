@@ -32,6 +32,14 @@ static void scale_rows(bf16 *out, const gradient *p, int64_t from, int64_t to) {
                        _mm512_mul_ps(x, _mm512_set1_ps(p->inverse[k])), some);
         }
 }
+/* Columns [from, to) of x, scaled if need be into `scaled_x`; how long their rows are. */
+static const bf16 *columns_of(bf16 *scaled_x, const gradient *p, int64_t from, int64_t to,
+                              int64_t *row) {
+    *row = p->inverse ? to - from : p->x_row;
+    if (!p->inverse) return p->x + from;
+    scale_rows(scaled_x, p, from, to);
+    return scaled_x;
+}
 
 #if AFINA_MATRIX
 #define ROUND 32 /* rows are summed so many at a time, with zeros behind the last */
@@ -54,12 +62,8 @@ static void turn_columns(bf16 *out, int64_t length, const bf16 *x, int64_t row, 
 }
 static void pack_left(bf16 *out, bf16 *scaled_x, const gradient *p, int64_t from, int64_t to,
                       int64_t length) {
-    const bf16 *x = p->x + from;
-    int64_t row = p->x_row;
-    if (p->inverse) {
-        scale_rows(scaled_x, p, from, to);
-        x = scaled_x, row = to - from;
-    }
+    int64_t row;
+    const bf16 *x = columns_of(scaled_x, p, from, to, &row);
     for (int64_t i = 0; i < to - from; i += LANES)
         turn_columns(out + i * length, length, x + i, row, p->rows, lanes(to - from - i));
 }
@@ -100,12 +104,8 @@ static void add_panel(const gradient *p, const bf16 *left, const bf16 *packed, i
 /* Columns [from, to) of x as left sides, a panel of 32 behind another. */
 static void pack_left(bf16 *out, bf16 *scaled_x, const gradient *p, int64_t from, int64_t to,
                       int64_t length) {
-    const bf16 *x = p->x + from;
-    int64_t row = p->x_row;
-    if (p->inverse) {
-        scale_rows(scaled_x, p, from, to);
-        x = scaled_x, row = to - from;
-    }
+    int64_t row;
+    const bf16 *x = columns_of(scaled_x, p, from, to, &row);
     for (int64_t i = 0; i < to - from; i += WIDE)
         pack_panel(out + length * i, x, row, 1, p->rows, to - from, i);
 }

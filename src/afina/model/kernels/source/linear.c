@@ -134,7 +134,7 @@ static void one_product(product *p) {
     int64_t group = by_rows ? panels : group_of(panels, most, all, deep ? 1 : 3);
     bf16 *packed = deep ? NULL : (bf16 *)room(size * group + strip_size(p));
     if (!packed && !deep) { p->failed = 1; return; }
-    char *strip_room = (char *)(packed + panel_size(p) * group);
+    char *strip_room = deep ? NULL : (char *)(packed + panel_size(p) * group);
     if (by_rows) panels_of(p, packed, 0, panels);
     int64_t step = by_rows ? ROWS_AT_ONCE : group, end = by_rows ? p->rows : panels;
     while ((at = step * __atomic_fetch_add(&p->next, 1, __ATOMIC_RELAXED)) < end) {
