@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,25 @@ def pytest_configure(config: pytest.Config) -> None:
     """Before pytest-randomly draws a seed of its own."""
     if not EXPLORE and getattr(config.option, "randomly_seed", None) == "default":
         config.option.randomly_seed = SEED
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    _seed_torch(item.config)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_call(item: pytest.Item) -> None:
+    _seed_torch(item.config)
+
+
+def _seed_torch(config: pytest.Config) -> None:
+    """pytest-randomly seeds `random` and numpy for each test, not torch: without this a test would
+    draw what those that ran before it in the same process left."""
+    torch = sys.modules.get("torch")
+    seed = getattr(config.option, "randomly_seed", None)
+    if torch is not None and isinstance(seed, int):
+        torch.manual_seed(seed)
 
 
 @pytest.fixture(scope="session")
