@@ -10,7 +10,7 @@ STAMP := .venv/.installed
 STARTER := .afina/models/smollm2-135m-instruct/afina.json
 PYTEST := $(BIN)/python -m pytest
 
-.PHONY: help install starter demo test smoke test-browser unit check format crash contract vllm bench docs lock clean
+.PHONY: help install starter demo test smoke test-browser unit check format crash sanitize contract vllm bench docs lock clean
 help:
 	@sed -n '2,3p' $(firstword $(MAKEFILE_LIST)) | sed 's/^# //'
 	@echo "  make unit     the unit ring alone, in under a minute"
@@ -18,6 +18,7 @@ help:
 	@echo "  make smoke    the pages in Debian's chromium, a few seconds"
 	@echo "  make test-browser  the pages in Debian's chromium"
 	@echo "  make crash    at least 50 kills at random moments"
+	@echo "  make sanitize the kernels' tests, each access to memory watched"
 	@echo "  make contract three versions of the official client, and 10,000 drawn requests"
 	@echo "  make vllm     answers through a vLLM server, which it installs and starts"
 	@echo "  make bench    speed beside its peers"
@@ -69,6 +70,9 @@ format: $(STAMP)
 
 crash: $(STAMP) $(STARTER)
 	$(PYTEST) -m "slow" tests/crash
+
+sanitize: $(STAMP)
+	$(BIN)/python -m tests.sanitized
 
 contract: $(STAMP) $(STARTER)
 	$(PYTEST) -m "slow" tests/contract
