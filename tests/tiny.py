@@ -7,6 +7,7 @@ The tokenizer is a byte-level BPE over a few English words, so any text can be w
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -133,6 +134,21 @@ def make_tiny_model(
     )
     write_record(folder, record)
     return record
+
+
+def spoil(folder: Path) -> None:
+    """Puts an infinite weight into a model; its record then names the new bytes."""
+    from safetensors.torch import load_file, save_file
+
+    from afina.model.folder import folder_sha256, read_record, write_record
+
+    path = folder / "model.safetensors"
+    weights = load_file(path)
+    weights["model.layers.1.mlp.up_proj.weight"][0, 0] = float("inf")
+    save_file(weights, path, metadata={"format": "pt"})
+    record = read_record(folder)
+    assert record is not None
+    write_record(folder, replace(record, sha256=folder_sha256(folder)))
 
 
 def write_tiny_tokenizer(folder: Path, tokenizer: Tokenizer | None = None) -> None:

@@ -8,11 +8,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Final
 
 import torch
 from torch.optim.adamw import adamw
 
 from afina.domain.runs import OptimizerSpec
+
+LARGEST: Final = torch.finfo(torch.bfloat16).max
+"""Of weights: what is larger is infinite in the precision that networks compute and answer in."""
 
 
 def learning_rate(spec: OptimizerSpec, step: int) -> float:
@@ -68,6 +72,21 @@ class Move:
         )
 
 
+@dataclass(frozen=True)
+class Moved:
+    """What an update did."""
+
+    norm: float
+    """The gradient's, before clipping. One that is not finite moves nothing."""
+    finite: bool = True
+    """Whether all weights are numbers that networks compute with."""
+
+
+def all_finite(weights: torch.Tensor) -> bool:
+    """Whether all of them are numbers, in bf16 too."""
+    return not weights.numel() or float(torch.linalg.vector_norm(weights, math.inf)) <= LARGEST
+
+
 class AdamW:
     """The optimiser's two moments and its step."""
 
@@ -82,13 +101,11 @@ class AdamW:
         """Of masters and moments."""
         return sum(one.nbytes for one in (self.masters, self.first, self.second))
 
-    def update(self, grads: torch.Tensor, step: int) -> float:
-        """Moves the masters; returns the gradient's norm before clipping.
-
-        A norm that is not finite moves nothing.
-        """
+    def update(self, grads: torch.Tensor, step: int) -> Moved:
+        """Moves the masters."""
         norm = float(torch.linalg.vector_norm(grads))
-        if math.isfinite(norm):
-            move = Move.of(self.spec, step, norm)
-            move.apply(self.masters, grads, (self.first, self.second))
-        return norm
+        if not math.isfinite(norm):
+            return Moved(norm)
+        move = Move.of(self.spec, step, norm)
+        move.apply(self.masters, grads, (self.first, self.second))
+        return Moved(norm, all_finite(self.masters))

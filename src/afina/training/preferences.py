@@ -27,7 +27,7 @@ from afina.training.network import Network
 from afina.training.optimizer import AdamW
 from afina.training.packing import Bin
 from afina.training.signals import Interrupted
-from afina.training.steps import Stepper, StepResult
+from afina.training.steps import Stepper, StepResult, not_finite
 
 REFERENCE: Final = "reference.safetensors"
 _CHUNK_PAIRS: Final = 32
@@ -173,10 +173,7 @@ class PreferenceStepper(Stepper):
         for its_sums, its_rows in self._together(step, interrupted):
             sums.join(its_sums)
             of_rows |= its_rows
-        norm = self.optimizer.update(self.network.adapter.grads, step)
-        if not math.isfinite(norm):
-            raise self._not_finite(step, sums.loss)
-        self.network.adapter.refresh()
+        self._move(step)
         both = [row for pair in pairs for row in (2 * pair, 2 * pair + 1)]
         return StepResult(
             loss=sums.means()["loss"],
@@ -201,7 +198,7 @@ class PreferenceStepper(Stepper):
             members, found = self._measure(self.rows, packed, self._reference)
             loss = found.losses.sum() / len(pairs)
             if not math.isfinite(float(loss.detach())):
-                raise self._not_finite(step, float(loss.detach()))
+                raise not_finite("loss", step)
             loss.backward()  # type: ignore[no-untyped-call]
             sums.add(found)
             of_rows |= dict(zip(members, found.losses.tolist(), strict=True))

@@ -8,6 +8,7 @@ it had never been stopped.
 from __future__ import annotations
 
 import gc
+import math
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -59,7 +60,7 @@ from afina.training.preferences import REFERENCE, keep_reference, kept_reference
 from afina.training.row_losses import FILE as ROW_LOSSES
 from afina.training.row_losses import RowLosses
 from afina.training.signals import Interrupted, Stop, read_epochs, read_wish
-from afina.training.steps import Stepper, StepResult
+from afina.training.steps import Stepper, StepResult, checked, not_finite
 from afina.training.team import Team, start_team
 
 Outcome = Literal["succeeded", "cancelled", "paused", "spent"]
@@ -285,7 +286,7 @@ class _Run:
         result = self.stepper.take(step, lambda: self.stop.asked)
         for said in result.warnings:
             self.events.warn("memory", said)
-        metrics = self._metrics(step, result)
+        metrics = checked(self._metrics(step, result), step)
         self.row_losses.note(self.stepper.epoch_of(step), result.row_losses)
         self.state = replace(
             self._judged(step, metrics),
@@ -476,13 +477,16 @@ class _Run:
         return RunCheckpoint(one.record.step, where, one.record.metrics)
 
     def _parity(self, folder: Path) -> tuple[ParityRow, ...]:
-        return greedy_rows(
+        found = greedy_rows(
             self.network.published(folder),
             self.spec.parity_prompts,
             self.spec.parity_new_tokens,
             self.spec.end_tokens,
             self.spec.bin_capacities,
         )
+        if not all(math.isfinite(sum(row.logprobs)) for row in found):
+            raise not_finite("likelihood of an answer by the model", self.state.step)
+        return found
 
     def _seconds(self) -> float:
         return self._seconds_before + self.clock.monotonic() - self._began

@@ -33,10 +33,10 @@ from afina.training.bins import BinTensors, Rows, plan_bins
 from afina.training.failures import is_out_of_memory
 from afina.training.memory import halvings_of, note_halving
 from afina.training.network import MASTERS, OPTIMIZER, Network
-from afina.training.optimizer import AdamW, Move
+from afina.training.optimizer import AdamW, Move, Moved, all_finite
 from afina.training.packing import Bin
 from afina.training.signals import Interrupted
-from afina.training.steps import Stepper, StepResult, row_losses
+from afina.training.steps import Stepper, StepResult, not_finite, row_losses
 from afina.training.team import Joined, Order, Team, gone
 from afina.training.tensor_files import Pieces, header, numbers
 
@@ -111,7 +111,7 @@ class ShardedAdamW(AdamW):
         parts = weights.parts()
         self.moments = [(torch.zeros_like(part), torch.zeros_like(part)) for part in parts]
 
-    def update(self, grads: torch.Tensor, step: int) -> float:  # noqa: ARG002
+    def update(self, grads: torch.Tensor, step: int) -> Moved:  # noqa: ARG002
         """See AdamW; every process has to call it."""
         parameters = list(self.weights.named.values())
         with torch.no_grad():
@@ -126,7 +126,8 @@ class ShardedAdamW(AdamW):
                     move.apply(part, grad, moments)
         for parameter in parameters:
             parameter.grad = None
-        return norm
+        odd = not all(all_finite(part) for part in self.weights.parts())
+        return Moved(norm, not anybody(odd))
 
 
 def _agreed(value: float, how: Any) -> float:
@@ -326,7 +327,7 @@ class ShardedStepper(Stepper):
         loss, right, losses_K = self.network.loss(tensors, learned)
         value = float(loss.detach())
         if anybody(not math.isfinite(value)):
-            raise self._not_finite(step, math.nan)
+            raise not_finite("loss", step)
         loss.backward()  # type: ignore[no-untyped-call]
         return value, float(right), losses_K
 

@@ -134,11 +134,17 @@ class Stepper:
             loss += part[0]
             accuracy += part[1]
             of_rows |= part[2]
-        norm = self.optimizer.update(self.network.adapter.grads, step)
-        if not (math.isfinite(loss) and math.isfinite(norm)):
-            raise self._not_finite(step, loss)
-        self.network.adapter.refresh()
+        self._move(step)
         return StepResult(loss, accuracy, tokens, learned, of_rows)
+
+    def _move(self, step: int) -> None:
+        """Moves the weights by the step's gradient. Raises TrainingFailed."""
+        moved = self.optimizer.update(self.network.adapter.grads, step)
+        if not math.isfinite(moved.norm):
+            raise not_finite("gradient", step)
+        if not moved.finite:
+            raise not_finite("result", step)
+        self.network.adapter.refresh()
 
     def _together(self, step: int, interrupted: Callable[[], bool]) -> list[Any]:
         """What each process has to say of its part of the step; their gradients, summed."""
@@ -199,7 +205,7 @@ class Stepper:
             loss, right, losses_K = self.network.loss(tensors, learned)
             value = float(loss.detach())
             if not math.isfinite(value):
-                raise self._not_finite(step, value)
+                raise not_finite("loss", step)
             loss.backward()  # type: ignore[no-untyped-call]
         finally:
             adapter.dropout_generator = None
@@ -212,14 +218,27 @@ class Stepper:
         within = (step - 1) % self.steps_per_epoch
         return rows_of_step(self._order[1], self.spec.batch_size, within)
 
-    def _not_finite(self, step: int, loss: float) -> TrainingFailed:
-        what = "gradient" if math.isfinite(loss) else "loss"
-        return TrainingFailed(
-            f"The {what} of step {step} is not a finite number.",
-            code="not_finite",
-            remedy="Lower learning_rate_multiplier, and look at the rows for odd texts. "
-            "The last checkpoint before that step is kept.",
-        )
+
+def not_finite(what: str, step: int) -> TrainingFailed:
+    """Something of step `step` is no number, or one that is too large."""
+    remedy = (
+        "No weight had moved yet: the base model itself gives that for these rows. Pull it again, "
+        "or set training.precision to fp32, and look at the rows for odd texts."
+        if step == 1 and what in ("loss", "gradient")
+        else "Lower learning_rate_multiplier, and look at the rows for odd texts. "
+        "The last checkpoint before that step is kept."
+    )
+    return TrainingFailed(
+        f"The {what} of step {step} is not a finite number.", code="not_finite", remedy=remedy
+    )
+
+
+def checked(found: dict[str, float], step: int) -> dict[str, float]:
+    """What a step measured, by name. Raises TrainingFailed for what is no number."""
+    for name, value in found.items():
+        if not math.isfinite(value):
+            raise not_finite(name, step)
+    return found
 
 
 def row_losses(rows: Rows, packed: Bin, losses_K: torch.Tensor) -> dict[int, float]:
