@@ -168,7 +168,8 @@ def surveyed(path: Path, against: Path | None, method: str | None) -> ContentRep
 
     with file_bar("Comparing") as progress:
         kinds = None if method is None else KINDS_OF_METHOD[method]
-        return check_content(path, against, kinds, progress)
+        paths = [path] if against is None else [path, against]
+        return check_content(*paths, kinds=kinds, progress=progress)
 
 
 def _show_report(

@@ -82,6 +82,7 @@ class Notes:
                     line=line,
                     message_number=fault.message_number or message_number,
                     field=fault.field,
+                    other_line=fault.other_line,
                 )
             )
 

@@ -27,6 +27,8 @@ class Finding:
     """Line of the file; None where the finding is about the whole file."""
     message_number: int | None = None
     field: str | None = None
+    other_line: int | None = None
+    """The line that this one is compared with: of the same file, or of the training file."""
 
     def one_line(self) -> str:
         """`questions.jsonl:17 message 2 [empty-content] …: remedy`."""

@@ -37,6 +37,7 @@ from afina.pipeline.held import HeldLease
 from afina.pipeline.moderate import Moderation
 from afina.pipeline.resolve import Resolution, resolve_run
 from afina.pipeline.run_files import write_json, write_spec
+from afina.pipeline.survey import Looked, survey
 from afina.pipeline.wire_events import EventWriter
 from afina.service import bases
 from afina.service.platform import Platform
@@ -94,6 +95,8 @@ class Preparation:
             self._stage("redacting")
             sources = [self._scrub(source) for source in sources]
             reports = [self._validate(source, renderer) for source in sources]
+        self._stage("comparing")
+        self._survey(sources, reports)
         self._stage("tokenising")
         data = [
             self._tokenise(source, report, renderer, lines)
@@ -157,6 +160,19 @@ class Preparation:
             "findings": report.findings,
         }
         write_json(folder / f"{source.which}.json", content)
+
+    def _survey(self, sources: list[_Source], reports: list[CheckReport]) -> None:
+        """Says what the check warns of, in the rows as they will be learned."""
+        looked = [
+            Looked(source.which, source.blob, report)
+            for source, report in zip(sources, reports, strict=True)
+        ]
+        found = survey(looked, self._job.method, self._paths.root, self._progress)
+        said = [self._writer.warned(one.said(), one.data()) for one in found if one.counts]
+        for one in found:
+            write_json(self._paths.root / "findings" / f"{one.which}.warnings.json", one)
+        with self._platform.database.write() as tx:
+            events.append_events(tx, self._job.id, self._job.fence, said)
 
     def _scrub(self, source: _Source) -> _Source:
         """The same file without personal data; what was taken out is said, and recorded beside the

@@ -7,7 +7,7 @@ it again, it is the same event and is stored once.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
@@ -17,7 +17,7 @@ from afina.domain.events import JobEvent, Level, step_message
 from afina.domain.ids import EVENT, Ids
 from afina.domain.jobs import Job
 from afina.domain.runs import RunEvent
-from afina.domain.sayings import Said
+from afina.domain.sayings import Said, text_of
 
 _METRICS: Final = (
     "step",
@@ -64,6 +64,11 @@ class EventWriter:
         """A plain message, now; it belongs into the transaction of what it tells of."""
         made = self._event(int(self._clock.now()), level, said.text)
         return replace(made, said=(said,))
+
+    def warned(self, said: Sequence[Said], data: Mapping[str, Any]) -> JobEvent:
+        """Several sentences as one warning, with their numbers for programs."""
+        made = self._event(int(self._clock.now()), "warn", text_of(said))
+        return replace(made, said=tuple(said), data=data)
 
     def from_run(self, events: Iterable[RunEvent]) -> list[JobEvent]:
         """Metrics and warnings of a run; what else it says is for the worker alone."""

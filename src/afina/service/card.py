@@ -89,6 +89,7 @@ def _data(platform: Platform, job: Job | None) -> list[dict[str, Any]]:
         if file is None:
             continue
         found = _read(root / "findings" / f"{which}.json")
+        warned = _read(root / "findings" / f"{which}.warnings.json")
         checked = _read(root / "findings" / f"{which}.moderation.json")
         made.append(
             {
@@ -97,7 +98,7 @@ def _data(platform: Platform, job: Job | None) -> list[dict[str, Any]]:
                 "sha256": found.get("sha256"),
                 "rows": found.get("rows_total"),
                 "rows_used": found.get("rows_usable"),
-                "findings": found.get("counts", {}),
+                "findings": {**found.get("counts", {}), **warned.get("counts", {})},
                 "moderation": {
                     key: checked.get(key)
                     for key in ("model", "rows", "flagged_rows", "left_out", "categories")

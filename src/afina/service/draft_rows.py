@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from afina.data.check import CheckLimits, check_file
+from afina.data.content.survey import check_content
 from afina.domain.accounts import Caller
 from afina.domain.codec import decode, encode
 from afina.domain.files import StoredFile
@@ -29,6 +30,8 @@ from afina.service.renderers import renderer_of
 
 MAX_WINDOW: Final = 400
 _MAX_FINDINGS: Final = 20_000
+COMPARED_ROWS: Final = 2_000
+"""Up to so many rows, all are compared with one another after each edit: a reader waits for it."""
 _ABOUT_BLANKS: Final = "blank-lines"
 _MAX_ROW_BYTES: Final = 1024 * 1024
 
@@ -64,6 +67,8 @@ class Verdict:
     redo: int
     tokens: int
     longest_row: int
+    compared: bool = False
+    """Whether it was looked at what rows say together: copies, contradictions, languages."""
 
     @property
     def rows_usable(self) -> int:
@@ -214,11 +219,15 @@ def _check(platform: Platform, folder: Path, draft: Draft) -> Verdict:
         longest = min(longest, renderer.context_tokens)
     limits = CheckLimits(max_row_tokens=longest, max_findings=_MAX_FINDINGS)
     report = check_file(current, limits, renderer, name=draft.filename)
+    content = None
+    if report.complete and report.rows_total <= COMPARED_ROWS:
+        content = check_content(current, names=[draft.filename], processes=1)
     current.unlink()
-    kept = {rule: count for rule, count in report.counts.items() if rule != _ABOUT_BLANKS}
+    counts = {**report.counts, **(content.counts if content else {})}
+    findings = (*report.findings, *(content.findings if content else ()))
     verdict = Verdict(
-        findings=tuple(f for f in report.findings if f.rule != _ABOUT_BLANKS),
-        counts=kept,
+        findings=tuple(f for f in findings if f.rule != _ABOUT_BLANKS),
+        counts={rule: count for rule, count in counts.items() if rule != _ABOUT_BLANKS},
         rows_kept=report.rows_total,
         rows_bad=len(report.bad_lines),
         dropped=dropped,
@@ -226,6 +235,7 @@ def _check(platform: Platform, folder: Path, draft: Draft) -> Verdict:
         redo=len(history.undone),
         tokens=report.tokens,
         longest_row=report.longest_row,
+        compared=content is not None,
     )
     write_whole(folder / "findings.json", json.dumps(encode(verdict)).encode())
     return verdict

@@ -70,9 +70,10 @@ def labels(counts: dict[str, int]) -> list[str]:
 
 def check(path: Path, rows: list[str], validation: list[str] | None = None) -> ContentReport:
     (path / "t.jsonl").write_text("\n".join(rows), encoding="utf-8")
-    if validation is not None:
-        (path / "v.jsonl").write_text("\n".join(validation), encoding="utf-8")
-    return check_content(path / "t.jsonl", None if validation is None else path / "v.jsonl")
+    if validation is None:
+        return check_content(path / "t.jsonl")
+    (path / "v.jsonl").write_text("\n".join(validation), encoding="utf-8")
+    return check_content(path / "t.jsonl", path / "v.jsonl")
 
 
 GOOD = plain_rows()

@@ -236,8 +236,8 @@ def counted(folder: Path, code: str, lines: Any, beside: Any) -> set[str]:
         raw = [line if isinstance(line, bytes) else line.encode() for line in content]
         (folder / name).write_bytes(b"\n".join(raw))
     if code in COMPARED:
-        other = folder / "beside" if beside else None
-        return set(check_content(folder / "bad", other).counts)
+        names = ["bad", "beside"] if beside else ["bad"]
+        return set(check_content(*(folder / name for name in names)).counts)
     family = example.template
     model = make_folder(folder / "model", FAMILIES[family]) if family else None
     renderer = Renderer.load(model) if model else None

@@ -284,3 +284,39 @@ def test_a_queued_job_says_when_it_will_end_after_those_that_are_ahead(shop: Sho
     paused = pause_job(shop.platform, shop.caller, first.id)
     cancelled = cancel_job(shop.platform, shop.caller, second.id)
     assert (paused.estimated_finish, cancelled.estimated_finish) == (None, None)
+
+
+def test_what_rows_say_together_is_warned_of_and_stops_no_job(shop: Shop) -> None:
+    rows = [chat(n) for n in range(12)]
+    wavers = rows[3].replace("the fox 3", "a dog entirely")
+    training = upload(shop, "".join([*rows, wavers]))
+    validation = upload(shop, "".join([rows[5], chat(40, "thou"), rows[7]]))
+    job = create(shop, training, validation)
+    assert prepare(shop, job).status is JobStatus.QUEUED
+    warned = [event for event in shop.events(job) if event.said and event.said[0].name == "warned"]
+    assert [event.level for event in warned] == ["warn", "warn"]
+    assert [event.message for event in warned] == [
+        "The check of the training file warns: contradiction (line 13)",
+        "The check of the validation file warns: 2 × leaked-row (lines 1, 3)",
+    ]
+    assert warned[1].data == {
+        "file": "validation_file",
+        "findings": {"leaked-row": 2},
+        "lines": {"leaked-row": [1, 3]},
+    }
+    kept = shop.paths(job).root / "findings" / "training_file.warnings.json"
+    (found,) = json.loads(kept.read_text())["findings"]
+    assert (found["rule"], found["line"], found["other_line"]) == ("contradiction", 13, 4)
+    assert "dog" not in kept.read_text(), "findings hold lines, never text"
+    assert not list(shop.paths(job).root.glob("afina-content-*"))
+
+
+def test_a_warning_counts_every_row_and_names_the_first_lines(shop: Shop) -> None:
+    rows = [chat(n) for n in range(12)]
+    job = create(shop, upload(shop, "".join([*rows, *rows])))
+    assert prepare(shop, job).status is JobStatus.QUEUED
+    (warned,) = [e for e in shop.events(job) if e.said and e.said[0].name == "warned"]
+    assert warned.message == (
+        "The check of the training file warns: 12 × duplicate-row (lines 13, 14, 15, 16, 17, …)"
+    )
+    assert warned.data["findings"] == {"duplicate-row": 12}

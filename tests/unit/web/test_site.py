@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from tests.unit.web.site import HOST, Site, signed_in
 
+from afina.service import draft_rows
 from afina.service.keys import create_key, revoke_key
 from afina.service.sessions import LINK_S, new_link, resume_session
 from afina.web.files import static_files
@@ -144,6 +145,34 @@ def test_the_bard_s_sheet_is_read_mended_and_saved(site: Site) -> None:
     saved = site.ask("POST", f"{draft}/save", data=form)
     assert saved.headers["location"].startswith("/tune?file=file-")
     assert "bard.jsonl" in site.ask("GET", saved.headers["location"]).text
+
+
+def test_rows_that_contradict_each_other_name_each_other_until_one_is_dropped(site: Site) -> None:
+    asked = [f"What is the tariff of parcel number {n * 7919}?,It is {n} euros." for n in range(12)]
+    again = asked[3].replace("It is 3 euros", "Nobody knows that")
+    sheet = "\n".join(["question,answer", *asked, again])
+    draft = site.bring("tariffs.csv", sheet.encode())
+    site.cookies["afina_language"] = "es"
+    found = site.ask("GET", f"{draft}/rows?which=findings").json()["rows"]
+    assert [row["n"] for row in found] == [13]
+    (told,) = found[0]["findings"]
+    assert told["rule"] == "contradiction"
+    assert told["text"].startswith("Otra fila pregunta lo mismo")
+    assert told["text"].endswith("(fila 4)")
+    headers = {"x-form-token": site.token(), "accept": "application/json"}
+    site.ask("POST", f"{draft}/drop", json={"rows": [4]}, headers=headers)
+    assert site.ask("GET", f"{draft}/rows?which=findings").json()["rows"] == []
+
+
+def test_a_large_draft_says_that_its_rows_are_not_compared(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sheet = "question,answer\n" + "".join(f"Why {n}?,Because of {n}.\n" for n in range(12))
+    few = site.bring("few.csv", sheet.encode())
+    assert "not compared" not in site.ask("GET", f"{few}/summary").text
+    monkeypatch.setattr(draft_rows, "COMPARED_ROWS", 11)
+    many = site.bring("many.csv", sheet.encode())
+    assert "not compared" in site.ask("GET", f"{many}/summary").text
 
 
 def test_a_draft_of_another_project_is_not_there(site: Site) -> None:

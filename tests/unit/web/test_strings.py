@@ -6,7 +6,6 @@ import re
 from pathlib import Path
 
 from afina.data.rules import registry
-from afina.data.rules.rule import Rule
 from afina.web import strings
 from afina.web.strings import LANGUAGES, Texts, chosen_language, table
 
@@ -17,7 +16,7 @@ NAMED = re.compile(r"""\bt(?:exts)?\(\s*f?["']([a-z_]+\.[a-z_0-9]+)["']""")
 PREFIXED = re.compile(r"""\bt\(\s*["']([a-z_]+\.[a-z_0-9]*)["']\s*~""")
 SAME_EVERYWHERE = re.compile(
     r"^(unit\..*|ui\.tokens|ui\.no|jobs\.title|models\.base|table\.prompts|play\.(top_p|speed|counted)|job\.per_second"
-    r"|settings\.webhooks|event\.words|usage\.total|home\.requests|jobs\.filter_all)$"
+    r"|settings\.webhooks|event\.(words|warned_file)|usage\.total|home\.requests|jobs\.filter_all)$"
 )
 NO_WORDS = {
     "adapter",
@@ -72,17 +71,9 @@ def test_no_template_holds_a_word_of_its_own() -> None:
         assert not words, f"{path.name} holds {sorted(words)}"
 
 
-def test_every_translated_rule_is_a_rule() -> None:
-    rules = {
-        rule.code
-        for value in vars(registry).values()
-        if isinstance(value, list | tuple)
-        for rule in value
-        if isinstance(rule, Rule)
-    }
-    for key in table():
-        if key.startswith("rule."):
-            assert key.removeprefix("rule.").replace("_", "-") in rules, key
+def test_every_rule_has_its_sentence_and_every_sentence_its_rule() -> None:
+    rules = {rule.code.replace("-", "_") for _, rules in registry.TITLES for rule in rules}
+    assert set(Texts("en").section("rule")) == rules
 
 
 def test_the_form_follows_the_number() -> None:

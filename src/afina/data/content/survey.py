@@ -50,6 +50,8 @@ class ContentReport:
     findings: tuple[Finding, ...]
     counts: Mapping[str, int] = field(default_factory=dict)
     """Findings by rule, those left out of `findings` included."""
+    by_file: tuple[Mapping[str, int], ...] = ()
+    """The same by file."""
     languages: Mapping[str, int] = field(default_factory=dict)
     """Rows of the first file by their answers' language; `und`: too short or not certain."""
     complete: bool = True
@@ -57,18 +59,19 @@ class ContentReport:
 
 
 def check_content(
-    training: Path,
-    validation: Path | None = None,
+    *paths: Path,
     kinds: Sequence[RowKind] | None = None,
     progress: Callable[[int, int], None] | None = None,
     names: Sequence[str] | None = None,
     processes: int | None = None,
+    scratch: Path | None = None,
 ) -> ContentReport:
-    """The findings over one file or two. `names` stand in them instead of the paths' own; `kinds`
-    are those that a job can use. `progress(done, all)` is called now and then. Large files are read
-    by several `processes` (None: as many as are worth their start); the report is the same."""
-    paths = [training] if validation is None else [training, validation]
-    with tempfile.TemporaryDirectory(prefix="afina-content-") as folder:
+    """The findings over one file, or over a training file and its validation file. `names` stand in
+    them instead of the paths' own; `kinds` are those that a job can use. `progress(done, all)` is
+    called now and then. Large files are read by several `processes` (None: as many as are worth
+    their start); the report is the same. The index lies under `scratch` (None: where temporary
+    files lie) for as long as it takes."""
+    with tempfile.TemporaryDirectory(prefix="afina-content-", dir=scratch) as folder:
         survey = _Survey(Path(folder), paths, progress)
         return survey.run(names or [path.name for path in paths], kinds, processes)
 
@@ -197,9 +200,11 @@ class _Survey:
 
     def _report(self, comparison: Comparison, names: Sequence[str]) -> ContentReport:
         findings: list[Finding] = []
-        counts: Counter[str] = Counter()
+        by_file: list[Counter[str]] = []
         for number, (file, name) in enumerate(zip(self._files, names, strict=True)):
             facts, more = file.facts(comparison, number)
+            counts: Counter[str] = Counter()
+            by_file.append(counts)
             for rule in CONTENT_RULES:
                 for fault in rule.find(facts):
                     counts[rule.code] += 1
@@ -212,15 +217,18 @@ class _Survey:
                                 rule.remedy,
                                 name,
                                 fault.line,
+                                other_line=fault.other_line,
                             )
                         )
                 if more.get(rule.code):
                     counts[rule.code] += more[rule.code]
+        every: Counter[str] = sum(by_file, Counter())
         first = self._files[0].languages.counts
         return ContentReport(
             rows=self._index.rows,
             findings=tuple(findings),
-            counts=dict(counts),
+            counts=dict(every),
+            by_file=tuple(dict(counts) for counts in by_file),
             languages=dict(sorted(first.items(), key=lambda item: -item[1])),
             complete=comparison.complete,
         )

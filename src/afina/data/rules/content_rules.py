@@ -49,20 +49,21 @@ class ContentRule(Rule):
 
 def near_duplicate(facts: ContentFacts) -> Faults:
     for line, earlier in facts.near:
-        yield Fault(f"The row says nearly the same as line {earlier}.", line=line)
+        message = f"The row says nearly the same as line {earlier}."
+        yield Fault(message, line=line, other_line=earlier)
 
 
 def contradiction(facts: ContentFacts) -> Faults:
     for line, earlier in facts.contradictions:
-        yield Fault(f"The row asks the same as line {earlier} and answers otherwise.", line=line)
+        message = f"The row asks the same as line {earlier} and answers otherwise."
+        yield Fault(message, line=line, other_line=earlier)
 
 
 def leaked_row(facts: ContentFacts) -> Faults:
     for line, training, exact in facts.leaks:
         how = "exactly" if exact else "nearly"
-        yield Fault(
-            f"The row says {how} what line {training} of the training file says.", line=line
-        )
+        message = f"The row says {how} what line {training} of the training file says."
+        yield Fault(message, line=line, other_line=training)
 
 
 def other_language(facts: ContentFacts) -> Faults:

@@ -32,7 +32,8 @@ def too_many_errors(file: FileFacts) -> Faults:
 
 def duplicate_rows(file: FileFacts) -> Faults:
     for line, earlier in file.duplicates:
-        yield Fault(f"The row is the same as in line {earlier}.", line=line)
+        message = f"The row is the same as in line {earlier}."
+        yield Fault(message, line=line, other_line=earlier)
 
 
 def too_many_rows(file: FileFacts) -> Faults:

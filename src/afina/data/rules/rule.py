@@ -27,6 +27,8 @@ class Fault:
     """For rules over the whole file alone."""
     remedy: str | None = None
     """Where this place needs another one than the rule's."""
+    other_line: int | None = None
+    """The line that this one is compared with: of the same file, or of the training file."""
 
 
 Faults = Iterator[Fault]

@@ -15,6 +15,7 @@ from afina.service import bases, draft_rows, draft_views, drafts, files
 from afina.service.draft_rows import DraftRow, Verdict
 from afina.service.drafts import Columns, Draft
 from afina.service.files import FileQuery
+from afina.web import numbers
 from afina.web.render import page
 from afina.web.visit import Visit, check_token, form_of, json_of
 
@@ -299,7 +300,6 @@ def _shown(visit: Visit, draft: Draft) -> dict[str, Any]:
         "found": found,
         "redacts": platform.settings.redact.enabled,
         "severities": severities,
-        "about_file": [f for f in verdict.findings if f.line is None] if verdict else [],
         "preview": [row.value for row in first if row.value and _messages(row.value)],
         "head": [{name: str(value)[:80] for name, value in row.items()} for row in head],
         "bases": bases.list_bases(platform),
@@ -348,14 +348,11 @@ def _named(visit: Visit, found: Mapping[int, Mapping[str, float]]) -> dict[int, 
 
 
 def _finding(visit: Visit, finding: Finding) -> dict[str, Any]:
-    key = f"rule.{finding.rule.replace('-', '_')}"
-    known = visit.texts.has(key)
-    return {
-        "rule": finding.rule,
-        "severity": finding.severity.value,
-        "text": visit.texts(key) if known else f"{finding.message} {finding.remedy}",
-        "lang": visit.texts.language if known else "en",
-    }
+    text = visit.texts(f"rule.{finding.rule.replace('-', '_')}")
+    if finding.other_line is not None:
+        other = numbers.number(visit.texts.language, finding.other_line)
+        text += " " + visit.texts("data.like_row", n=other)
+    return {"rule": finding.rule, "severity": finding.severity.value, "text": text}
 
 
 ROUTES: Final = (

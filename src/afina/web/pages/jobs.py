@@ -27,8 +27,8 @@ _EVENTS: Final = 200
 _MOST_COMPARED: Final = 6
 FILTERS: Final = ("all", "active", "succeeded", "failed", "cancelled")
 STAGES: Final = (
-    "validating", "moderating", "redacting", "tokenising", "queued", "training", "parity", "gate",
-    "published",
+    "validating", "moderating", "redacting", "comparing", "tokenising", "queued", "training",
+    "parity", "gate", "published",
 )  # fmt: skip
 """The road in its order; a job passes by what it does not need."""
 

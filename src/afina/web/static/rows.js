@@ -130,9 +130,7 @@ function make(row, place) {
   if (row.dropped) count.append(line("span", "tag", t.is_dropped));
   const beside = cell("beside", "");
   for (const finding of row.findings) {
-    const word = line("p", `say ${finding.severity}`, finding.text);
-    word.lang = finding.lang;
-    beside.append(word);
+    beside.append(line("p", `say ${finding.severity}`, finding.text));
   }
   for (const what of ["moderation", "personal"]) {
     const found = row.dropped ? null : marks[what][row.n];
