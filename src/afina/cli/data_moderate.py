@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from afina.cli.file_bar import file_bar
 from afina.cli.options import DataOption, JsonOption, load_settings
-from afina.cli.terminal import print_facts, print_json, print_table, tell
+from afina.cli.terminal import in_count, print_facts, print_json, print_table, tell
+from afina.errors import InvalidRequest
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from afina.data.moderation.report import ModerationReport
     from afina.service.moderation import Moderator
     from afina.settings import Settings
 
@@ -32,10 +35,14 @@ def moderate(
     json: JsonOption = False,
 ) -> None:
     """Name the rows that moderation flags: line, message, category and score, never the text. Ends
-    with 1 where a job with these settings would be refused."""
-    from afina.data.moderation.report import Rules, moderate_file
+    with 1 where a job with these settings would be refused, and where rows hold no text that can
+    be read, because those were not judged."""
+    from afina.data.moderation.report import Rules, moderate_file, refuse_itself, write_others
     from afina.domain.codec import encode
 
+    _refuse_without_texts(path)
+    if clean is not None:
+        refuse_itself(path, clean)
     settings = load_settings(data)
     moderator = _moderator(settings)
 
@@ -48,43 +55,59 @@ def moderate(
     with file_bar("Moderating") as progress:
         report = moderate_file(path, judge, moderator.model, rules, progress, flagged.add)
     if clean is not None:
-        _write_others(path, clean, flagged)
+        write_others(path, clean, flagged)
     if json:
         print_json(encode(report))
     else:
-        print_facts(
-            {
-                "model": report.model,
-                "rows": str(report.rows),
-                "flagged": str(report.flagged_rows),
-                **{f"  {name}": str(count) for name, count in report.categories.items()},
-            }
-        )
-        if report.messages:
-            print_table(
-                ("line", "message", "category", "score", "policy"),
-                (
-                    (str(m.line), m.where, m.category, f"{m.score:.2f}", m.policy)
-                    for m in report.messages[:_SHOWN]
-                ),
-            )
-        if len(report.messages) > _SHOWN:
-            tell(f"… and {len(report.messages) - _SHOWN} more: see --json.")
+        _show(report)
     if report.refused:
         tell(
             f"A job on this file would be refused: more than {set_.max_flagged_share:.0%} of its "
             "rows are flagged under quarantine or block."
         )
+    if report.unread_rows:
+        tell(
+            f"{in_count(report.unread_rows)} of {in_count(report.rows)} rows hold no text that can "
+            f"be read, line {report.first_unread} the first: they were not judged. "
+            f"`afina data check {quote(str(path))}` names what is wrong with them."
+        )
+    if report.refused or report.unread_rows:
         raise typer.Exit(1)
 
 
-def _write_others(path: Path, clean: Path, flagged: set[int]) -> None:
-    """The lines that are not flagged, byte for byte, cut where the report counts lines."""
-    with (
-        path.open(encoding="latin-1", newline="") as lines,
-        clean.open("w", encoding="latin-1", newline="") as kept,
-    ):
-        kept.writelines(line for number, line in enumerate(lines, 1) if number not in flagged)
+def _show(report: ModerationReport) -> None:
+    facts = {
+        "model": report.model,
+        "rows": in_count(report.rows),
+        "flagged": in_count(report.flagged_rows),
+    }
+    print_facts(facts | {f"  {name}": in_count(n) for name, n in report.categories.items()})
+    if report.messages:
+        print_table(
+            ("line", "message", "category", "score", "policy"),
+            (
+                (str(m.line), m.where, m.category, f"{m.score:.2f}", m.policy)
+                for m in report.messages[:_SHOWN]
+            ),
+        )
+    if len(report.messages) > _SHOWN:
+        tell(f"… and {in_count(len(report.messages) - _SHOWN)} more: see --json.")
+
+
+def _refuse_without_texts(path: Path) -> None:
+    """A file of another form has no flagged row either, which must not look like praise."""
+    from afina.data.hints import conversion_hint
+    from afina.data.moderation.report import has_texts
+
+    if has_texts(path):
+        return
+    if path.stat().st_size == 0:
+        raise InvalidRequest(f"{path.name} is empty.", remedy="Give a file with rows.")
+    raise InvalidRequest(
+        f"{path.name} has no row whose text can be read, so nothing was judged.",
+        remedy=conversion_hint(path)
+        or f"`afina data check {quote(str(path))}` names what is wrong with it.",
+    )
 
 
 def _moderator(settings: Settings) -> Moderator:

@@ -43,7 +43,8 @@ def redact(
     """Replace personal data and secrets with placeholders such as <EMAIL_3>.
 
     The same value gets the same placeholder in all of the file, so that a tuned model learns the
-    place and not the person. Ends with 1 where lines are no text, so that nothing can be found.
+    place and not the person. Ends with 1 where lines are no text, so that nothing can be found, and
+    where the file holds no row.
     """
     from afina.data.hints import conversion_hint
     from afina.data.personal.detect import kinds_named
@@ -74,15 +75,31 @@ def redact(
         facts["vault"] = f"{vault}, opens only with {key}"
     print_facts(facts)
     if report.as_text:
-        tell(f"{in_count(report.as_text)} lines are no JSON objects and were read as plain text.")
+        tell(f"{_lines(report.as_text)} no JSON and read as plain text.{_better(path)}")
     tell("Names and addresses of people are not found: no model ships with afina that knows them.")
+    if not report.rows:
+        tell(f"{path.name} holds no row.")
+        raise typer.Exit(1)
     if report.unread:
         hint = conversion_hint(path) or "Save the file as UTF-8."
         tell(
-            f"{in_count(report.unread)} lines are no text, line {report.first_unread} the first: "
+            f"{_lines(report.unread)} no text, line {report.first_unread} the first: "
             f"nothing can be found in them. {hint}"
         )
         raise typer.Exit(1)
+
+
+def _lines(count: int) -> str:
+    return "1 line is" if count == 1 else f"{in_count(count)} lines are"
+
+
+def _better(path: Path) -> str:
+    """Of JSON that stands over many lines: what is escaped in it is no plain text."""
+    from afina.data.hints import conversion_hint
+
+    is_json = path.suffix.lower() in (".json", ".jsonl", ".ndjson")
+    hint = conversion_hint(path) if is_json else None
+    return "" if hint is None else f" {hint}"
 
 
 def restore(

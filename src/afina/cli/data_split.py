@@ -50,8 +50,15 @@ def split(
     else:
         _show(report, by, training, validation)
     if report.training + report.validation == 0:
+        tell("Nothing was written.")
         tell(conversion_hint(path) or f"{path.name} has no line that is a JSON object.")
         raise typer.Exit(1)
+    for name, count in (("training", report.training), ("validation", report.validation)):
+        if count == 0:
+            tell(
+                f"No row went to {name}, and no job takes an empty file: there are too few rows "
+                "for this --share. Give another --share, or another --seed."
+            )
 
 
 def _show(report: SplitReport, by: By, training: Path, validation: Path) -> None:

@@ -55,7 +55,8 @@ class SplitReport:
 
 
 def split_file(path: Path, training: Path, validation: Path, options: SplitOptions) -> SplitReport:
-    """Writes both files, byte for byte as the lines stand, whole or not at all."""
+    """Writes both files, byte for byte as the lines stand, whole or not at all; where no line is a
+    row, neither."""
     if not 0 < options.share < 1:
         raise InvalidRequest("The share must be more than 0 and less than 1.", param="share")
     if options.by not in ("content", "group", "answer"):
@@ -83,8 +84,9 @@ def split_file(path: Path, training: Path, validation: Path, options: SplitOptio
                 counts["validation" if where else "training"] += 1
                 assert line.raw is not None, "a row was read from it"
                 (second if where else first).write(line.raw + b"\n")
-        for part, target in zip(parts, (training, validation), strict=True):
-            part.replace(target)
+        if counts["training"] + counts["validation"]:
+            for part, target in zip(parts, (training, validation), strict=True):
+                part.replace(target)
     finally:
         for part in parts:
             part.unlink(missing_ok=True)

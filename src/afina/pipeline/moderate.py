@@ -16,7 +16,7 @@ from typing import Any
 
 import structlog
 
-from afina.data.moderation.report import ModerationReport, Rules, moderate_file
+from afina.data.moderation.report import VERSION, ModerationReport, Rules, moderate_file
 from afina.domain import ids
 from afina.domain.codec import decode, encode
 from afina.domain.events import JobEvent
@@ -104,7 +104,7 @@ class Moderation:
     def _report(self, moderator: Moderator, sha256: str, blob: Path) -> ModerationReport:
         settings = self.platform.settings.moderation
         rules = Rules(settings.policy, settings.categories, settings.max_flagged_share)
-        parts = (moderator.model, encode(rules), dict(settings.thresholds), blob.name)
+        parts = (VERSION, moderator.model, encode(rules), dict(settings.thresholds), blob.name)
         key = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:24]
         path = self.platform.settings.shards / sha256 / f"moderation-{key}.json"
         try:

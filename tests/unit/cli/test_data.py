@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 from tests.tiny import write_tiny_tokenizer
+from tests.unit.cli.conftest import ScriptedServer
 from typer.testing import Result
 
+from afina.data.moderation.categories import CATEGORIES
 from afina.domain.codec import encode
 from afina.domain.models import BaseModel
 
@@ -132,3 +134,79 @@ def test_an_estimate_without_a_model_here_says_how_to_get_one(chats: Path, afina
     assert (done.exit_code, "--model" in done.stderr) == (1, True)
     done = afina("data", "estimate", str(chats), "--model", "gone")
     assert (done.exit_code, "afina models pull" in done.stderr) == (1, True)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("f.csv", "question,answer\nwhy,so\n", "afina data convert"),
+        ("f.jsonl", '{"question": "why", "answer": "so"}', "afina data convert"),
+        ("f.jsonl", '"why"\n', "afina data check"),
+        ("f.jsonl", "", "is empty. Give a file with rows."),
+    ],
+)
+def test_a_file_without_a_text_to_judge_is_refused_and_not_called_unflagged(
+    name: str, content: str, said: str, afina: Afina, tmp_path: Path
+) -> None:
+    (tmp_path / name).write_text(content)
+    done = afina("data", "moderate", str(tmp_path / name))
+    assert (done.exit_code, done.stdout) == (1, "")
+    assert said in " ".join(done.stderr.split())
+
+
+def test_rows_that_were_not_judged_are_told_and_end_with_1(
+    server: ScriptedServer, afina: Afina, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scores = json.dumps({name: 0.9 if name == "hate" else 0.0 for name in CATEGORIES})
+    server.say("POST /chat/completions", {"choices": [{"message": {"content": scores}}]})
+    for key, value in (("BACKEND", "endpoint"), ("ENDPOINT_MODEL", "m")):
+        monkeypatch.setenv(f"AFINA_MODERATION__{key}", value)
+    monkeypatch.setenv("AFINA_MODERATION__ENDPOINT_URL", server.url)
+    path = tmp_path / "f.jsonl"
+    path.write_text(f'{{"prompt": "p", "completion": "{CANARY}"}}\n{{"id": 1}}\n')
+    clean = ("--clean", str(tmp_path / "clean"))
+    done = afina("data", "moderate", str(path), "--json", *clean)
+    report = json.loads(done.stdout)
+    assert (done.exit_code, report["rows"], report["unread_rows"], report["flagged_rows"]) == (
+        *(1, 2, 1, 1),
+    )
+    told = " ".join(done.stderr.split())
+    assert "1 of 2 rows hold no text that can be read, line 2 the first" in told
+    assert (tmp_path / "clean").read_text() == '{"id": 1}\n'
+    assert CANARY not in done.output
+    done = afina("data", "moderate", str(path), "--clean", str(path))
+    assert done.exit_code == 1
+    assert "would overwrite the file that was moderated" in " ".join(done.stderr.split())
+
+
+def test_a_split_without_a_row_leaves_both_files_as_they_were(afina: Afina, tmp_path: Path) -> None:
+    path, kept = tmp_path / "f.csv", tmp_path / "t"
+    path.write_text("question,answer\nwhy,so\n")
+    kept.write_text("before")
+    to = ("--training", str(kept), "--validation", str(tmp_path / "v"))
+    done = afina("data", "split", str(path), *to)
+    assert (done.exit_code, kept.read_text(), (tmp_path / "v").exists()) == (1, "before", False)
+    assert "Nothing was written." in done.stderr
+
+
+def test_a_side_that_got_no_row_is_told(afina: Afina, tmp_path: Path) -> None:
+    path = tmp_path / "f.jsonl"
+    path.write_text('{"prompt": "p", "completion": "c"}\n')
+    to = ("--training", str(tmp_path / "t"), "--validation", str(tmp_path / "v"))
+    done = afina("data", "split", str(path), *to, "--share", "0.001")
+    assert done.exit_code == 0
+    assert "No row went to validation" in " ".join(done.stderr.split())
+
+
+def test_a_redaction_says_what_its_file_is(afina: Afina, tmp_path: Path) -> None:
+    path = tmp_path / "f.json"
+    path.write_text('[\n{"question": "ana@example.com", "answer": "so"}\n]\n')
+    done = afina("data", "redact", str(path), "--to", str(tmp_path / "out"))
+    told = " ".join(done.stderr.split())
+    assert done.exit_code == 0
+    assert "2 lines are no JSON and read as plain text." in told
+    assert "looks like one JSON text. Make training rows of it" in told
+    path.write_text("")
+    done = afina("data", "redact", str(path), "--to", str(tmp_path / "out"))
+    assert done.exit_code == 1
+    assert "f.json holds no row." in done.stderr

@@ -10,8 +10,16 @@ import pytest
 
 from afina.data.moderation.categories import CATEGORIES, flagged, with_parents
 from afina.data.moderation.pieces import PIECE_CHARACTERS, joined, pieces_of
-from afina.data.moderation.report import ModerationReport, Rules, moderate_file, texts_of
+from afina.data.moderation.report import (
+    ModerationReport,
+    Rules,
+    has_texts,
+    moderate_file,
+    texts_of,
+    write_others,
+)
 from afina.data.moderation.words import WORDS, signals
+from afina.errors import InvalidRequest
 
 BAD = "a bad sentence"
 WARN = Rules("warn", {}, 0.5)
@@ -107,3 +115,47 @@ def test_every_text_of_a_row_is_looked_at() -> None:
 @pytest.mark.parametrize("raw", [b"[1, 2]", b"no json", b'{"messages": 3}', b"\xff\xfe"])
 def test_what_is_no_row_has_no_texts(raw: bytes) -> None:
     assert list(texts_of(raw)) == []
+
+
+def test_what_is_said_to_tools_is_looked_at() -> None:
+    calls = [
+        {"type": "function", "function": {"name": "f", "arguments": '{"a": ["b", 1], "c": "d"}'}},
+        {"type": "function", "function": {"name": "f", "arguments": "no json"}},
+        {"type": "function", "function": {"name": "f", "arguments": "[" * 5000}},
+        {"type": "function", "function": {"name": "f", "arguments": "{}"}},
+        "no call",
+    ]
+    old = {"role": "assistant", "function_call": {"name": "f", "arguments": {"x": "y"}}}
+    row = {"messages": [{"role": "assistant", "content": None, "tool_calls": calls}, old]}
+    assert list(texts_of(json.dumps(row).encode())) == [
+        ("messages[0].tool_calls[0]", "b\nd"),
+        ("messages[0].tool_calls[1]", "no json"),
+        ("messages[0].tool_calls[2]", "[" * 5000),
+        ("messages[1].function_call", "y"),
+    ]
+
+
+def test_rows_that_nobody_judged_are_counted_and_the_first_is_named(tmp_path: Path) -> None:
+    report = report_on(tmp_path, WARN, chat("fine"), "", '{"id": 1}', "no json", chat(BAD))
+    assert (report.rows, report.unread_rows, report.first_unread) == (4, 2, 3)
+    assert report.flagged_rows == 1
+
+
+@pytest.mark.parametrize(
+    ("content", "yes"), [("", False), ("[1]\n{}\n\n", False), (f"no json\n{chat('')}\n", True)]
+)
+def test_a_file_has_texts_where_any_line_has_one(content: str, yes: bool, tmp_path: Path) -> None:
+    (tmp_path / "f").write_text(content)
+    assert has_texts(tmp_path / "f") is yes
+
+
+def test_the_other_lines_are_written_byte_for_byte_and_never_over_their_file(
+    tmp_path: Path,
+) -> None:
+    path, target = tmp_path / "f", tmp_path / "clean"
+    path.write_bytes(b"\xef\xbb\xbfa\r\nb\xff\rc\n\nd")
+    write_others(path, target, {2, 5})
+    assert target.read_bytes() == b"\xef\xbb\xbfa\r\nc\n\n"
+    with pytest.raises(InvalidRequest, match="would overwrite"):
+        write_others(path, path, {2})
+    assert path.read_bytes().endswith(b"d")

@@ -208,8 +208,22 @@ def test_lines_that_are_no_objects_are_redacted_as_text(encoding: str, tmp_path:
     report, _ = redact_file(source, target, audit=tmp_path / "audit")
     after = target.read_bytes().decode(encoding).splitlines()
     assert after == [line.replace("ana@example.com", "<EMAIL_1>") for line in lines]
-    assert (report.rows, report.rows_changed, report.as_text, report.unread) == (3, 3, 3, 0)
+    assert (report.rows, report.rows_changed, report.as_text, report.unread) == (3, 3, 2, 0)
     assert len((tmp_path / "audit").read_text().splitlines()) == 3
+
+
+def test_what_is_escaped_in_a_list_or_a_string_is_found(tmp_path: Path) -> None:
+    lines = [
+        '["ana\\u0040example.com", {"a": "\\u00e9 ana@example.com"}]',
+        '"\\u0061na@example.com"',
+    ]
+    (tmp_path / "f").write_text("\n".join(lines))
+    report, _ = redact_file(tmp_path / "f", tmp_path / "out")
+    assert [json.loads(line) for line in (tmp_path / "out").read_text().splitlines()] == [
+        ["<EMAIL_1>", {"a": "é <EMAIL_1>"}],
+        "<EMAIL_1>",
+    ]
+    assert (report.rows_changed, report.as_text) == (2, 0)
 
 
 def test_lines_that_are_no_text_are_counted_as_unread(tmp_path: Path) -> None:

@@ -267,7 +267,13 @@ def test_half_a_character_drops_its_row_alone(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "words"),
     [
-        ("f.csv", "question,answer\nq,a\n", "a file of another form"),
+        ("f.csv", "question,answer\nq,a\n", "a table (CSV). Make training rows of it: "),
+        ("f.csv", "a b,c d\nq,a\n", "--user COLUMN --assistant COLUMN. The columns are: 'a b'"),
+        ("f.jsonl", '{"question": "q", "answer": "a"}', "are no chats. Make training rows: "),
+        ("f.jsonl", '{"id": 1, "body": "q"}', "--user COLUMN --assistant COLUMN"),
+        ("f.jsonl", "question,answer\nq,a\n", "--format csv --to"),
+        ("f.jsonl", '{"prompt": "p", "completion": 3}', None),
+        ("f.jsonl", '{"messages": [}', None),
         ("f.jsonl", '{"instruction": "i", "input": "", "output": "o"}', "Alpaca"),
         ("f.jsonl", json.dumps({"conversations": SPOKEN}), "ShareGPT"),
         ("f.jsonl", f"[{CHATS[0]}]", "another form"),
@@ -399,6 +405,7 @@ def test_which_column_is_meant_is_asked_with_the_reason(tmp_path: Path) -> None:
         ("f.xlsx", None, "is no JSONL. `afina data convert"),
         ("f.parquet", b"PAR1 and a half", "cut short"),
         ("f.jsonl", b"PK\x03\x04", "damaged archive"),
+        ("my rows.jsonl", b"PAR1", "afina data convert '{folder}/my rows.jsonl' --format parquet"),
     ],
 )
 def test_a_file_that_cannot_be_converted_at_once_has_a_hint_too(
@@ -409,7 +416,7 @@ def test_a_file_that_cannot_be_converted_at_once_has_a_hint_too(
         workbook = openpyxl.Workbook()
         workbook.create_sheet("second")
         workbook.save(tmp_path / name)
-    assert words in (conversion_hint(tmp_path / name) or "")
+    assert words.format(folder=tmp_path) in (conversion_hint(tmp_path / name) or "")
 
 
 def test_short_and_plural_names_are_taken_where_there_are_no_better_ones(tmp_path: Path) -> None:

@@ -1,19 +1,22 @@
 """Moderation of a data file: which rows are flagged, by line, message, category and score.
 
-The report never holds a text. What happens to a flagged row is a policy by category: `warn` names
+The report never holds a text. A row without any text that can be read is counted and the first such
+line named: it was not judged. What happens to a flagged row is a policy by category: `warn` names
 it, `quarantine` leaves it out of training too, `block` counts it against a share of the rows above
 which the file is refused. Quarantined rows are counted as well.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import json
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal
 
 from afina.data.lines import LineReader
 from afina.data.rows import slow_value
+from afina.errors import InvalidRequest
 
 Policy = Literal["warn", "quarantine", "block"]
 Judge = Callable[[Sequence[str]], list[Mapping[str, float]]]
@@ -24,6 +27,8 @@ _AT_ONCE: Final = 256
 _LISTS: Final = ("messages", "preferred_output", "non_preferred_output")
 _MOST_LINE_BYTES: Final = 64 * 1024 * 1024
 MOST_LISTED: Final = 10_000
+VERSION: Final = 2
+"""Of what is read; part of the key of a report that is kept."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +73,10 @@ class ModerationReport:
     """At most MOST_LISTED of them."""
     quarantined_lines: tuple[int, ...] = ()
     refused: bool = False
+    unread_rows: int = 0
+    """Rows in which no text was found, so that nothing was judged: `rows` counts them too."""
+    first_unread: int | None = None
+    """The line of the first of them."""
 
 
 def moderate_file(
@@ -78,8 +87,9 @@ def moderate_file(
     progress: Progress | None = None,
     on_flagged: Callable[[int], None] = lambda _line: None,
 ) -> ModerationReport:
-    """The report on a JSONL file; lines that are no rows are somebody else's business. `on_flagged`
-    is told each flagged line once, those too that the report has no room for."""
+    """The report on a JSONL file; what is wrong with lines that are no rows is somebody else's
+    business, and that they were not judged stands in it. `on_flagged` is told each flagged line
+    once, those too that the report has no room for."""
     tally = _Tally(rules, on_flagged)
     waiting: list[tuple[int, list[tuple[str, str]]]] = []
     total = path.stat().st_size
@@ -96,9 +106,10 @@ def moderate_file(
 
     for line in LineReader(path, _MOST_LINE_BYTES):
         read += line.size + 1
-        if line.raw is None or line.is_blank:
+        if line.is_blank:
             continue
-        waiting.append((line.number, list(texts_of(line.raw))))
+        texts = [] if line.raw is None else list(texts_of(line.raw))
+        waiting.append((line.number, texts))
         if sum(len(places) for _, places in waiting) >= _AT_ONCE:
             settle()
     read = total
@@ -107,14 +118,48 @@ def moderate_file(
 
 
 def texts_of(raw: bytes) -> Iterator[tuple[str, str]]:
-    """Where a row's texts stand, and the texts: of chats, prompts, completions and preferences."""
+    """Where a row's texts stand, and the texts: of chats, prompts, completions and preferences,
+    and of the calls of tools in them."""
     try:
         row = slow_value(raw)
-    except ValueError:
+    except (ValueError, RecursionError):
         return
     if not isinstance(row, Mapping):
         return
     yield from _of(row, "")
+
+
+def has_texts(path: Path) -> bool:
+    """Whether any line of a file holds a text that would be judged; reads up to the first."""
+    lines = (line.raw for line in LineReader(path, _MOST_LINE_BYTES))
+    return any(raw is not None and next(texts_of(raw), None) is not None for raw in lines)
+
+
+def refuse_itself(path: Path, target: Path) -> None:
+    """Raises InvalidRequest where `target` is the file that is moderated."""
+    if target.exists() and target.samefile(path):
+        raise InvalidRequest(
+            "The clean file would overwrite the file that was moderated.",
+            param="clean",
+            remedy="Give another name for it.",
+        )
+
+
+def write_others(path: Path, target: Path, flagged: Collection[int]) -> None:
+    """Writes the lines of `path` that are not `flagged`, byte for byte, whole or not at all.
+    Raises InvalidRequest where `target` is the file itself."""
+    refuse_itself(path, target)
+    temporary = target.with_name(target.name + ".part")
+    try:
+        # Latin-1 gives every byte back, and newline="" every end of a line, cut as LineReader cuts.
+        with (
+            path.open(encoding="latin-1", newline="") as lines,
+            temporary.open("w", encoding="latin-1", newline="") as kept,
+        ):
+            kept.writelines(line for number, line in enumerate(lines, 1) if number not in flagged)
+        temporary.replace(target)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def _of(row: Mapping[str, Any], before: str) -> Iterator[tuple[str, str]]:
@@ -123,6 +168,7 @@ def _of(row: Mapping[str, Any], before: str) -> Iterator[tuple[str, str]]:
         for index, message in enumerate(chat if isinstance(chat, list) else []):
             if isinstance(message, Mapping):
                 yield from _content(message.get("content"), f"{before}{name}[{index}]")
+                yield from _calls(message, f"{before}{name}[{index}]")
     for name in ("prompt", "completion", "text"):
         if isinstance(row.get(name), str):
             yield f"{before}{name}", row[name]
@@ -140,17 +186,55 @@ def _content(content: object, where: str) -> Iterator[tuple[str, str]]:
                 yield f"{where}.content[{index}]", part["text"]
 
 
+def _calls(message: Mapping[str, Any], where: str) -> Iterator[tuple[str, str]]:
+    """What an assistant says to tools, which is learned as much as what it says to people."""
+    calls = message.get("tool_calls")
+    named = [(call, f"{where}.tool_calls[{i}]") for i, call in enumerate(_list(calls))]
+    found = [(call.get("function"), name) for call, name in named if isinstance(call, Mapping)]
+    for function, name in (*found, (message.get("function_call"), f"{where}.function_call")):
+        if isinstance(function, Mapping) and (said := _said(function.get("arguments"))):
+            yield name, said
+
+
+def _list(value: object) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
+def _said(arguments: object) -> str:
+    """The strings in a call's arguments, a line each; what is no JSON as it stands."""
+    try:
+        value = json.loads(arguments) if isinstance(arguments, str) else arguments
+        return "\n".join(_strings(value))
+    except (ValueError, RecursionError):
+        return arguments if isinstance(arguments, str) else ""
+
+
+def _strings(value: object) -> Iterator[str]:
+    if isinstance(value, str) and value.strip():
+        yield value
+    elif isinstance(value, Mapping):
+        for inner in value.values():
+            yield from _strings(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _strings(inner)
+
+
 class _Tally:
     def __init__(self, rules: Rules, on_flagged: Callable[[int], None]) -> None:
         self._rules = rules
         self._on_flagged = on_flagged
-        self._rows = self._flagged = self._counted = 0
+        self._rows = self._flagged = self._counted = self._unread = 0
+        self._first_unread: int | None = None
         self._categories: dict[str, int] = {}
         self._messages: list[FlaggedMessage] = []
         self._quarantined: list[int] = []
 
     def add(self, line: int, found: Sequence[tuple[str, Mapping[str, float]]]) -> None:
         self._rows += 1
+        if not found:
+            self._unread += 1
+            self._first_unread = self._first_unread or line
         flagged = [(where, categories) for where, categories in found if categories]
         if not flagged:
             return
@@ -181,4 +265,6 @@ class _Tally:
             messages=tuple(self._messages),
             quarantined_lines=tuple(self._quarantined),
             refused=share > self._rules.max_flagged_share,
+            unread_rows=self._unread,
+            first_unread=self._first_unread,
         )

@@ -2,7 +2,7 @@
 
 Within a file the same value gets the same placeholder, `<EMAIL_3>`, so that a tuned model learns
 the place and not the person. The audit names row, field, kind, rule and placeholder, and never the
-value. Lines keep their numbers; one that is no JSON object passes as it is, for the check to name.
+value. Lines keep their numbers; one that is no JSON is read as plain text.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from afina.data.personal.spans import PersonalKind, Span
 from afina.data.rows import quick_value, shown_field, slow_value
 from afina.errors import InvalidRequest
 
-VERSION: Final = 4
+VERSION: Final = 5
 """Of what is found and how it is written; part of the key of what the stage leaves behind."""
 _KEPT: Final = frozenset({"role", "type", "tool_call_id", "id", "weight"})
 """Keys whose values are structure, and not what people wrote."""
@@ -55,7 +55,7 @@ class RedactionReport:
     values: Mapping[str, int] = field(default_factory=dict)
     """Different values, by kind."""
     as_text: int = 0
-    """Rows that are no JSON objects, looked at as plain text."""
+    """Rows that are no JSON, looked at as plain text."""
     unread: int = 0
     """Of those, rows with bytes that no text holds: nothing can be found in them."""
     first_unread: int | None = None
@@ -172,7 +172,7 @@ def restore_file(path: Path, target: Path, values: Mapping[str, str]) -> int:
             for line in LineReader(path, max(1, path.stat().st_size)):
                 assert line.raw is not None, "no line is longer than its file"
                 raw = line.raw
-                value = _object(raw) if b"<" in raw else None
+                value = _written(raw) if b"<" in raw else None
                 if value is not None:
                     back = map_texts(value, lambda text, _: restore_text(text, values))
                     raw = raw if back == value else msgspec.json.encode(back)
@@ -227,7 +227,7 @@ class _Work:
         if not raw.strip():
             return raw, []
         self.rows += 1
-        value = _object(raw)
+        value = _written(raw)
         found: list[Redacted] = []
 
         def change(text: str, where: str) -> str:
@@ -249,7 +249,7 @@ class _Work:
         return text if value is None else _encoded(changed), found
 
     def _text(self, raw: bytes, number: int, change: Callable[[str, str], str]) -> bytes:
-        """A line that is no JSON object: a table's row, or a damaged one. It may hold as much."""
+        """A line that is no JSON: a table's row, or a damaged one. It may hold as much."""
         self.as_text += 1
         if b"\0" in raw:
             self.unread += 1
@@ -284,14 +284,15 @@ def _encoded(row: Any) -> bytes:
         return json.dumps(row).encode("ascii")
 
 
-def _object(raw: bytes) -> dict[str, Any] | None:
+def _written(raw: bytes) -> dict[str, Any] | list[Any] | str | None:
+    """What a line says as JSON, where people can have written in it; None for other lines."""
     value = quick_value(raw, _DEPTH)
     if value is msgspec.UNSET:
         try:
             value = slow_value(raw)
         except (ValueError, RecursionError):
             return None
-    return value if isinstance(value, dict) else None
+    return value if isinstance(value, dict | list | str) else None
 
 
 def _replaced(text: str, found: list[tuple[Span, str]]) -> str:

@@ -26,8 +26,14 @@ def not_utf8(line: LineFacts) -> Faults:
     try:
         line.raw.decode("utf-8")
     except UnicodeDecodeError as error:
-        hint = " The file looks like UTF-16." if b"\0" in line.raw[:64] else ""
+        hint = " The file looks like UTF-16." if _is_wide(line.raw) else ""
         yield Fault(f"Byte {error.start + 1} of the line is not UTF-8.{hint}")
+
+
+def _is_wide(raw: bytes) -> bool:
+    """Whether every second byte may be a zero, as in plain letters of UTF-16."""
+    start = raw[:64]
+    return start.startswith((b"\xff\xfe", b"\xfe\xff")) or start.count(0) * 3 > len(start)
 
 
 def too_deep(line: LineFacts) -> Faults:
