@@ -23,6 +23,8 @@ _PREVIEWED: Final = 3
 _LISTED: Final = 200
 _CELL: Final = 400
 """Characters of a text that the table gets; the editor gets all."""
+_MARKED: Final = frozenset({"personal-data", "secret-in-row"})
+"""Rules whose rows have a mark that names the kinds; the summary alone says the sentence."""
 _MOST_EPOCHS: Final = 50
 _PIECE: Final = 256 * 1024
 
@@ -313,7 +315,11 @@ def _row(visit: Visit, row: DraftRow, beside: list[Finding], whole: bool) -> dic
         "n": row.number,
         "dropped": row.is_dropped,
         "edited": row.is_edited,
-        "findings": [] if row.is_dropped else [_finding(visit, finding) for finding in beside],
+        "findings": [
+            _finding(visit, finding)
+            for finding in beside
+            if not row.is_dropped and finding.rule not in _MARKED
+        ],
     }
     if messages is None:
         return shown | {"text": row.text if whole else row.text[:_CELL]}
@@ -351,7 +357,7 @@ def _finding(visit: Visit, finding: Finding) -> dict[str, Any]:
     text = visit.texts(f"rule.{finding.rule.replace('-', '_')}")
     if finding.other_line is not None:
         other = numbers.number(visit.texts.language, finding.other_line)
-        text += " " + visit.texts("data.like_row", n=other)
+        text = f"{visit.texts('data.like_row', n=other)} {text}"
     return {"rule": finding.rule, "severity": finding.severity.value, "text": text}
 
 

@@ -130,7 +130,9 @@ function make(row, place) {
   if (row.dropped) count.append(line("span", "tag", t.is_dropped));
   const beside = cell("beside", "");
   for (const finding of row.findings) {
-    beside.append(line("p", `say ${finding.severity}`, finding.text));
+    const word = line("p", `say ${finding.severity}`, finding.text);
+    word.title = finding.text; // a narrow row shows its beginning
+    beside.append(word);
   }
   for (const what of ["moderation", "personal"]) {
     const found = row.dropped ? null : marks[what][row.n];
