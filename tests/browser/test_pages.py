@@ -12,8 +12,8 @@ from tests.live import LivePlatform
 
 pytestmark = pytest.mark.slow
 PLACES = (
-    "/", "/data", "/tune", "/jobs", "/models", "/playground", "/playground/table", "/usage",
-    "/settings", "/nowhere",
+    "/", "/data", "/data/answers", "/tune", "/jobs", "/models", "/playground",
+    "/playground/table", "/usage", "/settings", "/nowhere",
 )  # fmt: skip
 BARD = Path(__file__).parents[2] / "examples" / "bard" / "questions.csv"
 RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]

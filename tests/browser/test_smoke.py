@@ -17,8 +17,8 @@ from tests.live import LivePlatform
 pytestmark = pytest.mark.slow
 BARD = Path(__file__).parents[2] / "examples" / "bard" / "questions.csv"
 PLACES = (
-    "/", "/data", "/tune", "/jobs", "/models", "/playground", "/playground/table", "/usage",
-    "/settings", "/nowhere",
+    "/", "/data", "/data/answers", "/tune", "/jobs", "/models", "/playground",
+    "/playground/table", "/usage", "/settings", "/nowhere",
 )  # fmt: skip
 PATIENCE_MS = 120_000
 

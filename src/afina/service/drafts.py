@@ -85,10 +85,16 @@ class Draft:
 
 
 def start_draft(
-    platform: Platform, caller: Caller, source: Iterable[bytes], filename: str, base: str | None
+    platform: Platform,
+    caller: Caller,
+    source: Iterable[bytes],
+    filename: str,
+    base: str | None,
+    left_out: Mapping[str, int] | None = None,
 ) -> Draft:
     """Keeps the bytes and reads them as the name says; columns whose names say what they are, are
-    chosen. Raises DataUnreadable, InvalidRequest, TooLarge."""
+    chosen. `left_out`: what was no row before the bytes were made, by reason. Raises
+    DataUnreadable, InvalidRequest, TooLarge."""
     if not 1 <= len(filename) <= _MAX_NAME or not filename.isprintable():
         raise InvalidRequest("The file's name must be 1 to 255 printable characters.", param="name")
     id_ = platform.ids.new(PREFIX)
@@ -100,6 +106,8 @@ def start_draft(
         size = _keep(folder / name, source, platform.settings.max_upload_bytes)
         draft = Draft(id_, caller.project_id, filename, platform.now(), size, name, base=base)
         draft = _read(folder, draft, *open_likely(folder / name))
+        if left_out:
+            draft = replace(draft, dropped={**draft.dropped, **left_out})
         _write(folder, draft)
     except AfinaError as error:
         shutil.rmtree(folder, ignore_errors=True)

@@ -74,6 +74,18 @@ def list_completions(
         return answers.list_completions(tx, caller.project_id, query, platform.now())
 
 
+def kept_models(platform: Platform, caller: Caller) -> dict[str, int]:
+    """How many of the project's answers are kept, by model, most first."""
+    with platform.database.read() as tx:
+        return answers.completion_models(tx, caller.project_id, platform.now())
+
+
+def kept_labels(platform: Platform, caller: Caller) -> list[tuple[str, str]]:
+    """The pairs of metadata that most of the project's kept answers have."""
+    with platform.database.read() as tx:
+        return answers.completion_labels(tx, caller.project_id, platform.now(), MAX_LIST)
+
+
 def label_completion(
     platform: Platform, caller: Caller, id: str, metadata: Mapping[str, str]
 ) -> StoredCompletion:
@@ -141,6 +153,16 @@ def message_documents(kept: StoredCompletion) -> list[dict[str, Any]]:
 def distill(platform: Platform, caller: Caller, query: CompletionQuery, filename: str) -> Distilled:
     """A file of training rows from stored completions; the query's page is not looked at. Raises
     InvalidRequest where nothing gives a row."""
+    rows, left_out = training_rows(platform, caller, query)
+    file = upload_file(platform, caller, _pieces(rows), filename, "fine-tune")
+    return Distilled(file, len(rows), left_out)
+
+
+def training_rows(
+    platform: Platform, caller: Caller, query: CompletionQuery
+) -> tuple[list[bytes], dict[str, int]]:
+    """The lines of a training file from stored completions, and how many gave none, by reason.
+    Raises InvalidRequest where nothing gives a row."""
     left_out: Counter[str] = Counter()
     rows: list[bytes] = []
     with platform.database.read() as tx:
@@ -157,8 +179,7 @@ def distill(platform: Platform, caller: Caller, query: CompletionQuery, filename
             remedy="Ask with `store: true`, or choose another model or other metadata.",
             code="invalid_n_examples",
         )
-    file = upload_file(platform, caller, _pieces(rows), filename, "fine-tune")
-    return Distilled(file, len(rows), dict(left_out))
+    return rows, dict(left_out)
 
 
 def training_row(kept: StoredCompletion) -> dict[str, Any] | str:

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from sqlalchemy import ColumnElement, Row, and_, delete, insert, select, update
+from sqlalchemy import ColumnElement, Row, and_, delete, func, insert, select, update
 
 from afina.domain.accounts import Caller
 from afina.domain.pages import Page
@@ -103,6 +103,29 @@ def each_completion(
     )
     for row in rows:
         yield _completion(row)
+
+
+def completion_models(tx: Tx, project_id: str, now: int) -> dict[str, int]:
+    """How many completions of the project are kept, by model, most first."""
+    table = STORED_COMPLETIONS
+    many = func.count().label("many")
+    query = select(table.c.model, many).where(_alive(table, project_id, now))
+    rows = tx.execute(query.group_by(table.c.model).order_by(many.desc(), table.c.model))
+    return {row.model: row.many for row in rows}
+
+
+def completion_labels(tx: Tx, project_id: str, now: int, most: int) -> list[tuple[str, str]]:
+    """The pairs of metadata that most of the project's completions have, at most `most`."""
+    table, labels = STORED_COMPLETIONS, COMPLETION_LABELS.c
+    query = (
+        select(labels.key, labels.value)
+        .join(table, table.c.id == labels.completion_id)
+        .where(_alive(table, project_id, now))
+        .group_by(labels.key, labels.value)
+        .order_by(func.count().desc(), labels.key, labels.value)
+        .limit(most)
+    )
+    return [(row.key, row.value) for row in tx.execute(query)]
 
 
 def label_completion(tx: Tx, kept: StoredCompletion, metadata: Mapping[str, str]) -> None:

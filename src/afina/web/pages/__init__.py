@@ -8,6 +8,7 @@ from typing import Final
 from starlette.responses import Response
 
 from afina.web.pages import (
+    answers,
     data,
     home,
     jobs,
@@ -28,6 +29,7 @@ ROUTES: Final[tuple[tuple[str, str, Handler], ...]] = (
     *sign_in.ROUTES,
     *oidc.ROUTES,
     *home.ROUTES,
+    *answers.ROUTES,  # before data, whose drafts lie below the same path
     *data.ROUTES,
     *tune.ROUTES,
     *jobs.ROUTES,

@@ -11,7 +11,7 @@ from starlette.responses import JSONResponse, RedirectResponse, Response, Stream
 from afina.domain.findings import Finding
 from afina.domain.jobs import Hyperparameters
 from afina.errors import AfinaError, EngineFailed, InvalidRequest, Overloaded, Unavailable
-from afina.service import bases, draft_rows, draft_views, drafts, files
+from afina.service import bases, draft_rows, draft_views, drafts, files, stored
 from afina.service.draft_rows import DraftRow, Verdict
 from afina.service.drafts import Columns, Draft
 from afina.service.files import FileQuery
@@ -33,7 +33,8 @@ def show(visit: Visit) -> Response:
     """Where files are brought, and what is here already."""
     kept = files.list_files(visit.platform, visit.caller, FileQuery(limit=_LISTED)).data
     found = drafts.list_drafts(visit.platform, visit.caller)
-    return page(visit, "data.html", {"drafts": found, "files": kept})
+    answers = sum(stored.kept_models(visit.platform, visit.caller).values())
+    return page(visit, "data.html", {"drafts": found, "files": kept, "answers": answers})
 
 
 async def bring(visit: Visit) -> Response:
