@@ -242,7 +242,7 @@ class Lane:
         if not wanted:
             return {}
         tops = [tickets[i].manner.top or 0 for i in wanted]
-        found = logprobs(out.logits[wanted], [tokens[i] for i in wanted], tops)
+        found = logprobs(out.logits, [tokens[i] for i in wanted], tops, wanted)
         return dict(zip(wanted, found, strict=True))
 
     def _drafted_as(self, sequence: Sequence) -> str | None:

@@ -16,6 +16,7 @@ from typing import Final
 
 import torch
 
+from afina.model.kernels import sampling as kernels
 from afina.model.kernels.argmax import argmax
 from afina.serving.answers import Candidates
 from afina.serving.penalties import Reshaping
@@ -55,51 +56,96 @@ class Choosing:
 def choose(logits_RV: torch.Tensor, rows: Sequence[Choosing]) -> list[int]:
     """The next token of each row. A row's reshaping hears of the row's tokens here, so it must be
     called once for each of an answer's tokens, in their order."""
-    if all(row.is_greedy and row.reshaping is None and row.forced is None for row in rows):
-        best = argmax(logits_RV[: len(rows)])
-        if best is not None:
-            greedy: list[int] = best.tolist()
-            return greedy
-    scores = _reshaped(logits_RV[: len(rows)], rows)
-    # numpy's argmax runs at the speed of memory; torch's takes 25 times as long in bf16.
-    tokens: list[int] = scores.numpy().argmax(-1).tolist()
-    drawn = [i for i, row in enumerate(rows) if not row.is_greedy and row.forced is None]
-    if drawn:
-        found = _draw(scores[drawn], [rows[i] for i in drawn])
-        for index, token in zip(drawn, found, strict=True):
-            tokens[index] = token
-    return [t if r.forced is None else r.forced for t, r in zip(tokens, rows, strict=True)]
-
-
-def _reshaped(logits_RV: torch.Tensor, rows: Sequence[Choosing]) -> torch.Tensor:
-    """The rows in float32; those with a reshaping, reshaped. The logits stay as they are."""
-    scores = logits_RV.float()
+    tokens = [0 if row.forced is None else row.forced for row in rows]
+    plain = [i for i, row in enumerate(rows) if row.reshaping is None]
     changed = [i for i, row in enumerate(rows) if row.reshaping is not None]
-    if changed and scores.data_ptr() == logits_RV.data_ptr():
-        scores = scores.clone()
+    if changed:
+        scores = _reshaped(logits_RV, changed, rows)
+        _choose_among(scores, changed, range(len(changed)), rows, tokens)
+    _choose_among(logits_RV, plain, plain, rows, tokens)
+    return tokens
+
+
+def _choose_among(
+    scores: torch.Tensor,
+    chosen: Sequence[int],
+    places: Sequence[int],
+    rows: Sequence[Choosing],
+    tokens: list[int],
+) -> None:
+    """Writes the tokens of the `chosen` rows, whose scores stand in `places`."""
+    free = [(i, at) for i, at in zip(chosen, places, strict=True) if rows[i].forced is None]
+    greedy = [pair for pair in free if rows[pair[0]].is_greedy]
+    if greedy:
+        found = _best(scores, [at for _, at in greedy])
+        for (i, _), token in zip(greedy, found, strict=True):
+            tokens[i] = token
+    drawn = [pair for pair in free if not rows[pair[0]].is_greedy]
+    if drawn:
+        found = _draw(scores, [at for _, at in drawn], [rows[i] for i, _ in drawn])
+        for (i, _), token in zip(drawn, found, strict=True):
+            tokens[i] = token
+
+
+def _best(scores: torch.Tensor, places: list[int]) -> list[int]:
+    """The first of the largest in each of these rows."""
+    best = argmax(scores)
+    if best is not None:
+        return [int(token) for token in best[places]]
+    # numpy's argmax runs at the speed of memory; torch's takes 25 times as long in bf16.
+    wanted = scores if len(places) == len(scores) else scores[places]
+    return [int(token) for token in wanted.float().numpy().argmax(-1)]
+
+
+def _reshaped(
+    logits_RV: torch.Tensor, changed: list[int], rows: Sequence[Choosing]
+) -> torch.Tensor:
+    """The `changed` rows in float32, reshaped. The logits stay as they are."""
+    every = len(changed) == len(logits_RV)
+    scores = logits_RV.to(torch.float32, copy=True) if every else logits_RV[changed].float()
     whole = scores.numpy()
-    for i in changed:
+    for at, i in enumerate(changed):
         reshaping = rows[i].reshaping
         if reshaping is not None:
-            reshaping.apply(whole[i], rows[i].tokens)
+            reshaping.apply(whole[at], rows[i].tokens)
     return scores
 
 
 def logprobs(
-    logits_RV: torch.Tensor, tokens: Sequence[int], tops: Sequence[int]
+    logits_RV: torch.Tensor, tokens: Sequence[int], tops: Sequence[int], places: Sequence[int]
 ) -> list[Candidates]:
-    """Log-probabilities of the network itself, before temperature and top_p."""
-    scores = torch.log_softmax(logits_RV[: len(tokens)].float(), -1)
-    chosen = scores.gather(1, torch.tensor(tokens).unsqueeze(1)).squeeze(1).tolist()
+    """Log-probabilities of the network itself, before temperature and top_p, in each of `places`
+    among the rows: its token's, and as many of the best as its `tops` says."""
     most = max(tops, default=0)
-    values, ids = (t.tolist() for t in scores.topk(most, -1)) if most else ([], [])
+    if kernels.takes(logits_RV):
+        found = kernels.listed(logits_RV, places, tokens, most)
+    else:
+        found = list_by_torch(logits_RV[list(places)], tokens, most)
     return [
-        Candidates(chosen[i], ids[i][:k] if k else [], values[i][:k] if k else [])
-        for i, k in enumerate(tops)
+        Candidates(one.chosen, one.ids[:k], one.logprobs[:k])
+        for one, k in zip(found, tops, strict=True)
     ]
 
 
-def _draw(logits_RV: torch.Tensor, rows: list[Choosing]) -> list[int]:
+def list_by_torch(
+    logits_RV: torch.Tensor, tokens: Sequence[int], most: int
+) -> list[kernels.Listed]:
+    """What the kernels list, by torch."""
+    scores = torch.log_softmax(logits_RV.float(), -1)
+    chosen = scores.gather(1, torch.tensor(tokens).unsqueeze(1)).squeeze(1).tolist()
+    best = scores.topk(most, -1)
+    return list(map(kernels.Listed, chosen, best.indices.tolist(), best.values.tolist()))
+
+
+def _draw(scores: torch.Tensor, places: list[int], rows: list[Choosing]) -> list[int]:
+    if kernels.takes(scores):
+        ways = [kernels.Draw(row.key, row.temperature, row.top_p) for row in rows]
+        return kernels.draw(scores, places, ways)
+    return draw_by_torch(scores[places], rows)
+
+
+def draw_by_torch(logits_RV: torch.Tensor, rows: Sequence[Choosing]) -> list[int]:
+    """What the kernels draw, by torch: one token a row."""
     heat = torch.tensor([[row.temperature] for row in rows], dtype=torch.float32)
     scores = logits_RV.float() / heat
     limited = [i for i, row in enumerate(rows) if row.top_p < 1.0]

@@ -1,0 +1,238 @@
+/* Which token a row of logits gives, and how likely its tokens are. Formulas and reasons:
+   afina/serving/sampling.py. A row is one thread's, from its first number to its last, whatever
+   stands beside it. */
+#include "tile.h"
+
+enum { BLOCK = 256 };
+static const float LOG2_E = 1.4426950408889634f;
+
+typedef struct {
+    const void *rows;      /* bf16, or fp32 where `wide` */
+    const int64_t *places; /* [count] of the rows that are asked for */
+    int64_t count, apart, width, padded, wide;
+    int64_t crowded; /* set where there was no memory */
+} table;
+
+/* A row as a thread has it. */
+typedef struct {
+    float *y, *w; /* numbers over heat, and what they weigh: exp(y - top) */
+    float top, bottom; /* the largest, and the least that is not minus infinity */
+    int64_t padded;
+    float *near_y, *near_w; /* room for some of both */
+} line;
+
+/* A line without numbers; 0, which is noted, where there is no memory. */
+static int line_of(table *t, line *made) {
+    size_t row = (size_t)t->padded + 4 * LANES;
+    float *at = (float *)(void *)room(4 * sizeof(float) * row);
+    if (!at) t->crowded = 1;
+    *made = (line){at, at + row, 0, 0, t->padded, at + 2 * row, at + 3 * row};
+    return at != NULL;
+}
+
+/* Takes a row's numbers, over `heat`; behind the last minus infinity, which weighs nothing. */
+static void take(const table *t, int64_t row, float heat, line *l) {
+    const bf16 *narrow = (const bf16 *)t->rows + row * t->apart;
+    const float *wide = (const float *)t->rows + row * t->apart;
+    __m512 over = _mm512_set1_ps(heat), none = _mm512_set1_ps(-INFINITY);
+    __m512 top = none, bottom = _mm512_set1_ps(INFINITY);
+    for (int64_t i = 0; i < t->padded; i += LANES) {
+        __mmask16 some = lanes(t->width - i);
+        __m512 x = t->wide ? _mm512_maskz_loadu_ps(some, wide + i) : load_some(narrow + i, some);
+        /* a zero more makes minus zero zero, which is its equal */
+        x = _mm512_mask_add_ps(none, some, _mm512_div_ps(x, over), _mm512_setzero_ps());
+        _mm512_storeu_ps(l->y + i, x);
+        top = _mm512_max_ps(x, top);
+        some = _mm512_cmp_ps_mask(x, none, _CMP_GT_OQ);
+        bottom = _mm512_mask_min_ps(bottom, some, x, bottom);
+    }
+    l->top = _mm512_reduce_max_ps(top), l->bottom = _mm512_reduce_min_ps(bottom);
+    top = _mm512_set1_ps(l->top);
+    for (int64_t i = 0; i < t->padded; i += LANES) {
+        __m512 below = _mm512_sub_ps(_mm512_loadu_ps(l->y + i), top);
+        __m512 power = power_of_two(_mm512_mul_ps(below, _mm512_set1_ps(LOG2_E)));
+        _mm512_storeu_ps(l->w + i, power);
+    }
+}
+
+/* What those weigh that reach `least`. No more can weigh less: sums run in one order. */
+static float mass(const float *y, const float *w, float least, int64_t count) {
+    __m512 from = _mm512_set1_ps(least), sum[4];
+    for (int s = 0; s < 4; s++) sum[s] = _mm512_setzero_ps();
+    for (int64_t i = 0; i < count; i += 4 * LANES)
+        for (int s = 0; s < 4; s++) {
+            __m512 x = _mm512_loadu_ps(y + i + s * LANES);
+            __mmask16 in = _mm512_cmp_ps_mask(x, from, _CMP_GE_OQ);
+            sum[s] = _mm512_mask_add_ps(sum[s], in, sum[s], _mm512_loadu_ps(w + i + s * LANES));
+        }
+    return _mm512_reduce_add_ps(
+        _mm512_add_ps(_mm512_add_ps(sum[0], sum[1]), _mm512_add_ps(sum[2], sum[3])));
+}
+
+/* Numbers in the order of their bits, and back. */
+INLINE int32_t turned(int32_t bits) { return bits ^ ((bits >> 31) & INT32_MAX); }
+static int32_t order_of(float x) {
+    int32_t bits;
+    memcpy(&bits, &x, 4);
+    return turned(bits);
+}
+static float number_at(int32_t order) {
+    int32_t bits = turned(order);
+    float x;
+    memcpy(&x, &bits, 4);
+    return x;
+}
+
+/* Lays those side by side that reach `low` and not `high`, to the next whole step of `mass`. Their
+   number; what weigh those that reach `high`, into *above. */
+static int64_t gather(line *l, float low, float high, float *above) {
+    __m512 least = _mm512_set1_ps(low), most = _mm512_set1_ps(high), sum = _mm512_setzero_ps();
+    int64_t count = 0;
+    for (int64_t i = 0; i < l->padded; i += LANES) {
+        __m512 y = _mm512_loadu_ps(l->y + i), w = _mm512_loadu_ps(l->w + i);
+        __mmask16 over = _mm512_cmp_ps_mask(y, most, _CMP_GE_OQ);
+        sum = _mm512_mask_add_ps(sum, over, sum, w);
+        __mmask16 in = _mm512_cmp_ps_mask(y, least, _CMP_GE_OQ) & ~over;
+        if (!in) continue;
+        _mm512_storeu_ps(l->near_y + count, _mm512_maskz_compress_ps(in, y));
+        _mm512_storeu_ps(l->near_w + count, _mm512_maskz_compress_ps(in, w));
+        count += __builtin_popcount(in);
+    }
+    *above = _mm512_reduce_add_ps(sum);
+    for (; count % (4 * LANES); count++) l->near_y[count] = -INFINITY, l->near_w[count] = 0;
+    return count;
+}
+
+/* The largest number of which those that reach it weigh `part` of all. First the numbers between
+   the least and the largest are halved, then, among the few that are left, all that a float can
+   be. */
+static float threshold(line *l, float part) {
+    if (!(l->bottom <= l->top)) return -INFINITY;
+    float wanted = part * mass(l->y, l->w, -INFINITY, l->padded), above;
+    float low = l->bottom, high = number_at(order_of(l->top) + 1);
+    float middle = l->top - 16.0f; /* most often it is among the near ones */
+    for (int halved = 0; halved < 7; halved++) {
+        if (middle > low && middle < high) {
+            if (mass(l->y, l->w, middle, l->padded) >= wanted)
+                low = middle;
+            else
+                high = middle;
+        }
+        middle = low / 2 + high / 2;
+    }
+    int64_t count = gather(l, low, high, &above);
+    int64_t first = order_of(low), last = order_of(high) - 1;
+    while (first < last) {
+        int64_t order = first + (last - first + 1) / 2;
+        if (above + mass(l->near_y, l->near_w, number_at((int32_t)order), count) >= wanted)
+            first = order;
+        else
+            last = order - 1;
+    }
+    return number_at((int32_t)first);
+}
+
+/* Noise --------------------------------------------------------------------------------------- */
+static uint64_t mixed(uint64_t x) { /* the finaliser of splitmix64 */
+    x = (x ^ (x >> 30)) * 0xBF58476D1CE4E5B9u;
+    x = (x ^ (x >> 27)) * 0x94D049BB133111EBu;
+    return x ^ (x >> 31);
+}
+static float gumbel(uint64_t key, int64_t index) {
+    uint64_t bits = mixed(key + (uint64_t)(index + 1) * 0x9E3779B97F4A7C15u);
+    double even = ((double)(bits >> 11) + 0.5) * 0x1p-53;
+    return -(float)__builtin_log(-__builtin_log(even));
+}
+
+/* Draws ---------------------------------------------------------------------------------------- */
+typedef struct {
+    table of;
+    const uint64_t *keys;
+    const float *heats, *limits;
+    int64_t *found;
+} draws;
+
+/* First the block, by the logarithm of what it weighs, then the token in it. */
+static int64_t drawn(const line *l, float least, uint64_t key, int64_t width) {
+    int64_t blocks = l->padded / BLOCK, block = 0, token = 0;
+    float best = -INFINITY;
+    for (int64_t b = 0; b < blocks; b++) {
+        float weight = mass(l->y + b * BLOCK, l->w + b * BLOCK, least, BLOCK);
+        float x = __builtin_logf(weight) + gumbel(key, b);
+        if (x > best) best = x, block = b;
+    }
+    best = -INFINITY;
+    for (int64_t i = 0; i < BLOCK; i++) {
+        float y = l->y[block * BLOCK + i];
+        if (!(y >= least)) continue;
+        float x = y + gumbel(key, blocks + i);
+        if (x > best) best = x, token = i;
+    }
+    token += block * BLOCK;
+    return token < width ? token : width - 1; /* where nothing is a number */
+}
+
+static void draw_part(void *given) {
+    draws *d = given;
+    int64_t from, to;
+    part_of(d->of.count, &from, &to);
+    line l;
+    if (!line_of(&d->of, &l)) return;
+    for (int64_t i = from; i < to; i++) {
+        take(&d->of, d->of.places[i], d->heats[i], &l);
+        float least = d->limits[i] < 1.0f ? threshold(&l, d->limits[i]) : -INFINITY;
+        d->found[i] = drawn(&l, least, d->keys[i], d->of.width);
+    }
+}
+int afina_draw(draws *d, int threads) {
+    in_parallel(draw_part, d, threads);
+    return d->of.crowded != 0;
+}
+
+/* Candidates ----------------------------------------------------------------------------------- */
+typedef struct {
+    table of;
+    const int64_t *tokens; /* whose log-probability is told */
+    int64_t *ids;          /* [count, most], the likeliest first, of equals the first */
+    float *chosen, *told;  /* [count] and [count, most] */
+    int64_t most;
+} listing;
+
+static void insert(float x, int64_t id, float *values, int64_t *ids, int64_t most) {
+    int64_t at = most - 1;
+    for (; at > 0 && values[at - 1] < x; at--) values[at] = values[at - 1], ids[at] = ids[at - 1];
+    values[at] = x, ids[at] = id;
+}
+static void list_best(const line *l, float *values, int64_t *ids, int64_t most) {
+    const float *y = l->y;
+    for (int64_t k = 0; k < most; k++) values[k] = -INFINITY, ids[k] = k;
+    for (int64_t i = 0; i < l->padded; i += LANES) {
+        __m512 last = _mm512_set1_ps(values[most - 1]);
+        uint32_t over = _mm512_cmp_ps_mask(_mm512_loadu_ps(y + i), last, _CMP_GT_OQ);
+        for (; over; over &= over - 1) {
+            int64_t id = i + __builtin_ctz(over);
+            if (y[id] > values[most - 1]) insert(y[id], id, values, ids, most);
+        }
+    }
+}
+
+static void list_part(void *given) {
+    listing *p = given;
+    int64_t from, to;
+    part_of(p->of.count, &from, &to);
+    line l;
+    if (!line_of(&p->of, &l)) return;
+    for (int64_t i = from; i < to; i++) {
+        take(&p->of, p->of.places[i], 1.0f, &l);
+        float whole = __builtin_logf(mass(l.y, l.w, -INFINITY, l.padded));
+        p->chosen[i] = l.y[p->tokens[i]] - l.top - whole;
+        if (!p->most) continue;
+        float *told = p->told + i * p->most;
+        list_best(&l, told, p->ids + i * p->most, p->most);
+        for (int64_t k = 0; k < p->most; k++) told[k] = told[k] - l.top - whole;
+    }
+}
+int afina_candidates(listing *p, int threads) {
+    in_parallel(list_part, p, threads);
+    return p->of.crowded != 0;
+}
