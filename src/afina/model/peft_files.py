@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -55,6 +55,12 @@ _HARMLESS: Final = frozenset(
         "megatron_core",
     }
 )
+_DTYPES: Final = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+}
 _EMPTY: Final[tuple[object, ...]] = (None, False, [], {}, "")
 
 Pairs = Mapping[str, tuple[torch.Tensor, torch.Tensor]]
@@ -176,19 +182,41 @@ def adapter_bytes(pairs: Pairs, magnitudes: Magnitudes | None = None) -> bytes:
 def read_pairs(path: Path, config: AdapterConfig) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
     """A `[rank, in]` and B `[out, rank]` by layer. Raises InvalidRequest if they do not fit the
     configuration: a wrong shape, a matrix without its partner, a tensor of another kind."""
-    vet_safetensors(path)
     found: dict[str, dict[str, torch.Tensor]] = {}
-    with safe_open(path, framework="pt") as file:
-        for key in file.keys():  # noqa: SIM118 - safe_open is no mapping
-            match = _KEY.fullmatch(key)
-            if config.dora and _MAGNITUDE.fullmatch(key):
-                continue
-            if match is None:
-                raise InvalidRequest(f"The adapter holds {key}, which is no LoRA matrix.")
-            found.setdefault(match["layer"], {})[match["side"]] = file.get_tensor(key)
+    for key, tensor in _tensors(path):
+        match = _KEY.fullmatch(key)
+        if config.dora and _MAGNITUDE.fullmatch(key):
+            continue
+        if match is None:
+            raise InvalidRequest(f"The adapter holds {key}, which is no LoRA matrix.")
+        found.setdefault(match["layer"], {})[match["side"]] = tensor
     if not found:
         raise InvalidRequest("The adapter holds no LoRA matrix.")
     return {layer: _pair(layer, sides, config) for layer, sides in sorted(found.items())}
+
+
+def _tensors(path: Path) -> Iterator[tuple[str, torch.Tensor]]:
+    """A safetensors file's tensors in memory of one piece, read once. Raises BaseRefused if header
+    and size do not agree, and InvalidRequest for numbers of another kind."""
+    header = vet_safetensors(path)
+    with path.open("rb") as file:
+        start = 8 + int.from_bytes(file.read(8), "little")
+        file.seek(start)
+        raw = torch.empty(path.stat().st_size - start, dtype=torch.uint8).numpy()
+        if file.readinto(raw.data) != len(raw):
+            raise InvalidRequest("The adapter's file was cut off while it was read.")
+    for key, entry in header.items():
+        if key == "__metadata__":
+            continue
+        dtype = _DTYPES.get(entry["dtype"])
+        if dtype is None:
+            raise InvalidRequest(f"The adapter's {key} is kept as {entry['dtype']}.")
+        first, last = entry["data_offsets"]
+        count = (last - first) // dtype.itemsize
+        if not count:
+            raise InvalidRequest(f"The adapter's {key} is empty.")
+        flat = torch.frombuffer(raw, dtype=dtype, count=count, offset=first)
+        yield key, flat.view(entry["shape"])
 
 
 def _pair(

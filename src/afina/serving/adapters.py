@@ -7,10 +7,10 @@ one that a request refers to or is about to. Their weights lie in `afina.serving
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from afina.serving.pages import Pages, Written
+from afina.serving.pages import Pages, Ready
 
 
 @dataclass
@@ -19,7 +19,7 @@ class Adapter:
 
     sha256: str
     rank: int
-    written: Mapping[str, Written] = field(default_factory=dict)
+    written: Ready = field(default_factory=dict)
 
 
 def nobody(sha256: str) -> bool:  # noqa: ARG001

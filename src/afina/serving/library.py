@@ -229,12 +229,7 @@ class Library:
         return {CONFIG: config.to_bytes(), WEIGHTS: adapter_bytes(pairs)}
 
     def _read(self, lane: Lane, sha256: str, config: AdapterConfig, pairs: Pairs) -> Adapter:
-        dtype = lane.runner.dtype
-        scaled = {
-            name: (a.to(dtype), (b.float() * config.scaling).to(dtype))
-            for name, (a, b) in pairs.items()
-        }
-        return lane.runner.read_adapter(sha256, config.rank, scaled)
+        return lane.runner.read_adapter(sha256, config.rank, pairs, config.scaling)
 
     def drafts(self, sha256: str) -> DraftIndex | None:
         """The index of a tune's training answers, if they are on this machine."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import gcd
 
@@ -15,7 +15,7 @@ _WIDEST = 256
 """Columns of B that are summed at once: fewer, and the sums stay in registers."""
 
 Pairs = Mapping[str, tuple[torch.Tensor, torch.Tensor]]
-"""By layer A `[rank, in]` and B `[out, rank]`, scaling folded in."""
+"""By layer A `[rank, in]` and B `[out, rank]`."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +50,20 @@ class Shape:
         a = len(self.sizes), self.in_features // 2, RANKS, 2
         return a, (-(-sum(self.sizes) // 32) * 2, RANKS // 2, 16, 2)
 
+    def places(self, names: Sequence[str]) -> Iterator[tuple[str, int, slice]]:
+        """Packed: each layer's part of A and the sixteens of B that are its own."""
+        start = 0
+        for place, (name, size) in enumerate(zip(names, self.sizes, strict=True)):
+            yield name, place, slice(start // 16, start // 16 + -(-size // 16))
+            start += size
+
+
+def scaled(pairs: Pairs, scaling: float, dtype: torch.dtype) -> Pairs:
+    """The matrices in the pages' type, B times the adapter's scaling."""
+    if scaling == 1.0 and all(side.dtype == dtype for pair in pairs.values() for side in pair):
+        return pairs
+    return {name: (a.to(dtype), (b.float() * scaling).to(dtype)) for name, (a, b) in pairs.items()}
+
 
 def table_pages(
     pairs: Pairs, rank: int, names: list[str], shape: Shape, dtype: torch.dtype
@@ -79,13 +93,11 @@ def kernel_pages(
     """An adapter's part of one product as the kernels want it: its pages of A and of B."""
     pages = -(-rank // RANKS)
     a, b = (torch.zeros(pages, *part, dtype=dtype) for part in shape.packed)
-    start = 0
-    for place, (name, size) in enumerate(zip(names, shape.sizes, strict=True)):
-        sixteens = slice(start // 16, start // 16 + -(-size // 16))
-        start += size
+    for name, place, sixteens in shape.places(names):
         if name not in pairs:
             continue
         own_a, own_b = pairs[name]
+        size = len(own_b)
         for page in range(pages):
             ranks = slice(page * RANKS, min(rank, (page + 1) * RANKS))
             used = ranks.stop - ranks.start

@@ -18,10 +18,11 @@ from dataclasses import dataclass, field
 import torch
 
 from afina.errors import InvalidRequest
+from afina.model.kernels.pack_adapter import Packing
 from afina.model.kernels.touch import touch
 from afina.serving.layout import Span
 from afina.serving.memory import untouched
-from afina.serving.page_shapes import RANKS, Pairs, Shape, kernel_pages, table_pages
+from afina.serving.page_shapes import RANKS, Pairs, Shape, kernel_pages, scaled, table_pages
 from afina.serving.pieces import Round, rounds_of
 
 
@@ -31,6 +32,20 @@ class Written:
 
     a: torch.Tensor
     b: torch.Tensor
+
+
+@dataclass(frozen=True)
+class WrittenRow:
+    """An adapter in the table's own order, ready to be copied in one piece."""
+
+    row: torch.Tensor
+    """By page; as far as the table's columns that it touches."""
+    firsts: frozenset[str]
+    """The products that it touches, by their first layers."""
+
+
+Ready = Mapping[str, Written] | WrittenRow
+"""An adapter on its way into pages: by product, or packed."""
 
 
 @dataclass(eq=False)
@@ -45,6 +60,8 @@ class _Site:
     """Adapters in memory that touch the product."""
     soiled: set[int] = field(default_factory=set)
     """Pages that are not zero."""
+    columns: tuple[int, int] = (0, 0)
+    """Packed: where A and B begin in a page of the table."""
 
     def __post_init__(self) -> None:
         self.hold(self.a, self.b)
@@ -147,17 +164,19 @@ class Pages:
         a, b = self._tables(shape, self._total)
         self._sites[names[0]] = _Site(names, shape, a, b)
 
-    def write(self, pairs: Pairs, rank: int) -> dict[str, Written]:
-        """An adapter as pages hold it, by product. Reads nothing that changes: any thread may."""
-        found = {}
+    def write(self, pairs: Pairs, rank: int, scaling: float = 1.0) -> Ready:
+        """An adapter as pages hold it; its B times `scaling`. Reads nothing that changes: any
+        thread may."""
+        if self._packed:
+            return self._write_packed(pairs, rank, scaling)
+        pairs, found = scaled(pairs, scaling, self._dtype), {}
         for first, site in self._sites.items():
             if any(name in pairs for name in site.names):
-                write = kernel_pages if self._packed else table_pages
-                a, b = write(pairs, rank, site.names, site.shape, self._dtype)
-                found[first] = Written(a, b)
+                pages = table_pages(pairs, rank, site.names, site.shape, self._dtype)
+                found[first] = Written(*pages)
         return found
 
-    def put(self, sha256: str, rank: int, written: Mapping[str, Written]) -> None:
+    def put(self, sha256: str, rank: int, written: Ready) -> None:
         """Copies an adapter into pages of its own."""
         if sha256 in self._pages:
             return
@@ -166,6 +185,9 @@ class Pages:
             self._grow(count)
         pages = self._pages[sha256] = [self._free.pop() for _ in range(count)]
         self.version += 1
+        if isinstance(written, WrittenRow):
+            self._put_row(sha256, pages, written)
+            return
         for first, site in self._sites.items():
             part = written.get(first)
             for index, page in enumerate(pages):
@@ -173,10 +195,8 @@ class Pages:
                     site.a[page] = part.a[index]
                     site.b[page] = part.b[index]
                     site.soiled.add(page)
-                elif page in site.soiled:
-                    site.a[page].zero_()
-                    site.b[page].zero_()
-                    site.soiled.discard(page)
+                else:
+                    _clean(site, page)
             if part is not None:
                 site.users.add(sha256)
 
@@ -265,6 +285,57 @@ class Pages:
             weights=None if in_order else torch.tensor(weights),
         )
 
+    # -- packed --------------------------------------------------------------------------------
+
+    def _write_packed(self, pairs: Pairs, rank: int, scaling: float) -> WrittenRow:
+        touched = {
+            first: site
+            for first, site in self._sites.items()
+            if any(name in pairs for name in site.names)
+        }
+        table, pages = self._table, -(-rank // RANKS)
+        assert table is not None
+        usual = all(site.is_usual for site in touched.values())
+        row = untouched(self._dtype, pages, self._used if usual else table.shape[1])
+        by_kernels = Packing.takes(row) and all(
+            side.dtype == torch.bfloat16 for pair in pairs.values() for side in pair
+        )
+        if not by_kernels:
+            pairs, scaling = scaled(pairs, scaling, self._dtype), 1.0
+        packing = Packing(rank, scaling)
+        for site in touched.values():
+            a, b = (
+                row[:, start : start + math.prod(part)].view(pages, *part)
+                for start, part in zip(site.columns, site.shape.packed, strict=True)
+            )
+            if by_kernels:
+                for name, place, sixteens in site.shape.places(site.names):
+                    if name in pairs:
+                        packing.add(*pairs[name], a[:, place], b[:, sixteens])
+            else:
+                for side, made in zip(
+                    (a, b),
+                    kernel_pages(pairs, rank, site.names, site.shape, self._dtype),
+                    strict=True,
+                ):
+                    side.copy_(made)
+        packing.run()
+        return WrittenRow(row, frozenset(touched))
+
+    def _put_row(self, sha256: str, pages: list[int], written: WrittenRow) -> None:
+        table, width = self._table, written.row.shape[1]
+        assert table is not None
+        for index, page in enumerate(pages):
+            table[page, :width] = written.row[index]
+        for first, site in self._sites.items():
+            if site.columns[0] < width:
+                site.soiled.update(pages)
+            else:
+                for page in pages:
+                    _clean(site, page)
+            if first in written.firsts:
+                site.users.add(sha256)
+
     # -- tables --------------------------------------------------------------------------------
 
     def _tables(self, shape: Shape, pages: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -286,7 +357,10 @@ class Pages:
             sum(pair) for pair, site in zip(sizes, sites, strict=True) if site.is_usual
         )
         columns = iter(torch.split(table, [n for pair in sizes for n in pair], 1))
-        for site in sites:
+        start = 0
+        for site, (of_a, of_b) in zip(sites, sizes, strict=True):
+            site.columns = start, start + of_a
+            start += of_a + of_b
             a, b = (next(columns).view(pages, *part) for part in site.shape.packed)
             yield site, (a, b)
 
@@ -300,6 +374,14 @@ class Pages:
                 a[page] = site.a[page]
                 b[page] = site.b[page]
             site.hold(a, b)
+
+
+def _clean(site: _Site, page: int) -> None:
+    """Leaves nothing of who had a page before."""
+    if page in site.soiled:
+        site.a[page].zero_()
+        site.b[page].zero_()
+        site.soiled.discard(page)
 
 
 def check_fit(pairs: Pairs, layers: Mapping[str, tuple[int, int]]) -> None:

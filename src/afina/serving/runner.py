@@ -96,13 +96,17 @@ class Runner:
         return self.base.precision if bits is None else f"int{bits}"
 
     def read_adapter(
-        self, sha256: str, rank: int, pairs: Mapping[str, tuple[torch.Tensor, torch.Tensor]]
+        self,
+        sha256: str,
+        rank: int,
+        pairs: Mapping[str, tuple[torch.Tensor, torch.Tensor]],
+        scaling: float = 1.0,
     ) -> Adapter:
-        """An adapter ready for its pages. Raises InvalidRequest unless every layer of it is one of
-        this base's. Any thread may call it."""
+        """An adapter ready for its pages, its B times `scaling`. Raises InvalidRequest unless every
+        layer of it is one of this base's. Any thread may call it."""
         layers = {n: s for p in self.layers.products.values() for n, s in p.layers.items()}
         check_fit(pairs, layers)
-        written = self._pages.write(pairs, rank)
+        written = self._pages.write(pairs, rank, scaling)
         self._pages.touch_next(rank)
         return Adapter(sha256, rank, written)
 

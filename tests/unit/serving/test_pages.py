@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 
 from afina.serving.layout import Span
-from afina.serving.page_shapes import RANKS
+from afina.serving.page_shapes import RANKS, Shape, kernel_pages, scaled
 from afina.serving.pages import Pages
 
 SIZES = [64, 32, 32]
@@ -137,3 +138,63 @@ def test_memory_of_the_next_pages_is_taken_without_changing_a_number() -> None:
         pages.touch_next(rank)
     assert all(torch.equal(*pair) for pair in zip(before, held(), strict=True))
     assert all(float(part.abs().sum()) > 0 for part in before)
+
+
+def packed(dtype: torch.dtype, capacity: int = 4) -> Pages:
+    pages = Pages(dtype, capacity)
+    pages.know(NAMES, 48, SIZES)
+    pages.know(["o"], 64, [48])
+    pages.know(["lm_head"], 48, [80])
+    pages.pack()
+    return pages
+
+
+def tables_at(pages: Pages, name: str) -> list[torch.Tensor]:
+    """All that the kernels would read of an adapter's pages."""
+    found = []
+    for first in ("q", "o", "lm_head"):
+        tables = pages.tables_of(first)
+        found += [] if tables is None else [t[pages.pages_of(name)].clone() for t in tables]
+    return found
+
+
+@pytest.mark.parametrize("rank", [1, 8, 16, 17, 40])
+@pytest.mark.parametrize("scaling", [1.0, 0.25, 1.7])
+def test_pages_are_packed_as_torch_would_lay_them_out(rank: int, scaling: float) -> None:
+    pairs = {
+        n: (a.bfloat16(), b.bfloat16())
+        for n, (a, b) in pairs_of(rank, rank, ["q", "v", "o"]).items()
+    }
+    pages = packed(torch.bfloat16)
+    pages.put("mine", rank, pages.write(pairs, rank, scaling))
+    told = scaled(pairs, scaling, torch.bfloat16)
+    expected: list[torch.Tensor] = []
+    for names, shape in ((NAMES, Shape(48, tuple(SIZES))), (["o"], Shape(64, (48,)))):
+        expected += kernel_pages(told, rank, names, shape, torch.bfloat16)
+    found = tables_at(pages, "mine")
+    assert all(torch.equal(one, other) for one, other in zip(found, expected, strict=True))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_packed_pages_hold_nothing_of_who_had_them_before(dtype: torch.dtype) -> None:
+    """The head's too, which most adapters do not touch, and after the tables have grown."""
+    pages = packed(dtype, capacity=1)
+    source = torch.Generator().manual_seed(5)
+    head = {
+        "lm_head": (torch.randn(16, 48, generator=source), torch.randn(80, 16, generator=source))
+    }
+    loud = {**pairs_of(1, 16, [*NAMES, "o"]), **head}
+    pages.put("loud", 16, pages.write(loud, 16))
+    pages.put("user of the head", 16, pages.write(head, 16))  # its table stays in use
+    before = tables_at(pages, "loud")
+    pages.put("one more", 16, pages.write(loud, 16))
+    assert all(torch.equal(*pair) for pair in zip(before, tables_at(pages, "loud"), strict=True))
+    pages.discard("loud")
+    pages.put("quiet", 16, pages.write(pairs_of(2, 16, ["k"]), 16))
+    q_a, q_b, *others = tables_at(pages, "quiet")
+    assert len(others) == 4
+    assert float(q_a[:, 1].abs().min()) > 0
+    assert not float(q_a[:, [0, 2]].abs().max())
+    assert float(q_b[:, 4:6].abs().min()) > 0
+    assert not float(q_b[:, :4].abs().max()) + float(q_b[:, 6:].abs().max())
+    assert all(not float(part.abs().max()) for part in others)
