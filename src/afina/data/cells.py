@@ -30,6 +30,17 @@ def cell_text(value: Any) -> str:
     return "" if str(value) in ("NaT", "<NA>") else str(value)
 
 
+def plain_value(value: Any) -> Any:
+    """A cell of a DataFrame in the types of JSON: lists of chats come out of Parquet as arrays."""
+    if hasattr(value, "tolist"):
+        value = value.tolist()
+    if isinstance(value, dict):
+        return {str(key): plain_value(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain_value(inner) for inner in value]
+    return value
+
+
 def is_template(text: str, columns: Sequence[str]) -> bool:
     """Whether `text` is made of columns in braces, and is none of their names itself."""
     return text not in columns and _NAMED.search(text) is not None

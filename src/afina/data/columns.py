@@ -100,7 +100,9 @@ def _unclear(columns: Sequence[str], found: Sequence[str], flag: str) -> str:
         return f"No column holds what {what}."
     likely = [column for column in columns if _words(column) & set(usual)]
     perhaps = f", perhaps --{flag} {likely[0]!r}" if len(likely) == 1 else ""
-    return f"No column is plainly what {what}: {called}. Name it with --{flag}{perhaps}."
+    marks = "; whole chats with <|im_start|> in 'text' are --layout chatml"
+    chats = marks if "text" in columns else ""
+    return f"No column is plainly what {what}: {called}. Name it with --{flag}{perhaps}{chats}."
 
 
 def _words(name: str) -> set[str]:

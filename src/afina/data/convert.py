@@ -7,6 +7,7 @@ Rows that hold `messages` already pass as they are; `afina.data.layouts` lists w
 
 from __future__ import annotations
 
+import warnings
 from array import array
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -16,10 +17,12 @@ from typing import Any, Final
 
 import msgspec
 
+from afina.data.cells import plain_value
 from afina.data.grouping import grouped
 from afina.data.oddities import Oddities
 from afina.data.readers.delimited import MORE_CELLS, read_delimited
 from afina.data.readers.disguises import by_content, by_name, no_text
+from afina.data.readers.encoding import GUESS
 from afina.data.readers.jsonfiles import read_json, read_jsonl
 from afina.data.readers.parquet import read_parquet
 from afina.data.readers.plaintext import read_text
@@ -47,6 +50,10 @@ _ADVICE: Final = {
 }
 _HALF_A_CHARACTER: Final = "half of a character, cut in two"
 _LINES_NAMED: Final = 20
+_GUESSED: Final = (
+    "The encoding is a guess: look at some letters with accents in what was written, and give "
+    "--encoding where they are others."
+)
 _PROGRESS_ROWS: Final = 1000
 
 
@@ -132,6 +139,7 @@ def convert_file(
     finally:
         temporary.unlink(missing_ok=True)
     empty = () if tally.rows_in else ("There are names of columns and no row below them.",)
+    guess = (_GUESSED,) if opened.encoding_reason == GUESS else ()
     return ConvertReport(
         source=str(source),
         target=str(target),
@@ -144,7 +152,14 @@ def convert_file(
         delimiter=opened.delimiter,
         sheet=opened.sheet,
         columns=opened.columns,
-        notes=(*opened.notes, *plan.notes, *tally.oddities.notes(), *tally.notes(kind), *empty),
+        notes=(
+            *guess,
+            *opened.notes,
+            *plan.notes,
+            *tally.oddities.notes(),
+            *tally.notes(kind),
+            *empty,
+        ),
         layout=plan.layout,
         rows_joined=tally.rows_joined,
     )
@@ -212,6 +227,8 @@ def _rows(
 
 def _written(line: int | None, row: dict[str, Any], plan: RowPlan, tally: _Tally) -> bytes | None:
     tally.oddities.look_at_messages(line, row)
+    if plan.write == "chat":
+        tally.oddities.look_at_keys(line, row)
     try:
         written = msgspec.json.encode(write_row(plan.write, row)) + b"\n"
         tally.oddities.look_at_text(line, written)
@@ -230,14 +247,19 @@ def open_table(source: Path, options: ConvertOptions) -> Source:
 
 
 def convert_frame(frame: Any, options: ConvertOptions) -> list[dict[str, Any]]:
-    """The rows of a DataFrame (anything with `columns` and `itertuples`) as chats."""
+    """The rows of a DataFrame (anything with `columns` and `itertuples`) as chats. Rows that are
+    none are left out, with a warning that counts them and names the first from 1."""
     plan = plan_rows(tuple(str(name) for name in frame.columns), options)
     columns = tuple(str(name) for name in frame.columns)
     records = (
-        Record(None, dict(zip(columns, values, strict=True)))
-        for values in frame.itertuples(index=False, name=None)
+        Record(number, dict(zip(columns, map(plain_value, values), strict=True)))
+        for number, values in enumerate(frame.itertuples(index=False, name=None), 1)
     )
-    return [msgspec.json.decode(line) for line in _rows(records, plan, _Tally(), _quiet)]
+    tally = _Tally()
+    rows = [msgspec.json.decode(line) for line in _rows(records, plan, tally, _quiet)]
+    for note in tally.notes("frame"):
+        warnings.warn(note, stacklevel=2)
+    return rows
 
 
 def _format(source: Path, options: ConvertOptions) -> str:

@@ -7,11 +7,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from afina.data.kinds import CHAT_KEYS, RowKind, kind_of_row
 from afina.data.layouts import unknown_role
 from afina.data.readers.records import Record
 from afina.data.rows import shown
 
 _MOST_ROLES: Final = 8
+_MOST_KEYS: Final = 8
 _NUL: Final = rb"\u0000"
 
 
@@ -21,6 +23,7 @@ class Oddities:
 
     nested: Counter[str] = field(default_factory=Counter)
     roles: Counter[str] = field(default_factory=Counter)
+    keys: Counter[str] = field(default_factory=Counter)
     zeros: int = 0
     _first: dict[str, int | None] = field(default_factory=dict)
 
@@ -39,6 +42,15 @@ class Oddities:
             if role is not None and (role in self.roles or len(self.roles) < _MOST_ROLES):
                 self._first.setdefault(f"role {role}", line)
                 self.roles[role] += 1
+
+    def look_at_keys(self, line: int | None, row: Mapping[str, Any]) -> None:
+        """Keys of a chat that the check refuses, as data sets carry them beside their messages."""
+        if set(row) <= CHAT_KEYS or kind_of_row(row) is not RowKind.CHAT:
+            return
+        for key in row:
+            if key not in CHAT_KEYS and (key in self.keys or len(self.keys) < _MOST_KEYS):
+                self._first.setdefault(f"key {key}", line)
+                self.keys[key] += 1
 
     def look_at_text(self, line: int | None, written: bytes) -> None:
         """The character U+0000, which is mostly what is left of another encoding."""
@@ -60,6 +72,12 @@ class Oddities:
             said.append(
                 f"The role {shown(role)} stands {where}; no chat has it. Roles are system, user, "
                 "assistant and tool: the check refuses others."
+            )
+        for key, count in self.keys.items():
+            where = f"{count:,} chats{self._at(f'key {key}')}"
+            said.append(
+                f"The key {shown(key)} stands beside the messages of {where}, and no chat may have "
+                "it: `afina data check FILE --fix OUT` takes it out."
             )
         if self.zeros:
             where = f"in {self.zeros:,} rows{self._at('zero')}"

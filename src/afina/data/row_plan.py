@@ -14,6 +14,11 @@ from afina.data.writing import WRITTEN
 from afina.errors import InvalidRequest
 
 _MOST_NAMED: Final = 10
+_JUDGED_COLUMNS: Final = {"prompt", "completion", "label"}
+_JUDGED: Final = (
+    "The column 'label' may say which completions are good, as for KTO: the bad ones are written "
+    "too, and would be learned. Leave their rows out first."
+)
 
 
 @dataclass(frozen=True)
@@ -104,7 +109,8 @@ def plan_rows(columns: Sequence[str], options: ConvertOptions, text: bool = Fals
         note = (*read, *_left_out(not_used(layout, columns)))
         return RowPlan(layout, write or options.write, options, Mapped(), notes=note)
     mapped, templates = _mapped(columns, options)
-    said = (*mapped.notes, *_left_out(_unnamed(columns, mapped, templates)))
+    judged = (_JUDGED,) if {column.lower() for column in columns} >= _JUDGED_COLUMNS else ()
+    said = (*mapped.notes, *_left_out(_unnamed(columns, mapped, templates)), *judged)
     return RowPlan(layout, options.write, options, mapped, templates, notes=said)
 
 

@@ -21,6 +21,13 @@ from afina.errors import DataUnreadable, InvalidRequest
 _BLOCK: Final = 1 << 20
 _SAMPLE: Final = 256 * 1024
 _MOSTLY_ASCII: Final = 0.25
+GUESS: Final = "the best guess of charset-normalizer"
+_COMMON: Final = (
+    *("cp1250", "cp1251", "cp1252", "cp1253", "cp1254", "cp1255", "cp1256", "cp1257", "cp1258"),
+    *("iso8859_2", "iso8859_15", "koi8_r", "cp850", "cp874", "mac_roman"),
+    *("cp932", "euc_jp", "gb18030", "big5", "cp949"),
+)
+"""What programs still write; a rarer one is guessed where none of these fits."""
 _UNDEFINED_IN_1252: Final = frozenset(b"\x81\x8d\x8f\x90\x9d")
 _WIDE: Final = re.compile(rb"[\xc3-\xf4][\x80-\xbf]{1,3}|\xc2[\xa1-\xbf]")
 _MIXED_FROM: Final = 3
@@ -141,9 +148,10 @@ def _single_byte(path: Path, head: bytes, bad: int) -> FoundEncoding:
     western = high <= letters * _MOSTLY_ASCII and not _UNDEFINED_IN_1252.intersection(sample)
     if western and _first_bad_byte(path, "cp1252") is None:
         return FoundEncoding("cp1252", f"byte {bad + 1} is not UTF-8, and most are ASCII")
-    best = charset_normalizer.from_bytes(sample).best()
+    best = charset_normalizer.from_bytes(sample, cp_isolation=list(_COMMON)).best()
+    best = best or charset_normalizer.from_bytes(sample).best()
     if best is not None and _first_bad_byte(path, best.encoding) is None:
-        return FoundEncoding(best.encoding, "the best guess of charset-normalizer")
+        return FoundEncoding(best.encoding, GUESS)
     raise DataUnreadable(
         f"The encoding of {path.name} cannot be found out: byte {bad + 1} is not UTF-8.",
         param="encoding",

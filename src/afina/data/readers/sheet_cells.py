@@ -11,9 +11,10 @@ _ERRORS: Final = frozenset(
     {"#REF!", "#N/A", "#NAME?", "#VALUE!", "#DIV/0!", "#NULL!", "#NUM!", "#SPILL!", "#CALC!"}
 )
 _MERGED: Final = re.compile(rb'<mergeCell ref="([A-Z]{1,3})(\d{1,7}):([A-Z]{1,3})(\d{1,7})"')
+_HIDDEN: Final = re.compile(rb'<row r="(\d{1,7})"[^>]*\shidden="(?:1|true)"')
 _ROW: Final = re.compile(rb'<row r="(\d{1,7})"')
 _BLOCK: Final = 1 << 20
-_OVERLAP: Final = 64
+_OVERLAP: Final = 256
 
 Merged = Mapping[int, Sequence[tuple[int, int]]]
 """By the line in which they begin: columns (from 0) and last lines of merged cells."""
@@ -76,6 +77,9 @@ class SheetFacts:
 
     merged: Merged
     last_line: int
+    hidden: int = 0
+    """Rows that a reader of the sheet does not see, as where a filter is on."""
+    first_hidden: int = 0
 
 
 def look_through(sheet: Any) -> SheetFacts:
@@ -84,6 +88,7 @@ def look_through(sheet: Any) -> SheetFacts:
     path = getattr(sheet, "_worksheet_path", None)
     archive = getattr(sheet.parent, "_archive", None)
     found: dict[int, list[tuple[int, int]]] = {}
+    hidden: set[int] = set()
     last_line = 0
     if path is None or archive is None:
         return SheetFacts(found, last_line)
@@ -98,12 +103,13 @@ def look_through(sheet: Any) -> SheetFacts:
                         entry = (_place(left), int(bottom))
                         rows = found.setdefault(int(top), [])
                         rows += [entry] if entry not in rows else []
+                hidden.update(int(match.group(1)) for match in _HIDDEN.finditer(text))
                 last = _ROW.match(text, text.rfind(b"<row "))
                 last_line = int(last.group(1)) if last else last_line
                 kept = text[-_OVERLAP:]
     except Exception:  # noqa: BLE001  (what is damaged is said where the rows are read)
         return SheetFacts({}, last_line)
-    return SheetFacts(found, last_line)
+    return SheetFacts(found, last_line, len(hidden), min(hidden, default=0))
 
 
 def _place(name: bytes) -> int:

@@ -60,10 +60,11 @@ def read_workbook(path: Path, options: ReadOptions) -> Source:
         names.pop()
     columns = unique_columns(names)
     notes = [header.note] if header.note else []
-    if (cell := _empty_formula(path, sheet, header.line)) is not None:
+    notes += _odd_cells(path, sheet, header.line)
+    if facts.hidden:
         notes.append(
-            f"Formulas without a stored value are empty here, that in {cell} for one: open the "
-            "workbook in a spreadsheet program and save it."
+            f"Hidden rows are read too, {facts.hidden:,} of them, line {facts.first_hidden} for "
+            "one: delete them, or copy what is visible, where they are not meant."
         )
     if (others := _others(book, sheet)) is not None:
         notes.append(others)
@@ -116,13 +117,15 @@ def _open(path: Path) -> Any:
         ) from None
 
 
-def _empty_formula(path: Path, sheet: str, header: int) -> str | None:
-    """A cell near the top that has a formula and no value, as programs write it that do not
-    compute. The workbook is opened again, so only small ones are looked at as a whole."""
+def _odd_cells(path: Path, sheet: str, header: int) -> list[str]:
+    """What cells near the top are not as they are seen: formulas without a value, as programs
+    write them that do not compute, and percentages. The workbook is opened again, so only small
+    ones are looked at."""
     import openpyxl
 
     if path.stat().st_size > _LOOKED_AGAIN:
-        return None
+        return []
+    formula_at = percent_at = ""
     last = header + _FORMULA_ROWS
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -138,10 +141,23 @@ def _empty_formula(path: Path, sheet: str, header: int) -> str | None:
                 for values, formulas in zip(stored, written, strict=False):
                     for value, formula in zip(values, formulas, strict=False):
                         if formula.data_type == "f" and value.value is None:
-                            return str(formula.coordinate)
+                            formula_at = formula_at or str(formula.coordinate)
+                        elif isinstance(value.value, float) and "%" in value.number_format:
+                            percent_at = percent_at or str(value.coordinate)
         except Exception:  # noqa: BLE001  (what is damaged is said where the rows are read)
-            return None
-    return None
+            return []
+    notes = []
+    if formula_at:
+        notes.append(
+            f"Formulas without a stored value are empty here, that in {formula_at} for one: open "
+            "the workbook in a spreadsheet program and save it."
+        )
+    if percent_at:
+        notes.append(
+            f"Percentages are written as the numbers that are stored, {percent_at} for one: 12 % "
+            "is 0.12. Make text of them in the sheet where they are to be read so."
+        )
+    return notes
 
 
 def _as_it_is(sheet: Any) -> Any:
