@@ -70,6 +70,7 @@ def same_with_any_threads(made: Callable[[], list[torch.Tensor]]) -> list[torch.
         (29, 576, 17, 0),
         (5, 34, 33, 2),
         (35, 4098, 66, 40),
+        (35, 8194, 66, 40),
     ],
 )
 @pytest.mark.parametrize("turned", [False, True])
@@ -113,7 +114,16 @@ def test_a_linear_layer_reads_and_writes_columns_of_larger_rows_and_adds_a_bias_
 
 
 @pytest.mark.parametrize(
-    ("count", "xs", "ys"), [(1, 1, 1), (37, 16, 96), (100, 48, 33), (13, 5, 7), (21, 160, 70)]
+    ("count", "xs", "ys"),
+    [
+        (1, 1, 1),
+        (37, 16, 96),
+        (100, 48, 33),
+        (13, 5, 7),
+        (21, 160, 70),
+        (45, 300, 200),
+        (44, 200, 300),
+    ],
 )
 def test_gradients_of_low_rank_matrices_are_summed_in_fp32(count: int, xs: int, ys: int) -> None:
     x, y = drawn(count, xs), drawn(count, ys, seed=1)

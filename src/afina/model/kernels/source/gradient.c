@@ -22,6 +22,9 @@ INLINE __m512 scaled(const gradient *p, __m512 found, int64_t j) {
 INLINE void add_some(float *at, __m512 found, __mmask16 some) {
     _mm512_mask_storeu_ps(at, some, _mm512_add_ps(found, _mm512_maskz_loadu_ps(some, at)));
 }
+#if AFINA_MATRIX
+#define ROUND 32 /* rows are summed so many at a time, with zeros behind the last */
+
 /* Columns [from, to) of x, each row times its factor. */
 static void scale_rows(bf16 *out, const gradient *p, int64_t from, int64_t to) {
     for (int64_t k = 0; k < p->rows; k++)
@@ -41,9 +44,6 @@ static const bf16 *columns_of(bf16 *scaled_x, const gradient *p, int64_t from, i
     return scaled_x;
 }
 
-#if AFINA_MATRIX
-#define ROUND 32 /* rows are summed so many at a time, with zeros behind the last */
-
 /* Sixteen columns of x as rows: out[column][row], `length` of them. */
 static void turn_columns(bf16 *out, int64_t length, const bf16 *x, int64_t row, int64_t rows,
                          __mmask16 some) {
@@ -60,10 +60,10 @@ static void turn_columns(bf16 *out, int64_t length, const bf16 *x, int64_t row, 
         for (int i = 0; i < LANES; i++) _mm512_storeu_si512(out + i * length + k, pairs[i]);
     }
 }
-static void pack_left(bf16 *out, bf16 *scaled_x, const gradient *p, int64_t from, int64_t to,
-                      int64_t length) {
-    int64_t row;
-    const bf16 *x = columns_of(scaled_x, p, from, to, &row);
+/* The scaled columns lie behind the left sides. */
+static void pack_left(bf16 *out, const gradient *p, int64_t from, int64_t to, int64_t length) {
+    int64_t row, wide = (to - from + WIDE - 1) / WIDE * WIDE;
+    const bf16 *x = columns_of(out + length * wide, p, from, to, &row);
     for (int64_t i = 0; i < to - from; i += LANES)
         turn_columns(out + i * length, length, x + i, row, p->rows, lanes(to - from - i));
 }
@@ -96,18 +96,41 @@ static void add_panel(const gradient *p, const bf16 *left, const bf16 *packed, i
                 add_square(p, sums + (r - i) * WIDE + v * LANES, r, to, j + v * LANES);
     }
 }
+#define PANELS_ROOM 0 /* one panel at a time */
+#define LEFT_ROOM(wide) (2 * (wide)) /* numbers of a row, packed and scaled */
+
+static void add_panels(const gradient *p, const bf16 *left, const bf16 *packed, int64_t length,
+                       int64_t first, int64_t end, int64_t n, int64_t count) {
+    for (int64_t c = 0; c < count; c++)
+        add_panel(p, left, packed + c * length * WIDE, length, first, end, (n + c) * WIDE);
+}
 #else
 #define ROUND 2
+#define PANELS_ROOM (320 << 10) /* bytes of panels that stay in the second cache */
+#define LEFT_ROOM(wide) ((wide) + TALL) /* the last twelve may be partly empty */
 #define matrix_begin()
 #define matrix_end()
 
-/* Columns [from, to) of x as left sides, a panel of 32 behind another. */
-static void pack_left(bf16 *out, bf16 *scaled_x, const gradient *p, int64_t from, int64_t to,
-                      int64_t length) {
-    int64_t row;
-    const bf16 *x = columns_of(scaled_x, p, from, to, &row);
-    for (int64_t i = 0; i < to - from; i += WIDE)
-        pack_panel(out + length * i, x, row, 1, p->rows, to - from, i);
+/* Numbers of row k of x, column i and on, times the row's factor. */
+INLINE __m512i some_of_row(const gradient *p, int64_t k, int64_t i, __mmask16 some) {
+    __m256i found = _mm256_maskz_loadu_epi16(some, p->x + k * p->x_row + i);
+    if (p->inverse)
+        found = (__m256i)_mm512_cvtneps_pbh(
+            _mm512_mul_ps(widened(found), _mm512_set1_ps(p->inverse[k])));
+    return _mm512_cvtepu16_epi32(found);
+}
+/* Columns [from, to) of x as left sides: [step][12][2] of twelve columns behind those of twelve
+   others, so that a tile reads its side from one end to the other, in the first cache. */
+static void pack_left(bf16 *out, const gradient *p, int64_t from, int64_t to, int64_t length) {
+    for (int64_t i = from; i < to; i += TALL, out += length * TALL) {
+        __mmask16 some = lanes(to - i < TALL ? to - i : TALL);
+        for (int64_t k = 0; k < p->rows; k += 2) {
+            __m512i even = some_of_row(p, k, i, some);
+            __m512i odd = k + 1 < p->rows ? some_of_row(p, k + 1, i, some) : _mm512_setzero_si512();
+            _mm512_mask_storeu_epi32(out + k * TALL, (1 << TALL) - 1,
+                                     _mm512_or_si512(even, _mm512_slli_epi32(odd, 16)));
+        }
+    }
 }
 /* Adds one vector of sums for row i, columns j and on. */
 static void add_vector(const gradient *p, __m512 found, int64_t i, int64_t j) {
@@ -121,10 +144,17 @@ static void add_vector(const gradient *p, __m512 found, int64_t i, int64_t j) {
     _mm512_storeu_ps(done, found);
     for (int l = 0; l < LANES && (some >> l & 1); l++) at[l * p->sum_row] += done[l];
 }
+/* Where sums go is fetched while they are made: they lie in memory that was last touched a layer ago. */
 #define ONE_SUM(R)                                                                                \
     static void sum_##R(const gradient *p, strip x, const bf16 *packed, int64_t i, int64_t j) {   \
         __m512 sum[R][2];                                                                         \
-        EACH_ROW(R) sum[r][0] = sum[r][1] = _mm512_setzero_ps();                                  \
+        EACH_ROW(R) {                                                                             \
+            const float *into = p->sum + (i + r) * p->sum_row + j;                                \
+            sum[r][0] = sum[r][1] = _mm512_setzero_ps();                                          \
+            if (p->turned) continue;                                                              \
+            __builtin_prefetch(into, 1);                                                          \
+            if (p->ys - j > LANES) __builtin_prefetch(into + LANES, 1);                           \
+        }                                                                                         \
         x.at += i * x.row;                                                                        \
         tile_##R##_2(x, (const char *)packed, 128, (p->rows + 1) / 2, sum);                       \
         for (int r = 0; r < R; r++)                                                               \
@@ -132,37 +162,50 @@ static void add_vector(const gradient *p, __m512 found, int64_t i, int64_t j) {
     }
 ONE_SUM(12) ONE_SUM(8) ONE_SUM(4) ONE_SUM(2) ONE_SUM(1)
 
-static void add_panel(const gradient *p, const bf16 *left, const bf16 *packed, int64_t length,
-                      int64_t first, int64_t end, int64_t j) {
-    for (int64_t i = first; i < end; i += WIDE) {
-        strip rows = {(const char *)(left + length * (i - first)), 4, 128};
+static void add_panels(const gradient *p, const bf16 *left, const bf16 *packed, int64_t length,
+                       int64_t first, int64_t end, int64_t n, int64_t count) {
+    for (int64_t i = first; i < end; i += TALL) {
+        strip rows = {(const char *)(left + length * (i - first)), 4, 4 * TALL};
         rows.at -= i * 4; /* rows of a tile are counted from the first of all */
-        int64_t until = i + WIDE < end ? i + WIDE : end;
-#define SUM_ONE(R, at) sum_##R(p, rows, packed, at, j)
-        BY_TILES(i, until, SUM_ONE)
+        int64_t until = i + TALL < end ? i + TALL : end;
+        for (int64_t c = 0; c < count; c++) {
+#define SUM_ONE(R, at) sum_##R(p, rows, packed + c * length * WIDE, at, (n + c) * WIDE)
+            BY_TILES(i, until, SUM_ONE)
+        }
     }
 }
 #endif
 
-/* The wider side is shared out, and each thread packs the other one for itself: columns of y one
-   panel at a time, by whoever is free, or else an even part of those of x. */
+/* Panels at a time: as many as the cache holds, but so few that there are pieces for all threads. */
+static int64_t panels_at_once(int64_t panels, int64_t length, int64_t threads) {
+    int64_t group = PANELS_ROOM / (2 * length * WIDE), most = panels / (3 * threads);
+    if (group > most) group = most;
+    return group > 1 ? group : 1;
+}
+/* The wider side is shared out, and each thread packs the other one for itself: columns of y some
+   panels at a time, by whoever is free, or else an even part of those of x. */
 static void one_gradient(gradient *p) {
     int64_t length = (p->rows + ROUND - 1) / ROUND * ROUND, steps = (p->rows + 1) / 2;
     int64_t first = 0, last = (p->xs + WIDE - 1) / WIDE, n = 0;
     int64_t panels = (p->ys + WIDE - 1) / WIDE;
     int by_x = p->xs > p->ys;
+    int64_t group = panels_at_once(panels, length, by_x ? 1 : omp_get_num_threads());
     if (by_x) part_of(last, &first, &last);
     if (first == last) return;
     int64_t wide = (last - first) * WIDE, end = last * WIDE < p->xs ? last * WIDE : p->xs;
-    bf16 *packed = (bf16 *)room(2 * length * (WIDE + 2 * wide));
+    bf16 *packed = (bf16 *)room(2 * length * (group * WIDE + LEFT_ROOM(wide)));
     if (!packed) { p->failed = 1; return; }
-    bf16 *left = packed + length * WIDE;
-    pack_left(left, left + length * wide, p, first * WIDE, end, length);
-    memset(packed + 2 * steps * WIDE, 0, 2 * (length - 2 * steps) * WIDE);
-    while ((n = by_x ? n : __atomic_fetch_add(&p->next, 1, __ATOMIC_RELAXED)) < panels) {
-        pack_panel(packed, p->y, p->y_row, 1, p->rows, p->ys, n * WIDE);
-        add_panel(p, left, packed, length, first * WIDE, end, n * WIDE);
-        n += by_x;
+    bf16 *left = packed + group * length * WIDE;
+    pack_left(left, p, first * WIDE, end, length);
+    while ((n = by_x ? n : group * __atomic_fetch_add(&p->next, 1, __ATOMIC_RELAXED)) < panels) {
+        int64_t count = panels - n < group ? panels - n : group;
+        for (int64_t c = 0; c < count; c++) {
+            bf16 *at = packed + c * length * WIDE;
+            memset(at + 2 * steps * WIDE, 0, 2 * (length - 2 * steps) * WIDE);
+            pack_panel(at, p->y, p->y_row, 1, p->rows, p->ys, (n + c) * WIDE);
+        }
+        add_panels(p, left, packed, length, first * WIDE, end, n, count);
+        n += by_x ? group : 0;
     }
 }
 

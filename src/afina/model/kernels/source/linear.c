@@ -70,57 +70,46 @@ static void multiply_panels(const product *p, const bf16 *packed, char *strip_ro
     finish_strips(&s);
 }
 
-#if AFINA_MATRIX
-#define DEEP 4096 /* numbers of a row, from which on neither strip nor panel fits a cache */
-#define PART 1024 /* are summed at a time then */
-
+/* Deep products: a part of the numbers of all rows at a time, so that its panels and a strip of rows
+   stay in the caches; sums wait in memory. */
 typedef struct {
     bf16 *packed;
     char *strip;
     float *sums; /* [rows][panels][32] */
 } deep_room;
 
-/* Adds numbers [k, k + length) of all rows, or the low-rank term, to the sums of `count` panels. */
-static void add_part(const product *p, const deep_room *at, int64_t n, int64_t count, int64_t k,
-                     int64_t length) {
-    int64_t size = room_of(length ? length : p->rank) * WIDE, row = count * WIDE;
-    for (int64_t i = 0; i < count; i++)
-        if (length)
-            pack_weight(at->packed + i * size, p, (n + i) * WIDE, k, length);
+static void add_part(const product *p, const deep_room *at, int64_t n, int64_t count,
+                     deep_part part) {
+    for (int64_t i = 0; i < count; i++) {
+        bf16 *panel = at->packed + i * room_of(part.length) * WIDE;
+        if (part.low)
+            pack_low(panel, p, (n + i) * WIDE);
         else
-            pack_low(at->packed + i * size, p, (n + i) * WIDE);
+            pack_weight(panel, p, (n + i) * WIDE, part.k, part.length);
+    }
     for (int64_t m = 0; m < p->rows; m += BLOCK) {
         int64_t rows = p->rows - m < BLOCK ? p->rows - m : BLOCK;
-        if (length)
-            matrix_pack(at->strip, p->x + m * p->x_row + k, p->x_row, rows, length);
-        else
-            pack_scaled(at->strip, p, m, m + rows);
-        for (int64_t i = 0; i < count; i++) {
-            matrix_sides sides = {at->strip, MATRIX_LINE, MATRIX_STRIDE,
-                                  (const char *)(at->packed + i * size), 128, size / WIDE / 2,
-                                  NULL, 0};
-            matrix_product(at->sums + m * row + i * WIDE, 4 * row, &sides, rows, k > 0);
-        }
+        add_block(p, at->strip, at->packed, at->sums + m * count * WIDE, m, rows, count, part);
     }
 }
 static void multiply_deep(product *p, int64_t n, int64_t count) {
     int64_t part = PART > room_of(p->rank) ? PART : room_of(p->rank), row = count * WIDE;
-    int64_t of_panels = 2 * part * row, of_strip = matrix_strip_size(part);
+    int64_t of_panels = 2 * part * row, of_strip = deep_strip_size(part);
     char *at = room(of_panels + of_strip + 4 * p->rows * row);
     if (!at) { p->failed = 1; return; }
     deep_room given = {(bf16 *)at, at + of_panels, (float *)(at + of_panels + of_strip)};
-    for (int64_t k = 0; k < p->in; k += PART)
-        add_part(p, &given, n, count, k, p->in - k < PART ? p->in - k : PART);
-    if (p->rank) add_part(p, &given, n, count, p->in, 0);
+    deep_part low = {0, p->rank, 1, !LOW_FIRST};
+    if (p->rank && LOW_FIRST) add_part(p, &given, n, count, low);
+    for (int64_t k = 0; k < p->in; k += PART) {
+        deep_part one = {k, p->in - k < PART ? p->in - k : PART, 0,
+                         k > 0 || (p->rank && LOW_FIRST)};
+        add_part(p, &given, n, count, one);
+    }
+    if (p->rank && !LOW_FIRST) add_part(p, &given, n, count, low);
     for (int64_t m = 0; m < p->rows; m++)
         for (int64_t i = 0; i < count; i++)
             finish_row(p, given.sums + m * row + i * WIDE, m, (n + i) * WIDE);
 }
-#else
-#define DEEP INT64_MAX
-#define PART 1
-static void multiply_deep(product *p, int64_t n, int64_t count) { (void)p, (void)n, (void)count; }
-#endif
 
 /* Work is taken piece by piece by whoever is free: a thread that the machine holds up does not hold
    up the others. */

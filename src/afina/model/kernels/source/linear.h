@@ -48,6 +48,27 @@ INLINE void gate_back(const product *p, __m512 grad, int64_t m, int64_t column, 
     store_some(at + p->outs, _mm512_mul_ps(grad, passed), some);
 }
 
+/* What becomes of 32 sums that lie in memory. */
+static __attribute__((unused)) void finish_row(const product *p, const float *sums, int64_t m,
+                                               int64_t n) {
+    __m512 sum[2];
+    EACH_SIDE(2) {
+        sum[v] = _mm512_load_ps(sums + v * LANES);
+        if (!p->rank && p->scale != 1.0f) sum[v] = _mm512_mul_ps(sum[v], _mm512_set1_ps(p->scale));
+        int64_t column = column_of(p, n, v);
+        __mmask16 some = p->inner ? 0xffff : lanes(p->outs - column);
+        if (!some) continue;
+        if (p->both)
+            gate_back(p, sum[v], m, column, some);
+        else
+            store(p, sum[v], m, column, some);
+    }
+    if (p->inner) open_gate(p, sum[0], sum[1], m, n);
+}
+/* A part of a deep product: numbers [k, k + length) of each row, or its low-rank term, whose sums are
+   added to those that are there, or are the first. */
+typedef struct { int64_t k, length; int low, more; } deep_part;
+
 /* What linear.c asks of either way to multiply (linear_matrix.h, linear_vectors.h):
    PANEL_ROOM            bytes of packed panels that stay in the second cache beside a strip of x
    BLOCK                 rows at a time
@@ -55,5 +76,10 @@ INLINE void gate_back(const product *p, __m512 grad, int64_t m, int64_t column, 
    strip_size(p)         bytes of a packed strip of BLOCK rows
    pack_strip            packs one
    multiply_strip        times a panel, from column n on: the i-th of `count`
-   finish_strips         all that is begun is done */
+   finish_strips         all that is begun is done
+   DEEP                  numbers of a row, from which on neither strip nor panel fits a cache
+   PART                  are summed at a time then
+   LOW_FIRST             whether the low-rank term is the first part or the last
+   deep_strip_size(part) bytes of a strip of BLOCK rows of such a part
+   add_block             adds a part of BLOCK rows to the sums of `count` panels */
 #endif

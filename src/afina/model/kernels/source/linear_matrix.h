@@ -32,21 +32,6 @@ static void pack_strip(char *out, const product *p, int64_t m, int64_t to) {
     matrix_pack(out, p->x + m * p->x_row, p->x_row, to - m, p->in);
     if (p->rank) pack_scaled(out + matrix_strip_size(p->in), p, m, to);
 }
-INLINE void finish_row(const product *p, const float *sums, int64_t m, int64_t n) {
-    __m512 sum[2];
-    EACH_SIDE(2) {
-        sum[v] = _mm512_load_ps(sums + v * LANES);
-        if (!p->rank && p->scale != 1.0f) sum[v] = _mm512_mul_ps(sum[v], _mm512_set1_ps(p->scale));
-        int64_t column = column_of(p, n, v);
-        __mmask16 some = p->inner ? 0xffff : lanes(p->outs - column);
-        if (!some) continue;
-        if (p->both)
-            gate_back(p, sum[v], m, column, some);
-        else
-            store(p, sum[v], m, column, some);
-    }
-    if (p->inner) open_gate(p, sum[0], sum[1], m, n);
-}
 INLINE void finish_two(void *given) {
     strips *s = given;
     for (int r = 0; r < 2 && s->row < s->rows; r++, s->row++)
@@ -68,5 +53,25 @@ static void multiply_strip(strips *s, const bf16 *packed, const char *x, int64_t
     finish_strips(s);
     s->turn = 1 - s->turn;
     s->m = m, s->n = n, s->row = 0, s->rows = to - m;
+}
+
+/* Products too deep for a cache: see linear.c. */
+#define DEEP 4096
+#define PART 1024
+#define LOW_FIRST 0
+#define deep_strip_size(part) matrix_strip_size(part)
+
+static void add_block(const product *p, char *strip_room, const bf16 *packed, float *sums,
+                      int64_t m, int64_t rows, int64_t count, deep_part at) {
+    int64_t steps = room_of(at.length) / 2;
+    if (at.low)
+        pack_scaled(strip_room, p, m, m + rows);
+    else
+        matrix_pack(strip_room, p->x + m * p->x_row + at.k, p->x_row, rows, at.length);
+    for (int64_t i = 0; i < count; i++) {
+        matrix_sides sides = {strip_room, MATRIX_LINE, MATRIX_STRIDE,
+                              (const char *)(packed + i * 2 * steps * WIDE), 128, steps, NULL, 0};
+        matrix_product(sums + i * WIDE, 4 * count * WIDE, &sides, rows, at.more);
+    }
 }
 #endif

@@ -55,4 +55,38 @@ static void multiply_strip(strips *s, const bf16 *packed, const char *x, int64_t
         BY_TILES(m, to, SLIM_ONE)
     }
 }
+
+/* Products too deep for a cache (see linear.c): twelve rows of a part stay in the first cache, three
+   panels of it in the second. Sums go on where they were: their bits are those of one pass. */
+#define DEEP 8192
+#define PART 1536
+#define LOW_FIRST 1
+INLINE int64_t deep_strip_size(int64_t part) { return (void)part, 0; }
+
+#define DEEP_TILE(R)                                                                              \
+    static void add_##R(strip x, const bf16 *packed, int64_t steps, float *at, int64_t row,       \
+                        int more, float scale) {                                                  \
+        __m512 sum[R][2];                                                                         \
+        EACH_ROW(R) EACH_SIDE(2) sum[r][v] = more ? _mm512_load_ps(at + r * row + v * LANES)      \
+                                                  : _mm512_setzero_ps();                          \
+        tile_##R##_2(x, (const char *)packed, 128, steps, sum);                                   \
+        EACH_ROW(R) EACH_SIDE(2) _mm512_store_ps(                                                 \
+            at + r * row + v * LANES, _mm512_mul_ps(sum[r][v], _mm512_set1_ps(scale)));           \
+    }
+DEEP_TILE(12) DEEP_TILE(8) DEEP_TILE(4) DEEP_TILE(2) DEEP_TILE(1)
+
+static void add_block(const product *p, char *strip_room, const bf16 *packed, float *sums,
+                      int64_t m, int64_t rows, int64_t count, deep_part at) {
+    const bf16 *x = at.low ? p->low : p->x + at.k;
+    int64_t x_row = at.low ? p->low_row : p->x_row, row = count * WIDE;
+    float scale = at.low ? p->scale : 1.0f;
+    (void)strip_room;
+    for (int64_t i = 0; i < count; i++) {
+        const bf16 *panel = packed + i * at.length * WIDE;
+#define DEEP_ONE(R, from)                                                                         \
+    add_##R(rows_of(x, x_row, m + (from)), panel, at.length / 2, sums + (from) * row + i * WIDE,  \
+            row, at.more, scale)
+        BY_TILES(0, rows, DEEP_ONE)
+    }
+}
 #endif
