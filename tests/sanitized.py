@@ -20,6 +20,7 @@ from afina.model.kernels.machine import compiler
 FLAGS = ("-fsanitize=address,undefined", "-fno-sanitize-recover=undefined", "-g", "-O1")
 TESTS = (
     "tests/unit/model/test_kernels.py",
+    "tests/unit/model/test_adamw.py",
     "tests/unit/model/test_training_kernels.py",
     "tests/unit/serving/test_native.py",
     "tests/unit/training/test_own_kernels.py",

@@ -17,6 +17,7 @@ from afina.domain.foresight import HEAD_STEP
 from afina.model.grids import Heads
 from afina.model.kernels.attention import Attended, attend, attend_back
 from afina.model.kernels.passes import (
+    add_scale_gradient,
     gate_forward,
     norm_backward,
     norm_forward,
@@ -104,7 +105,7 @@ def _learn_norm(
     into: torch.Tensor | None, grad: torch.Tensor, x: torch.Tensor, inverse: torch.Tensor
 ) -> None:
     if into is not None:
-        into.add_((grad.float() * (x * inverse[:, None])).sum(0))
+        add_scale_gradient(into, grad, x, inverse)
 
 
 def backward(  # noqa: PLR0913

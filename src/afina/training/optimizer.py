@@ -1,22 +1,20 @@
 """AdamW over flat tensors, gradient clipping, and the learning rate by step.
 
-The arithmetic is torch.optim.AdamW's, in fp32: its fused kernel, over all matrices at once. The
-rate rises linearly over the warm-up and falls along half a cosine.
+The arithmetic is torch.optim.AdamW's, in fp32, over all matrices at once: that of its fused kernel,
+or of our own with the same bits, which clips on its way. The rate rises linearly over the warm-up
+and falls along half a cosine.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Final
 
 import torch
 from torch.optim.adamw import adamw
 
 from afina.domain.runs import OptimizerSpec
-
-LARGEST: Final = torch.finfo(torch.bfloat16).max
-"""Of weights: what is larger is infinite in the precision that networks compute and answer in."""
+from afina.model.kernels.adamw import LARGEST, Rates, can_move, move
 
 
 def learning_rate(spec: OptimizerSpec, step: int) -> float:
@@ -48,12 +46,17 @@ class Move:
         masters: torch.Tensor,
         grads: torch.Tensor,
         moments: tuple[torch.Tensor, torch.Tensor],
-    ) -> None:
-        """Moves `masters` in place, in one pass over all four; `grads` are clipped in place."""
+    ) -> bool:
+        """Moves `masters` in place, in one pass over all four; `grads` may be clipped in place.
+        Whether all masters are numbers that networks compute with."""
         spec = self.spec
+        rate = learning_rate(spec, self.step)
+        numbers = (spec.betas, spec.epsilon, spec.weight_decay)
+        rates = Rates(self.step, rate, *numbers, self.clip)
+        if can_move(masters, rates):
+            return move(masters, grads, moments, rates)
         if self.clip < 1:
             grads.mul_(self.clip)
-        beta1, beta2 = spec.betas
         adamw(
             [masters],
             [grads],
@@ -63,13 +66,14 @@ class Move:
             [torch.tensor(self.step - 1.0)],  # counted up by it
             fused=True,
             amsgrad=False,
-            beta1=beta1,
-            beta2=beta2,
-            lr=learning_rate(spec, self.step),
+            beta1=spec.betas[0],
+            beta2=spec.betas[1],
+            lr=rate,
             weight_decay=spec.weight_decay,
             eps=spec.epsilon,
             maximize=False,
         )
+        return all_finite(masters)
 
 
 @dataclass(frozen=True)
@@ -109,6 +113,5 @@ class AdamW:
         norm = float(torch.linalg.vector_norm(grads))
         if not math.isfinite(norm):
             return Moved(norm)
-        move = Move.of(self.spec, step, norm)
-        move.apply(self.masters, grads, (self.first, self.second))
-        return Moved(norm, all_finite(self.masters))
+        made = Move.of(self.spec, step, norm)
+        return Moved(norm, made.apply(self.masters, grads, (self.first, self.second)))

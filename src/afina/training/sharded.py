@@ -33,7 +33,7 @@ from afina.training.bins import BinTensors, Rows, plan_bins
 from afina.training.failures import is_out_of_memory
 from afina.training.memory import halvings_of, note_halving
 from afina.training.network import MASTERS, OPTIMIZER, Network
-from afina.training.optimizer import AdamW, Move, Moved, all_finite
+from afina.training.optimizer import AdamW, Move, Moved
 from afina.training.packing import Bin
 from afina.training.signals import Interrupted
 from afina.training.steps import Stepper, StepResult, not_finite, row_losses
@@ -118,15 +118,15 @@ class ShardedAdamW(AdamW):
             found = [None if p.grad is None else _local(p.grad) for p in parameters]
             squares = sum(float(torch.linalg.vector_norm(g)) ** 2 for g in found if g is not None)
             norm = math.sqrt(_agreed(squares, distributed.ReduceOp.SUM))
+            odd = False
             if math.isfinite(norm):
                 move = Move.of(self.spec, step, norm)
                 parts = self.weights.parts()
                 for part, grad, moments in zip(parts, found, self.moments, strict=True):
                     grad = torch.zeros_like(part) if grad is None else grad
-                    move.apply(part, grad, moments)
+                    odd |= not move.apply(part, grad, moments)
         for parameter in parameters:
             parameter.grad = None
-        odd = not all(all_finite(part) for part in self.weights.parts())
         return Moved(norm, not anybody(odd))
 
 

@@ -17,6 +17,7 @@ from afina.model.kernels.attention import Attended, Jobs, attend, attend_back
 from afina.model.kernels.linear import Low, Matrix, add_gradient, linear
 from afina.model.kernels.losses import row_losses
 from afina.model.kernels.passes import (
+    add_scale_gradient,
     gate_forward,
     norm_backward,
     norm_forward,
@@ -144,17 +145,21 @@ def test_gradients_of_low_rank_matrices_are_summed_in_fp32(count: int, xs: int, 
 def test_a_norm_and_its_gradient(count: int, width: int) -> None:
     x, weight, grad = drawn(count, width), drawn(width, seed=1), drawn(count, width, seed=2)
     beside = drawn(count, width, seed=3)
-    given = x.double().requires_grad_()
-    exact = weight.double() * given / (given.pow(2).mean(-1, keepdim=True) + 1e-5).sqrt()
+    given, scale = x.double().requires_grad_(), weight.double().requires_grad_()
+    exact = scale * given / (given.pow(2).mean(-1, keepdim=True) + 1e-5).sqrt()
     exact.backward(grad.double())  # type: ignore[no-untyped-call]
     assert given.grad is not None
+    assert scale.grad is not None
 
     def made() -> list[torch.Tensor]:
         out, inverse = norm_forward(x, weight, 1e-5)
-        return [out, norm_backward(grad.clone(), x, weight, inverse, beside)]
+        of_scale = torch.ones(width)
+        add_scale_gradient(of_scale, grad, x, inverse)
+        return [out, norm_backward(grad.clone(), x, weight, inverse, beside), of_scale]
 
-    out, of_x = same_with_any_threads(made)
+    out, of_x, of_scale = same_with_any_threads(made)
     assert close(out, exact.detach())
+    assert close(of_scale, 1 + scale.grad, 1e-6)
     assert close(of_x, given.grad + beside.double())
 
 

@@ -9,6 +9,7 @@ import torch
 from afina.model.kernels.calls import call, rows, structure, whole
 
 _Norm: Final = structure("_Norm", "x weight grad beside out inverse", "rows width", "epsilon")
+_Scale: Final = structure("_Scale", "x grad inverse sum", "rows width", "")
 _Gate: Final = structure("_Gate", "both inner", "rows width", "")
 _Rotation: Final = structure("_Rotation", "x cos sin", "rows row heads size", "sign")
 
@@ -40,6 +41,17 @@ def norm_backward(
         inverse=whole(inverse, x.shape[0], dtype=torch.float32), rows=x.shape[0], width=x.shape[1],
     ))  # fmt: skip
     return grad
+
+
+def add_scale_gradient(
+    into: torch.Tensor, grad: torch.Tensor, x: torch.Tensor, inverse: torch.Tensor
+) -> None:
+    """Adds the gradient of a norm's weight to `into` `[W]` in fp32; `grad` is that of the norm."""
+    call("afina_scale_gradient", _Scale(
+        x=whole(x, *x.shape), grad=whole(grad, *x.shape),
+        inverse=whole(inverse, x.shape[0], dtype=torch.float32),
+        sum=whole(into, x.shape[1], dtype=torch.float32), rows=x.shape[0], width=x.shape[1],
+    ))  # fmt: skip
 
 
 def gate_forward(both: torch.Tensor) -> torch.Tensor:

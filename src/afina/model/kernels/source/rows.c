@@ -69,6 +69,36 @@ int afina_norm_backward(norm *p, int threads) {
     return 0;
 }
 
+/* The gradient of a norm's weight: sum[i] += sum over m of grad[m, i] inverse[m] x[m, i], from the
+   first row to the last. Columns are shared out. */
+typedef struct {
+    const bf16 *x, *grad;
+    const float *inverse;
+    float *sum;
+    int64_t rows, width;
+} scale_gradient;
+
+static void scale_part(void *given) {
+    const scale_gradient *p = given;
+    int64_t from, to;
+    part_of((p->width + LANES - 1) / LANES, &from, &to);
+    for (int64_t i = from * LANES; i < to * LANES; i += LANES) {
+        __mmask16 some = lanes(p->width - i);
+        __m512 sum = _mm512_setzero_ps();
+        for (int64_t m = 0; m < p->rows; m++) {
+            __m512 x = load_some(p->x + m * p->width + i, some);
+            x = _mm512_mul_ps(x, _mm512_set1_ps(p->inverse[m]));
+            sum = _mm512_fmadd_ps(load_some(p->grad + m * p->width + i, some), x, sum);
+        }
+        sum = _mm512_add_ps(sum, _mm512_maskz_loadu_ps(some, p->sum + i));
+        _mm512_mask_storeu_ps(p->sum + i, some, sum);
+    }
+}
+int afina_scale_gradient(scale_gradient *p, int threads) {
+    in_parallel(scale_part, p, threads);
+    return 0;
+}
+
 /* silu(gate) * up, where a row is gate and then up. arXiv:2002.05202 */
 typedef struct {
     const bf16 *both; /* [rows, 2 width] */
