@@ -82,6 +82,7 @@ def convert(
 ) -> None:
     """Turn tables, chats of other makers and logs into training rows, one a line (JSONL)."""
     from afina.data.convert import ConvertOptions
+    from afina.data.targets import check_targets
 
     options = ConvertOptions(
         user=user,
@@ -96,6 +97,7 @@ def convert(
         group=group,
         write=write,
     )
+    check_targets(source, to)
     report = _convert(source, to, options)
     if json:
         from afina.domain.codec import encode

@@ -92,7 +92,9 @@ def check(
     from afina.data.fixes import fix_file
     from afina.data.hints import conversion_hint
     from afina.data.report import html_report
+    from afina.data.targets import check_targets
 
+    check_targets(path, fix, clean, html)
     settings = load_settings(data)
     base = find_or_default(settings, model)
     mended = fix_file(path, fix) if fix is not None else None

@@ -37,12 +37,12 @@ def moderate(
     """Name the rows that moderation flags: line, message, category and score, never the text. Ends
     with 1 where a job with these settings would be refused, and where rows hold no text that can
     be read, because those were not judged."""
-    from afina.data.moderation.report import Rules, moderate_file, refuse_itself, write_others
+    from afina.data.moderation.report import Rules, moderate_file, write_others
+    from afina.data.targets import check_targets
     from afina.domain.codec import encode
 
     _refuse_without_texts(path)
-    if clean is not None:
-        refuse_itself(path, clean)
+    check_targets(path, clean)
     settings = load_settings(data)
     moderator = _moderator(settings)
 

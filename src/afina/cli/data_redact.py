@@ -50,15 +50,17 @@ def redact(
     from afina.data.personal.detect import kinds_named
     from afina.data.personal.redaction import redact_file
     from afina.data.personal.vault import lock, make_key
+    from afina.data.targets import check_targets
     from afina.domain.codec import encode
 
     kinds = kinds_named(kind)
+    vault = to.with_name(to.name + ".vault")
+    check_targets(path, to, audit, *((key, vault) if key is not None else ()))
     secret = make_key(key) if key is not None else None
     with file_bar("Redacting") as progress:
         report, placeholders = redact_file(
             path, to, kinds=kinds, audit=audit, keep_values=key is not None, progress=progress
         )
-    vault = to.with_name(to.name + ".vault")
     if secret is not None:
         vault.write_bytes(lock(placeholders.values, secret))
     if json:
@@ -116,7 +118,10 @@ def restore(
     """Put the values back where a file, or an answer in a file, has placeholders."""
     from afina.data.personal.redaction import restore_file
     from afina.data.personal.vault import read_key, unlock
+    from afina.data.targets import check_targets
 
+    for read in (path, key, vault):
+        check_targets(read, to)
     count = restore_file(path, to, unlock(vault.read_bytes(), read_key(key)))
     if json:
         print_json({"lines": count, "written": str(to)})

@@ -23,6 +23,7 @@ from afina.data.content.texts import row_texts
 from afina.data.kinds import RowKind, kind_of_row
 from afina.data.lines import LineReader, SourceLine
 from afina.data.rows import quick_value, slow_value
+from afina.data.targets import check_targets
 from afina.errors import InvalidRequest
 
 _DEPTH: Final = 64
@@ -67,9 +68,7 @@ def split_file(path: Path, training: Path, validation: Path, options: SplitOptio
         raise InvalidRequest(
             "Splitting by group needs the group's key, and nothing else does.", param="group"
         )
-    for target in (training, validation):
-        if target.exists() and target.samefile(path):
-            raise InvalidRequest("A split would overwrite its file.", param="target")
+    check_targets(path, training, validation)
     chosen, groups = _chooser(path, options)
     parts = [target.with_name(target.name + ".part") for target in (training, validation)]
     counts: Counter[str] = Counter()

@@ -176,7 +176,7 @@ def test_rows_that_were_not_judged_are_told_and_end_with_1(
     assert CANARY not in done.output
     done = afina("data", "moderate", str(path), "--clean", str(path))
     assert done.exit_code == 1
-    assert "would overwrite the file that was moderated" in " ".join(done.stderr.split())
+    assert "would overwrite the file that is read" in " ".join(done.stderr.split())
 
 
 def test_a_split_without_a_row_leaves_both_files_as_they_were(afina: Afina, tmp_path: Path) -> None:
@@ -210,3 +210,35 @@ def test_a_redaction_says_what_its_file_is(afina: Afina, tmp_path: Path) -> None
     done = afina("data", "redact", str(path), "--to", str(tmp_path / "out"))
     assert done.exit_code == 1
     assert "f.json holds no row." in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("convert", "F", "--to", "F"), "would overwrite the file that is read"),
+        (("convert", "F", "--to", "D"), "is a folder. Name a file."),
+        (("convert", "F", "--to", "D/none/x"), "There is no folder"),
+        (("check", "F", "--report", "F"), "would overwrite"),
+        (("check", "F", "--fix", "D/a", "--clean", "D/a"), "Two files would be written as"),
+        (("split", "F", "--training", "D/a", "--validation", "D/a"), "Two files would be written"),
+        (("split", "F", "--training", "D/a", "--validation", "F"), "would overwrite"),
+        (("redact", "F", "--to", "D/a", "--audit", "F"), "would overwrite"),
+        (("redact", "F", "--to", "D/a", "--audit", "D/a"), "Two files would be written"),
+        (("redact", "F", "--to", "D/a", "--key", "D/a"), "Two files would be written"),
+        (("restore", "F", "--to", "F", "--key", "F", "--vault", "F"), "would overwrite"),
+        (("moderate", "F", "--clean", "F"), "would overwrite"),
+    ],
+)
+def test_nothing_is_written_over_the_file_that_is_read_or_twice(
+    words: tuple[str, ...], said: str, afina: Afina, tmp_path: Path
+) -> None:
+    path = tmp_path / "f.jsonl"
+    path.write_text('{"prompt": "p", "completion": "c"}\n')
+    before = path.read_bytes()
+    stand_for = {"F": str(path), "D": str(tmp_path)}
+    names = [stand_for.get(word[0], word[0]) + word[1:] for word in words]
+    done = afina("data", *names)
+    assert done.exit_code == 1
+    assert said in " ".join(done.stderr.split())
+    assert path.read_bytes() == before
+    assert not (tmp_path / "a").exists()

@@ -16,7 +16,7 @@ from typing import Any, Final, Literal
 
 from afina.data.lines import LineReader
 from afina.data.rows import slow_value
-from afina.errors import InvalidRequest
+from afina.data.targets import check_targets
 
 Policy = Literal["warn", "quarantine", "block"]
 Judge = Callable[[Sequence[str]], list[Mapping[str, float]]]
@@ -135,20 +135,10 @@ def has_texts(path: Path) -> bool:
     return any(raw is not None and next(texts_of(raw), None) is not None for raw in lines)
 
 
-def refuse_itself(path: Path, target: Path) -> None:
-    """Raises InvalidRequest where `target` is the file that is moderated."""
-    if target.exists() and target.samefile(path):
-        raise InvalidRequest(
-            "The clean file would overwrite the file that was moderated.",
-            param="clean",
-            remedy="Give another name for it.",
-        )
-
-
 def write_others(path: Path, target: Path, flagged: Collection[int]) -> None:
     """Writes the lines of `path` that are not `flagged`, byte for byte, whole or not at all.
     Raises InvalidRequest where `target` is the file itself."""
-    refuse_itself(path, target)
+    check_targets(path, target)
     temporary = target.with_name(target.name + ".part")
     try:
         # Latin-1 gives every byte back, and newline="" every end of a line, cut as LineReader cuts.

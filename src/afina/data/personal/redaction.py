@@ -22,6 +22,7 @@ from afina.data.lines import LineReader
 from afina.data.personal.detect import ALL_KINDS, find_personal
 from afina.data.personal.spans import PersonalKind, Span
 from afina.data.rows import quick_value, shown_field, slow_value
+from afina.data.targets import check_targets
 from afina.errors import InvalidRequest
 
 VERSION: Final = 5
@@ -127,6 +128,7 @@ def redact_file(
             param="target",
             remedy="Give another name for it.",
         )
+    check_targets(path, target, audit)
     reader = LineReader(path, max(1, path.stat().st_size))
     work = _Work(kinds, keep_values, Placeholders(_taken(path)))
     parts = [target.with_name(target.name + ".part")]
