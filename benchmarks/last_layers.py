@@ -6,7 +6,8 @@
 With the Python of its environment (`benchmarks/llama_factory.py` says how to make it) LLaMA-Factory
 tunes as many of the top blocks beside them, its `freeze`.
 
-Each run is a process of its own; runs alternate, in both orders. Timed is all that a run does
+Each run is a process of its own, started as a worker starts trainers: memory is touched while the
+base is loaded. Runs alternate, in both orders. Timed is all that a run does
 between loading and its last step: what the frozen part says about each row is computed and written
 within it. Checkpoints are left out on both sides. `--apart`: chats without a shared system prompt.
 """
@@ -46,6 +47,7 @@ def run(given: argparse.Namespace) -> dict[str, float]:
     from afina.data.shards import Shards
     from afina.domain.bins import bin_capacities
     from afina.domain.runs import BaseSpec, LoraSpec, OptimizerSpec, RunSpec, TuneSpec
+    from afina.training.heap import WarmHeap, heap_for
     from afina.training.methods import build_network
     from afina.training.optimizer import AdamW
     from afina.training.steps import Stepper
@@ -74,7 +76,9 @@ def run(given: argparse.Namespace) -> dict[str, float]:
             end_tokens=(),
             tune=TuneSpec(kind, given.layers, keep_frozen_output=kept),  # type: ignore[arg-type]
         )
+        heap = WarmHeap(heap_for(given.model))
         network = build_network(spec)
+        heap.release()
         seconds: dict[str, float] = {}
         with timed(seconds, "outputs"):
             known = network.prepare(rows, Path(folder) / "frozen", lambda: False)

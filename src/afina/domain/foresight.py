@@ -19,6 +19,11 @@ _LIBRARIES_OF_KERNELS: Final = 300_000_000
 """The same where kernels of our own compute, which prepare nothing beside the weights."""
 _TIMES_WEIGHTS: Final = 2
 """The file's pages are mapped while the weights are read from it."""
+HEAP_TIMES_WEIGHTS: Final = 2
+"""What a trainer touches while it loads, in sizes of its base's file (`afina.training.heap`): short
+steps may need less."""
+_LIBRARIES_BESIDE_HEAP: Final = 410_000_000
+"""What a run whose steps fit into that holds beside it and its weights."""
 _ADAPTER_BYTES: Final = 16
 """An adapter's weight, its gradient, and two moments of AdamW, in fp32."""
 _OWN_BYTES: Final = 48
@@ -151,7 +156,9 @@ def training_memory(  # noqa: PLR0913
     kernels = kernels and network.plain
     kept = tokens * network.token_bytes(rows.scores, learned, kernels=kernels)
     libraries = _LIBRARIES_OF_KERNELS if kernels else _LIBRARIES
-    return int(libraries + weights + state + _TOKEN * kept)
+    weighed = network.element * network.parameters
+    least = _LIBRARIES_BESIDE_HEAP + (1 + HEAP_TIMES_WEIGHTS) * weighed
+    return int(max(least, libraries + weights + state + _TOKEN * kept))
 
 
 def step_tokens(mean: float, batch: int, longest: int, largest: int) -> int:

@@ -17,8 +17,8 @@ from typing import Final
 
 import psutil
 
-TIMES_WEIGHTS: Final = 2
-"""What short runs need beside the base, in sizes of its file: never more than they use."""
+from afina.domain.foresight import HEAP_TIMES_WEIGHTS
+
 LARGEST_SHARE: Final = 1 / 8
 """Of the memory that is free."""
 _PIECE: Final = 64 << 20
@@ -61,4 +61,4 @@ def heap_for(base: Path) -> int:
     """Bytes worth touching for a run on the base model in `base`."""
     weights = sum(file.stat().st_size for file in base.glob("*.safetensors"))
     free = psutil.virtual_memory().available
-    return int(min(TIMES_WEIGHTS * weights, LARGEST_SHARE * free))
+    return int(min(HEAP_TIMES_WEIGHTS * weights, LARGEST_SHARE * free))

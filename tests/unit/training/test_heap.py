@@ -8,7 +8,8 @@ from pathlib import Path
 
 import psutil
 
-from afina.training.heap import LARGEST_SHARE, TIMES_WEIGHTS, WarmHeap, heap_for
+from afina.domain.foresight import HEAP_TIMES_WEIGHTS
+from afina.training.heap import LARGEST_SHARE, WarmHeap, heap_for
 
 SIZE = 96 << 20
 
@@ -47,7 +48,7 @@ def test_nothing_to_touch_is_no_work() -> None:
 def test_the_size_follows_the_base_and_leaves_others_their_memory(tmp_path: Path) -> None:
     assert heap_for(tmp_path) == 0
     (tmp_path / "model.safetensors").write_bytes(bytes(1000))
-    assert heap_for(tmp_path) == TIMES_WEIGHTS * 1000
+    assert heap_for(tmp_path) == HEAP_TIMES_WEIGHTS * 1000
     with (tmp_path / "huge.safetensors").open("wb") as file:
         file.truncate(1 << 42)
     assert heap_for(tmp_path) <= LARGEST_SHARE * psutil.virtual_memory().total
