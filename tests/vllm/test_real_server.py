@@ -150,15 +150,22 @@ def test_completions_echo_with_log_probabilities(client: openai.OpenAI) -> None:
 
 
 def test_what_is_used_stands_in_the_ledger_once(platform: LivePlatform) -> None:
-    before = platform.patiently("GET", "/v1/afina/usage").json
-    reply = platform.chat(STARTER, tokens=5)
-    used = reply.json["usage"]
+    """Once what was asked before is there: the ledger follows the engine's journal at a distance."""
+    journal = settings_of(platform).journal
 
-    def added() -> bool:
-        now = platform.patiently("GET", "/v1/afina/usage").json
-        return bool(completion(now) - completion(before) == used["completion_tokens"])
+    def stands() -> int:
+        return completion(platform.patiently("GET", "/v1/afina/usage").json)
 
-    wait_until("the ledger has it", added, 30)
+    def noted() -> int:
+        lines = journal.read_bytes().splitlines() if journal.exists() else []
+        records = [json.loads(line) for line in lines]
+        return sum(r["completion_tokens"] for r in records if r["tag"])
+
+    wait_until("the ledger has what was asked before", lambda: stands() == noted(), 60)
+    before = stands()
+    used = platform.chat(STARTER, tokens=5).json["usage"]["completion_tokens"]
+    wait_until("the ledger has it", lambda: stands() - before == used, 60)
+    assert noted() - before == used
 
 
 def completion(report: dict[str, Any]) -> int:
