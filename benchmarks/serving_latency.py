@@ -1,7 +1,7 @@
 """How soon the engine answers: arrivals beside a full batch, shared prefixes, cold and many tunes.
 
     python -m benchmarks.serving_latency [--registered 1000] [--only arrivals,prefixes,cold,many,
-                                          background]
+                                          background] [--processor-time]
 
 All through the engine's socket, bf16, the client on the same machine. Tunes are adapters of rank 16
 on all linear layers; the registered ones differ in their manifests and share sixteen files of
@@ -22,6 +22,7 @@ from contextlib import aclosing
 from dataclasses import replace
 from pathlib import Path
 
+import psutil
 from benchmarks.serving import STARTER, make_adapters, measure, processes, put_blob, question
 
 from afina.domain.codec import decode
@@ -116,8 +117,24 @@ async def prefixes(asking: Asking) -> tuple[list[float], list[float]]:
     return first, second
 
 
-async def many(asking: Asking, chosen: list[str], at_once: int = STREAMS) -> float:
-    """Tokens a second of requests for 64 tokens, one for each of `chosen`, so many at once."""
+class Processor:
+    """Seconds that this process's children have computed."""
+
+    def __init__(self) -> None:
+        self._mine = psutil.Process()
+
+    def seconds(self) -> float:
+        """Until now, of those that live."""
+        times = [child.cpu_times() for child in self._mine.children()]
+        return sum(one.user + one.system for one in times)
+
+
+async def many(
+    asking: Asking, chosen: list[str], at_once: int = STREAMS, clock: Processor | None = None
+) -> float:
+    """Tokens a second of requests for 64 tokens, one for each of `chosen`, so many at once; by the
+    clock on the wall, or that of the engine's process."""
+    begun = 0.0 if clock is None else clock.seconds()
     work = iter(enumerate(chosen))
 
     async def in_turn() -> tuple[int, float]:
@@ -126,7 +143,8 @@ async def many(asking: Asking, chosen: list[str], at_once: int = STREAMS) -> flo
             tokens += (await asking.ask(asking.prompt(number), 64, name))[0]
         return tokens, 0.0
 
-    return (await measure([in_turn() for _ in range(at_once)])).rate
+    found = await measure([in_turn() for _ in range(at_once)])
+    return found.rate if clock is None else found.tokens / (clock.seconds() - begun)
 
 
 def register(settings: Settings, manifests: list[str], count: int) -> list[str]:
@@ -165,7 +183,9 @@ async def show_prefixes(asking: Asking) -> None:
     print(f"  the second is {ratio:.1f} times as soon", flush=True)
 
 
-async def show_many(asking: Asking, few: list[str], tunes: list[str]) -> None:
+async def show_many(
+    asking: Asking, few: list[str], tunes: list[str], clock: Processor | None
+) -> None:
     """Sixteen tunes; a thousand of which sixty-four fit; and the same requests once more, with all
     that they ask for in memory: what is left then is the shape of the batch. The first round takes
     the memory of the pages from the system, the others find it taken."""
@@ -175,11 +195,11 @@ async def show_many(asking: Asking, few: list[str], tunes: list[str]) -> None:
         spread = rng.choices(tunes, weights, k=96)
         kept = sorted(set(spread))[:RESIDENT]
         again = [name if name in kept else rng.choice(kept) for name in spread]
-        sixteen = await many(asking, [few[i % 16] for i in range(96)])
-        zipf = await many(asking, spread)
+        sixteen = await many(asking, [few[i % 16] for i in range(96)], clock=clock)
+        zipf = await many(asking, spread, clock=clock)
         for name in kept:
             await asking.until_first(asking.prompt(0), name)
-        warm = await many(asking, again)
+        warm = await many(asking, again, clock=clock)
         print(
             f"round {number + 1}, 96 requests over 16 tunes: {sixteen:.0f} tokens/s; over "
             f"{len(tunes)} tunes by a Zipf law ({len(set(spread))} asked), {RESIDENT} in memory: "
@@ -189,7 +209,13 @@ async def show_many(asking: Asking, few: list[str], tunes: list[str]) -> None:
         )
 
 
-async def run(settings: Settings, base: BaseModel, registered: int, parts: set[str]) -> None:
+async def run(
+    settings: Settings,
+    base: BaseModel,
+    registered: int,
+    parts: set[str],
+    clock: Processor | None,
+) -> None:
     """Measures and prints."""
     few = make_adapters(settings, base, 16)
     tunes = register(settings, few, registered)
@@ -212,7 +238,7 @@ async def run(settings: Settings, base: BaseModel, registered: int, parts: set[s
             show("a token beside 16 of the background", quiet)
             show("a token beside 16 that others wait for", loud)
         if "many" in parts:
-            await show_many(asking, few, tunes)
+            await show_many(asking, few, tunes, clock)
 
 
 def show(what: str, milliseconds: list[float]) -> None:
@@ -227,6 +253,11 @@ def main() -> None:
     parser.add_argument("--model", type=Path, default=STARTER)
     parser.add_argument("--registered", type=int, default=1000)
     parser.add_argument("--only", default=",".join(PARTS), help="parts, with commas")
+    parser.add_argument(
+        "--processor-time",
+        action="store_true",
+        help="rates of many tunes by the engine's processor time; with AFINA_ENGINE__THREADS=1",
+    )
     given = parser.parse_args()
     parts = set(given.only.split(","))
     if not parts <= set(PARTS):
@@ -236,7 +267,8 @@ def main() -> None:
         settings = Settings.load(data=Path(folder))
         settings.models.mkdir()
         (settings.models / record.id).symlink_to(given.model.absolute())
-        asyncio.run(run(settings, record, given.registered, parts))
+        clock = Processor() if given.processor_time else None
+        asyncio.run(run(settings, record, given.registered, parts, clock))
 
 
 if __name__ == "__main__":

@@ -1,11 +1,12 @@
 """Where one decoding step's time goes: rows, adapters, a profile by operation.
 
     python -m benchmarks.serving_step [--rows 32] [--adapters 16] [--bits 4] [--profile]
-        [--threads 1 --processor-time]
+        [--threads 1 --processor-time] [--perf FILE]
 
 The engine's own scheduler, network and sampler in this process, without sockets or text: random
 prompts of 45 tokens, then forty steps of greedy decoding, in bf16 or with weights in few bits. On a
-machine that others use too, the processor time of one thread says more than the clock does.
+machine that others use too, the processor time of one thread says more than the clock does. With
+`--perf` Linux's perf samples the steps, for `perf report -i FILE --no-children -g none`.
 """
 
 from __future__ import annotations
@@ -13,9 +14,12 @@ from __future__ import annotations
 import argparse
 import os
 import random
+import signal
 import statistics
+import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -81,6 +85,20 @@ class Stepping:
         return bool(running) and all(s.is_decoding for s in running)
 
 
+@contextmanager
+def sampled(file: Path | None) -> Iterator[None]:
+    """Has perf sample this process inside the block, if there is a file for it."""
+    if file is None:
+        yield
+        return
+    words = ["perf", "record", "-q", "-e", "cpu-clock", "-F", "2000", "-g", "-p", str(os.getpid())]
+    with subprocess.Popen([*words, "-o", str(file)]) as perf:
+        while not file.exists():
+            time.sleep(0.1)
+        yield
+        perf.send_signal(signal.SIGINT)
+
+
 def main() -> None:
     """Reads the command line, measures, prints."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -89,6 +107,7 @@ def main() -> None:
     parser.add_argument("--adapters", type=int, default=0)
     parser.add_argument("--bits", type=int, choices=[8, 4], help="of the weights; else bf16")
     parser.add_argument("--profile", action="store_true")
+    parser.add_argument("--perf", type=Path, help="where perf writes its samples")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--processor-time", action="store_true", help="not the clock's")
     given = parser.parse_args()
@@ -100,7 +119,8 @@ def main() -> None:
         prefill += stepping.step(clock)
     for _ in range(10):
         stepping.step()
-    steps = sorted(stepping.step(clock) for _ in range(STEPS))
+    with sampled(given.perf):
+        steps = sorted(stepping.step(clock) for _ in range(STEPS))
     middle = statistics.median(steps)
     print(
         f"{given.rows} rows, {given.adapters} adapters: prompts {1000 * prefill:.0f} ms; a step "
