@@ -256,6 +256,9 @@ _PAGES: Final[dict[str, str]] = {
         GET /data/files/{id}/download
         POST /data/files/{id}/delete
         POST /data/files/{id}/open
+        GET /data/answers
+        POST /data/answers/draft
+        POST /data/answers/{id}/delete
         GET /data/{id}
         POST /data/{id}/columns
         GET /data/{id}/rows

@@ -123,7 +123,11 @@ class BatchRun:
             return None
 
     async def _answer(self, sha256: str) -> BatchStatus | None:
-        """Answers all lines that have no result yet; None where the worker stops before."""
+        """Answers all lines that have no result yet, none where their time is over already; None
+        where the worker stops before."""
+        if self._is_overdue():
+            await asyncio.to_thread(self._close_unanswered, sha256)
+            return BatchStatus.EXPIRED
         with self.platform.database.read() as tx:
             done = store.done_lines(tx, self.batch.id)
         todo = (line for line in read_lines(self.platform, sha256) if line.number not in done)
@@ -163,12 +167,15 @@ class BatchRun:
                 return "stop"
             if await self._beat() is BatchStatus.CANCELLING:
                 return "cancel"
-            if self.platform.now() >= self.batch.expires_at:
+            if self._is_overdue():
                 return "expire"
             await self._flush()
             _, working = await asyncio.wait(hands, timeout=TICK_S)
             if not working:
                 return "done"
+
+    def _is_overdue(self) -> bool:
+        return self.platform.now() >= self.batch.expires_at
 
     async def _flush(self) -> None:
         results, self._results = self._results, []
