@@ -11,6 +11,7 @@ import typer
 from afina.cli.file_bar import file_bar
 from afina.cli.options import DataOption, JsonOption, load_settings
 from afina.cli.terminal import in_bytes, in_count, print_facts, print_json, tell
+from afina.errors import InvalidRequest
 
 if TYPE_CHECKING:
     from afina.data.check import CheckReport
@@ -90,11 +91,16 @@ def check(
     from afina.data.check import write_clean
     from afina.data.distributions import measure_rows
     from afina.data.fixes import fix_file
-    from afina.data.hints import conversion_hint
+    from afina.data.hints import conversion_hint, has_rows
     from afina.data.report import html_report
     from afina.data.targets import check_targets
 
     check_targets(path, fix, clean, html)
+    if against is not None and not has_rows(against):
+        raise InvalidRequest(
+            f"{against.name} has no row to compare with.",
+            remedy=conversion_hint(against) or "Give a validation file, JSONL.",
+        )
     settings = load_settings(data)
     base = find_or_default(settings, model)
     mended = fix_file(path, fix) if fix is not None else None

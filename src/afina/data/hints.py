@@ -7,12 +7,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
+import msgspec
+
 from afina.data.columns import listed
 from afina.data.convert import open_table
+from afina.data.kinds import kind_of_row
 from afina.data.layouts import find_layout
+from afina.data.limits import CheckLimits
 from afina.data.lines import LineReader
 from afina.data.readers.disguises import no_text
 from afina.data.row_plan import ConvertOptions, plan_rows
+from afina.data.rows import quick_value
 from afina.errors import AfinaError, DataUnreadable, InvalidRequest
 
 _MADE: Final = {
@@ -34,6 +39,16 @@ _OURS: Final = ({"messages"}, {"prompt", "completion"}, {"input", "preferred_out
 """Keys of rows that are ours already: the check names what is wrong with them."""
 _GIVE: Final = "Give --format "
 _FIRST_BYTES: Final = 1 << 20
+
+
+def has_rows(path: Path) -> bool:
+    """Whether any line looks like a row of a kind that is trained on; reads up to the first."""
+    for line in LineReader(path, CheckLimits().max_line_bytes):
+        if line.raw is not None and not line.is_blank:
+            value = quick_value(line.raw, CheckLimits().max_depth)
+            if value is not msgspec.UNSET and kind_of_row(value) is not None:
+                return True
+    return False
 
 
 def conversion_hint(path: Path) -> str | None:

@@ -242,3 +242,15 @@ def test_nothing_is_written_over_the_file_that_is_read_or_twice(
     assert said in " ".join(done.stderr.split())
     assert path.read_bytes() == before
     assert not (tmp_path / "a").exists()
+
+
+def test_a_validation_file_without_a_row_is_not_compared_with_in_silence(
+    chats: Path, afina: Afina, tmp_path: Path
+) -> None:
+    table = tmp_path / "valid.csv"
+    table.write_text("question,answer\nwhy,so\n")
+    done = afina("data", "check", str(chats), "--validation-file", str(table))
+    assert (done.exit_code, done.stdout) == (1, "")
+    told = " ".join(done.stderr.split())
+    assert "valid.csv has no row to compare with." in told
+    assert "afina data convert" in told
