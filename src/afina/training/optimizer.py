@@ -53,7 +53,7 @@ class Move:
         rate = learning_rate(spec, self.step)
         numbers = (spec.betas, spec.epsilon, spec.weight_decay)
         rates = Rates(self.step, rate, *numbers, self.clip)
-        if can_move(masters, rates):
+        if can_move(masters, rates) and grads.is_contiguous():
             return move(masters, grads, moments, rates)
         if self.clip < 1:
             grads.mul_(self.clip)
