@@ -13,16 +13,19 @@ import functools
 import types
 import typing
 from collections.abc import Callable, Mapping
-from typing import Any, TypeVar, Union
+from typing import Any, Final, TypeVar, Union
 
 T = TypeVar("T")
 _Reader = Callable[[Any, Any], Any]
 """Takes a value and its place: a text, or a pair of the place around it and a key or a number,
 which becomes a text only when something is wrong."""
+_PLAIN: Final = frozenset({str, int, float, bool})
 
 
 def encode(value: object) -> Any:
     """`value` as what `json.dumps` takes: dataclasses become objects, tuples arrays."""
+    if value is None or type(value) in _PLAIN:
+        return value
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {f.name: encode(getattr(value, f.name)) for f in dataclasses.fields(value)}
     if isinstance(value, enum.Enum):
@@ -67,10 +70,15 @@ def _read_literal(allowed: tuple[Any, ...], data: Any, where: Any) -> Any:
 def _union_reader(kinds: tuple[Any, ...]) -> _Reader:
     takes_none = type(None) in kinds
     readers = [_reader(kind) for kind in kinds if kind is not type(None)]
+    # What is exactly of such a type needs no trial, unless its text could name something else.
+    named = any(isinstance(kind, type) and issubclass(kind, enum.Enum) for kind in kinds)
+    plain: frozenset[Any] = frozenset() if named else frozenset(kinds) & _PLAIN
 
     def read(data: Any, where: Any) -> Any:
         if data is None and takes_none:
             return None
+        if type(data) in plain:
+            return data
         problems = []
         for reader in readers:
             try:

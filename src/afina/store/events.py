@@ -138,7 +138,7 @@ def _finite(value: Any) -> Any:
 
 
 def _event(row: Row[Any]) -> JobEvent:
-    values = values_of(row)
+    values = values_of(row, JOB_EVENTS)
     del values["order_key"]
     said = said_of(values.pop("said"))
     return JobEvent(**values, said=said)

@@ -28,7 +28,7 @@ class FileQuery:
 
 def file_of(row: Row[Any]) -> StoredFile:
     """The value that a row holds."""
-    held = values_of(row)
+    held = values_of(row, FILES)
     values = {name: held[name] for name in StoredFile.__dataclass_fields__}
     values |= {"purpose": Purpose(held["purpose"]), "status": FileStatus(held["status"])}
     return StoredFile(**values)

@@ -70,7 +70,7 @@ class JobChanges(TypedDict, total=False):
 
 def job_of(row: Row[Any]) -> Job:
     """The value that a row holds."""
-    values = values_of(row)
+    values = values_of(row, JOBS)
     return Job(
         **{name: values[name] for name in _PLAIN},
         status=JobStatus(values["status"]),

