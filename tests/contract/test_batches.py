@@ -249,6 +249,17 @@ def test_a_batch_that_was_never_taken_up_is_cancelled_too(
     assert finished(client, batch).status == "cancelled"
 
 
+def test_a_cancelled_batch_is_cancelled_though_its_day_is_over_too(
+    live: Live, client: openai.OpenAI
+) -> None:
+    batch = create(client, [line(0)])
+    client.batches.cancel(batch.id)
+    with live.platform.database.write() as tx:
+        tx.execute(update(BATCHES).where(BATCHES.c.id == batch.id).values(expires_at=1))
+    assert work(live)
+    assert finished(client, batch).status == "cancelled"
+
+
 def test_after_a_day_what_is_unanswered_is_said_line_by_line(
     live: Live, client: openai.OpenAI
 ) -> None:

@@ -25,6 +25,7 @@ ENGLISH: Final[Mapping[str, str]] = {
     "warned_file": "{rule}",
     "warned_line": "{rule} (line {line})",
     "warned_lines": "{n} × {rule} (lines {lines})",
+    "not_all_compared": "so many rows look alike that copies may have been missed",
     "moderated": "Moderation of the {file} file: {n} of {rows} rows flagged",
     "moderated_found": "Moderation of the {file} file: {n} of {rows} rows flagged ({found})",
     "unmoderated": "The {file} file was not moderated:",

@@ -124,8 +124,8 @@ class BatchRun:
 
     async def _answer(self, sha256: str) -> BatchStatus | None:
         """Answers all lines that have no result yet, none where their time is over already; None
-        where the worker stops before."""
-        if self._is_overdue():
+        where the worker stops before. A cancellation that was asked for comes first."""
+        if self._is_overdue() and await self._beat() is not BatchStatus.CANCELLING:
             await asyncio.to_thread(self._close_unanswered, sha256)
             return BatchStatus.EXPIRED
         with self.platform.database.read() as tx:

@@ -162,13 +162,13 @@ class Preparation:
         write_json(folder / f"{source.which}.json", content)
 
     def _survey(self, sources: list[_Source], reports: list[CheckReport]) -> None:
-        """Says what the check warns of, in the rows as they will be learned."""
+        """Says what the check warns of, in the rows as redaction left them."""
         looked = [
             Looked(source.which, source.blob, report)
             for source, report in zip(sources, reports, strict=True)
         ]
         found = survey(looked, self._job.method, self._paths.root, self._progress)
-        said = [self._writer.warned(one.said(), one.data()) for one in found if one.counts]
+        said = [self._writer.warned(one.said(), one.data()) for one in found if one.said()]
         for one in found:
             write_json(self._paths.root / "findings" / f"{one.which}.warnings.json", one)
         with self._platform.database.write() as tx:

@@ -30,13 +30,15 @@ class Warnings:
     counts: Mapping[str, int]
     """By rule, those left out of `findings` included."""
     findings: tuple[Finding, ...]
+    compared: bool = True
+    """False where so many rows looked alike that not all were compared."""
 
     def said(self) -> tuple[Said, ...]:
-        """One sentence a rule under a first one; none where nothing was found."""
-        if not self.counts:
-            return ()
-        told = [say("warned", file=self.which.removesuffix("_file"))]
-        return (*told, *(self._said(rule, count) for rule, count in self.counts.items()))
+        """One sentence a rule under a first one; none where nothing was found in all rows."""
+        told = [self._said(rule, count) for rule, count in self.counts.items()]
+        if not self.compared:
+            told.append(say("not_all_compared"))
+        return (say("warned", file=self.which.removesuffix("_file")), *told) if told else ()
 
     def data(self) -> dict[str, Any]:
         """Counts and the first lines by rule, as the event holds them."""
@@ -87,7 +89,8 @@ def survey(
         together = [f for f in content.findings if f.file == file.which and _is_said(f)]
         rules = dict.fromkeys(finding.rule for finding in (*own, *together))
         every = {**file.report.counts, **counts}
-        made.append(Warnings(file.which, {rule: every[rule] for rule in rules}, (*own, *together)))
+        said = {rule: every[rule] for rule in rules}
+        made.append(Warnings(file.which, said, (*own, *together), content.complete))
     return made
 
 

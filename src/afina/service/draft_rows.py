@@ -235,7 +235,7 @@ def _check(platform: Platform, folder: Path, draft: Draft) -> Verdict:
         redo=len(history.undone),
         tokens=report.tokens,
         longest_row=report.longest_row,
-        compared=content is not None,
+        compared=content is not None and content.complete,
     )
     write_whole(folder / "findings.json", json.dumps(encode(verdict)).encode())
     return verdict

@@ -11,6 +11,7 @@ import pytest
 from tests.tiny import write_tiny_tokenizer
 from tests.unit.pipeline.conftest import Shop
 
+from afina.data.content import compare
 from afina.data.shards import Shards
 from afina.domain.codec import encode
 from afina.domain.jobs import Hyperparameters, Job, JobStatus
@@ -24,6 +25,7 @@ from afina.pipeline.lanes import PrepareLane
 from afina.pipeline.run_files import read_spec
 from afina.service.bases import get_base
 from afina.service.budgets import set_spend_limit
+from afina.service.card import _data
 from afina.service.files import upload_file
 from afina.service.jobs import JobRequest, cancel_job, create_job, pause_job
 from afina.serving.testing import ScriptedEngine
@@ -320,3 +322,23 @@ def test_a_warning_counts_every_row_and_names_the_first_lines(shop: Shop) -> Non
         "The check of the training file warns: 12 × duplicate-row (lines 13, 14, 15, 16, 17, …)"
     )
     assert warned.data["findings"] == {"duplicate-row": 12}
+
+
+def test_rows_that_look_too_much_alike_to_be_compared_are_said(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compare, "_MAX_COMPARED", 0)
+    long = "the story of the fox that went over the hill and met the dog by the river at night "
+    rows = [chat(n, f"{long * 3}{chr(97 + n) * 3}") for n in range(12)]
+    job = create(shop, upload(shop, "".join(rows)))
+    assert prepare(shop, job).status is JobStatus.QUEUED
+    (warned,) = [e for e in shop.events(job) if e.said and e.said[0].name == "warned"]
+    assert warned.message.endswith("so many rows look alike that copies may have been missed")
+
+
+def test_the_card_counts_what_rows_say_together(shop: Shop) -> None:
+    rows = [chat(n) for n in range(12)]
+    job = create(shop, upload(shop, "".join([*rows, rows[3].replace("the fox 3", "a dog")])))
+    prepare(shop, job)
+    (file,) = _data(shop.platform, shop.job(job.id))
+    assert file["findings"] == {"contradiction": 1}
