@@ -15,12 +15,11 @@ A job stores it settled: every field of its kind has a value, those of other kin
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal, get_args
 
-from afina.domain.codec import encode
+from afina.domain.codec import encode, field_names
 
 TuningKind = Literal["lora", "dora", "full", "last_layers"]
 BaseBits = Literal[4, 16]
@@ -63,7 +62,7 @@ class Tuning:
     @property
     def given(self) -> dict[str, Any]:
         """The fields that have a value, beside the kind."""
-        every = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        every = {name: getattr(self, name) for name in field_names(type(self))}
         return {name: v for name, v in every.items() if v is not None and name != "kind"}
 
     @property

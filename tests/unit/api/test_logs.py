@@ -58,6 +58,22 @@ def test_a_line_does_not_wait_for_the_disk_and_lines_keep_their_order() -> None:
     assert disk.getvalue().split() == [str(number) for number in range(100)]
 
 
+def test_lines_that_come_together_are_written_together() -> None:
+    written: list[str] = []
+
+    class Counting(io.StringIO):
+        def write(self, text: str) -> int:
+            written.append(text)
+            return len(text)
+
+    writer = LogWriter(Counting(), str)
+    for number in range(50):
+        writer.write(f"{number}\n")
+    writer.close()
+    assert "".join(written).split() == [str(number) for number in range(50)]
+    assert len(written) < 10
+
+
 def test_lines_beyond_what_may_wait_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(log_writer, "MOST_WAITING", 3)
     disk = Disk()
