@@ -77,6 +77,7 @@ _NEEDS: Final[dict[str, str]] = {
         DELETE /v1/organization/projects/{project_id}/spend_alerts/{alert_id}
         GET /v1/organization/usage/completions
         GET /v1/organization/usage/embeddings
+        GET /v1/organization/usage/moderations
         GET /v1/organization/costs
         GET /v1/organization/audit_logs
     """,

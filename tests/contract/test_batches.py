@@ -8,20 +8,23 @@ from typing import Any, Literal
 
 import openai
 import pytest
-from openai.types import Batch
+from openai.types import Batch, ModerationCreateResponse
 from openai.types.chat import ChatCompletion
 from sqlalchemy import update
 from tests.contract.live import BASE, Live
+from tests.platforms import first_caller
 
+from afina.domain.ledger import EntryKind
 from afina.errors import EngineFailed, InvalidRequest, Overloaded
 from afina.pipeline.batches import BatchLane
 from afina.service.batches import OFFERED
-from afina.service.usage import record_inference, usage_tag
+from afina.service.usage import list_ledger, record_inference, usage_tag
 from afina.serving.protocol import Generate, UsageRecord
 from afina.serving.testing import Script
 from afina.store.wire_tables import BATCHES
 
 CHAT: Literal["/v1/chat/completions"] = "/v1/chat/completions"
+MODERATION: Literal["/v1/moderations"] = "/v1/moderations"
 
 
 def line(number: int, **changes: Any) -> dict[str, Any]:
@@ -160,6 +163,22 @@ def test_other_endpoints_are_answered_too(
     assert len(results(client, done.output_file_id)) == 3
     assert done.usage is not None
     assert done.usage.output_tokens > 0
+
+
+def test_a_line_for_moderation_need_not_name_a_model(live: Live, client: openai.OpenAI) -> None:
+    named = {"model": "omni-moderation-latest"}
+    lines = [line(n, url=MODERATION, body={"input": "a b"} | named) for n in range(2)]
+    lines.append(line(2, url=MODERATION, body={"input": "a b"}))
+    batch = client.batches.create(
+        input_file_id=upload(client, lines), endpoint=MODERATION, completion_window="24h"
+    )
+    assert work(live)
+    done = finished(client, batch)
+    assert (done.status, done.model) == ("completed", named["model"])
+    for result in results(client, done.output_file_id):
+        ModerationCreateResponse.model_validate(result["response"]["body"])
+    kept = list_ledger(live.platform, first_caller(live.platform), limit=3).data
+    assert [(one.kind, one.prompt_tokens) for one in kept] == [(EntryKind.MODERATION, 2)] * 3
 
 
 FAULTS: list[tuple[str, list[Any], int | None]] = [

@@ -236,11 +236,28 @@ def test_usage_and_costs_are_buckets_of_the_ledger(admin: Any, live: Live) -> No
     assert [(line.model, line.input_tokens, line.num_model_requests) for line in lines] == [
         ("encoder", 7, 1)
     ]
-    for kind in ("images", "moderations"):
-        with pytest.raises(openai.NotFoundError, match="not offered"):
-            getattr(admin.usage, kind)(start_time=now)
+    with pytest.raises(openai.NotFoundError, match="not offered"):
+        admin.usage.images(start_time=now)
     with pytest.raises(openai.BadRequestError, match="after it starts"):
         admin.usage.completions(start_time=now, end_time=month_of(now)[1] - 1)
+
+
+def test_moderations_are_counted_by_key_and_cost_nothing(
+    admin: Any, client: openai.OpenAI, live: Live
+) -> None:
+    client.moderations.create(input=["one two", "three"])
+    client.moderations.create(input="four")
+    now = live.platform.now()
+    groups = ["project_id", "api_key_id", "model"]
+    found = admin.usage.moderations(start_time=now - 60, bucket_width="1h", group_by=groups)
+    (line,) = [line for bucket in found.data for line in bucket.results]
+    caller = first_caller(live.platform)
+    assert (line.project_id, line.api_key_id) == (caller.project_id, caller.key_id)
+    assert (line.input_tokens, line.num_model_requests) == (4, 2)
+    assert line.model == "afina-moderation-5"
+    costs = admin.usage.costs(start_time=now, group_by=["line_item"])
+    free = [one for bucket in costs.data for one in bucket.results if "moderation" in one.line_item]
+    assert [(one.amount.value, one.quantity) for one in free] == [(0.0, 4.0)]
 
 
 def test_the_audit_log_tells_who_changed_what(admin: Any, live: Live) -> None:

@@ -64,10 +64,14 @@ def test_long_texts_and_odd_characters_are_read(encoder: Encoder) -> None:
     assert bool(torch.isfinite(found.pooled).all())
 
 
+def scores(backend: OwnBackend, texts: list[str]) -> list[list[float]]:
+    return [row for row, _ in backend.judge(texts)]
+
+
 def test_plain_threats_are_flagged_and_plain_questions_are_not(folder: Path) -> None:
     backend = OwnBackend(folder)
-    threat = backend.scores(["I will kill you", "Te voy a matar", "Vou te matar"])
-    plain = backend.scores(["What is the capital of Peru?", "Gracias por tu ayuda.", "Bom dia!"])
+    threat = scores(backend, ["I will kill you", "Te voy a matar", "Vou te matar"])
+    plain = scores(backend, ["What is the capital of Peru?", "Gracias por tu ayuda.", "Bom dia!"])
     place = CATEGORIES.index("harassment/threatening")
     assert all(row[place] > 0.5 for row in threat)
     assert all(max(row) < 0.5 for row in plain)
@@ -75,5 +79,8 @@ def test_plain_threats_are_flagged_and_plain_questions_are_not(folder: Path) -> 
 
 def test_one_sentence_in_a_long_text_is_found(folder: Path) -> None:
     calm = "The library opens at nine and closes at six. " * 30
-    scores = OwnBackend(folder).scores([calm, f"{calm} I will kill you tonight, traitor. {calm}"])
-    assert max(scores[0]) < 0.5 < max(scores[1])
+    (first, tokens), (second, more) = OwnBackend(folder).judge(
+        [calm, f"{calm} I will kill you tonight, traitor. {calm}"]
+    )
+    assert max(first) < 0.5 < max(second)
+    assert 0 < 2 * tokens < more

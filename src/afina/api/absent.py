@@ -30,7 +30,8 @@ _ABSENT: Final[tuple[tuple[str, str, str, str], ...]] = (
     ),
     (
         r".*", r"/organization/usage/.+", "Usage of this kind is",
-        "There are GET /v1/organization/usage/completions, /usage/embeddings and /costs.",
+        "There are GET /v1/organization/usage/completions, /usage/embeddings, /usage/moderations "
+        "and /costs.",
     ),
     (
         r".*", r"/(organization|projects)(/.*)?", "This part of the administration is",

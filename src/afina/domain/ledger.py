@@ -12,6 +12,7 @@ class EntryKind(enum.StrEnum):
     TRAINING = "training"
     INFERENCE = "inference"
     EMBEDDING = "embedding"
+    MODERATION = "moderation"
 
 
 @dataclass(frozen=True)

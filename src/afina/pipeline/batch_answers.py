@@ -80,12 +80,8 @@ def answerer(platform: Platform, batch: Batch) -> Answer:
         case "/v1/embeddings":
             return _plain(EmbeddingRequest, EmbeddingService(platform).answer)
         case "/v1/moderations":
-            service = ModerationService(moderator_of(platform.settings), platform.ids)
-
-            def judge(caller: Caller, asked: ModerationRequest, request_id: str) -> Any:  # noqa: ARG001
-                return service.answer(asked)
-
-            return _plain(ModerationRequest, judge)
+            service = ModerationService(platform, moderator_of(platform.settings))
+            return _plain(ModerationRequest, service.answer)
     raise Internal(f"Nothing answers {batch.endpoint}, which is offered to batches.")
 
 

@@ -11,6 +11,7 @@ import msgspec
 from afina.data.lines import LineReader, SourceLine
 from afina.data.rows import slow_value
 from afina.domain.batches import MAX_LINES, Batch, BatchLine
+from afina.service.moderation_request import DEFAULT_MODEL
 from afina.service.platform import Platform
 
 MAX_LINE_BYTES: Final = 8 * 1024 * 1024
@@ -97,7 +98,9 @@ def _fault(
         return "mismatched_endpoint", say, "url"
     if not isinstance(body, dict):
         return "missing_required_parameter", "body must be a JSON object.", "body"
-    model = body.get("model")
+    # Of all endpoints, moderation alone has a model of its own where none is named.
+    usual = DEFAULT_MODEL if batch.endpoint == "/v1/moderations" else None
+    model = body.get("model", usual)
     if not isinstance(model, str):
         return "missing_required_parameter", "The body names no model.", "body.model"
     if report.model is None:

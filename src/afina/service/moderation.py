@@ -21,6 +21,7 @@ from afina.settings import ModerationSettings, Settings
 LOCAL_NAME: Final = "afina-moderation-5"
 AT_ONCE: Final = 64
 _REMEMBERED: Final = 50_000
+_Seen = tuple[tuple[float, ...], int]
 
 
 class Backend(Protocol):
@@ -29,8 +30,8 @@ class Backend(Protocol):
     @property
     def name(self) -> str: ...
 
-    def scores(self, texts: Sequence[str]) -> list[list[float]]:
-        """Scores `[texts][categories]`."""
+    def judge(self, texts: Sequence[str]) -> list[tuple[list[float], int]]:
+        """Scores by category of each text, and its tokens."""
         ...
 
 
@@ -41,9 +42,10 @@ class LocalBackend:
     client: NetworkClient
     name: str = LOCAL_NAME
 
-    def scores(self, texts: Sequence[str]) -> list[list[float]]:
+    def judge(self, texts: Sequence[str]) -> list[tuple[list[float], int]]:
         """Raises Unavailable where the encoder is missing or no engine runs."""
-        return self.client.moderate(texts).scores
+        found = self.client.moderate(texts)
+        return list(zip(found.scores, found.tokens, strict=True))
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,8 @@ class Verdict:
     scores: tuple[float, ...]
     categories: Mapping[str, float]
     """Those at or above their thresholds, highest first."""
+    tokens: int = 0
+    """Of the text, as the model that judged counts them."""
 
     @property
     def is_flagged(self) -> bool:
@@ -65,7 +69,7 @@ class Moderator:
     def __init__(self, backend: Backend, thresholds: Mapping[str, float]) -> None:
         self._backend = backend
         self.thresholds = thresholds
-        self._known: OrderedDict[bytes, tuple[float, ...]] = OrderedDict()
+        self._known: OrderedDict[bytes, _Seen] = OrderedDict()
         self._lock = threading.Lock()
 
     @property
@@ -81,21 +85,23 @@ class Moderator:
         asked = {k: text for k, text in zip(keys, texts, strict=True) if k not in found}
         for start in range(0, len(asked), AT_ONCE):
             some = list(asked.items())[start : start + AT_ONCE]
-            for (key, _), row in zip(
-                some, self._backend.scores([text for _, text in some]), strict=True
-            ):
-                found[key] = tuple(row)
+            judged = self._backend.judge([text for _, text in some])
+            for (key, _), (row, tokens) in zip(some, judged, strict=True):
+                found[key] = tuple(row), tokens
         self._keep(found)
-        return [Verdict(found[k], flagged(found[k], self.thresholds)) for k in keys]
+        return [self._verdict(*found[key]) for key in keys]
+
+    def _verdict(self, scores: tuple[float, ...], tokens: int) -> Verdict:
+        return Verdict(scores, flagged(scores, self.thresholds), tokens)
 
     def _key(self, text: str) -> bytes:
         raw = text.encode("utf-8", "surrogatepass")
         return hashlib.sha256(self._backend.name.encode() + b"\0" + raw).digest()
 
-    def _keep(self, found: Mapping[bytes, tuple[float, ...]]) -> None:
+    def _keep(self, found: Mapping[bytes, _Seen]) -> None:
         with self._lock:
-            for key, scores in found.items():
-                self._known[key] = scores
+            for key, seen in found.items():
+                self._known[key] = seen
                 self._known.move_to_end(key)
             while len(self._known) > _REMEMBERED:
                 self._known.popitem(last=False)

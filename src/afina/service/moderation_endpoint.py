@@ -66,16 +66,17 @@ class EndpointBackend:
     def name(self) -> str:
         return f"endpoint:{self.model}"
 
-    def scores(self, texts: Sequence[str]) -> list[list[float]]:
-        """Raises Unavailable where the endpoint does not answer as asked."""
+    def judge(self, texts: Sequence[str]) -> list[tuple[list[float], int]]:
+        """The tokens are those that the endpoint says it read, the policy's among them; none where
+        it does not say. Raises Unavailable where the endpoint does not answer as asked."""
         headers = {} if self.key is None else {"authorization": f"Bearer {self.key}"}
         with (
             httpx.Client(timeout=_TIMEOUT_S, headers=headers) as client,
             ThreadPoolExecutor(min(_AT_ONCE, len(texts) or 1)) as pool,
         ):
-            return list(pool.map(lambda text: self._score(client, text), texts))
+            return list(pool.map(lambda text: self._judge(client, text), texts))
 
-    def _score(self, client: httpx.Client, text: str) -> list[float]:
+    def _judge(self, client: httpx.Client, text: str) -> tuple[list[float], int]:
         said = "nothing"
         for attempt in range(TRIES):
             if attempt:
@@ -88,7 +89,7 @@ class EndpointBackend:
             if answer.status_code == 200:
                 scores = _scores(answer)
                 if scores is not None:
-                    return scores
+                    return scores, _tokens(answer)
                 said = "an answer that is not of the schema"
             else:
                 said = f"status {answer.status_code}"
@@ -125,3 +126,10 @@ def _scores(answer: httpx.Response) -> list[float] | None:
     if not all(0.0 <= score <= 1.0 for score in found):
         return None
     return with_parents(found)
+
+
+def _tokens(answer: httpx.Response) -> int:
+    try:
+        return max(0, int(answer.json()["usage"]["prompt_tokens"]))
+    except (ValueError, LookupError, TypeError):
+        return 0

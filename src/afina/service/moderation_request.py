@@ -6,10 +6,13 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 from afina.data.moderation.categories import CATEGORIES
-from afina.domain.ids import Ids
+from afina.domain.accounts import Caller
+from afina.domain.ids import MODERATION
 from afina.errors import InvalidRequest, UnsupportedField
 from afina.service.moderation import Moderator, Verdict, category_flags
+from afina.service.platform import Platform
 from afina.service.refusals import Wire
+from afina.service.usage import record_moderation
 
 MOST_INPUTS: Final = 1024
 MOST_CHARACTERS: Final = 1_000_000
@@ -41,19 +44,22 @@ class ModerationRequest(Wire):
 
 @dataclass(frozen=True)
 class ModerationService:
-    """Answers requests for moderation."""
+    """Answers requests for moderation, and notes them in the ledger."""
 
+    platform: Platform
     moderator: Moderator
-    ids: Ids
 
-    def answer(self, asked: ModerationRequest) -> dict[str, Any]:
-        """The wire's answer. Raises InvalidRequest, UnsupportedField, and what the backend says."""
+    def answer(self, caller: Caller, asked: ModerationRequest, request_id: str) -> dict[str, Any]:
+        """The wire's answer. Raises InvalidRequest, UnsupportedField, and what the backend says.
+        `request_id` names the usage in the ledger."""
         verdicts = self.moderator.verdicts(_texts(asked))
+        model, tokens = self.moderator.model, sum(verdict.tokens for verdict in verdicts)
+        record_moderation(self.platform, caller, request_id, model, tokens)
         if isinstance(asked.input, list) and asked.input and isinstance(asked.input[0], TextPart):
             verdicts = [max(verdicts, key=lambda verdict: max(verdict.scores))]
         return {
-            "id": self.ids.new("modr"),
-            "model": self.moderator.model,
+            "id": self.platform.ids.new(MODERATION),
+            "model": model,
             "results": [_result(verdict) for verdict in verdicts],
         }
 

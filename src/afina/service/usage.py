@@ -91,6 +91,28 @@ def record_embedding(
     raise_alerts(platform, caller)
 
 
+def record_moderation(
+    platform: Platform, caller: Caller, request_id: str, model: str, tokens: int
+) -> None:
+    """Notes a request for moderation in the ledger, once. It costs nothing, as with the hosted
+    service, so nothing is checked before and no alert follows."""
+    entry = LedgerEntry(
+        id=platform.ids.new(ids.ENTRY),
+        kind=EntryKind.MODERATION,
+        request_id=request_id,
+        time=platform.now(),
+        organization_id=caller.organization_id,
+        project_id=caller.project_id,
+        key_id=caller.key_id or None,
+        base_id=model,
+        model=model,
+        amount_pico=0,
+        prompt_tokens=tokens,
+    )
+    with platform.database.write() as tx:
+        ledger.append_entries(tx, [entry], platform.clock.now())
+
+
 def record_training(platform: Platform, tx: Tx, job: Job, model: str, tokens: int) -> int:
     """Bills a job's training once, whoever asks again; in the transaction that ends the job."""
     caller = jobs.caller_of(tx, job.id)

@@ -27,8 +27,8 @@ class OwnBackend:
     def name(self) -> str:
         return self._head.version
 
-    def scores(self, texts: Sequence[str]) -> list[list[float]]:
-        """Scores `[texts][categories]`."""
+    def judge(self, texts: Sequence[str]) -> list[tuple[list[float], int]]:
+        """Scores by category and tokens of each text."""
         split = [pieces_of(text) for text in texts]
         flat = [piece for pieces in split for piece in pieces]
         ids = self._encoder.tokenizer.ids([self._head.prefix + piece for piece in flat])
@@ -36,4 +36,5 @@ class OwnBackend:
         for start in range(0, len(flat), AT_ONCE):
             part = slice(start, start + AT_ONCE)
             scores += self._head.scores(self._encoder, ids[part], flat[part])
-        return joined(split, scores)
+        tokens = [len(one) + 2 for one in self._encoder.tokenizer.ids(texts)]
+        return list(zip(joined(split, scores), tokens, strict=True))

@@ -4,7 +4,7 @@
     POST /embed             Embed     -> Embedded
 
 Both are answered by the encoder of `afina.model.encoder`. The engine keeps no journal of them: the
-service that asks writes embeddings into the ledger; moderation is not metered.
+service that asks writes what they read into the ledger.
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ class Moderated(msgspec.Struct):
 
     model: str
     scores: list[list[float]]
+    tokens: list[int]
+    """Those of each text, its marks counted too, as in Embedded."""
 
 
 class Embed(msgspec.Struct, forbid_unknown_fields=True):

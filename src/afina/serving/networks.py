@@ -96,7 +96,8 @@ class Networks:
             )
             for index, row in zip(part, found, strict=True):
                 scores[index] = row
-        return Moderated(head.version, joined(split, scores))
+        tokens = [len(one) + 2 for one in encoder.tokenizer.ids(asked.texts)]
+        return Moderated(head.version, joined(split, scores), tokens)
 
     async def _embedded(self, asked: Embed) -> Embedded:
         encoder, _ = await self._loaded()

@@ -130,7 +130,8 @@ class ScriptedEngine:
                 exchange.answer(200, msgspec.json.encode(self.scored(score)))
             case "/moderate":
                 texts = msgspec.json.decode(exchange.body, type=Moderate).texts
-                told = Moderated("scripted", [[0.0] * len(CATEGORIES) for _ in texts])
+                scores = [[0.0] * len(CATEGORIES) for _ in texts]
+                told = Moderated("scripted", scores, [len(text.split()) for text in texts])
                 exchange.answer(200, msgspec.json.encode(told))
             case "/health":
                 exchange.answer(200, msgspec.json.encode(self._health()))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -10,7 +10,7 @@ from openai.types import ModerationCreateResponse
 
 from afina.data.moderation.categories import CATEGORIES
 from afina.domain.accounts import Caller
-from afina.domain.ids import Ids
+from afina.domain.ledger import EntryKind
 from afina.errors import (
     BadSettings,
     InvalidRequest,
@@ -24,6 +24,7 @@ from afina.service.moderation import Moderator, moderator_of
 from afina.service.moderation_request import ModerationRequest, ModerationService
 from afina.service.platform import Platform
 from afina.service.refusals import parse
+from afina.service.usage import list_ledger
 from afina.settings import ModerationSettings, Settings
 
 
@@ -35,26 +36,36 @@ class Judge:
     def __init__(self) -> None:
         self.asked: list[str] = []
 
-    def scores(self, texts: Sequence[str]) -> list[list[float]]:
+    def judge(self, texts: Sequence[str]) -> list[tuple[list[float], int]]:
         self.asked += texts
         return [
-            [0.9 if name == "hate" and "bad" in t else 0.1 for name in CATEGORIES] for t in texts
+            ([0.9 if name == "hate" and "bad" in t else 0.1 for name in CATEGORIES], len(t))
+            for t in texts
         ]
 
 
-def answer(body: dict[str, object]) -> dict[str, object]:
-    service = ModerationService(Moderator(Judge(), {}), Ids(1))
-    return service.answer(parse(ModerationRequest, body))
+Answer = Callable[[dict[str, object]], dict[str, object]]
 
 
-def test_the_official_client_reads_the_answer() -> None:
+@pytest.fixture
+def answer(platform: Platform, caller: Caller) -> Answer:
+    service = ModerationService(platform, Moderator(Judge(), {}))
+
+    def answered(body: dict[str, object], request_id: str = "req_1") -> dict[str, object]:
+        return service.answer(caller, parse(ModerationRequest, body), request_id)
+
+    return answered
+
+
+def test_the_official_client_reads_the_answer(answer: Answer) -> None:
     found = ModerationCreateResponse.model_validate(answer({"input": ["bad", "good"]}))
+    assert found.id.startswith("modr-")
     assert [result.flagged for result in found.results] == [True, False]
     assert found.results[0].categories.hate
     assert not found.results[0].categories.violence_graphic
 
 
-def test_parts_of_one_input_have_one_result_and_images_are_refused() -> None:
+def test_parts_of_one_input_have_one_result_and_images_are_refused(answer: Answer) -> None:
     parts = [{"type": "text", "text": "good"}, {"type": "text", "text": "bad"}]
     found = ModerationCreateResponse.model_validate(answer({"input": parts}))
     assert [result.flagged for result in found.results] == [True]
@@ -64,10 +75,25 @@ def test_parts_of_one_input_have_one_result_and_images_are_refused() -> None:
 
 
 @pytest.mark.parametrize("body", [{}, {"input": []}, {"input": 3}, {"input": "a", "model": "gpt"}])
-def test_a_wrong_request_is_refused_by_its_field(body: dict[str, object]) -> None:
+def test_a_wrong_request_is_refused_by_its_field(answer: Answer, body: dict[str, object]) -> None:
     with pytest.raises(InvalidRequest) as refused:
         answer(body)
     assert refused.value.param in {"input", "model"}
+
+
+def test_a_request_is_in_the_ledger_once_with_all_of_its_tokens_and_costs_nothing(
+    platform: Platform, caller: Caller
+) -> None:
+    service = ModerationService(platform, Moderator(Judge(), {}))
+    asked = parse(ModerationRequest, {"input": ["bad", "good"]})
+    for request_id in ("req_a", "req_a", "req_b"):  # the second of each text is remembered
+        service.answer(caller, asked, request_id)
+    kept = list_ledger(platform, caller).data
+    assert [(one.request_id, one.kind, one.model) for one in kept] == [
+        ("req_b", EntryKind.MODERATION, "a judge"),
+        ("req_a", EntryKind.MODERATION, "a judge"),
+    ]
+    assert {(one.prompt_tokens, one.amount_pico) for one in kept} == {(7, 0)}
 
 
 def test_a_text_that_was_judged_is_not_judged_again() -> None:

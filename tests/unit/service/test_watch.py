@@ -34,8 +34,8 @@ SAID = (
 class Judge:
     name = "a judge"
 
-    def scores(self, texts: Sequence[str]) -> list[list[float]]:
-        return [[0.9 if "scum" in text else 0.1, *[0.0] * 12] for text in texts]
+    def judge(self, texts: Sequence[str]) -> list[tuple[list[float], int]]:
+        return [([0.9 if "scum" in text else 0.1, *[0.0] * 12], 1) for text in texts]
 
 
 @pytest.fixture

@@ -33,8 +33,8 @@ async def moderate(call: Caller_) -> Response:
     `model` in the answer says which model judged."""
     body = await read_json(call.request, call.parts.settings.max_body_bytes)
     asked = parse(ModerationRequest, body)
-    service = ModerationService(moderator_of_app(call), call.platform.ids)
-    return answer(await to_thread.run_sync(service.answer, asked))
+    service = ModerationService(call.platform, moderator_of_app(call))
+    return answer(await to_thread.run_sync(service.answer, call.caller, asked, call.request_id))
 
 
 @router.post(

@@ -29,6 +29,7 @@ _COST_DAYS: Final = 180
 _OFFERED: Final = {
     "completions": (EntryKind.INFERENCE,),
     "embeddings": (EntryKind.EMBEDDING,),
+    "moderations": (EntryKind.MODERATION,),
 }
 
 
@@ -104,6 +105,17 @@ def completions(
 def embeddings(call: Caller_, asked: Annotated[UsageQuery, Depends(query(UsageQuery))]) -> Response:
     """Texts that were embedded."""
     return _usage(call, "embeddings", asked)
+
+
+@router.get(
+    "/usage/moderations", summary="Usage of moderation", openapi_extra=documented(query=UsageQuery)
+)
+def moderations(
+    call: Caller_, asked: Annotated[UsageQuery, Depends(query(UsageQuery))]
+) -> Response:
+    """Texts that were moderated when somebody asked; what the platform moderates of its own accord
+    is not among them."""
+    return _usage(call, "moderations", asked)
 
 
 @router.get("/costs", summary="Costs by the day", openapi_extra=documented(query=CostsQuery))
