@@ -23,7 +23,15 @@ from afina.domain.files import StoredFile
 from afina.domain.findings import Finding, Severity
 from afina.errors import InvalidRequest, NotFound
 from afina.service import bases
-from afina.service.drafts import Draft, folder_of, get_draft, locked, write_whole
+from afina.service.draft_edits import (
+    History,
+    Step,
+    changes_of,
+    read_history,
+    write_history,
+    write_whole,
+)
+from afina.service.drafts import Draft, folder_of, get_draft, locked
 from afina.service.files import upload_file
 from afina.service.platform import Platform
 from afina.service.renderers import renderer_of
@@ -34,22 +42,6 @@ COMPARED_ROWS: Final = 2_000
 """Up to so many rows, all are compared with one another after each edit: a reader waits for it."""
 _ABOUT_BLANKS: Final = "blank-lines"
 _MAX_ROW_BYTES: Final = 1024 * 1024
-
-
-@dataclass(frozen=True)
-class Step:
-    """One edit. `text` is the new row, or None where `rows` are dropped."""
-
-    rows: tuple[int, ...]
-    text: str | None = None
-
-
-@dataclass(frozen=True)
-class History:
-    """Edits that hold, and those that were taken back and can be done again."""
-
-    done: tuple[Step, ...] = ()
-    undone: tuple[Step, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -102,7 +94,7 @@ def read_rows(platform: Platform, draft: Draft, numbers: Sequence[int] | range) 
     if not draft.is_ready:
         return []
     folder = folder_of(platform, draft.id)
-    changed = _changes(_history(folder))
+    changed = changes_of(read_history(folder))
     index = _index(folder)
     found = []
     with (folder / "rows.jsonl").open("rb") as lines:
@@ -125,7 +117,7 @@ def numbers_of(platform: Platform, draft: Draft, which: str) -> Sequence[int]:
     if which == "all":
         return range(1, draft.rows + 1)
     if which in ("dropped", "edited"):
-        changed = _changes(_history(folder_of(platform, draft.id)))
+        changed = changes_of(read_history(folder_of(platform, draft.id)))
         return sorted(n for n, text in changed.items() if (text is None) == (which == "dropped"))
     found = verdict_of(platform, draft).findings
     return sorted(
@@ -165,7 +157,7 @@ def undo(platform: Platform, caller: Caller, draft_id: str, *, again: bool = Fal
     draft = get_draft(platform, caller, draft_id)
     folder = folder_of(platform, draft_id)
     with locked(folder):
-        history = _history(folder)
+        history = read_history(folder)
         if not (history.undone if again else history.done):
             raise InvalidRequest("There is nothing to undo." if not again else "Nothing to redo.")
         if again:
@@ -194,18 +186,18 @@ def _add(platform: Platform, caller: Caller, draft_id: str, step: Step) -> Verdi
         raise NotFound(f"The draft has rows from 1 to {draft.rows}.", param="row")
     folder = folder_of(platform, draft_id)
     with locked(folder):
-        done = (*_history(folder).done, step)
+        done = (*read_history(folder).done, step)
         return _keep(platform, folder, draft, History(done))
 
 
 def _keep(platform: Platform, folder: Path, draft: Draft, history: History) -> Verdict:
-    write_whole(folder / "edits.json", json.dumps(encode(history)).encode())
+    write_history(folder, history)
     return _check(platform, folder, draft)
 
 
 def _check(platform: Platform, folder: Path, draft: Draft) -> Verdict:
     """Checks the rows as they are now. A dropped row is a blank line, so that numbers stay."""
-    history = _history(folder)
+    history = read_history(folder)
     current = folder / "current.jsonl"
     dropped = 0
     with current.open("wb") as out:
@@ -255,21 +247,10 @@ def written_rows(folder: Path) -> Iterator[Path]:
 
 def _current(folder: Path) -> Iterator[tuple[int, str | None]]:
     """Every row's number and text; None where it is dropped."""
-    changed = _changes(_history(folder))
+    changed = changes_of(read_history(folder))
     with (folder / "rows.jsonl").open(encoding="utf-8", errors="replace", newline="\n") as lines:
         for number, line in enumerate(lines, 1):
             yield number, changed.get(number, line.rstrip("\n"))
-
-
-def _history(folder: Path) -> History:
-    try:
-        return decode(History, json.loads((folder / "edits.json").read_bytes()), "edits")
-    except FileNotFoundError:
-        return History()
-
-
-def _changes(history: History) -> dict[int, str | None]:
-    return {number: step.text for step in history.done for number in step.rows}
 
 
 def _index(folder: Path) -> array[int]:

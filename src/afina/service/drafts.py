@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import fcntl
 import json
-import os
 import re
 import shutil
 from array import array
@@ -27,6 +26,14 @@ from afina.data.sheets import open_likely
 from afina.domain.accounts import Caller
 from afina.domain.codec import decode, encode
 from afina.errors import AfinaError, InvalidRequest, NotFound, TooLarge
+from afina.service import encodings
+from afina.service.draft_edits import (
+    History,
+    read_history,
+    under_system,
+    write_history,
+    write_whole,
+)
 from afina.service.platform import Platform
 
 PREFIX: Final = "draft-"
@@ -38,6 +45,8 @@ _WORD: Final = re.compile(r"\w+")
 _PASSED: Final = frozenset({"messages", "preferred_output", "item"})
 """A JSONL file with one of these is training rows already, of whatever kind."""
 _MAX_NAME: Final = 255
+_FORMAT: Final = re.compile(r"\b([Gg])ive --format (\w+)")
+_BRING: Final = "Save it as Excel or Parquet, or as CSV or JSONL in UTF-8, and bring it again."
 
 
 @dataclass(frozen=True)
@@ -70,6 +79,8 @@ class Draft:
     """Rows of the source that are none, by reason."""
     encoding: str | None = None
     encoding_reason: str | None = None
+    asked_encoding: str | None = None
+    """The one that the reader chose, where the one that was found out reads other letters."""
     delimiter: str | None = None
     sheet: str | None = None
     sheets: tuple[str, ...] = ()
@@ -112,6 +123,7 @@ def start_draft(
     except AfinaError as error:
         shutil.rmtree(folder, ignore_errors=True)
         error.message = error.message.replace(name, filename)  # the name that the reader knows
+        error.remedy = _without_options(error.remedy)
         raise
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
@@ -147,13 +159,17 @@ def list_drafts(platform: Platform, caller: Caller) -> list[Draft]:
 
 
 def choose_columns(platform: Platform, caller: Caller, draft_id: str, chosen: Columns) -> Draft:
-    """Makes the rows anew from other columns; the edits on the old rows go. Raises InvalidRequest
-    for columns that are not there."""
+    """Makes the rows anew from other columns; the edits on the old rows go, unless nothing but the
+    system prompt is another. Raises InvalidRequest for columns that are not there."""
     draft = get_draft(platform, caller, draft_id)
     folder = folder_of(platform, draft_id)
     with locked(folder):
+        kept = History()
+        if replace(draft.chosen, system=chosen.system) == chosen:
+            kept = under_system(read_history(folder), draft.chosen.system, chosen.system)
         draft = _convert(folder, replace(draft, chosen=chosen))
         _forget(folder)
+        write_history(folder, kept)
         _write(folder, draft)
     return draft
 
@@ -172,6 +188,27 @@ def choose_sheet(platform: Platform, caller: Caller, draft_id: str, sheet: str) 
         _forget(folder)
         _write(folder, draft)
     return draft
+
+
+def choose_encoding(platform: Platform, caller: Caller, draft_id: str, encoding: str) -> Draft:
+    """Reads the bytes as another encoding; rows and edits of the old reading go, and columns that
+    still have their names stay chosen. Raises InvalidRequest, DataUnreadable."""
+    draft = get_draft(platform, caller, draft_id)
+    if encoding not in encodings.NAMES:
+        raise InvalidRequest(f"{encoding[:64]!r} is not offered here.", param="encoding")
+    folder = folder_of(platform, draft_id)
+    with locked(folder):
+        source = open_table(folder / draft.source, ConvertOptions(encoding=encoding))
+        fresh = replace(
+            draft, chosen=Columns(), is_table=False, rows=0, dropped={}, asked_encoding=encoding
+        )
+        fresh = _read(folder, fresh, source, draft.sheets)
+        named = {draft.chosen.user, draft.chosen.assistant, draft.chosen.system_column} - {None}
+        if fresh.is_table and draft.chosen.user and named <= set(fresh.columns):
+            fresh = _convert(folder, replace(fresh, chosen=draft.chosen))
+        _forget(folder)
+        _write(folder, fresh)
+    return fresh
 
 
 def choose_base(platform: Platform, caller: Caller, draft_id: str, base: str | None) -> Draft:
@@ -203,9 +240,15 @@ def delete_draft(platform: Platform, caller: Caller, draft_id: str) -> None:
 
 def table_head(platform: Platform, draft: Draft, rows: int) -> list[Mapping[str, object]]:
     """The first records of a draft's table, by column, before any column is chosen."""
-    path = folder_of(platform, draft.id) / draft.source
-    records = open_table(path, ConvertOptions(sheet=draft.sheet)).records
+    path = source_of(platform, draft)
+    options = ConvertOptions(sheet=draft.sheet, encoding=draft.asked_encoding)
+    records = open_table(path, options).records
     return [found.values for found in islice(records, rows) if isinstance(found, Record)]
+
+
+def source_of(platform: Platform, draft: Draft) -> Path:
+    """The file as it came."""
+    return folder_of(platform, draft.id) / draft.source
 
 
 def folder_of(platform: Platform, draft_id: str) -> Path:
@@ -223,11 +266,14 @@ def locked(folder: Path) -> Iterator[None]:
         yield
 
 
-def write_whole(path: Path, content: bytes) -> None:
-    """Writes a file so that a reader sees the old one or the new one."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_bytes(content)
-    temporary.replace(path)
+def _without_options(remedy: str | None) -> str | None:
+    """A remedy for somebody who has no command line: an ending says the format there."""
+    if remedy is None:
+        return None
+    found = _FORMAT.sub(
+        lambda m: f"{'L' if m[1] == 'G' else 'l'}et its name end in .{m[2]}", remedy
+    )
+    return _BRING if "--" in found else found
 
 
 def _forget(folder: Path) -> None:
@@ -285,6 +331,7 @@ def _convert(folder: Path, draft: Draft) -> Draft:
         system_column=given.system_column or None,
         system=given.system or None,
         sheet=draft.sheet,
+        encoding=draft.asked_encoding,
     )
     report = convert_file(folder / draft.source, target, options)
     return replace(draft, rows=_index(target), dropped=dict(report.dropped))

@@ -71,3 +71,26 @@ def test_a_kept_answer_is_never_markup(site: Site) -> None:
     shown = site.ask("GET", "/data/answers").text
     assert "<img" not in shown
     assert "&lt;img" in shown
+
+
+def test_deleting_an_answer_leaves_the_reader_where_they_were(site: Site) -> None:
+    first = keep(site, 0, "The only one.", label="support")
+    for number in range(1, 53):
+        keep(site, number, f"Answer {number}.", label="sales & more")
+    place = "/data/answers?model=tiny&label=team%3Dsales+%26+more&after=chatcmpl-" + f"{3:024d}"
+    shown = site.ask("GET", place).text
+    assert 'name="after" value="chatcmpl-' in shown
+    form = {
+        "form_token": site.token(),
+        "model": "tiny",
+        "label": "team=sales & more",
+        "after": f"chatcmpl-{3:024d}",
+    }
+    gone = site.ask("POST", f"/data/answers/chatcmpl-{2:024d}/delete", data=form)
+    assert gone.headers["location"] == place
+    only = {"form_token": site.token(), "label": "team=support"}
+    gone = site.ask("POST", f"/data/answers/{first}/delete", data=only)
+    assert gone.headers["location"] == "/data/answers?label=team%3Dsupport"
+    empty = site.ask("GET", gone.headers["location"]).text
+    assert "<option selected>team=support</option>" in empty, "the filter still says what it is"
+    assert "No kept answer is like that." in empty

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any, Final
+from urllib.parse import urlencode
 
 from anyio import to_thread
 from starlette.responses import RedirectResponse, Response
@@ -27,15 +28,22 @@ def show(visit: Visit) -> Response:
     asked = visit.request.query_params
     query = _query(asked, asked.get("after"))
     found = stored.list_completions(visit.platform, visit.caller, query)
+    model, label = asked.get("model", ""), asked.get("label", "")
+    models = dict(stored.kept_models(visit.platform, visit.caller))
+    kept = stored.kept_labels(visit.platform, visit.caller)
+    labels = [f"{key}{_BETWEEN}{value}" for key, value in kept]
+    if model:
+        models.setdefault(model, 0)  # what is chosen stays in sight when its last answer is gone
+    if label and label not in labels:
+        labels.append(label)
     values = {
         "answers": [_shown(one) for one in found.data],
         "more": found.data[-1].id if found.has_more else None,
-        "models": stored.kept_models(visit.platform, visit.caller),
-        "labels": [
-            f"{k}{_BETWEEN}{v}" for k, v in stored.kept_labels(visit.platform, visit.caller)
-        ],
-        "model": asked.get("model", ""),
-        "label": asked.get("label", ""),
+        "models": models,
+        "labels": labels,
+        "model": model,
+        "label": label,
+        "after": asked.get("after", ""),
     }
     return page(visit, "answers.html", values)
 
@@ -58,11 +66,13 @@ async def begin(visit: Visit) -> Response:
 
 
 async def remove(visit: Visit) -> Response:
-    """Deletes a kept answer."""
-    await form_of(visit)
+    """Deletes a kept answer; the reader stays where they were in the list."""
+    form = await form_of(visit)
     id = visit.request.path_params["id"]
     await to_thread.run_sync(stored.delete_completion, visit.platform, visit.caller, id)
-    return RedirectResponse("/data/answers", 303)
+    place = {name: str(form.get(name) or "") for name in ("model", "label", "after")}
+    chosen = urlencode({name: value for name, value in place.items() if value})
+    return RedirectResponse(f"/data/answers?{chosen}" if chosen else "/data/answers", 303)
 
 
 def _query(asked: Mapping[str, str], after: str | None = None) -> CompletionQuery:

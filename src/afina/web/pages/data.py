@@ -11,11 +11,12 @@ from starlette.responses import JSONResponse, RedirectResponse, Response, Stream
 from afina.domain.findings import Finding
 from afina.domain.jobs import Hyperparameters
 from afina.errors import AfinaError, EngineFailed, InvalidRequest, Overloaded, Unavailable
-from afina.service import bases, draft_rows, draft_views, drafts, files, stored
+from afina.service import bases, draft_rows, draft_views, drafts, encodings, files, stored
 from afina.service.draft_rows import DraftRow, Verdict
 from afina.service.drafts import Columns, Draft
 from afina.service.files import FileQuery
 from afina.web import numbers
+from afina.web.chats import plain_messages, readable_json, shown_messages
 from afina.web.render import page
 from afina.web.visit import Visit, check_token, form_of, json_of
 
@@ -78,11 +79,14 @@ async def choose(visit: Visit) -> Response:
     )
     base = str(form.get("base") or "") or None
     sheet = str(form.get("sheet") or "") or None
+    encoding = str(form.get("encoding") or "") or None
 
     def change() -> Draft:
         found = draft
         if sheet is not None and sheet != found.sheet:
             return drafts.choose_sheet(visit.platform, visit.caller, draft.id, sheet)
+        if encoding is not None and encoding != encodings.codec_of(found.encoding):
+            return drafts.choose_encoding(visit.platform, visit.caller, draft.id, encoding)
         if base != found.base:
             found = drafts.choose_base(visit.platform, visit.caller, draft.id, base)
         if found.is_table and chosen != found.chosen and chosen.user and chosen.assistant:
@@ -296,14 +300,17 @@ def _shown(visit: Visit, draft: Draft) -> dict[str, Any]:
     found = None
     if verdict is not None:
         found = draft_views.estimate_draft(platform, draft, verdict, Hyperparameters())
+    sure = encodings.is_sure(draft.encoding) and draft.asked_encoding is None
     severities = {f.rule: f.severity.value for f in verdict.findings} if verdict else {}
     return {
         "draft": draft,
+        "encodings": [] if sure else encodings.offered(drafts.source_of(platform, draft)),
+        "codec": encodings.codec_of(draft.encoding),
         "verdict": verdict,
         "found": found,
         "redacts": platform.settings.redact.enabled,
         "severities": severities,
-        "preview": [row.value for row in first if row.value and _messages(row.value)],
+        "preview": [chat for row in first if (chat := shown_messages(row.value))],
         "head": [{name: str(value)[:80] for name, value in row.items()} for row in head],
         "bases": bases.list_bases(platform),
         "name": draft.filename.rpartition(".")[0] or draft.filename,
@@ -311,7 +318,7 @@ def _shown(visit: Visit, draft: Draft) -> dict[str, Any]:
 
 
 def _row(visit: Visit, row: DraftRow, beside: list[Finding], whole: bool) -> dict[str, Any]:
-    messages = _messages(row.value) if row.value else None
+    messages = plain_messages(row.value)
     shown: dict[str, Any] = {
         "n": row.number,
         "dropped": row.is_dropped,
@@ -322,26 +329,15 @@ def _row(visit: Visit, row: DraftRow, beside: list[Finding], whole: bool) -> dic
             if not row.is_dropped and finding.rule not in _MARKED
         ],
     }
-    if messages is None:
-        return shown | {"text": row.text if whole else row.text[:_CELL]}
     if whole:
-        return shown | {"text": row.text, "messages": messages}
+        told = {"text": readable_json(row.text)}
+        return shown | told | ({} if messages is None else {"messages": messages})
+    found = messages or shown_messages(row.value)
+    if found is None:
+        return shown | {"text": row.text[:_CELL]}
     return shown | {
-        "messages": [{"role": m["role"], "content": m["content"][:_CELL]} for m in messages]
+        "messages": [{"role": m["role"], "content": m["content"][:_CELL]} for m in found]
     }
-
-
-def _messages(value: Any) -> list[dict[str, str]] | None:
-    """The messages of a plain chat; None for anything that is more than roles and texts."""
-    found = value.get("messages")
-    if not isinstance(found, list) or set(value) != {"messages"} or not found:
-        return None
-    for message in found:
-        if not isinstance(message, dict) or set(message) != {"role", "content"}:
-            return None
-        if not all(isinstance(text, str) for text in message.values()):
-            return None
-    return found
 
 
 def _named(visit: Visit, found: Mapping[int, Mapping[str, float]]) -> dict[int, list[str]]:

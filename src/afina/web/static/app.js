@@ -123,14 +123,20 @@ document.addEventListener("click", (event) => {
   else if (target.dataset.open) document.getElementById(target.dataset.open).showModal();
   else target.closest("dialog").close();
 });
-// What cannot be undone is asked once more.
-document.addEventListener("submit", (event) => {
-  const form = event.target, box = document.getElementById("sure");
-  if (!form.dataset.sure || !box || form.dataset.isSure) return;
-  event.preventDefault();
-  document.getElementById("sure-word").textContent = form.dataset.sure;
-  document.getElementById("sure-yes").onclick = () => { box.close(); form.dataset.isSure = "1"; form.requestSubmit(); };
+/** Asks once more before what cannot be undone. */
+export function sure(word, yes, no = () => {}) {
+  const box = document.getElementById("sure");
+  let is = false;
+  document.getElementById("sure-word").textContent = word;
+  document.getElementById("sure-yes").onclick = () => { is = true; box.close(); };
+  box.addEventListener("close", () => { if (is) yes(); else no(); }, { once: true });
   box.showModal();
+}
+document.addEventListener("submit", (event) => {
+  const form = event.target;
+  if (!form.dataset.sure || form.dataset.isSure) return;
+  event.preventDefault();
+  sure(form.dataset.sure, () => { form.dataset.isSure = "1"; form.requestSubmit(); });
 });
 document.addEventListener("change", (event) => {
   if (event.target.matches("[data-submit]")) event.target.form.requestSubmit();

@@ -1,8 +1,8 @@
 // The table of a draft's rows. Only the rows in sight are in the page: the server gives windows of
 // them. Texts are put in as text, never as markup.
-import { ask, complain, fault, fill, number } from "./app.js";
+import { ask, complain, fault, fill, number, sure } from "./app.js";
 
-const HEIGHT = 88, WINDOW = 100, BEYOND = 8;
+const HEIGHT = 88, WINDOW = 100, BEYOND = 8, PAIR = new Set(["preferred", "rejected"]);
 const editor = document.getElementById("editor");
 const form = document.getElementById("editor-form");
 let table, space, t, draft, which, total, windows, shown, editing, marks, wanted = null, silent = false;
@@ -163,7 +163,11 @@ function cell(name, text) {
 /** What stands in the two columns: all that is said before the last answer, and that answer. */
 function split(row) {
   if (!row.messages) return [row.text, " "];
-  const last = row.messages.at(-1);
+  const last = row.messages.at(-1), first = row.messages.findIndex((m) => PAIR.has(m.role));
+  if (first >= 0) { // two answers to one question
+    const answers = row.messages.slice(first).map((m) => `${t[`role_${m.role}`]}: ${m.content}`);
+    return [row.messages.slice(0, first).map((m) => m.content).join(" / "), answers.join(" · ")];
+  }
   const before = row.messages.slice(0, -1).filter((m) => m.role !== "system" || row.messages.length < 3);
   return [before.map((m) => m.content).join(" / "), last.content];
 }
@@ -194,7 +198,7 @@ async function open(n) {
     const box = document.createElement("textarea");
     box.id = label.htmlFor = `part-${i}`;
     box.value = message.content;
-    box.rows = Math.min(12, Math.max(2, Math.ceil(message.content.length / 70)));
+    box.rows = Math.min(12, Math.max(2, message.content.split("\n").length, Math.ceil(message.content.length / 70)));
     field.append(label, box);
     return field;
   }));
@@ -236,6 +240,15 @@ document.addEventListener("click", (event) => {
   const act = event.target.closest("[data-act]")?.dataset.act;
   if (act === "drop-bad") change("drop", { rows: "bad" });
   else if (act === "undo" || act === "redo") change(act);
+});
+// Other columns make other rows, and edits on the old ones go: that is asked before.
+let changed = null;
+document.addEventListener("change", (event) => { changed = event.target; }, true);
+document.addEventListener("htmx:confirm", (event) => {
+  const form = event.target, edited = document.querySelector('[data-act="undo"]:not([disabled])');
+  if (!form.dataset.sureRemade || !edited || !changed?.matches("[data-remakes]")) return;
+  event.preventDefault();
+  sure(form.dataset.sureRemade, () => event.detail.issueRequest(true), () => form.reset());
 });
 document.addEventListener("htmx:afterSettle", begin);
 document.addEventListener("afina:back", () => draw());

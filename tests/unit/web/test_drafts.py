@@ -1,0 +1,177 @@
+"""Drafts as their reader meets them: what was mended stays, letters can be set right, rows of every
+kind are shown as what is said in them."""
+
+from __future__ import annotations
+
+import html
+import io
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import openpyxl
+import pytest
+from tests.unit.web.site import Site, signed_in
+
+from afina.web.chats import readable_json
+
+SHEET = b"pregunta,respuesta,otra\nuno,A,X\ndos,B,Y\n"
+MAC = "pregunta,respuesta\n" + "".join(f"¿Qué día es {n}?,Señor: mañana {n}\n" for n in range(4))
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Iterator[Site]:
+    with signed_in(tmp_path) as site:
+        yield site
+
+
+def workbook() -> bytes:
+    raw = io.BytesIO()
+    openpyxl.Workbook().save(raw)
+    return raw.getvalue()
+
+
+def mend(site: Site, draft: str, row: int, *messages: tuple[str, str]) -> None:
+    chat = [{"role": role, "content": content} for role, content in messages]
+    headers = {"x-form-token": site.token(), "accept": "application/json"}
+    given = {"text": json.dumps({"messages": chat})}
+    assert site.ask("POST", f"{draft}/rows/{row}", json=given, headers=headers).status_code == 200
+
+
+def choose(site: Site, draft: str, **chosen: str) -> int:
+    given = {"form_token": site.token(), "user": "pregunta", "assistant": "respuesta"}
+    return site.ask("POST", f"{draft}/columns", data=given | chosen).status_code
+
+
+def rows(site: Site, draft: str) -> list[list[tuple[str, str]]]:
+    told: list[dict[str, Any]] = site.ask("GET", f"{draft}/rows").json()["rows"]
+    return [[(m["role"], m["content"]) for m in row["messages"]] for row in told]
+
+
+def test_what_was_mended_stays_when_the_system_prompt_is_another(site: Site) -> None:
+    draft = site.bring("casos.csv", SHEET)
+    mend(site, draft, 1, ("user", "uno"), ("assistant", "Mended."))
+    assert choose(site, draft, system="Be brief.") == 303
+    assert rows(site, draft) == [
+        [("system", "Be brief."), ("user", "uno"), ("assistant", "Mended.")],
+        [("system", "Be brief."), ("user", "dos"), ("assistant", "B")],
+    ]
+    mend(site, draft, 2, ("system", "Be long."), ("user", "dos"), ("assistant", "B"))
+    assert choose(site, draft, system="Be kind.") == 303
+    assert rows(site, draft)[0][0] == ("system", "Be kind.")
+    assert rows(site, draft)[1][0] == ("system", "Be long."), "a prompt of its own stays"
+    assert choose(site, draft) == 303
+    assert rows(site, draft)[0] == [("user", "uno"), ("assistant", "Mended.")]
+
+
+def test_an_edit_can_be_undone_and_done_again_after_the_system_prompt_changed(site: Site) -> None:
+    draft = site.bring("casos.csv", SHEET)
+    mend(site, draft, 1, ("user", "uno"), ("assistant", "Mended."))
+    headers = {"x-form-token": site.token(), "accept": "application/json"}
+    site.ask("POST", f"{draft}/undo", headers=headers)
+    choose(site, draft, system="Be brief.")
+    assert rows(site, draft)[0][2] == ("assistant", "A")
+    site.ask("POST", f"{draft}/redo", headers=headers)
+    assert rows(site, draft)[0] == [
+        ("system", "Be brief."),
+        ("user", "uno"),
+        ("assistant", "Mended."),
+    ]
+
+
+def test_other_columns_make_other_rows_and_the_edits_on_the_old_ones_go(site: Site) -> None:
+    draft = site.bring("casos.csv", SHEET)
+    mend(site, draft, 1, ("user", "uno"), ("assistant", "Mended."))
+    assert 'data-sure-remade="' in site.ask("GET", draft).text
+    assert choose(site, draft, assistant="otra") == 303
+    assert rows(site, draft)[0] == [("user", "uno"), ("assistant", "X")]
+
+
+def test_letters_that_were_read_wrong_are_set_right_by_another_encoding(site: Site) -> None:
+    draft = site.bring("mac.csv", MAC.encode("mac_roman"))
+    page = html.unescape(site.ask("GET", draft).text)
+    assert "Mac Roman · ¿Qué día es 0?" in page, "the line that reads right is offered"
+    assert choose(site, draft, encoding="mac-roman") == 303
+    assert rows(site, draft)[3] == [("user", "¿Qué día es 3?"), ("assistant", "Señor: mañana 3")]
+    assert choose(site, draft, encoding="mac-roman", system="Be brief.") == 303
+    assert rows(site, draft)[0][1] == ("user", "¿Qué día es 0?"), "it stays with other choices"
+    assert 'value="mac-roman" selected' in site.ask("GET", draft).text
+    assert choose(site, draft, encoding="rot13") == 400
+
+
+def test_a_file_that_says_its_encoding_itself_has_none_to_choose(site: Site) -> None:
+    for encoding in ("utf-8", "utf-16"):
+        draft = site.bring("mac.csv", MAC.encode(encoding))
+        assert 'name="encoding"' not in site.ask("GET", draft).text
+
+
+def test_a_remedy_of_the_command_line_is_none_on_a_page(site: Site) -> None:
+    headers = {"x-form-token": site.token(), "accept": "application/json"}
+    odd = {
+        "noise.csv": bytes(range(128, 256)) * 9,
+        "book.csv": workbook(),
+        "x.docx": b"no",
+    }
+    for name, content in odd.items():
+        given = {"params": {"name": name}, "content": content, "headers": headers}
+        told = site.ask("POST", "/data", **given).json()["error"]
+        assert "--" not in told["message"] + (told["remedy"] or ""), name
+
+
+def test_rows_that_are_no_plain_chats_are_shown_as_what_is_said(site: Site) -> None:
+    pair = {
+        "input": {"messages": [{"role": "user", "content": "Say it."}]},
+        "preferred_output": [{"role": "assistant", "content": "Well said."}],
+        "non_preferred_output": [{"role": "assistant", "content": "Said badly."}],
+    }
+    draft = site.bring("pairs.jsonl", json.dumps(pair).encode())
+    assert rows(site, draft)[0] == [
+        ("user", "Say it."),
+        ("preferred", "Well said."),
+        ("rejected", "Said badly."),
+    ]
+    assert "Well said." in site.ask("GET", draft).text
+    call = {"id": "c", "type": "function", "function": {"name": "w", "arguments": '{"a": 1}'}}
+    tools = {
+        "messages": [
+            {"role": "user", "content": [{"type": "text", "text": "Weather?"}]},
+            {"role": "assistant", "tool_calls": [call]},
+        ],
+        "tools": [],
+    }
+    draft = site.bring("tools.jsonl", json.dumps(tools).encode())
+    assert rows(site, draft)[0] == [("user", "Weather?"), ("assistant", 'w({"a": 1})')]
+    whole = site.ask("GET", f"{draft}/rows?whole=1").json()["rows"][0]
+    assert json.loads(whole["text"]) == tools
+    assert "messages" not in whole, "it is edited as JSON, so that nothing of it is lost"
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"preferred_output": 3, "input": []},
+        {"messages": [3, {"role": "user", "content": {"a": 1}, "tool_calls": [4, {}]}]},
+        {"messages": "x", "input": None, "preferred_output": [{"content": None}]},
+    ],
+)
+def test_a_row_of_a_wrong_form_is_shown_as_far_as_it_can_be_read(
+    site: Site, row: dict[str, Any]
+) -> None:
+    draft = site.bring("odd.jsonl", json.dumps(row).encode())
+    for path in (draft, f"{draft}/rows"):
+        assert site.ask("GET", path).status_code == 200
+
+
+def test_a_sheet_without_rows_says_so(site: Site) -> None:
+    page = site.ask("GET", site.bring("head.csv", b"question,answer\n")).text
+    assert "has no rows below them" in page
+    assert '<p class="muted">Choose the two columns' not in page
+
+
+def test_json_to_be_edited_has_a_line_for_each_part_and_loses_nothing() -> None:
+    text = '{"a": 12345678901234567890, "b": 1.0, "c": "ñ"}'
+    assert readable_json(text).splitlines()[1] == '  "a": 12345678901234567890,'
+    assert '"b": 1.0' in readable_json(text)
+    for other in ("no json", '{"a": "\\ud83d"}'):
+        assert readable_json(other) == other
