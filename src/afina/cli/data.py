@@ -61,8 +61,8 @@ def convert(
     layout: Annotated[
         str | None,
         typer.Option(
-            help="How records hold rows: chat, sharegpt, alpaca, chatml, pair, preference or "
-            "columns; found out where not given."
+            help="How records hold rows: chat, sharegpt, alpaca, chatml, pair, preference, "
+            "gemini, converse, chatgpt, claude, eval or columns; found out where not given."
         ),
     ] = None,
     group: Annotated[

@@ -24,6 +24,11 @@ _MADE: Final = {
     "sharegpt": "rows of ShareGPT's form",
     "alpaca": "rows of Alpaca's form",
     "preference": "preferences of another form",
+    "gemini": "rows for Gemini",
+    "converse": "chats with a system text of their own",
+    "chatgpt": "ChatGPT's export",
+    "claude": "Claude's export",
+    "eval": "rows of an eval",
 }
 _FILES: Final = {
     "csv": "a table (CSV)",

@@ -7,6 +7,8 @@ chatml       {"text": "<|im_start|>user\\n...<|im_end|>..."}
 pair         {"prompt": ..., "completion": ...}, written as raw text
 preference   OpenAI's input and two outputs; or prompt, chosen and rejected
 columns      any table: what the user and the assistant say stands in columns or templates
+
+Those of other services (`afina.data.exports`) are read too.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
+from afina.data import exports
 from afina.data.cells import cell_text
 from afina.errors import InvalidRequest
 
@@ -48,6 +51,18 @@ ROLE_NAMES: Final[Mapping[str, str]] = {
 }
 """What others call who speaks; roles of ours are themselves."""
 _KNOWN: Final = frozenset({"system", "developer", "user", "assistant", "tool", "function"})
+_TURN_KEYS: Final = ("conversations", "conversation", "dialog", "dialogue", "turns")
+_TURNS: Final = frozenset(_TURN_KEYS)
+_BESIDE_TURNS: Final = frozenset({"system", "tools", "id"})
+_SAID: Final = ("value", "content", "text", "utterance")
+_WHO: Final = ("from", "role", "speaker", "sender")
+_EXPORTS: Final[Mapping[str, frozenset[str]]] = {
+    "gemini": frozenset({"contents"}),
+    "chatgpt": frozenset({"mapping", "current_node"}),
+    "claude": frozenset({"chat_messages"}),
+    "eval": frozenset({"input", "ideal"}),
+}
+"""The keys that give a layout of another service away."""
 _MARK: Final = re.compile(r"<\|im_start\|>[ ]?(\w+)\n(.*?)(?:<\|im_end\|>|\Z)", re.S)
 
 
@@ -68,12 +83,15 @@ def find_layout(columns: Sequence[str]) -> str | None:
     """The layout that the columns' names give away; None where they could be anything."""
     names = {column.strip().lower() for column in columns}
     if "messages" in names:
-        return "chat"
+        return "converse" if names & {"system", "schemaversion"} else "chat"
+    for layout, keys in _EXPORTS.items():
+        if keys <= names:
+            return layout
     if {"input", "preferred_output", "non_preferred_output"} <= names:
         return "preference"
     if {"chosen", "rejected"} <= names:
         return "preference"
-    if "conversations" in names or (names & {"conversation"} and len(names) == 1):
+    if "conversations" in names or (names & _TURNS and names <= _TURNS | _BESIDE_TURNS):
         return "sharegpt"
     if {"instruction", "output"} <= names or {"instruction", "context", "response"} <= names:
         return "alpaca"
@@ -103,6 +121,16 @@ def _chat(values: Mapping[str, Any]) -> Row:
     return row
 
 
+def _converse(values: Mapping[str, Any]) -> Row:
+    names = {key.strip().lower(): key for key in values}
+    system = values.get(names.get("system", ""))
+    beside = {names.get("system"), names.get("schemaversion")}
+    row = _chat({key: value for key, value in values.items() if key not in beside})
+    if isinstance(row.get("messages"), list):
+        row["messages"] = exports.system_in_front(system, row["messages"])
+    return row
+
+
 def _is_messages(key: str) -> bool:
     return key.strip().lower() == "messages"
 
@@ -121,7 +149,7 @@ def _written_list(text: str, key: str) -> Any:
 
 
 def _sharegpt(values: Mapping[str, Any]) -> Row:
-    turns = values.get("conversations", values.get("conversation"))
+    turns = next((values[key] for key in _TURN_KEYS if key in values), None)
     if isinstance(turns, str):
         turns = _written_list(turns, "conversations")
     if not isinstance(turns, list) or not all(isinstance(turn, Mapping) for turn in turns):
@@ -129,8 +157,8 @@ def _sharegpt(values: Mapping[str, Any]) -> Row:
     messages: list[Row] = []
     called = 0
     for turn in turns:
-        said = cell_text(turn.get("value", turn.get("content")))
-        who = turn.get("from", turn.get("role"))
+        said = cell_text(next((turn[key] for key in _SAID if key in turn), None))
+        who = next((turn[key] for key in _WHO if key in turn), None)
         if who == "function_call":
             called += 1
             messages.append(_call(said, called))
@@ -257,14 +285,23 @@ _READERS: Final[Mapping[str, Callable[[Mapping[str, Any]], Row]]] = {
     "chatml": _chatml,
     "pair": _pair,
     "preference": _preference,
+    "gemini": exports.read_gemini,
+    "converse": _converse,
+    "chatgpt": exports.read_chatgpt,
+    "claude": exports.read_claude,
+    "eval": exports.read_eval,
 }
 _USED: Final[Mapping[str, frozenset[str]]] = {
-    "sharegpt": frozenset({"conversations", "conversation", "system", "tools", "id"}),
+    "sharegpt": _TURNS | _BESIDE_TURNS,
     "alpaca": frozenset(
         {"instruction", "input", "output", "system", "history", "context", "response", "id"}
     ),
     "pair": frozenset({"prompt", "completion"}),
     "chatml": frozenset({"text"}),
+    "gemini": frozenset({"contents", "systeminstruction", "system_instruction", "tools"}),
+    "chatgpt": frozenset({"mapping", "current_node"}),
+    "claude": frozenset({"chat_messages"}),
+    "eval": frozenset({"input", "ideal"}),
 }
 """The keys that a layout makes something of; layouts that are not here keep all of them."""
 LAYOUTS: Final = (*_READERS, "columns")

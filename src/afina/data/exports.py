@@ -1,0 +1,254 @@
+"""Chats as other services keep or take them, each record read into a row of ours; none is written.
+
+gemini    {"contents": [{"role": "user", "parts": [{"text": ...}]}, ...], "systemInstruction"?: ...,
+          "tools"?: ...}, what Vertex AI tunes on
+converse  {"messages": [{"role": ..., "content": [{"text": ...}]}], "system": a text or texts,
+          "schemaVersion"?: ...}, what Amazon Bedrock tunes on and Anthropic's API takes
+chatgpt   {"mapping": {id: {"message": ..., "parent": id}}, "current_node": id}, a conversation of
+          ChatGPT's export (conversations.json): the branch that its user saw last
+claude    {"chat_messages": [{"sender": "human", "text": ...}, ...]}, one of Claude's export
+eval      {"input": [messages], "ideal": ...}, of OpenAI's evals
+
+What no row can hold (pictures, attachments, steps of a built-in tool) is refused by its kind, never
+left out of a conversation without a word.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+from afina.data.cells import cell_text
+from afina.errors import InvalidRequest
+
+Row = dict[str, Any]
+_KIND: Final = re.compile(r"[A-Za-z_]{1,40}")
+_UNSAID: Final = frozenset(
+    {"thoughts", "reasoning_recap", "user_editable_context", "model_editable_context"}
+)
+"""Contents of ChatGPT's export that stand in no bubble."""
+_SPEAKERS: Final = {"user": "user", "human": "user", "model": "assistant", "assistant": "assistant"}
+
+
+def read_gemini(values: Mapping[str, Any]) -> Row:
+    """Raises InvalidRequest."""
+    calls = 0
+    messages = _system(values.get("systeminstruction", values.get("system_instruction")))
+    for turn in _turns(values.get("contents"), "contents"):
+        texts: list[str] = []
+        asked: list[Row] = []
+        answered: list[str] = []
+        for part in _parts(turn.get("parts"), "parts"):
+            if isinstance(called := part.get("functionCall"), Mapping):
+                asked.append(_call(called, calls + len(asked)))
+            elif isinstance(back := part.get("functionResponse"), Mapping):
+                answered.append(_written(back.get("response")))
+            else:
+                texts.append(_part_text(part))
+        # Gemini's calls have no ids: answers come in the order of the calls before them.
+        for number, answer in enumerate(answered, calls - len(answered)):
+            messages.append({"role": "tool", "tool_call_id": f"call_{number}", "content": answer})
+        calls += len(asked)
+        if texts or asked:
+            said: Row = {"role": _speaker(turn.get("role")), "content": "".join(texts) or None}
+            messages.append(said | ({"tool_calls": asked} if asked else {}))
+    row: Row = {"messages": messages}
+    if tools := list(_declared(values.get("tools"))):
+        row["tools"] = tools
+    return row
+
+
+def system_in_front(system: Any, messages: list[Any]) -> list[Any]:
+    """A chat's messages with the system text that stands beside them, and parts without a type
+    as the texts they are. Raises InvalidRequest."""
+    first = messages[0] if messages else None
+    before = _system(system)
+    if before and isinstance(first, Mapping) and first.get("role") in ("system", "developer"):
+        raise _no("a system text stands beside messages that begin with one")
+    return [*before, *map(_with_text, messages)]
+
+
+def read_chatgpt(values: Mapping[str, Any]) -> Row:
+    """Raises InvalidRequest."""
+    mapping = values.get("mapping")
+    if not isinstance(mapping, Mapping):
+        raise _no("mapping is no object of messages")
+    branch = list(_branch(mapping, values.get("current_node")))
+    messages = [said for node in reversed(branch) if (said := _bubble(node)) is not None]
+    if not messages:
+        raise _no("a conversation in which nobody says anything")
+    return {"messages": messages}
+
+
+def read_claude(values: Mapping[str, Any]) -> Row:
+    """Raises InvalidRequest."""
+    messages = []
+    for turn in _turns(values.get("chat_messages"), "chat_messages"):
+        if turn.get("attachments") or turn.get("files") or turn.get("files_v2"):
+            raise _no("a message has files with it, which no row can hold")
+        content = turn.get("content")
+        if isinstance(content, list):
+            content = [p for p in content if not _is_kind(p, "thinking")]
+        said = _text(content) if content else cell_text(turn.get("text"))
+        messages.append({"role": _speaker(turn.get("sender")), "content": said})
+    return {"messages": messages}
+
+
+def read_eval(values: Mapping[str, Any]) -> Row:
+    """Raises InvalidRequest."""
+    asked, ideal = values.get("input"), values.get("ideal")
+    if isinstance(ideal, list):
+        if len(ideal) != 1:
+            raise _no("ideal lists several answers, and a row has one")
+        ideal = ideal[0]
+    if isinstance(asked, list):
+        messages = [dict(turn) for turn in _turns(asked, "input")]
+    else:
+        messages = [{"role": "user", "content": cell_text(asked)}]
+    return {"messages": [*messages, {"role": "assistant", "content": cell_text(ideal)}]}
+
+
+def _with_text(turn: Any) -> Any:
+    content = turn.get("content") if isinstance(turn, Mapping) else None
+    return {**turn, "content": _text(content)} if isinstance(content, list) else turn
+
+
+# -- parts ----------------------------------------------------------------------------------------
+
+
+def _no(what: str) -> InvalidRequest:
+    return InvalidRequest(what, param="layout")
+
+
+def _turns(value: Any, name: str) -> list[Mapping[str, Any]]:
+    if not isinstance(value, list) or not all(isinstance(turn, Mapping) for turn in value):
+        raise _no(f"{name} is no list of turns")
+    return value
+
+
+def _parts(value: Any, name: str) -> list[Mapping[str, Any]]:
+    """A turn's parts; a single one may stand without its list."""
+    found = [value] if isinstance(value, Mapping) else value
+    if not isinstance(found, list) or not all(isinstance(part, Mapping) for part in found):
+        raise _no(f"{name} is no list of parts")
+    return found
+
+
+def _speaker(name: Any) -> str:
+    plain = cell_text(name).strip().lower()
+    return _SPEAKERS.get(plain, plain)
+
+
+def _system(value: Any) -> list[Row]:
+    """A system text of its own: a string, parts, or what holds parts."""
+    if isinstance(value, Mapping) and "parts" in value:
+        value = value["parts"]
+    text = "" if value is None else _text(value)
+    return [{"role": "system", "content": text}] if text else []
+
+
+def _text(value: Any) -> str:
+    """A string, or parts that are all text."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, list):
+        value = [{"text": part} if isinstance(part, str) else part for part in value]
+    return "".join(map(_part_text, _parts(value, "content")))
+
+
+def _part_text(part: Mapping[str, Any]) -> str:
+    text = part.get("text")
+    if isinstance(text, str) and part.get("type", "text") == "text":
+        return text
+    kinds = [part.get("type"), part.get("content_type"), *part]
+    raise _no(f"a message holds what is no text{_named(kinds)}")
+
+
+def _named(kinds: list[Any]) -> str:
+    """The kind of a part, if its name is one: never a text of the user's."""
+    found = (k for k in kinds if isinstance(k, str) and k != "text" and _KIND.fullmatch(k))
+    kind = next(found, "")
+    return f" ({kind})" if kind else ""
+
+
+def _is_kind(part: Any, kind: str) -> bool:
+    return isinstance(part, Mapping) and part.get("type") == kind
+
+
+def _written(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def _call(called: Mapping[str, Any], number: int) -> Row:
+    name = called.get("name")
+    if not isinstance(name, str):
+        raise _no("a functionCall has no name")
+    function = {"name": name, "arguments": _written(called.get("args") or {})}
+    return {"id": f"call_{number}", "type": "function", "function": function}
+
+
+def _declared(tools: Any) -> Iterator[Row]:
+    """Gemini's declarations of functions as ours."""
+    for tool in tools if isinstance(tools, list) else []:
+        declared = tool.get("functionDeclarations", tool.get("function_declarations"))
+        if not isinstance(declared, list):
+            raise _no(f"a tool that is no function{_named(list(tool))}")
+        for function in declared:
+            yield {"type": "function", "function": _lowered(function)}
+
+
+def _lowered(schema: Any) -> Any:
+    """A JSON schema whose types Gemini writes in capitals."""
+    if isinstance(schema, Mapping):
+        return {
+            key: value.lower() if key == "type" and isinstance(value, str) else _lowered(value)
+            for key, value in schema.items()
+        }
+    return [_lowered(one) for one in schema] if isinstance(schema, list) else schema
+
+
+# -- the tree of a ChatGPT conversation -----------------------------------------------------------
+
+
+def _branch(mapping: Mapping[str, Any], leaf: Any) -> Iterator[Mapping[str, Any]]:
+    """Nodes from the last one that its user saw up to the first."""
+    node = leaf if isinstance(leaf, str) and leaf in mapping else _last_leaf(mapping)
+    seen = set()
+    while isinstance(node, str) and node in mapping and node not in seen:
+        seen.add(node)
+        value = mapping[node]
+        if not isinstance(value, Mapping):
+            raise _no("mapping is no object of messages")
+        yield value
+        node = value.get("parent")
+
+
+def _last_leaf(mapping: Mapping[str, Any]) -> str | None:
+    leaves = [k for k, n in mapping.items() if isinstance(n, Mapping) and not n.get("children")]
+    return leaves[-1] if leaves else None
+
+
+def _bubble(node: Mapping[str, Any]) -> Row | None:
+    """What a node says to its reader; None where it says nothing."""
+    message = node.get("message")
+    if not isinstance(message, Mapping):
+        return None
+    content, author = message.get("content"), message.get("author")
+    content = content if isinstance(content, Mapping) else {}
+    role = author.get("role") if isinstance(author, Mapping) else None
+    kind = content.get("content_type")
+    about = message.get("metadata")
+    if isinstance(about, Mapping) and about.get("is_visually_hidden_from_conversation"):
+        return None
+    if kind in _UNSAID:
+        return None
+    if role == "tool" or message.get("recipient") not in (None, "all"):
+        raise _no("a conversation with steps of a built-in tool, which no row can hold")
+    if kind not in ("text", "multimodal_text"):
+        raise _no(f"a message holds what is no text{_named([kind])}")
+    text = _text(content.get("parts") or [])
+    if not text and role != "user":
+        return None
+    return {"role": _speaker(role), "content": text}

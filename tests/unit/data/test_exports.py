@@ -1,0 +1,178 @@
+"""Chats of other services become rows; what no row can hold is refused by its kind."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from afina.data.check import CheckLimits, check_file
+from afina.data.convert import ConvertOptions, ConvertReport, convert_file
+
+SYSTEM, USER = {"role": "system", "content": "Be kind."}, {"role": "user", "content": "Hi"}
+ANSWER = {"role": "assistant", "content": "Yes"}
+CHAT = {"messages": [SYSTEM, USER, ANSWER]}
+
+
+def convert(folder: Path, records: list[Any], **options: Any) -> tuple[list[Any], ConvertReport]:
+    """What the records become, in a list as exports are."""
+    source, target = folder / "conversations.json", folder / "rows.jsonl"
+    source.write_text(json.dumps(records), encoding="utf-8")
+    report = convert_file(source, target, ConvertOptions(**options))
+    assert report.rows_in == report.rows_out + sum(report.dropped.values())
+    return [json.loads(line) for line in target.read_text("utf-8").splitlines()], report
+
+
+def node(parent: str | None, said: Any = None, role: str = "user", **more: Any) -> dict[str, Any]:
+    message = None
+    if said is not None:
+        content = said if isinstance(said, dict) else {"content_type": "text", "parts": [said]}
+        message = {"author": {"role": role}, "content": content, "recipient": "all", **more}
+    return {"message": message, "parent": parent, "children": []}
+
+
+def conversation(*nodes: tuple[str, dict[str, Any]], leaf: str | None = None) -> dict[str, Any]:
+    return {"title": "t", "mapping": dict(nodes), "current_node": leaf or nodes[-1][0]}
+
+
+GEMINI = {
+    "systemInstruction": {"role": "system", "parts": [{"text": "Be "}, {"text": "kind."}]},
+    "contents": [
+        {"role": "user", "parts": [{"text": "Hi"}]},
+        {"role": "model", "parts": [{"text": "Yes"}]},
+    ],
+}
+CONVERSE = {
+    "schemaVersion": "bedrock-conversation-2024",
+    "system": [{"text": "Be kind."}],
+    "messages": [
+        {"role": "user", "content": [{"text": "Hi"}]},
+        {"role": "assistant", "content": [{"text": "Yes"}]},
+    ],
+}
+CLAUDE = {
+    "uuid": "u",
+    "chat_messages": [
+        {"sender": "human", "text": "Hi", "content": [{"type": "text", "text": "Hi"}], "files": []},
+        {
+            "sender": "assistant",
+            "text": "Yes",
+            "content": [{"type": "thinking", "thinking": "hm"}, {"type": "text", "text": "Yes"}],
+        },
+    ],
+}
+CHATGPT = conversation(
+    ("root", node(None)),
+    ("sys", node("root", "", "system")),
+    ("about", node("sys", {"content_type": "user_editable_context", "user_profile": "p"})),
+    ("q", node("about", "Hi")),
+    ("other", node("q", "No", "assistant")),
+    ("think", node("q", {"content_type": "thoughts", "thoughts": []}, "assistant")),
+    ("a", node("think", "Yes", "assistant")),
+)
+
+
+@pytest.mark.parametrize(
+    ("layout", "record", "row"),
+    [
+        ("gemini", GEMINI, CHAT),
+        ("converse", CONVERSE, CHAT),
+        ("converse", {"system": "Be kind.", "messages": [USER, ANSWER]}, CHAT),
+        ("chatgpt", CHATGPT, {"messages": [USER, ANSWER]}),
+        ("claude", CLAUDE, {"messages": [USER, ANSWER]}),
+        ("eval", {"input": [SYSTEM, USER], "ideal": "Yes"}, CHAT),
+        ("eval", {"input": "Hi", "ideal": ["Yes"]}, {"messages": [USER, ANSWER]}),
+        (
+            "sharegpt",
+            {"id": 1, "dialog": [{"speaker": "human", "text": "Hi"}, {"speaker": "ai", "text": "Yes"}]},
+            {"messages": [USER, ANSWER]},
+        ),
+    ],
+)  # fmt: skip
+def test_a_record_of_another_service_is_found_and_read(
+    layout: str, record: Any, row: Any, tmp_path: Path
+) -> None:
+    rows, report = convert(tmp_path, [record] * 2)
+    assert report.layout == layout
+    assert rows == [row] * 2
+    assert not check_file(tmp_path / "rows.jsonl", CheckLimits(min_rows=1), None).has_errors
+
+
+def test_calls_of_functions_of_gemini_become_calls_of_tools_with_their_answers(
+    tmp_path: Path,
+) -> None:
+    call = {"functionCall": {"name": "price", "args": {"of": "tea"}}}
+    back = {"functionResponse": {"name": "price", "response": {"eur": 2}}}
+    schema = {"type": "OBJECT", "properties": {"of": {"type": "STRING"}}}
+    record = {
+        "contents": [
+            {"role": "user", "parts": [{"text": "Tea?"}]},
+            {"role": "model", "parts": [call, call]},
+            {"role": "user", "parts": [back, back]},
+            {"role": "model", "parts": [{"text": "2"}]},
+        ],
+        "tools": [{"functionDeclarations": [{"name": "price", "parameters": schema}]}],
+    }
+    (row,), _ = convert(tmp_path, [record])
+    asked, first, second = row["messages"][1:4]
+    assert [one["id"] for one in asked["tool_calls"]] == ["call_0", "call_1"]
+    assert json.loads(asked["tool_calls"][0]["function"]["arguments"]) == {"of": "tea"}
+    assert [first["tool_call_id"], second["tool_call_id"]] == ["call_0", "call_1"]
+    assert json.loads(first["content"]) == {"eur": 2}
+    assert row["tools"][0]["function"]["parameters"]["properties"]["of"] == {"type": "string"}
+    assert not check_file(tmp_path / "rows.jsonl", CheckLimits(min_rows=1), None).has_errors
+
+
+def test_the_branch_that_was_seen_last_is_read_and_a_circle_ends(tmp_path: Path) -> None:
+    nodes = (
+        ("q", node(None, "Hi")),
+        ("no", node("q", "No", "assistant")),
+        ("yes", node("q", "Yes", "assistant")),
+    )
+    chosen = [conversation(*nodes, leaf="no"), conversation(*nodes, leaf="lost")]
+    rows, _ = convert(tmp_path, chosen)
+    assert [row["messages"][1]["content"] for row in rows] == ["No", "Yes"]
+    circle = conversation(("q", node("a", "Hi")), ("a", node("q", "Yes", "assistant")))
+    assert convert(tmp_path, [circle])[0] == [{"messages": [USER, ANSWER]}]
+
+
+@pytest.mark.parametrize(
+    ("record", "reason"),
+    [
+        (
+            conversation(("q", node(None, {"content_type": "multimodal_text", "parts": [{"content_type": "image_asset_pointer"}, "what?"]}))),
+            "a message holds what is no text (image_asset_pointer)",
+        ),
+        (
+            conversation(("q", node(None, "Hi")), ("t", node("q", "print()", "assistant", recipient="python"))),
+            "a conversation with steps of a built-in tool, which no row can hold",
+        ),
+        (conversation(("r", node(None))), "a conversation in which nobody says anything"),
+        ({"mapping": [], "current_node": "x"}, "mapping is no object of messages"),
+        (
+            {"chat_messages": [{"sender": "human", "text": "Hi", "attachments": [{"file_name": "a"}]}]},
+            "a message has files with it, which no row can hold",
+        ),
+        ({"chat_messages": "Hi"}, "chat_messages is no list of turns"),
+        ({"contents": [{"role": "user", "parts": [{"inlineData": {}}]}]}, "a message holds what is no text (inlineData)"),
+        ({"contents": [{"role": "user", "parts": "Hi"}]}, "parts is no list of parts"),
+        ({"contents": [{"role": "user", "parts": [{"my secret words": 1}]}]}, "a message holds what is no text"),
+        ({"system": [{"image": {}}], "messages": [USER, ANSWER]}, "a message holds what is no text (image)"),
+        ({"system": "Be kind.", "messages": [SYSTEM, USER, ANSWER]}, "a system text stands beside messages that begin with one"),
+        ({"input": [USER], "ideal": ["Yes", "No"]}, "ideal lists several answers, and a row has one"),
+    ],
+)  # fmt: skip
+def test_what_no_row_can_hold_is_refused_by_its_kind(
+    record: Any, reason: str, tmp_path: Path
+) -> None:
+    _, report = convert(tmp_path, [record])
+    assert dict(report.dropped) == {reason: 1}
+
+
+def test_a_system_text_beside_a_chat_loses_nothing_of_the_chat(tmp_path: Path) -> None:
+    weighted = {**ANSWER, "weight": 0}
+    record = {"system": "Be kind.", "messages": [USER, weighted, USER, ANSWER], "tools": []}
+    (row,), _ = convert(tmp_path, [record])
+    assert row == {"messages": [SYSTEM, USER, weighted, USER, ANSWER], "tools": []}
