@@ -34,23 +34,21 @@ _SPEAKERS: Final = {"user": "user", "human": "user", "model": "assistant", "assi
 
 def read_gemini(values: Mapping[str, Any]) -> Row:
     """Raises InvalidRequest."""
+    open_calls: list[tuple[str, str]] = []
     calls = 0
     messages = _system(values.get("systeminstruction", values.get("system_instruction")))
     for turn in _turns(values.get("contents"), "contents"):
         texts: list[str] = []
         asked: list[Row] = []
-        answered: list[str] = []
         for part in _parts(turn.get("parts"), "parts"):
             if isinstance(called := part.get("functionCall"), Mapping):
-                asked.append(_call(called, calls + len(asked)))
+                asked.append(_call(called, calls))
+                open_calls.append((asked[-1]["function"]["name"], asked[-1]["id"]))
+                calls += 1
             elif isinstance(back := part.get("functionResponse"), Mapping):
-                answered.append(_written(back.get("response")))
+                messages.append(_answered(back, open_calls))
             else:
                 texts.append(_part_text(part))
-        # Gemini's calls have no ids: answers come in the order of the calls before them.
-        for number, answer in enumerate(answered, calls - len(answered)):
-            messages.append({"role": "tool", "tool_call_id": f"call_{number}", "content": answer})
-        calls += len(asked)
         if texts or asked:
             said: Row = {"role": _speaker(turn.get("role")), "content": "".join(texts) or None}
             messages.append(said | ({"tool_calls": asked} if asked else {}))
@@ -187,6 +185,16 @@ def _call(called: Mapping[str, Any], number: int) -> Row:
         raise _no("a functionCall has no name")
     function = {"name": name, "arguments": _written(called.get("args") or {})}
     return {"id": f"call_{number}", "type": "function", "function": function}
+
+
+def _answered(back: Mapping[str, Any], open_calls: list[tuple[str, str]]) -> Row:
+    """Gemini's calls have no ids: an answer belongs to the first open call of its name."""
+    name = back.get("name")
+    place = next((i for i, (called, _) in enumerate(open_calls) if called == name), None)
+    if place is None:
+        raise _no("a functionResponse answers no functionCall before it")
+    _, id_ = open_calls.pop(place)
+    return {"role": "tool", "tool_call_id": id_, "content": _written(back.get("response"))}
 
 
 def _declared(tools: Any) -> Iterator[Row]:

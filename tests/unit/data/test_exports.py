@@ -110,7 +110,8 @@ def test_calls_of_functions_of_gemini_become_calls_of_tools_with_their_answers(
         "contents": [
             {"role": "user", "parts": [{"text": "Tea?"}]},
             {"role": "model", "parts": [call, call]},
-            {"role": "user", "parts": [back, back]},
+            {"role": "user", "parts": [back]},
+            {"role": "user", "parts": [back]},
             {"role": "model", "parts": [{"text": "2"}]},
         ],
         "tools": [{"functionDeclarations": [{"name": "price", "parameters": schema}]}],
@@ -157,6 +158,7 @@ def test_the_branch_that_was_seen_last_is_read_and_a_circle_ends(tmp_path: Path)
         ),
         ({"chat_messages": "Hi"}, "chat_messages is no list of turns"),
         ({"contents": [{"role": "user", "parts": [{"inlineData": {}}]}]}, "a message holds what is no text (inlineData)"),
+        ({"contents": [{"role": "user", "parts": [{"functionResponse": {"name": "f"}}]}]}, "a functionResponse answers no functionCall before it"),
         ({"contents": [{"role": "user", "parts": "Hi"}]}, "parts is no list of parts"),
         ({"contents": [{"role": "user", "parts": [{"my secret words": 1}]}]}, "a message holds what is no text"),
         ({"system": [{"image": {}}], "messages": [USER, ANSWER]}, "a message holds what is no text (image)"),
