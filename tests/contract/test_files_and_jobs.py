@@ -96,6 +96,7 @@ def test_a_new_job_validates_and_is_healthy(client: openai.OpenAI) -> None:
     assert strict.hyperparameters.learning_rate_multiplier == 0.5
     assert strict.metadata == {"team": "claims"}
     assert strict.status == "validating_files"
+    assert strict.model_dump()["user_provided_suffix"] == "my-model"
     assert strict.organization_id.startswith("org-")
     events = client.fine_tuning.jobs.list_events(job.id).data
     for event in events:

@@ -14,7 +14,8 @@ from tests.platforms import first_caller
 
 from afina.domain.limits import month_of
 from afina.domain.reports import WIDTHS
-from afina.service.usage import record_embedding
+from afina.service.usage import record_embedding, record_inference, usage_tag
+from afina.serving.protocol import UsageRecord
 
 DAY_S = WIDTHS["1d"]
 
@@ -242,6 +243,30 @@ def test_usage_and_costs_are_buckets_of_the_ledger(admin: Any, live: Live) -> No
         admin.usage.completions(start_time=now, end_time=month_of(now)[1] - 1)
 
 
+def test_lines_of_batches_are_counted_apart_from_requests_of_their_own(
+    admin: Any, live: Live
+) -> None:
+    now = live.platform.now()
+    caller = first_caller(live.platform)
+    tag = usage_tag(caller, "batched")
+    for number, more in enumerate(({}, {"batch": "batch_1"}, {"batch": "batch_1"})):
+        record = UsageRecord(f"req_g{number}", now, BASE, None, 7, 0, 1, "finished", tag | more)
+        record_inference(live.platform, [record])
+
+    def lines(**asked: Any) -> list[tuple[Any, ...]]:
+        found = admin.usage.completions(start_time=now - 60, models=["batched"], **asked)
+        told = [valid(line) for bucket in found.data for line in bucket.results]
+        return sorted((line.batch, line.service_tier, line.input_tokens) for line in told)
+
+    both = ["batch", "service_tier"]
+    assert lines(group_by=both) == [(False, "default", 7), (True, "default", 14)]
+    assert lines(batch=True) == [(None, None, 14)]
+    assert lines(batch=False) == [(None, None, 7)]
+    for asked in ({"group_by": "batch"}, {"batch": "true"}, {"group_by": "service_tier"}):
+        with pytest.raises(openai.BadRequestError, match="completions alone"):
+            admin.usage.embeddings(start_time=now, extra_query=asked)
+
+
 def test_moderations_are_counted_by_key_and_cost_nothing(
     admin: Any, client: openai.OpenAI, live: Live
 ) -> None:
@@ -255,7 +280,7 @@ def test_moderations_are_counted_by_key_and_cost_nothing(
     assert (line.project_id, line.api_key_id) == (caller.project_id, caller.key_id)
     assert (line.input_tokens, line.num_model_requests) == (4, 2)
     assert line.model == "afina-moderation-5"
-    costs = admin.usage.costs(start_time=now, group_by=["line_item"])
+    costs = admin.usage.costs(start_time=now - 60, group_by=["line_item"])
     free = [one for bucket in costs.data for one in bucket.results if "moderation" in one.line_item]
     assert [(one.amount.value, one.quantity) for one in free] == [(0.0, 4.0)]
 

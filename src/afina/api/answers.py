@@ -69,6 +69,7 @@ class JobObject(TypedDict):
     seed: int
     integrations: list[Any]
     metadata: dict[str, str] | None
+    user_provided_suffix: str | None
     afina: dict[str, Any]
 
 
@@ -191,6 +192,7 @@ def job_object(job: Job, caller: Caller) -> JobObject:
         seed=job.seed,
         integrations=[one.shown(job.id) for one in job.integrations],
         metadata=None if job.metadata is None else dict(job.metadata),
+        user_provided_suffix=job.suffix,
         afina={
             "stage": job.stage,
             "requested_model": job.requested_model,

@@ -37,6 +37,8 @@ class LedgerEntry:
     """Part of `prompt_tokens`."""
     completion_tokens: int = 0
     outcome: str = "finished"
+    batch: bool | None = None
+    """Whether it was an answer to a line of a batch; None where nobody noted it."""
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from afina.domain.ledger import EntryKind
 
 WIDTHS: Final = {"1m": 60, "1h": 3600, "1d": 86_400}
 """Buckets by name, in seconds; they begin at multiples of their width, in UTC."""
-GROUPS: Final = ("project_id", "user_id", "api_key_id", "model", "line_item")
+GROUPS: Final = ("project_id", "user_id", "api_key_id", "model", "batch", "line_item")
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,7 @@ class ReportQuery:
     users: tuple[str, ...] = ()
     keys: tuple[str, ...] = ()
     models: tuple[str, ...] = ()
+    batch: bool | None = None
     line_items: tuple[str, ...] = ()
 
 
@@ -36,7 +37,7 @@ class ReportQuery:
 class ReportLine:
     """Sums of a group within a bucket; `group` holds what was grouped by."""
 
-    group: tuple[tuple[str, str | None], ...]
+    group: tuple[tuple[str, str | bool | None], ...]
     requests: int
     trained_tokens: int
     prompt_tokens: int

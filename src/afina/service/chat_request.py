@@ -283,9 +283,7 @@ def _schema(form: ResponseFormat | None) -> SchemaAsked | None:
     if form.json_schema is None or form.json_schema.schema_ is None:
         return SchemaAsked({"type": "object"}, strict=True, param="response_format")
     asked = form.json_schema
-    return SchemaAsked(
-        asked.schema_ or {}, bool(asked.strict), "response_format.json_schema.schema"
-    )
+    return SchemaAsked(asked.schema_ or {}, bool(asked.strict), "response_format")
 
 
 def _not_both(name: str, other: str) -> InvalidRequest:

@@ -16,6 +16,8 @@ from pydantic_core import ErrorDetails, PydanticCustomError
 from afina.errors import InvalidRequest, UnknownField, UnsupportedField
 from afina.service.hints import hint_for
 
+_KEY = "[key]"
+"""pydantic's last step where the name of a pair is wrong and not its value."""
 NAME_SHOWN = 64
 """A name from the request is shown no longer than this."""
 
@@ -108,7 +110,9 @@ def _refusal(detail: ErrorDetails, data: object) -> InvalidRequest:
             f"characters or a form that are not allowed; it must match {context.get('pattern')}",
         )
     if kind in _LIMITS:
-        return _limit(where, kind, value, context)
+        return _limit(
+            where, kind, value, context, "Invalid" if _of_value(detail) else "Invalid key in"
+        )
     if kind in _TYPES:
         return _wrong_type(where, _TYPES[kind], value)
     say = str(context.get("say") or _VALUES.get(kind, "{}").format(context.get("expected", "")))
@@ -121,6 +125,8 @@ def _place(detail: ErrorDetails, data: object) -> tuple[str, object]:
     parts: list[str | int] = []
     here = data
     loc = detail["loc"]
+    if not _of_value(detail):
+        return path(loc[:-2]), loc[-2]
     for number, part in enumerate(loc):
         last = number == len(loc) - 1
         if _leads_on(here, part) and (last or not _is_tag(here, part, loc[number + 1])):
@@ -129,6 +135,12 @@ def _place(detail: ErrorDetails, data: object) -> tuple[str, object]:
             continue
         parts.append(part)
     return path(parts), here
+
+
+def _of_value(detail: ErrorDetails) -> bool:
+    """Not so where the name of a pair is wrong."""
+    loc = detail["loc"]
+    return not (len(loc) > 1 and loc[-1] == _KEY and detail["input"] == loc[-2])
 
 
 def _leads_on(here: object, part: str | int) -> bool:
@@ -196,7 +208,9 @@ _VALUES = {
 }
 
 
-def _limit(where: str, kind: str, value: object, context: Mapping[str, Any]) -> InvalidRequest:
+def _limit(
+    where: str, kind: str, value: object, context: Mapping[str, Any], opening: str
+) -> InvalidRequest:
     key, side, relation = _LIMITS[kind]
     limit = context[key]
     if kind.startswith("string"):
@@ -219,7 +233,7 @@ def _limit(where: str, kind: str, value: object, context: Mapping[str, Any]) -> 
     measure = "properties" if noun == "object" else "length"
     code = f"{noun}_{side}_{measure}"
     text = f"{noun} {relation}: the limit is {limit}, but got {thing} {size}"
-    return InvalidRequest(f"Invalid '{where}': {text}.", param=where, code=code)
+    return InvalidRequest(f"{opening} '{where}': {text}.", param=where, code=code)
 
 
 _LIMITS = {

@@ -241,4 +241,5 @@ def _inference_entry(platform: Platform, record: UsageRecord) -> LedgerEntry:
         cached_tokens=cached,
         completion_tokens=record.completion_tokens,
         outcome=record.outcome,
+        batch="batch" in record.tag,
     )

@@ -17,6 +17,7 @@ _GROUPS: Final[dict[str, ColumnElement[Any]]] = {
     "project_id": LEDGER.c.project_id,
     "api_key_id": LEDGER.c.key_id,
     "model": LEDGER.c.model,
+    "batch": LEDGER.c.batch,
     "user_id": API_KEYS.c.owner_id,
     "line_item": LEDGER.c.model + ", " + LEDGER.c.kind,
 }
@@ -59,6 +60,8 @@ def _narrowed(statement: Select[Any], organization_id: str, query: ReportQuery) 
     ):
         if wanted:
             statement = statement.where(_GROUPS[name].in_(wanted))
+    if query.batch is not None:
+        statement = statement.where(LEDGER.c.batch.is_(query.batch))
     return statement
 
 

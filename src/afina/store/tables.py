@@ -244,6 +244,7 @@ LEDGER: Final = Table(
     Column("cached_tokens", BigInteger, nullable=False),
     Column("completion_tokens", BigInteger, nullable=False),
     Column("outcome", String(16), nullable=False),
+    Column("batch", Boolean),
     UniqueConstraint("kind", "request_id"),
     Index(None, "order_key"),
     Index(None, "project_id", "order_key"),

@@ -5,5 +5,5 @@ from __future__ import annotations
 
 from typing import Final
 
-HEAD: Final = "0012"
+HEAD: Final = "0013"
 """The newest revision."""

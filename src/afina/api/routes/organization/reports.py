@@ -26,6 +26,7 @@ Moment = Annotated[int, Field(ge=0, le=2**40)]
 _PAGE: Final = "page_"
 _LIMITS: Final = {"1m": (60, 1440), "1h": (24, 168), "1d": (7, 31)}
 _COST_DAYS: Final = 180
+_TIER: Final = "service_tier"
 _OFFERED: Final = {
     "completions": (EntryKind.INFERENCE,),
     "embeddings": (EntryKind.EMBEDDING,),
@@ -147,11 +148,9 @@ def _usage(call: Call, kind: str, asked: UsageQuery) -> Response:
     usual, most = _LIMITS[asked.bucket_width]
     if asked.limit is not None and asked.limit > most:
         raise _limit_too_high(most)
-    if asked.batch:
-        raise UnsupportedField(
-            "'batch' is not supported: the ledger does not tell batches from single requests.",
-            param="batch",
-        )
+    groups = _groups(asked.group_by or [])
+    if kind != "completions":
+        _refuse_batch(asked, groups)
     found = report(
         call.platform,
         call.caller,
@@ -161,22 +160,36 @@ def _usage(call: Call, kind: str, asked: UsageQuery) -> Response:
             end=_end(call, asked),
             width_s=WIDTHS[asked.bucket_width],
             limit=asked.limit or usual,
-            groups=_groups(asked.group_by or []),
+            groups=tuple(name for name in groups if name != _TIER),
             projects=tuple(asked.project_ids or ()),
             users=tuple(asked.user_ids or ()),
             keys=tuple(asked.api_key_ids or ()),
             models=tuple(asked.models or ()),
+            batch=asked.batch,
         ),
     )
-    return _shown(found, _completions if kind == "completions" else _texts(kind))
+    if kind != "completions":
+        return _shown(found, _texts(kind))
+    # Answers are of one tier, and say so.
+    tier = {_TIER: "default" if _TIER in groups else None}
+    return _shown(found, lambda line: _completions(line) | tier)
+
+
+def _refuse_batch(asked: UsageQuery, groups: Sequence[str]) -> None:
+    for name in ("batch", _TIER):
+        if name in groups:
+            raise UnsupportedField(
+                f"Grouping by '{name}' is for usage/completions alone.", param="group_by"
+            )
+    if asked.batch is not None:
+        raise UnsupportedField("'batch' is for usage/completions alone.", param="batch")
 
 
 def _groups(asked: Sequence[str]) -> tuple[str, ...]:
-    for name in ("batch", "service_tier", "api_source"):
-        if name in asked:
-            raise UnsupportedField(
-                f"Grouping by '{name}' is not supported: there is only one.", param="group_by"
-            )
+    if "api_source" in asked:
+        raise UnsupportedField(
+            "Grouping by 'api_source' is not supported: there is only one.", param="group_by"
+        )
     return tuple(dict.fromkeys(asked))
 
 
@@ -235,9 +248,8 @@ def _completions(line: ReportLine) -> dict[str, Any]:
         "input_uncached_tokens": line.prompt_tokens - line.cached_tokens,
         "output_tokens": line.completion_tokens,
         "num_model_requests": line.requests,
-        **_grouped(line),
         "batch": None,
-        "service_tier": None,
+        **_grouped(line),
     }
 
 
