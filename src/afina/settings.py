@@ -13,7 +13,7 @@ import tomllib
 from datetime import date
 from decimal import Decimal
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Final, Literal
 from urllib.parse import urlsplit
 
 from pydantic import (
@@ -155,6 +155,24 @@ class FreeTraining(BaseModel):
     until: date | None = None
 
 
+MODERATION_CATEGORIES: Final = (
+    "harassment",
+    "harassment/threatening",
+    "hate",
+    "hate/threatening",
+    "illicit",
+    "illicit/violent",
+    "self-harm",
+    "self-harm/instructions",
+    "self-harm/intent",
+    "sexual",
+    "sexual/minors",
+    "violence",
+    "violence/graphic",
+)
+"""What texts are flagged as, under the names that OpenAI's moderation gives."""
+
+
 class ModerationSettings(BaseModel):
     """What happens to rows, questions and answers that moderation flags."""
 
@@ -185,6 +203,12 @@ class ModerationSettings(BaseModel):
         wrong = [v for v in self.thresholds.values() if not 0 < v <= 1]
         if wrong:
             raise ValueError(f"a threshold is above 0 and at most 1, not {wrong[0]}")
+        for setting, names in (("categories", self.categories), ("thresholds", self.thresholds)):
+            for name in sorted(set(names) - set(MODERATION_CATEGORIES)):
+                raise ValueError(
+                    f"{setting} names {name!r}, which is no category; the categories are "
+                    f"{', '.join(MODERATION_CATEGORIES)}"
+                )
         return self
 
 

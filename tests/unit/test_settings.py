@@ -64,6 +64,16 @@ def test_offline_refuses_a_moderation_endpoint_elsewhere_and_none_here(tmp_path:
     assert Settings.load(data=tmp_path, offline=True, moderation=here).offline
 
 
+@pytest.mark.parametrize(
+    "given", [{"thresholds": {"ilicit": 0.9}}, {"categories": {"ilicit": "block"}}]
+)
+def test_a_category_that_is_none_is_refused_when_settings_are_read(
+    tmp_path: Path, given: dict[str, object]
+) -> None:
+    with pytest.raises(BadSettings, match=r"names 'ilicit', which is no category.*illicit/violent"):
+        Settings.load(data=tmp_path, moderation=given)
+
+
 def test_no_key_is_shown_with_the_settings(tmp_path: Path) -> None:
     keys = {
         "hub": {"token": "canary1", "proxy": "http://u:canary2@10.0.0.5:1"},

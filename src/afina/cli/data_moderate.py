@@ -60,10 +60,13 @@ def moderate(
         print_json(encode(report))
     else:
         _show(report)
+    if report.flagged_rows:
+        tell(_what_to_do(report, path, clean))
     if report.refused:
         tell(
-            f"A job on this file would be refused: more than {set_.max_flagged_share:.0%} of its "
-            "rows are flagged under quarantine or block."
+            f"A job on this file would be refused: {in_count(report.counted_rows)} of "
+            f"{in_count(report.rows)} rows are flagged under quarantine or block, more than the "
+            f"{set_.max_flagged_share:.2%} that moderation.max_flagged_share allows."
         )
     if report.unread_rows:
         tell(
@@ -92,6 +95,21 @@ def _show(report: ModerationReport) -> None:
         )
     if len(report.messages) > _SHOWN:
         tell(f"… and {in_count(len(report.messages) - _SHOWN)} more: see --json.")
+
+
+def _what_to_do(report: ModerationReport, path: Path, clean: Path | None) -> str:
+    left_out, flagged = report.left_out, report.flagged_rows
+    ways = f"{clean} holds the rows that are not flagged"
+    if clean is None:
+        ways = f"`afina data moderate {quote(str(path))} --clean OUT` writes the others"
+    ways += "; policies and thresholds stand under [moderation] in afina.toml."
+    if report.refused:
+        return f"Drop or mend the flagged rows. {ways}"
+    done = f"A job would leave out {in_count(left_out)} of the flagged rows" if left_out else ""
+    if flagged > left_out:
+        stay = f"train on {in_count(flagged - left_out)} of the flagged rows"
+        done = f"{done} and {stay}" if done else f"A job would {stay}"
+    return f"{done}. {ways}"
 
 
 def _refuse_without_texts(path: Path) -> None:

@@ -28,9 +28,12 @@ ENGLISH: Final[Mapping[str, str]] = {
     "not_all_compared": "so many rows look alike that copies may have been missed",
     "moderated": "Moderation of the {file} file: {n} of {rows} rows flagged",
     "moderated_found": "Moderation of the {file} file: {n} of {rows} rows flagged ({found})",
+    "flagged_lines": "lines {lines}",
     "unmoderated": "The {file} file was not moderated:",
     "no_moderator": "There is no model for moderation and embeddings on this machine.",
     "left_out": "{n} rows left out",
+    "flagged_stay": "{n} flagged rows stay and are trained on: drop or mend them, or set "
+    "moderation.policy to quarantine",
     "redacted": "Redacted {found} in {n} of {rows} rows of the {file} file",
     "redacted_none": "Redacted nothing in {n} of {rows} rows of the {file} file",
     "queued": "Files validated, moving job to queued state",

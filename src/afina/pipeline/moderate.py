@@ -12,7 +12,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import structlog
 
@@ -32,6 +32,10 @@ from afina.service.platform import Platform
 from afina.store import events, jobs
 
 log = structlog.get_logger()
+_FIRST: Final = 10
+"""Lines that a sentence names."""
+_MOST_TOLD: Final = 100
+"""Messages that an event names by line, place, category and score."""
 
 
 @dataclass(frozen=True)
@@ -68,27 +72,27 @@ class Moderation:
         """Why the job fails; the report becomes a file of the project."""
         file_id = self._keep(which, report)
         share = report.counted_rows / max(1, report.rows)
-        first = ", ".join(str(message.line) for message in report.messages[:10])
+        most = self.platform.settings.moderation.max_flagged_share
         return JobError(
             f"invalid_{which}",
             f"The job failed due to an invalid {_words(which)}. {report.counted_rows} of "
-            f"{report.rows} rows ({share:.0%}) are flagged by moderation, more than the "
-            f"{self.platform.settings.moderation.max_flagged_share:.0%} that moderation."
-            f"max_flagged_share allows; the first are in lines {first}. The report is the file "
-            f"{file_id}.",
+            f"{report.rows} rows ({share:.2%}) are flagged by moderation, more than the "
+            f"{most:.2%} that moderation.max_flagged_share allows; the first are in lines "
+            f"{report.first_lines(_FIRST, counted=True)}. Drop or mend them: `afina data moderate "
+            f"FILE --clean OUT` writes the other rows. The report, with message, category and "
+            f"score of each, is the file {file_id}.",
             which,
             (self._flagged(which, report, file_id),),
         )
 
     def _flagged(self, which: str, report: ModerationReport, file_id: str) -> Said:
-        first = ", ".join(str(message.line) for message in report.messages[:10])
         return say(
             "flagged",
             file=which.removesuffix("_file"),
             n=report.counted_rows,
             rows=report.rows,
             most=round(100 * self.platform.settings.moderation.max_flagged_share, 1),
-            lines=first,
+            lines=report.first_lines(_FIRST, counted=True),
             id=file_id,
         )
 
@@ -125,9 +129,14 @@ class Moderation:
         file, flagged = which.removesuffix("_file"), report.flagged_rows
         said = [say("moderated", file=file, n=flagged, rows=report.rows)]
         if found:
-            said = [say("moderated_found", file=file, n=flagged, rows=report.rows, found=found)]
+            said = [
+                say("moderated_found", file=file, n=flagged, rows=report.rows, found=found),
+                say("flagged_lines", lines=report.first_lines(_FIRST)),
+            ]
         if report.left_out:
             said.append(say("left_out", n=report.left_out))
+        if flagged > report.left_out and not report.refused:
+            said.append(say("flagged_stay", n=flagged - report.left_out))
         data = {
             "file": which,
             "model": report.model,
@@ -136,7 +145,8 @@ class Moderation:
             "flagged_rows": report.flagged_rows,
             "left_out": report.left_out,
             "categories": dict(report.categories),
-            "lines": sorted({message.line for message in report.messages})[:100],
+            "lines": sorted({message.line for message in report.messages})[:_MOST_TOLD],
+            "messages": [encode(message) for message in report.messages[:_MOST_TOLD]],
         }
         return [self._event(said, data, worried=bool(report.flagged_rows))]
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 from afina.data.moderation.categories import CATEGORIES, flagged
-from afina.errors import BadSettings, Unavailable
+from afina.errors import Unavailable
 from afina.serving.network_client import NetworkClient
 from afina.settings import ModerationSettings, Settings
 
@@ -108,21 +108,8 @@ class Moderator:
 
 
 def moderator_of(settings: Settings) -> Moderator:
-    """The moderator that is set. Raises Unavailable where moderation is off, and BadSettings for a
-    category that is none."""
-    _check_names(settings.moderation)
+    """The moderator that is set. Raises Unavailable where moderation is off."""
     return Moderator(_backend(settings), settings.moderation.thresholds)
-
-
-def _check_names(chosen: ModerationSettings) -> None:
-    for setting, names in (("thresholds", chosen.thresholds), ("categories", chosen.categories)):
-        unknown = sorted(set(names) - set(CATEGORIES))
-        if unknown:
-            raise BadSettings(
-                f"moderation.{setting} names {unknown[0]!r}, which is no category.",
-                param=f"moderation.{setting}",
-                remedy=f"The categories are {', '.join(CATEGORIES)}.",
-            )
 
 
 def _backend(settings: Settings) -> Backend:

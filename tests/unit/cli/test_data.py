@@ -174,6 +174,15 @@ def test_rows_that_were_not_judged_are_told_and_end_with_1(
     assert "1 of 2 rows hold no text that can be read, line 2 the first" in told
     assert (tmp_path / "clean").read_text() == '{"id": 1}\n'
     assert CANARY not in done.output
+    assert "A job would train on 1 of the flagged rows." in told
+    assert "clean holds the rows that are not flagged; policies and thresholds stand" in told
+    monkeypatch.setenv("AFINA_MODERATION__POLICY", "block")
+    monkeypatch.setenv("AFINA_MODERATION__MAX_FLAGGED_SHARE", "0.496")
+    told = " ".join(afina("data", "moderate", str(path)).stderr.split())
+    assert f"Drop or mend the flagged rows. `afina data moderate {path} --clean OUT`" in told
+    assert (
+        "refused: 1 of 2 rows are flagged under quarantine or block, more than the 49.60%" in told
+    )
     done = afina("data", "moderate", str(path), "--clean", str(path))
     assert done.exit_code == 1
     assert "would overwrite the file that is read" in " ".join(done.stderr.split())

@@ -83,6 +83,22 @@ def test_quarantine_leaves_rows_out_and_counts_them(tmp_path: Path) -> None:
     assert (report.quarantined_lines, report.left_out, report.refused) == ((1,), 1, False)
 
 
+def test_a_message_is_named_by_the_category_whose_policy_is_strictest() -> None:
+    found = {"violence": 0.9, "sexual/minors": 0.6}
+    assert Rules("warn", {"sexual/minors": "block"}, 0.5).named(found) == "sexual/minors"
+    assert WARN.named(found) == "violence"
+    assert WARN.named({"harassment": 0.9, "harassment/threatening": 0.9}) == (
+        "harassment/threatening"
+    )
+
+
+def test_lines_that_are_named_stand_once_and_those_that_count_alone(tmp_path: Path) -> None:
+    rules = Rules("block", {}, 0.5)
+    report = report_on(tmp_path, rules, chat(BAD, BAD), chat("fine"), chat(BAD), chat(BAD))
+    assert (report.first_lines(10), report.first_lines(2)) == ("1, 3, 4", "1, 3, …")
+    assert report_on(tmp_path, WARN, chat(BAD)).first_lines(10, counted=True) == ""
+
+
 @pytest.mark.parametrize(("bad", "refused"), [(1, False), (2, True)])
 def test_a_file_is_refused_above_the_share_alone(tmp_path: Path, bad: int, refused: bool) -> None:
     rules = Rules("block", {}, 0.5)

@@ -9,21 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-CATEGORIES: Final = (
-    "harassment",
-    "harassment/threatening",
-    "hate",
-    "hate/threatening",
-    "illicit",
-    "illicit/violent",
-    "self-harm",
-    "self-harm/instructions",
-    "self-harm/intent",
-    "sexual",
-    "sexual/minors",
-    "violence",
-    "violence/graphic",
-)
+from afina.settings import MODERATION_CATEGORIES
+
+CATEGORIES: Final = MODERATION_CATEGORIES
 PARENTS: Final[Mapping[str, tuple[str, ...]]] = {
     "harassment/threatening": ("harassment", "violence"),
     "hate/threatening": ("hate", "violence"),

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from afina.data.lines import LineReader
+from afina.data.moderation.categories import PARENTS
 from afina.data.rows import slow_value
 from afina.data.targets import check_targets
 
@@ -27,7 +28,7 @@ _AT_ONCE: Final = 256
 _LISTS: Final = ("messages", "preferred_output", "non_preferred_output")
 _MOST_LINE_BYTES: Final = 64 * 1024 * 1024
 MOST_LISTED: Final = 10_000
-VERSION: Final = 2
+VERSION: Final = 3
 """Of what is read; part of the key of a report that is kept."""
 
 
@@ -43,6 +44,15 @@ class Rules:
         """The strictest policy of the categories."""
         found = [self.categories.get(name, self.policy) for name in categories]
         return max(found, key=lambda policy: _RANK[policy])
+
+    def named(self, categories: Mapping[str, float]) -> str:
+        """The category that a message is named by: of those under its policy the likeliest, and
+        sooner a threat than the harassment that it is too."""
+
+        def weight(name: str) -> tuple[int, float, bool]:
+            return _RANK[self.of({name: 1.0})], categories[name], name in PARENTS
+
+        return max(categories, key=weight)
 
 
 @dataclass(frozen=True)
@@ -77,6 +87,13 @@ class ModerationReport:
     """Rows in which no text was found, so that nothing was judged: `rows` counts them too."""
     first_unread: int | None = None
     """The line of the first of them."""
+
+    def first_lines(self, most: int, *, counted: bool = False) -> str:
+        """The first flagged lines, each once, or the first that count against the share."""
+        of = (m.line for m in self.messages if not counted or m.policy != "warn")
+        lines = list(dict.fromkeys(of))
+        more = len(lines) > most or len(self.messages) == MOST_LISTED
+        return ", ".join(str(line) for line in lines[:most]) + (", …" if more else "")
 
 
 def moderate_file(
@@ -238,10 +255,10 @@ class _Tally:
         for name in together:
             self._categories[name] = self._categories.get(name, 0) + 1
         for where, categories in flagged:
-            name, score = max(categories.items(), key=lambda item: item[1])
+            name = self._rules.named(categories)
             if len(self._messages) < MOST_LISTED:
-                told = self._rules.of(categories)
-                self._messages.append(FlaggedMessage(line, where, name, round(score, 4), told))
+                told, score = self._rules.of(categories), round(categories[name], 4)
+                self._messages.append(FlaggedMessage(line, where, name, score, told))
 
     def report(self, model: str) -> ModerationReport:
         share = self._counted / self._rows if self._rows else 0.0
