@@ -56,6 +56,11 @@ LAYOUTS = (
     "chatml",
     "pair",
     "preference",
+    "gemini",
+    "converse",
+    "chatgpt",
+    "claude",
+    "eval",
     "columns",
 )
 SECONDS = 10

@@ -8,10 +8,39 @@ import json
 import random
 import zipfile
 from dataclasses import dataclass
+from typing import Any
 
 from afina.data.rules.examples import EXAMPLES
 
 NAMES = ("csv", "tsv", "json", "jsonl", "txt", "xlsx", "parquet")
+TEXT = [{"text": "a"}]
+CALL = [{"functionCall": {"name": "f", "args": {}}}]
+BACK = [{"functionResponse": {"name": "f", "response": {"b": 1}}}]
+EXPORTS: list[dict[str, Any]] = [
+    {
+        "systemInstruction": {"parts": TEXT},
+        "contents": [
+            *({"role": "user", "parts": parts} for parts in (TEXT, BACK)),
+            *({"role": "model", "parts": parts} for parts in (CALL, TEXT)),
+        ],
+    },
+    {"system": TEXT, "messages": [{"role": "user", "content": TEXT}]},
+    {
+        "mapping": {
+            role: {
+                "message": {
+                    "author": {"role": role},
+                    "content": {"content_type": "text", "parts": ["a"]},
+                },
+                "parent": parent,
+            }
+            for role, parent in (("user", None), ("assistant", "user"))
+        },
+        "current_node": "assistant",
+    },
+    {"chat_messages": [{"sender": "human", "text": "a"}, {"sender": "ai", "content": TEXT}]},
+    {"input": [{"role": "user", "content": "a"}], "ideal": ["b"]},
+]
 LINES = [
     *(text.encode() for example in EXAMPLES.values() for text in (example.bad, example.good)),
     b"question,answer", b'"a ""quoted"" one","two\nlines"', b"a;b;c", b"\xef\xbb\xbf{}",
@@ -26,7 +55,7 @@ LINES = [
     b'{"prompt": "a", "chosen": "b", "rejected": "c"}',
     b'{"text": "<|im_start|>user\\na<|im_end|>"}',
     b'{"id": 1, "role": "user", "content": "a"}', b"{'messages': []}", b'{"a": 1},',
-    b"[1, 2]", b"null",
+    b"[1, 2]", b"null", *(json.dumps(export).encode() for export in EXPORTS),
 ]  # fmt: skip
 SIGNS = [
     b"\n", b"\r", b"\r\n", b'"', b"\\", b"{", b"}", b"[", b"]", b",", b":", b"\xc3", b"\x00", b";",
