@@ -151,3 +151,66 @@ def test_the_table_asks_one_model_in_two_ways(chromium: Any, served: LivePlatfor
         assert other["messages"][0]["content"] == "You are a bard."
         assert "1,5" in page.locator("#scores tr").nth(1).inner_text()
         assert reader.complaints == []
+
+
+def test_a_talk_outlives_a_reload_and_the_way_back_and_its_question_goes_along_in_a_link(
+    chromium: Any, served: LivePlatform
+) -> None:
+    with Reader(chromium, served) as reader:
+        page = reader.page
+        page.set_default_timeout(PATIENCE_MS)
+        asked = hear(page)
+        page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+        reader.go("/playground")
+        page.wait_for_selector(".side-card >> nth=1")
+        place = page.locator("#ask").bounding_box()
+        page.check("#diff")
+        page.fill("#message", "Good morrow?")
+        page.click("#send")
+        said = "[...document.querySelectorAll('.side-keep')].filter(b => !b.hidden).length === 2"
+        reader.wait("both have answered", said)
+        assert page.locator("#ask").bounding_box() == place, "answers push nothing away"
+        for leave in (page.reload, lambda: (reader.go("/usage"), page.go_back())):
+            leave()
+            reader.wait("the talk is back", said)
+            assert page.locator(".said-text").all_inner_texts() == ["Good morrow?", "Well met."] * 2
+            assert page.is_checked("#diff")
+        page.fill("#message", "And thou?")
+        page.click("#send")
+        reader.wait("it goes on", "document.querySelectorAll('.said-text').length === 8")
+        assert [m["content"] for m in asked[-1]["messages"]] == [
+            "Good morrow?",
+            "Well met.",
+            "And thou?",
+        ]
+        page.click("#share")
+        page.wait_for_selector("#notices .ok")
+        link = page.evaluate("navigator.clipboard.readText()")
+        page.click("#clear")
+        assert page.locator(".side-keep:visible, .side-vote:visible, #draw:visible").count() == 0
+        assert page.locator(".said-text").count() == 0
+        reader.go("/jobs")
+        page.goto(link)
+        page.wait_for_selector(".side-card >> nth=1")
+        assert page.input_value("#message") == "Good morrow?"
+        assert page.is_checked("#diff")
+        assert page.locator(".said-text").count() == 0, "a link carries the question, no talk"
+        assert reader.complaints == []
+
+
+def test_a_model_that_is_gone_and_a_session_that_is_over_are_told_in_the_reader_s_language(
+    chromium: Any, served: LivePlatform
+) -> None:
+    with Reader(chromium, served, "pt") as reader:
+        page = reader.page
+        page.set_default_timeout(PATIENCE_MS)
+        reader.go("/playground?model=ft:gone")
+        assert "Não está mais aqui: ft:gone." in page.inner_text("main > p.notice.warn")
+        page.wait_for_selector(".side-card >> nth=1")
+        page.context.clear_cookies()
+        page.fill("#message", "Bom dia?")
+        page.click("#send")
+        page.wait_for_selector(".bubble.failed p")
+        told = page.locator(".bubble.failed p").first
+        assert "Sua sessão terminou." in told.inner_text()
+        assert told.get_attribute("lang") == "pt"

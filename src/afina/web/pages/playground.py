@@ -33,7 +33,8 @@ def chosen_models(visit: Visit) -> dict[str, Any]:
     """The models there are, and those that the query names; else the newest tune and its base."""
     entries = models.list_models(visit.platform, visit.caller)
     names = [entry.id for entry in entries]
-    asked = [name for name in visit.request.query_params.getlist("model") if name in names]
+    named = visit.request.query_params.getlist("model")
+    asked = [name for name in named if name in names]
     if not asked:
         whole = [e.id for e in entries if e.tuned is not None and e.tuned.step is None]
         asked = [name for name in (_base(entries, whole), *whole[:1]) if name]
@@ -41,6 +42,7 @@ def chosen_models(visit: Visit) -> dict[str, Any]:
         "bases": [entry.id for entry in entries if entry.base],
         "tuned": [entry.id for entry in entries if entry.tuned],
         "asked": asked[:MOST_MODELS],
+        "gone": [name for name in named if name not in names],
         "most": MOST_MODELS,
     }
 

@@ -20,6 +20,7 @@ export async function ask(url, options = {}) {
   }
   offline(false);
   if (answer.ok) return answer;
+  if (answer.status === 401) throw Object.assign(new Error(texts.session_over), { isOwn: true, status: 401 });
   let told = { message: answer.statusText };
   try { told = (await answer.json()).error ?? told; } catch { /* not JSON: the status says it */ }
   const error = new Error([told.message, told.remedy].filter(Boolean).join(" "));
@@ -142,6 +143,7 @@ document.addEventListener("change", (event) => {
   if (event.target.matches("[data-submit]")) event.target.form.requestSubmit();
 });
 
+if (!body.dataset.token) sessionStorage.clear(); // nobody is signed in: what pages kept is nobody's
 localTimes(document);
 document.querySelector(".side nav [aria-current]")?.scrollIntoView({ inline: "center", block: "nearest" });
 document.documentElement.classList.add("with-script");

@@ -1,6 +1,6 @@
 // Brings a file to the server: dropped anywhere on the page, or chosen. The bytes go as they are,
 // with a bar that has a true end; leaving the page before the end leaves nothing behind.
-import { tell, fill } from "./app.js";
+import { tell, fill, texts } from "./app.js";
 import { offline } from "./away.js";
 
 const place = document.getElementById("drop");
@@ -20,6 +20,7 @@ function bring(file) {
     try { told = JSON.parse(request.responseText); } catch { /* the status says enough */ }
     if (request.status === 200) { location.assign(told.href); return; }
     rest();
+    if (request.status === 401) { tell(texts.session_over, "bad", null, null); return; }
     tell([told.error?.message ?? request.statusText, told.error?.remedy].filter(Boolean).join(" "));
   };
   request.onerror = () => { rest(); offline(true); };

@@ -7,6 +7,7 @@ const t = JSON.parse(box.dataset.texts);
 const where = document.getElementById("keep-where");
 const fields = document.getElementById("keep-fields");
 const fault = document.getElementById("keep-error");
+const LAST = "afina:kept-in";
 let roles = [];
 
 /** Opens the dialog with these messages. */
@@ -25,11 +26,11 @@ export async function keepRow(messages) {
     return field;
   }));
   fault.hidden = true;
-  const chosen = where.value;
+  const chosen = sessionStorage.getItem(LAST);
   const { drafts } = await (await ask("/playground/rows")).json();
   const options = drafts.map((draft) => new Option(`${draft.name} · ${fill(t.keep_rows, { n: number(draft.rows) })}`, draft.id));
   where.replaceChildren(...options, new Option(t.keep_new, ""));
-  if (drafts.some((draft) => draft.id === chosen)) where.value = chosen;
+  where.value = drafts.some((draft) => draft.id === chosen) ? chosen : ""; // never by itself among rows of another kind
   box.showModal();
   fields.lastElementChild.querySelector("textarea").focus();
 }
@@ -41,6 +42,7 @@ document.getElementById("keep-form").addEventListener("submit", async (event) =>
     const answer = await ask("/playground/rows", { method: "POST", body: JSON.stringify({ messages, draft: where.value || null }), headers: { "content-type": "application/json" } });
     const kept = await answer.json();
     box.close();
+    sessionStorage.setItem(LAST, kept.id);
     tell(fill(t.kept, { name: kept.name, n: number(kept.rows) }), "ok", { href: kept.href, text: t.keep_open });
   } catch (error) {
     say(fault, error);

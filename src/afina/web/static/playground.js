@@ -7,6 +7,7 @@ import { keepRow } from "./keep.js";
 import { showTokens, tokenText } from "./tokens.js";
 import { markDifferences } from "./differences.js";
 import { asCurl, asPython } from "./code.js";
+import { keepFor, recalled } from "./recall.js";
 
 const page = document.getElementById("play");
 const t = JSON.parse(page.dataset.texts);
@@ -193,10 +194,20 @@ function hideNames(hidden) {
 function vote(side) {
   const name = side ? label(side) : t.draws;
   votes[name] = (votes[name] ?? 0) + 1;
+  unasked();
+  tally();
+}
+
+function tally() {
+  const counted = Object.entries(votes).map(([name, n]) => `${name} ${number(n)}`).join(" · ");
+  $("tally").textContent = counted && `${t.tally}: ${counted}`;
+}
+
+/** Nobody is asked for a vote, and every side shows its name. */
+function unasked() {
   $("draw").hidden = true;
-  $("tally").textContent = `${t.tally}: ${Object.entries(votes).map(([name, n]) => `${name} ${number(n)}`).join(" · ")}`;
   hideNames(false);
-  for (const one of sides) one.element.querySelector(".side-vote").hidden = true;
+  for (const side of sides) side.element.querySelector(".side-vote").hidden = true;
 }
 
 function keep(side) {
@@ -209,21 +220,52 @@ function remember() {
 }
 
 const FIELDS = ["system", "message", "temperature", "top_p", "max_tokens", "seed", "schema", "tools"];
-$("share").addEventListener("click", async () => {
+const FLAGS = ["probabilities", "diff", "blind"];
+
+/** What is set on the page; of the three ways to look at answers those that are on. */
+function settled() {
   const state = Object.fromEntries(FIELDS.map((id) => [id, $(id).value]).filter(([, value]) => value !== ""));
+  for (const id of FLAGS) if ($(id).checked) state[id] = true;
   if (sides.some((side) => Object.keys(side.own.state()).length)) state.sides = sides.map((side) => side.own.state());
+  return state;
+}
+
+$("share").addEventListener("click", async () => {
+  const state = settled(), asked = sides[0].history[0]?.content;
+  if (!state.message && asked) state.message = asked; // who opens the link asks the same
   remember();
-  location.hash = encodeURIComponent(JSON.stringify(state));
+  history.replaceState(null, "", `${location.search}#${encodeURIComponent(JSON.stringify(state))}`);
   await navigator.clipboard.writeText(location.href);
   tell(texts.copied, "ok");
 });
 
+function apply(state) {
+  for (const id of FIELDS) if (typeof state[id] === "string") { $(id).value = state[id]; if (id === "system") $(id).dataset.touched = "1"; }
+  for (const id of FLAGS) $(id).checked = state[id] === true;
+  $("sure-legend").hidden = !$("probabilities").checked;
+  if (Array.isArray(state.sides)) sides.forEach((side, i) => side.own.restore(state.sides[i]));
+}
+
 function restore() {
-  try {
-    const state = JSON.parse(decodeURIComponent(location.hash.slice(1)));
-    for (const id of FIELDS) if (typeof state[id] === "string") { $(id).value = state[id]; if (id === "system") $(id).dataset.touched = "1"; }
-    if (Array.isArray(state.sides)) sides.forEach((side, i) => side.own.restore(state.sides[i]));
-  } catch { /* no state in the address */ }
+  try { apply(JSON.parse(decodeURIComponent(location.hash.slice(1)))); } catch { /* no state in the address */ }
+}
+
+/** The talk as it stood, without how sure each word was. */
+function recall({ set, talks, votes: counted }) {
+  apply(set);
+  for (const side of sides) { // by the model's name: a blind test may have changed the places
+    const at = talks.findIndex((talk) => talk.model === side.select.value);
+    const { said = [], line = "" } = at < 0 ? {} : talks.splice(at, 1)[0];
+    if (!said.length) continue;
+    side.talk.replaceChildren();
+    for (const { role, content } of said) say(side, role, role === "user" ? t.you : label(side), content);
+    side.history = said;
+    side.answer = said.at(-1).content;
+    side.line.textContent = line;
+    side.element.querySelector(".side-keep").hidden = !side.answer;
+  }
+  votes = counted;
+  tally();
 }
 
 $("as-code").addEventListener("click", () => {
@@ -238,8 +280,17 @@ $("as-code").addEventListener("click", () => {
 });
 $("add").addEventListener("click", () => { addSide(); remember(); about(); });
 $("stop").addEventListener("click", () => stopper?.abort());
-$("clear").addEventListener("click", () => { stopper?.abort(); for (const side of sides) { side.history = []; side.talk.replaceChildren(); side.line.textContent = ""; } hideNames(false); });
-$("blind").addEventListener("change", () => { if (!$("blind").checked) hideNames(false); });
+$("clear").addEventListener("click", () => {
+  stopper?.abort();
+  for (const side of sides) {
+    Object.assign(side, { history: [], answer: "" });
+    side.talk.replaceChildren($("side").content.querySelector(".talk > p").cloneNode(true));
+    side.line.textContent = "";
+    side.element.querySelector(".side-keep").hidden = true;
+  }
+  unasked();
+});
+$("blind").addEventListener("change", () => { if (!$("blind").checked) unasked(); });
 $("draw").addEventListener("click", () => vote(null));
 $("probabilities").addEventListener("change", () => { $("sure-legend").hidden = !$("probabilities").checked; });
 $("diff").addEventListener("change", () => { if ($("diff").checked) differ(); });
@@ -251,4 +302,8 @@ $("message").addEventListener("keydown", (event) => { if (event.key === "Enter" 
 for (const model of JSON.parse(page.dataset.asked)) addSide(model);
 if (!sides.length) addSide();
 restore();
+const kept = recalled();
+if (kept) recall(kept);
+keepFor(() => ({ set: settled(), talks: sides.map((side) => ({ model: side.select.value, said: side.history, line: side.line.textContent })), votes }));
+addEventListener("hashchange", restore);
 about();

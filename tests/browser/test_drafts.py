@@ -1,0 +1,60 @@
+"""Mending a draft by hand: what would throw edits away asks first, what does not keeps them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from tests.browser.alone import served_alone
+from tests.browser.reader import Reader
+from tests.live import LivePlatform
+
+pytestmark = pytest.mark.slow
+SHEET = b"question,answer,other\n" + b"".join(b"q%d,a%d,o%d\n" % (n, n, n) for n in range(12))
+LONG = "a" * 200 + ".csv"
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LivePlatform]:
+    """The pages alone."""
+    with served_alone(tmp_path_factory.mktemp("data")) as live:
+        yield live
+
+
+def test_edits_outlive_a_system_prompt_and_other_columns_are_asked_about(
+    chromium: Any, served: LivePlatform
+) -> None:
+    with Reader(chromium, served, width=360) as reader:
+        page = reader.page
+        page.set_default_timeout(120_000)
+        reader.go("/data")
+        sheet = {"name": LONG, "mimeType": "text/csv", "buffer": SHEET}
+        page.set_input_files("#file", files=[sheet])
+        page.click(".row .mend >> nth=0")
+        page.fill("#part-1", "Mended by hand.")
+        page.click("#editor-form .primary")
+        page.wait_for_selector("[data-act=undo]:not([disabled])")
+        over = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
+        assert page.evaluate(over) <= 0, "a long name stays on the page"
+        page.fill("#system", "Be brief.")
+        page.keyboard.press("Tab")
+        page.wait_for_selector(".bubble.system")
+        assert "Mended by hand." in page.locator(".row .answered").first.inner_text()
+        page.select_option("#assistant", "other")
+        page.wait_for_selector("#sure[open]")
+        page.keyboard.press("Escape")
+        reader.wait(
+            "the choice is taken back", "document.getElementById('assistant').value === 'answer'"
+        )
+        assert page.is_enabled("[data-act=undo]")
+        page.select_option("#assistant", "other")
+        page.click("#sure-yes")
+        page.wait_for_selector("[data-act=undo][disabled]")
+        assert page.locator(".row .answered").first.inner_text() == "o0"
+        page.select_option("#assistant", "answer")
+        reader.wait(
+            "nothing to lose, nothing asked",
+            "document.querySelector('.row .answered')?.textContent === 'a0'",
+        )
+        assert reader.complaints == []
