@@ -58,3 +58,26 @@ def test_edits_outlive_a_system_prompt_and_other_columns_are_asked_about(
             "document.querySelector('.row .answered')?.textContent === 'a0'",
         )
         assert reader.complaints == []
+
+
+def test_a_check_that_takes_a_while_is_said_and_a_second_click_does_nothing(
+    chromium: Any, served: LivePlatform
+) -> None:
+    with Reader(chromium, served, "es") as reader:
+        page = reader.page
+        page.set_default_timeout(120_000)
+        reader.go("/data")
+        sheet = {"name": "q.csv", "mimeType": "text/csv", "buffer": SHEET}
+        page.set_input_files("#file", files=[sheet])
+        page.click(".row .mend >> nth=0")
+        held: list[Any] = []
+        page.route("**/rows/1", held.append)
+        page.click("#editor-form .primary")
+        page.wait_for_selector("#editor .checking")
+        assert "Se revisan de nuevo" in page.inner_text("#editor .checking")
+        page.click("#editor-form .primary")
+        assert len(held) == 1
+        held[0].continue_()
+        page.wait_for_selector("#editor:not([open])", state="attached")
+        assert page.locator(".checking:visible").count() == 0
+        assert reader.complaints == []

@@ -2,7 +2,7 @@
 // them. Texts are put in as text, never as markup.
 import { ask, complain, fault, fill, number, sure } from "./app.js";
 
-const HEIGHT = 88, WINDOW = 100, BEYOND = 8, PAIR = new Set(["preferred", "rejected"]);
+const HEIGHT = 88, WINDOW = 100, BEYOND = 8, SLOW_MS = 400, PAIR = new Set(["preferred", "rejected"]);
 const editor = document.getElementById("editor");
 const form = document.getElementById("editor-form");
 let table, space, t, draft, which, total, windows, shown, editing, marks, wanted = null, silent = false;
@@ -213,16 +213,31 @@ form.addEventListener("submit", async (event) => {
   const messages = editing.row.messages?.map((message, i) => ({ ...message, content: boxes[i] }));
   const text = messages ? JSON.stringify({ messages }) : boxes[0];
   try {
-    await send(`rows/${editing.n}`, { text });
-    editor.close();
+    if (await send(`rows/${editing.n}`, { text })) editor.close();
   } catch (error) {
     fault(document.getElementById("editor-error"), error);
   }
 });
 
+let busy = false;
+
+/** All rows are checked again after an edit: of a large file that takes a while, which is said. */
+async function edited(what, body) {
+  busy = true;
+  const words = () => document.querySelectorAll(".checking");
+  const slow = setTimeout(() => { for (const word of words()) word.hidden = false; }, SLOW_MS);
+  try {
+    return await (await ask(`/data/${draft}/${what}`, { method: "POST", body: JSON.stringify(body), headers: { "content-type": "application/json" } })).json();
+  } finally {
+    busy = false;
+    clearTimeout(slow);
+    for (const word of words()) word.hidden = true;
+  }
+}
+
 async function send(what, body) {
-  const answer = await ask(`/data/${draft}/${what}`, { method: "POST", body: JSON.stringify(body), headers: { "content-type": "application/json" } });
-  const { bad } = await answer.json();
+  if (busy) return false;
+  const { bad } = await edited(what, body);
   // Once nothing is left to mend, the table shows what was mended; an undo leads back.
   if (which.value === "findings" && !bad) which.value = what === "drop" ? "dropped" : "edited";
   else if (["edited", "dropped"].includes(which.value) && bad && what === "undo") which.value = "findings";
@@ -230,6 +245,7 @@ async function send(what, body) {
   const place = table.scrollTop;
   again();
   table.scrollTop = place;
+  return true;
 }
 
 async function change(what, body = {}) {
