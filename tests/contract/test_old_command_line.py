@@ -42,6 +42,7 @@ def ids(live: Live, *arguments: str) -> list[str]:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 def test_every_command_of_files_jobs_models_and_answers_works(live: Live, tmp_path: Path) -> None:
     rows = tmp_path / "rows.jsonl"
     rows.write_bytes(ROW * 12)

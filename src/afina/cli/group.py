@@ -68,9 +68,13 @@ def end(message: str, code: int) -> None:
 
 def _end_wrong_use(error: typer.TyperException) -> None:
     message = error.format_message().rstrip(".")
+    code = getattr(error, "exit_code", WRONG_USE)
+    if not message:
+        # A group without a command: its help was shown already, and says what there is.
+        sys.exit(code)
     context = getattr(error, "ctx", None)
     path = context.command_path if context is not None else "afina"
-    end(f"{message}. See `{path} --help`.", getattr(error, "exit_code", WRONG_USE))
+    end(f"{message}. See `{path} --help`.", code)
 
 
 def _fault(error: Exception) -> str:

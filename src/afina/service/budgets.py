@@ -58,8 +58,14 @@ def check_budget(platform: Platform, caller: Caller) -> None:
                     spent=dollars(budget.spent_pico),
                     held=_held(budget, " and jobs are training for ${} more"),
                 ),
-                remedy="An admin can raise the limit (POST /v1/organization/spend_limit).",
+                remedy=f"An admin can raise the limit (POST {_place_of(budget.limit)}).",
             )
+
+
+def _place_of(limit: SpendLimit) -> str:
+    """Where the limit is set: a project's stands beside the organization's."""
+    own = limit.holder_id != limit.organization_id
+    return f"/v1/organization/{f'projects/{limit.holder_id}/' if own else ''}spend_limit"
 
 
 @dataclass(frozen=True)

@@ -66,6 +66,13 @@ def test_a_wrong_command_line_is_one_line_with_the_way_to_help_and_exit_code_2(
     assert "--help`" in done.stderr
 
 
+def test_a_group_alone_shows_its_commands_and_nothing_else(afina: Afina) -> None:
+    done = afina("disk")
+    assert done.exit_code == 2
+    assert "clean" in done.stdout
+    assert done.stderr == ""
+
+
 def test_an_error_of_ours_is_one_line_with_its_remedy_and_exit_code_1(afina: Afina) -> None:
     done = afina("files", "list")
     assert done.exit_code == 1

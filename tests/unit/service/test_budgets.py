@@ -63,6 +63,17 @@ def test_a_hard_limit_holds_from_the_cent_at_which_it_is_reached(priced: Platfor
         budgets.check_budget(priced, caller)
 
 
+def test_who_is_refused_is_told_where_the_limit_that_binds_is_set(priced: Platform) -> None:
+    caller = first_caller(priced)
+    project = caller.project_id
+    for holder, place in ((project, f"/projects/{project}/spend_limit"), (None, "/spend_limit")):
+        budgets.set_spend_limit(priced, caller, holder, 0)
+        with pytest.raises(QuotaExceeded) as refused:
+            budgets.check_budget(priced, caller)
+        assert f"(POST /v1/organization{place})" in refused.value.one_line()
+        budgets.remove_spend_limit(priced, caller, holder)
+
+
 def test_the_organizations_limit_binds_every_project(priced: Platform) -> None:
     caller = first_caller(priced)
     budgets.set_spend_limit(priced, caller, None, 100)
