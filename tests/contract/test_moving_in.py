@@ -98,6 +98,11 @@ def test_succeeded_jobs_their_files_and_stored_completions_come_over_once(
     assert (job["seed"], job["afina"]["suffix"]) == (done.seed, "bot")
     moved = new.http.get(f"/v1/files/{job['training_file']}/content").content
     assert moved == ROW * 12
+    named = [
+        live.http.get(f"/v1/files/{file}").json()["filename"]
+        for live, file in ((old, done.training_file), (new, job["training_file"]))
+    ]
+    assert named[0] == named[1], "a file keeps its name"
     again = json.loads(worked(command(old, new, folder, "--json")))
     assert [line["job"] for line in again["jobs"] if line["job"]] == [job["id"]]
     assert len(moved_from(new, done.id)) == 1

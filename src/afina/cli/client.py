@@ -90,14 +90,15 @@ class Client:
         """The answer to a DELETE."""
         return self._object(self._send("DELETE", path))
 
-    def upload(self, path: Path, purpose: str) -> dict[str, Any]:
-        """Send a file from disk, streamed, and return its object."""
+    def upload(self, path: Path, purpose: str, name: str | None = None) -> dict[str, Any]:
+        """Send a file from disk, streamed, and return its object; `name` is what it is to be
+        called, where that is not its name on the disk."""
         with path.open("rb") as file:
             response = self._send(
                 "POST",
                 "/v1/files",
                 data={"purpose": purpose},
-                files={"file": (path.name, file)},
+                files={"file": (name or path.name, file)},
                 timeout=_NO_LIMIT,
             )
         return self._object(response)

@@ -24,6 +24,7 @@ from afina.service.moving_source import Source, SourceRefused, write_whole
 _JOBS: Final = "/v1/fine_tuning/jobs"
 _OVER: Final = ("failed", "cancelled")
 _ID: Final = re.compile(r"[A-Za-z0-9_-]{1,100}")
+_LONGEST_NAME: Final = 255
 _TABLE: Final = "bases.toml"
 _HEAD: Final = """# Which base model here stands for which one there. Those that are here:
 # afina models list; others come with: afina models pull. Jobs whose line is empty are left out.
@@ -135,9 +136,12 @@ class Move:
             raise NotFound("that is no file's id")
         target = self.folder / "files" / f"{file_id}.jsonl"
         if not target.exists():
-            size = self._source.file(file_id).get("bytes")
+            told = self._source.file(file_id)
+            size, name = told.get("bytes"), told.get("filename")
             self._tell(f"Downloading {file_id} …")
             self._source.download(file_id, target, size if isinstance(size, int) else None)
+            if isinstance(name, str) and _is_name(name):
+                self._remember("names", target.name, name)
         return target
 
     def _leave_out_children(self, lines: list[Line]) -> None:
@@ -202,7 +206,8 @@ class Move:
                 return str(self._client.get(f"/v1/files/{known}")["id"])
             except NotFound:
                 self._moved["files"].pop(path.name)
-        file_id = str(self._client.upload(path, "fine-tune")["id"])
+        name = self._moved["names"].get(path.name)
+        file_id = str(self._client.upload(path, "fine-tune", name)["id"])
         self._remember("files", path.name, file_id)
         return file_id
 
@@ -245,13 +250,20 @@ class Move:
                 f"{self.folder / 'moved.json'} is not whole.",
                 remedy="Delete it: jobs that came over are found by their metadata.",
             ) from None
+        names = dict(found.get("names", {}))
         if found.get("server", self._client.url) != self._client.url:
             found = {}  # another server: what is remembered of the first is of no use there
-        return {"jobs": dict(found.get("jobs", {})), "files": dict(found.get("files", {}))}
+        here = {kind: dict(found.get(kind, {})) for kind in ("jobs", "files")}
+        return {**here, "names": names}
 
     def _remember(self, kind: str, there: str, here: str) -> None:
         self._moved[kind][there] = here
         write_whole(self.folder / "moved.json", {"server": self._client.url, **self._moved})
+
+
+def _is_name(text: str) -> bool:
+    """Whether a file may be called so here; one that may not is called by its id."""
+    return text.isprintable() and len(text) <= _LONGEST_NAME and text.strip("./\\ ") != ""
 
 
 def summary(lines: list[Line]) -> Mapping[str, int]:
