@@ -71,7 +71,7 @@ def test_a_check_that_takes_a_while_is_said_and_a_second_click_does_nothing(
         page.set_input_files("#file", files=[sheet])
         page.click(".row .mend >> nth=0")
         held: list[Any] = []
-        page.route("**/rows/1", held.append)
+        page.route("**/rows/1", lambda route: held.append(route))
         page.click("#editor-form .primary")
         page.wait_for_selector("#editor .checking")
         assert "Se revisan de nuevo" in page.inner_text("#editor .checking")
