@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Final
 
@@ -160,9 +161,14 @@ def list_rate_limits(platform: Platform, caller: Caller, project_id: str) -> lis
 
 
 def change_rate_limit(
-    platform: Platform, caller: Caller, project_id: str, limit_id: str, changes: dict[str, int]
+    platform: Platform,
+    caller: Caller,
+    project_id: str,
+    limit_id: str,
+    changes: Mapping[str, int | None],
 ) -> RateLimit:
-    """Sets some of a project's limits for a model. Raises NotFound, InvalidRequest."""
+    """Sets some of a project's limits for a model, or takes them away with None. Raises NotFound,
+    InvalidRequest."""
     model = limit_id.removeprefix(PREFIX)
     for found in list_rate_limits(platform, caller, project_id):
         if found.model == model and limit_id.startswith(PREFIX):
@@ -170,7 +176,7 @@ def change_rate_limit(
     else:
         raise NotFound(f"No such rate limit: {limit_id[:300]}", param="rate_limit_id")
     for name, value in changes.items():
-        if value < 0:
+        if value is not None and value < 0:
             raise InvalidRequest(f"{name} must not be negative.", param=name, code="invalid_value")
     changed = RateLimit(**{**asdict(found), **changes})
     with platform.database.write() as tx:

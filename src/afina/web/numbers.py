@@ -10,6 +10,7 @@ from afina.web.strings import Texts
 
 _SIGNS: Final = {"en": (",", "."), "es": (".", ","), "pt": (".", ",")}
 """What separates thousands, and what stands before decimals."""
+_RAISED: Final = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 _THIN: Final = "\N{NARROW NO-BREAK SPACE}"
 
 
@@ -18,6 +19,13 @@ def number(language: str, value: float, decimals: int = 0) -> str:
     thousands, point = _SIGNS[language]
     text = f"{value:,.{decimals}f}"
     return text.translate({ord(","): thousands, ord("."): point})
+
+
+def tiny(language: str, value: float, digits: int = 3) -> str:
+    """A small number by its power of ten: `1.15 × 10⁻³`."""
+    mantissa, _, exponent = f"{value:.{digits - 1}e}".partition("e")
+    power = str(int(exponent)).translate(_RAISED)
+    return f"{number(language, float(mantissa), digits - 1)}{_THIN}×{_THIN}10{power}"
 
 
 def money(language: str, pico: int) -> str:

@@ -1,7 +1,7 @@
 """Templates to answers. Everything that is put into a template is escaped; nothing is markup.
 
-A page gets `t` (texts), `n`, `money`, `size`, `span` (numbers as the language writes them), `me`
-(who looks, None before the sign-in) and what its handler gives it.
+A page gets `t` (texts), `n`, `tiny`, `money`, `size`, `span` (numbers as the language writes them),
+`me` (who looks, None before the sign-in) and what its handler gives it.
 """
 
 from __future__ import annotations
@@ -59,6 +59,7 @@ def _shared(visit: Visit) -> dict[str, Any]:
     return {
         "t": texts,
         "n": functools.partial(numbers.number, language),
+        "tiny": functools.partial(numbers.tiny, language),
         "money": functools.partial(numbers.money, language),
         "size": functools.partial(numbers.size, language),
         "span": functools.partial(numbers.span, texts),

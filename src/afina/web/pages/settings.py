@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+from collections.abc import Callable
 from decimal import Decimal, InvalidOperation
 from typing import Any, Final
 
@@ -36,15 +37,11 @@ async def create_key(visit: Visit) -> Response:
     if life not in _LIVES:
         raise InvalidRequest("There is no such span.", param="life")
 
-    def make() -> dict[str, Any]:
-        try:
-            _, secret = keys.create_key(visit.platform, visit.caller, name, _LIVES[life])
-        except AfinaError as error:
-            return _shown(visit) | {"error": error}
-        return _shown(visit) | {"secret": secret, "secret_of": name}
+    def make() -> Response:
+        _, secret = keys.create_key(visit.platform, visit.caller, name, _LIVES[life])
+        return page(visit, "settings.html", _shown(visit) | {"secret": secret, "secret_of": name})
 
-    shown = await to_thread.run_sync(make)
-    return page(visit, "settings.html", shown, 400 if shown["error"] else 200)
+    return await _tried(visit, "keys", form, make)
 
 
 async def revoke_key(visit: Visit) -> Response:
@@ -64,15 +61,12 @@ async def create_webhook(visit: Visit) -> Response:
         event_types=[str(kind) for kind in form.getlist("event")],
     )
 
-    def make() -> dict[str, Any]:
-        try:
-            endpoint = webhooks.create_endpoint(visit.platform, visit.caller, asked)
-        except AfinaError as error:
-            return _shown(visit) | {"error": error}
-        return _shown(visit) | {"secret": endpoint.secret, "secret_of": endpoint.name}
+    def make() -> Response:
+        endpoint = webhooks.create_endpoint(visit.platform, visit.caller, asked)
+        told = {"secret": endpoint.secret, "secret_of": endpoint.name}
+        return page(visit, "settings.html", _shown(visit) | told)
 
-    shown = await to_thread.run_sync(make)
-    return page(visit, "settings.html", shown, 400 if shown["error"] else 200)
+    return await _tried(visit, "webhooks", form, make)
 
 
 async def delete_webhook(visit: Visit) -> Response:
@@ -96,16 +90,22 @@ async def create_project(visit: Visit) -> Response:
     """A new project of the organization."""
     form = await form_of(visit)
     name = str(form.get("name") or "").strip()
-    await to_thread.run_sync(projects.create_project, visit.platform, visit.caller, name)
-    return RedirectResponse("/settings#projects", 303)
+
+    def make() -> None:
+        projects.create_project(visit.platform, visit.caller, name)
+
+    return await _tried(visit, "projects", form, make)
 
 
 async def add_person(visit: Visit) -> Response:
     """A new user of the organization."""
     form = await form_of(visit)
     email, role = str(form.get("email") or "").strip(), str(form.get("role") or "")
-    await to_thread.run_sync(people.add_user, visit.platform, visit.caller, email, role)
-    return RedirectResponse("/settings#people", 303)
+
+    def add() -> None:
+        people.add_user(visit.platform, visit.caller, email, role)
+
+    return await _tried(visit, "people", form, add)
 
 
 async def remove_person(visit: Visit) -> Response:
@@ -117,15 +117,16 @@ async def remove_person(visit: Visit) -> Response:
 
 
 async def set_limit(visit: Visit) -> Response:
-    """The project's rate limits for one model; an empty field leaves what holds."""
+    """The project's rate limits for one model; an empty field takes its limit away."""
     form = await form_of(visit)
     name = limits.PREFIX + str(form.get("model") or "")
-    changes = {field: _whole(form, field) for field in LIMITS if str(form.get(field) or "").strip()}
     caller = visit.caller
-    await to_thread.run_sync(
-        limits.change_rate_limit, visit.platform, caller, caller.project_id, name, changes
-    )
-    return RedirectResponse("/settings#limits", 303)
+
+    def change() -> None:
+        changes = {field: _whole(form, field) for field in LIMITS}
+        limits.change_rate_limit(visit.platform, caller, caller.project_id, name, changes)
+
+    return await _tried(visit, "limits", form, change)
 
 
 async def set_budget(visit: Visit) -> Response:
@@ -141,8 +142,23 @@ async def set_budget(visit: Visit) -> Response:
         with contextlib.suppress(NotFound):  # there was none
             budgets.remove_spend_limit(visit.platform, caller, caller.project_id)
 
-    await to_thread.run_sync(change)
-    return RedirectResponse("/settings#limits", 303)
+    return await _tried(visit, "limits", form, change)
+
+
+async def _tried(
+    visit: Visit, place: str, form: FormData, change: Callable[[], Response | None]
+) -> Response:
+    """What the change answers, else the page at that place; where it is refused, the page with
+    the reason and with what was typed."""
+
+    def attempt() -> Response:
+        try:
+            return change() or RedirectResponse(f"/settings#{place}", 303)
+        except AfinaError as error:
+            told = {"error": error, "typed_in": place, "typed": form}
+            return page(visit, "settings.html", _shown(visit) | told, error.status)
+
+    return await to_thread.run_sync(attempt)
 
 
 def _cents(text: str) -> int:
@@ -155,8 +171,10 @@ def _cents(text: str) -> int:
     return int(cents)
 
 
-def _whole(form: FormData, field: str) -> int:
+def _whole(form: FormData, field: str) -> int | None:
     text = str(form.get(field) or "").strip()
+    if not text:
+        return None
     if not text.isdecimal() or len(text) > 15:
         raise InvalidRequest(f"{field} must be a whole number.", param=field)
     return int(text)
@@ -194,6 +212,8 @@ def _shown(visit: Visit) -> dict[str, Any]:
         "secret": None,
         "secret_of": "",
         "error": None,
+        "typed_in": "",
+        "typed": {},
         "sent": visit.request.query_params.get("sent") == "1",
     }
 
@@ -210,4 +230,10 @@ ROUTES: Final = (
     ("POST", "/settings/people/{id}/remove", remove_person),
     ("POST", "/settings/limits", set_limit),
     ("POST", "/settings/budget", set_budget),
+    ("GET", "/settings/keys", show),
+    ("GET", "/settings/webhooks", show),
+    ("GET", "/settings/projects", show),
+    ("GET", "/settings/people", show),
+    ("GET", "/settings/limits", show),
+    ("GET", "/settings/budget", show),
 )
