@@ -180,6 +180,8 @@ def _chat_fields() -> Iterator[Case]:
     yield chat("top_logprobs only", "invalid_value", "top_logprobs", "logprobs", top_logprobs=2)
     both = {"max_tokens": 5, "max_completion_tokens": 5}
     yield chat("two limits", "invalid_value", "max_tokens", "max_completion_tokens", **both)
+    torn = [{"role": "assistant", "content": "yes", "refusal": "no"}]
+    yield chat("both said", "invalid_value", "messages[0].refusal", "one or", messages=torn)
     long = [{"role": "user", "content": "word " * 3000}]
     yield chat("a long chat", "context_length_exceeded", "messages", "512", messages=long)
     yield chat("long limit", "context_length_exceeded", "messages", "512", max_tokens=100_000)

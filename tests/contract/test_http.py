@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import re
 import socket
@@ -58,6 +59,21 @@ def test_head_and_options_are_refused_in_the_envelope(live: Live) -> None:
     assert answer.status_code == 405
     assert answer.json()["error"]["type"] == "invalid_request_error"
     assert "POST" in answer.headers["allow"]
+
+
+def test_a_compressed_body_is_refused_in_words(live: Live) -> None:
+    body = gzip.compress(b'{"model": "x"}')
+    for path, kind in (
+        ("/v1/chat/completions", "application/json"),
+        ("/v1/files", "multipart/form-data; boundary=x"),
+    ):
+        headers = {"content-encoding": "gzip", "content-type": kind}
+        answer = live.http.post(path, content=body, headers=headers)
+        assert answer.status_code == 400
+        assert answer.json()["error"]["code"] == "unsupported_content_encoding"
+    headers = {"content-encoding": "identity"}
+    plain = live.http.post("/v1/moderations", json={"input": "a"}, headers=headers)
+    assert plain.status_code == 200
 
 
 def test_health_is_200_when_all_parts_answer_and_needs_no_key(live: Live) -> None:

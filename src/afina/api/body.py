@@ -32,7 +32,8 @@ LEAST_BYTES_PER_S: Final = 512
 
 async def arriving(request: Request) -> AsyncIterator[bytes]:
     """The body's pieces as they come. Raises TooSlow for one that trickles: it would hold its
-    connection and its file for ever."""
+    connection and its file for ever. Raises InvalidRequest for one that is compressed."""
+    _refuse_compressed(request)
     started, seen = SYSTEM_CLOCK.monotonic(), 0
     pieces = request.stream()
     while True:
@@ -48,6 +49,17 @@ async def arriving(request: Request) -> AsyncIterator[bytes]:
         if spent > IDLE_S and seen < spent * LEAST_BYTES_PER_S:
             raise _too_slow()
         yield piece
+
+
+def _refuse_compressed(request: Request) -> None:
+    coding = request.headers.get("content-encoding", "").strip().lower()
+    if coding not in ("", "identity"):
+        raise InvalidRequest(
+            f"The body is compressed ({coding[:64]}), and bodies are read as they are.",
+            param="Content-Encoding",
+            code="unsupported_content_encoding",
+            remedy="Send it without Content-Encoding.",
+        )
 
 
 def _too_slow() -> TooSlow:

@@ -198,6 +198,13 @@ def _refuse_in_answer(message: AssistantMessage, where: str) -> None:
             param=f"{where}.content",
             code="missing_required_parameter",
         )
+    if message.refusal and message.content:
+        raise InvalidRequest(
+            f"'{where}.refusal' and '{where}.content' cannot both be given: an answer is one or "
+            "the other.",
+            param=f"{where}.refusal",
+            code="invalid_value",
+        )
 
 
 def _refuse_part(part: Part, where: str) -> None:
