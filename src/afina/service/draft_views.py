@@ -9,9 +9,10 @@ import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from afina.data.distributions import Distributions, measure_rows
-from afina.data.kinds import RowKind
+from afina.data.kinds import KINDS_OF_METHOD, RowKind
 from afina.data.moderation.report import texts_of
 from afina.data.personal.detect import find_personal
 from afina.data.personal.redaction import map_texts
@@ -66,9 +67,18 @@ def moderation_marks(
 def lengths_of(platform: Platform, draft: Draft) -> Distributions:
     """How long the rows are that were not dropped, as they are now."""
     with written_rows(folder_of(platform, draft.id)) as path:
-        with path.open("rb") as file:
-            kind = _kind(file.readline())
-        return measure_rows(path, kind)
+        return measure_rows(path, _kind_in(path))
+
+
+def method_of(path: Path) -> str:
+    """The method of tuning that a file's rows are for."""
+    kind = _kind_in(path)
+    return next(method for method, kinds in KINDS_OF_METHOD.items() if kind in kinds)
+
+
+def _kind_in(path: Path) -> RowKind:
+    with path.open("rb") as file:
+        return _kind(file.readline())
 
 
 @dataclass(frozen=True)

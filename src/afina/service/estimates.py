@@ -8,6 +8,7 @@ from pathlib import Path
 
 from afina.data.check import CheckLimits, CheckReport, check_file
 from afina.data.estimate import Estimate, estimate, with_memory
+from afina.data.kinds import RowKind
 from afina.domain.accounts import Caller
 from afina.domain.auto import resolve
 from afina.domain.jobs import Hyperparameters
@@ -31,6 +32,8 @@ class JobEstimate:
     resolved: Hyperparameters
     errors: int
     warnings: int
+    kind: RowKind
+    """What the rows of the file are."""
 
 
 def estimate_job(
@@ -63,7 +66,7 @@ def estimate_job(
         rate=rate_for(platform.settings, base, step_tokens=mean * int(resolved.batch_size)),
     )
     found = with_memory(found, base)
-    return JobEstimate(base, found, resolved, report.errors, report.warnings)
+    return JobEstimate(base, found, resolved, report.errors, report.warnings, report.kind)
 
 
 class _Base:

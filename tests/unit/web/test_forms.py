@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import io
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
 import openpyxl
 import pytest
+from tests.live import BASE
+from tests.tiny import make_tiny_model
 from tests.unit.web.site import Site, signed_in
 
 from afina.errors import InvalidRequest
@@ -108,3 +111,34 @@ def test_a_file_that_cannot_be_read_is_named_as_its_owner_knows_it(site: Site) -
     told = site.ask("POST", "/data", **given).json()["error"]["message"]
     assert "mis datos.xlsx" in told
     assert "source" not in told
+
+
+def test_what_is_wrong_is_said_beside_the_button_and_not_only_after_it(site: Site) -> None:
+    form = {"form_token": site.token(), "file": "file-x", "model": "m"}
+    headers = {"accept-language": "es"}
+    for wrong, said in (({"n_epochs": "0"}, "de 1 a 50"), ({"suffix": "Ñ"}, "64 minúsculas")):
+        told = site.ask("POST", "/tune/estimate", data=form | wrong, headers=headers).text
+        assert said in told
+        assert "<dl" not in told, "no time is promised for what cannot be"
+
+
+def test_pairs_lead_to_the_method_for_pairs_and_another_is_warned_of(site: Site) -> None:
+    make_tiny_model(site.platform.settings.models / BASE, base_id=BASE)
+    pair = {
+        "input": {"messages": [{"role": "user", "content": "Say it."}]},
+        "preferred_output": [{"role": "assistant", "content": "Well said."}],
+        "non_preferred_output": [{"role": "assistant", "content": "Said badly."}],
+    }
+    lines = "\n".join(json.dumps(pair) for _ in range(10))
+    draft = site.bring("pairs.jsonl", lines.encode())
+    form = {"form_token": site.token(), "name": "pairs.jsonl"}
+    place = site.ask("POST", f"{draft}/save", data=form).headers["location"]
+    assert place.endswith("&method=dpo")
+    assert '<option value="dpo" selected>' in site.ask("GET", place).text
+    file = place.partition("file=")[2].partition("&")[0]
+    form = {"form_token": site.token(), "file": file, "model": BASE, "method": "supervised"}
+    told = site.ask("POST", "/tune/estimate", data=form).text
+    assert "not for this method. They are for this one: Preferences (DPO)" in told
+    told = site.ask("POST", "/tune/estimate", data=form | {"method": "dpo"}).text
+    assert "not for this method" not in told
+    assert "<dl" in told

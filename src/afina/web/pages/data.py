@@ -15,6 +15,7 @@ from afina.service import bases, draft_rows, draft_views, drafts, encodings, fil
 from afina.service.draft_rows import DraftRow, Verdict
 from afina.service.drafts import Columns, Draft
 from afina.service.files import FileQuery
+from afina.service.job_request import METHODS
 from afina.web import numbers
 from afina.web.chats import plain_messages, readable_json, shown_messages
 from afina.web.render import page
@@ -218,10 +219,14 @@ async def save(visit: Visit) -> Response:
     form = await form_of(visit)
     name = str(form.get("name") or "training.jsonl").strip()
     draft_id = visit.request.path_params["id"]
-    file = await to_thread.run_sync(
-        draft_rows.save_draft, visit.platform, visit.caller, draft_id, name
-    )
-    return RedirectResponse(f"/tune?file={file.id}", 303)
+
+    def keep() -> str:
+        file = draft_rows.save_draft(visit.platform, visit.caller, draft_id, name)
+        method = draft_views.method_of(visit.platform.blobs.path(file.sha256))
+        other = "" if method == METHODS[0] else f"&method={method}"
+        return f"/tune?file={file.id}{other}"
+
+    return RedirectResponse(await to_thread.run_sync(keep), 303)
 
 
 async def remove(visit: Visit) -> Response:

@@ -9,6 +9,7 @@ from anyio import to_thread
 from starlette.datastructures import FormData
 from starlette.responses import RedirectResponse, Response
 
+from afina.data.kinds import KINDS_OF_METHOD
 from afina.domain.integrations import Integration, Mlflow, Wandb
 from afina.domain.jobs import Auto, Hyperparameters
 from afina.domain.manifests import SERVED
@@ -27,7 +28,7 @@ from afina.service import bases, files, jobs, models
 from afina.service.estimates import estimate_job
 from afina.service.files import FileQuery
 from afina.service.integrations import offered
-from afina.service.job_request import METHODS, JobRequest
+from afina.service.job_request import METHODS, JobRequest, check_request
 from afina.service.tuning import TUNE_KINDS
 from afina.web.pages.tune_faults import MOST_LAYERS, MOST_PATIENCE, fault_of
 from afina.web.render import page
@@ -35,13 +36,14 @@ from afina.web.visit import Visit, form_of
 
 _NUMBERS: Final = ("n_epochs", "batch_size", "learning_rate_multiplier")
 _LISTED: Final = 200
+_ASKED: Final = ("file", "model", "method")
 _PAIRS: Final = 4
 
 
 def show(visit: Visit) -> Response:
     """The form, filled in from the query: a file, a model, or a job to do again."""
     asked = visit.request.query_params
-    values: dict[str, str] = {name: asked[name] for name in ("file", "model") if name in asked}
+    values: dict[str, str] = {name: asked[name] for name in _ASKED if name in asked}
     if "job" in asked:
         values |= _like(visit, asked["job"])
     return page(visit, "tune.html", _shown(visit, values))
@@ -70,19 +72,23 @@ async def create(visit: Visit) -> Response:
 
 def _estimate(visit: Visit, form: FormData) -> Response:
     values = {name: str(value) for name, value in form.items()}
-    found, wrong = None, None
+    found, wrong, other = None, None, None
     if values.get("file") and values.get("model"):
         try:
+            request = _request(form)
+            check_request(request)
             found = estimate_job(
                 visit.platform,
                 visit.caller,
-                values["model"],
-                values["file"],
-                _hyperparameters(form),
+                request.model,
+                request.training_file,
+                request.hyperparameters,
             )
+            if found.kind not in KINDS_OF_METHOD[request.method]:
+                other = next((m for m in METHODS if found.kind in KINDS_OF_METHOD[m]), "")
         except AfinaError as refused:
             wrong = fault_of(visit.texts, refused)
-    return page(visit, "parts/estimate.html", {"found": found, "wrong": wrong})
+    return page(visit, "parts/estimate.html", {"found": found, "wrong": wrong, "other": other})
 
 
 def _shown(visit: Visit, values: dict[str, str]) -> dict[str, Any]:
