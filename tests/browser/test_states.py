@@ -127,3 +127,41 @@ def test_a_long_curve_is_drawn_from_its_least_and_its_most(
         assert (found["first"], found["last"]) == (1, 100_000)
         assert found["sorted"]
         assert 100 <= found["near"] <= 110, "what is looked at closely is whole"
+
+
+def test_a_search_is_heard_however_its_words_came_and_stays_over_a_reload(
+    chromium: Any, places: tuple[LivePlatform, dict[str, str]]
+) -> None:
+    served, _ = places
+    with Reader(chromium, served) as reader:
+        page = reader.page
+        page.set_default_timeout(PATIENCE_MS)
+        reader.go("/jobs")
+        names = "[...document.querySelectorAll('#list .name')].map(e => e.innerText.trim()).join()"
+        page.fill("[name=q]", "broken")  # as a paste does: no key goes up
+        reader.wait("one is left", f"{names} === 'broken-rows'")
+        page.reload()
+        assert page.evaluate(names) == "broken-rows"
+        page.fill("[name=q]", "")
+        reader.wait("all are back", f"{names}.includes('bard')")
+        assert reader.complaints == []
+
+
+def test_every_number_of_a_scenario_counts_at_once_and_a_wrong_one_promises_nothing(
+    chromium: Any, places: tuple[LivePlatform, dict[str, str]]
+) -> None:
+    served, _ = places
+    with Reader(chromium, served) as reader:
+        page = reader.page
+        page.set_default_timeout(PATIENCE_MS)
+        reader.go("/usage")
+        costs = "document.getElementById('costs').innerText"
+        before = page.evaluate(costs)
+        page.fill("#epochs", "30")
+        reader.wait("another field than the first is heard", f"{costs} !== {before!r}")
+        opacity = "getComputedStyle(document.getElementById('costs')).opacity"
+        assert page.evaluate(opacity) == "1"
+        for wrong in ("", "-5", "1.5"):
+            page.fill("#epochs", wrong)
+            assert page.evaluate(opacity) == "0.4", wrong
+        assert reader.complaints == []

@@ -40,6 +40,7 @@ COST_FIELDS: Final[Mapping[str, str]] = {
     "training_rate": "500",
 }
 _WHOLE: Final = tuple(COST_FIELDS)[:6]
+_POSITIVE: Final = ("years", "tokens_per_second", "training_rate", "epochs")
 
 
 def show(visit: Visit) -> Response:
@@ -62,6 +63,8 @@ def show(visit: Visit) -> Response:
             "profiles": list(PROFILES),
             "values": dict(COST_FIELDS),
             "costs": _costs({}),
+            "whole": _WHOLE,
+            "positive": _POSITIVE,
         },
     )
 
@@ -185,7 +188,7 @@ def _number(name: str, text: str, *, whole: bool = False) -> Decimal:
         value = Decimal(text)
     except InvalidOperation:
         value = Decimal(-1)
-    positive = name in ("years", "tokens_per_second", "training_rate", "epochs")
+    positive = name in _POSITIVE
     if not value.is_finite() or not 0 <= value <= 10**12 or (positive and value == 0):
         raise InvalidRequest(f"{name} must be a number that is not negative.", param=name)
     if whole and value != value.to_integral_value():
