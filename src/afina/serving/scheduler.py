@@ -15,13 +15,12 @@ from dataclasses import dataclass
 
 from afina.errors import ContextTooLong, Overloaded
 from afina.serving.blocks import BlockAllocator
+from afina.serving.kept_places import KeptPlaces
 from afina.serving.prefixes import Branch, PrefixIndex
 from afina.serving.ranks import Pace, Ranks
 from afina.serving.sequences import Chunk, Plan, Prompt, Sequence, State
 from afina.serving.turns import Turns
 
-_WORTH_WAITING = 4
-"""Blocks in common with a prompt that is being computed, from which on another waits for them."""
 _LET_GO_TOGETHER = 16
 """Blocks of kept prefixes that are freed at once."""
 
@@ -51,6 +50,9 @@ class Scheduler:
         self._limits = limits
         self._prompts: dict[str, Prompt] = {}
         self.prefixes = PrefixIndex(allocator)
+        self._kept = KeptPlaces(
+            allocator, self.prefixes, prefixes=limits.keep_prefixes, answers=limits.keep_answers
+        )
         self._waiting = Ranks()
         self._running: list[Sequence] = []
         self._prefilling = Ranks()
@@ -137,7 +139,7 @@ class Scheduler:
         if sequence.state is not State.RUNNING:
             return
         sequence.computed = chunk.start + chunk.length
-        self._keep_prefix(sequence)
+        self._kept.keep(sequence)
         if chunk.ends_prompt and len(sequence.prompt.sequences) > 1:
             self._keep_for_siblings(sequence, first)
 
@@ -159,7 +161,7 @@ class Scheduler:
         if sequence.tokens:
             sequence.computed += 1
             if sequence.computed % self._blocks.block_tokens == 0:
-                self._keep_prefix(sequence)
+                self._kept.keep(sequence)
         sequence.tokens.append(token)
 
     def finish(self, sequence: Sequence) -> bool:
@@ -210,8 +212,8 @@ class Scheduler:
         left = budget
         while left > 0 and (sequence := turns.next()) is not None:
             if sequence not in given:
-                self._take_over(sequence)
-                if any(self._is_worth_waiting(sequence, other) for other in given):
+                self._kept.take_over(sequence)
+                if any(self._kept.is_worth_waiting(sequence, other) for other in given):
                     turns.remove(sequence)
                     put_off.append(sequence)
                     continue
@@ -270,7 +272,7 @@ class Scheduler:
     def _start(self, sequence: Sequence, plan: Plan) -> bool:
         """Brings a sequence into the batch; False if it must wait for blocks."""
         prompt = sequence.prompt
-        found = self._kept_places(sequence)
+        found = self._kept.found(sequence)
         shared = [branch.block for branch in found] or self._shareable(sequence)
         self._blocks.share(shared)  # so that making room cannot take them
         missing = self._blocks.blocks_for(sequence.target + 1) - len(shared)
@@ -302,77 +304,9 @@ class Scheduler:
         return True
 
     def _begin_prefill(self, sequence: Sequence, found: list[Branch]) -> None:
-        prompt = sequence.prompt
-        if self._limits.keep_prefixes and sequence.choice == 0:
-            root = self.prefixes.root((prompt.namespace, prompt.adapter))
-            sequence.branch = found[-1] if found else root
-            sequence.kept = len(found)
-        if not prompt.started:
-            prompt.cached = sequence.computed
-            self.prefixes.tokens_asked += len(prompt.ids)
-            self.prefixes.tokens_found += sequence.computed
+        self._kept.begin(sequence, found)
         if sequence.computed < sequence.target:
             self._prefilling.add(sequence)
-
-    # -- kept prefixes -----------------------------------------------------------------------
-
-    def _kept_places(self, sequence: Sequence) -> list[Branch]:
-        """What is kept of a sequence's positions, but for the last of a prompt: its logits are
-        needed."""
-        prompt = sequence.prompt
-        if not self._limits.keep_prefixes or sequence.choice > 0:
-            return []
-        root = self.prefixes.root((prompt.namespace, prompt.adapter))
-        return self.prefixes.follow(root, sequence.ids(0, sequence.target), self._most(sequence))
-
-    def _most(self, sequence: Sequence) -> int:
-        """How many whole blocks of a sequence may be taken from others."""
-        wanted = sequence.target if sequence.tokens else sequence.target - 1
-        return wanted // self._blocks.block_tokens
-
-    def _take_over(self, sequence: Sequence) -> None:
-        """Takes what others computed of a sequence's prefix since it began."""
-        branch = sequence.branch
-        size = self._blocks.block_tokens
-        if branch is None or sequence.computed != sequence.kept * size:
-            return
-        ids = sequence.ids(sequence.computed, sequence.target)
-        found = self.prefixes.follow(branch, ids, self._most(sequence) - sequence.kept)
-        for place in found:
-            self._blocks.share([place.block])
-            self._blocks.release([sequence.blocks[sequence.kept]])
-            sequence.blocks[sequence.kept] = place.block
-            sequence.branch = place
-            sequence.kept += 1
-        sequence.computed += len(found) * size
-        if not sequence.tokens:
-            sequence.prompt.cached += len(found) * size
-            self.prefixes.tokens_found += len(found) * size
-
-    def _is_worth_waiting(self, sequence: Sequence, other: Sequence) -> bool:
-        """Whether `other`, in this step, computes much of what `sequence` would compute."""
-        branch = sequence.branch
-        if branch is None or branch is not other.branch or sequence.computed != other.computed:
-            return False
-        wanted = _WORTH_WAITING * self._blocks.block_tokens
-        start, stop = sequence.computed, sequence.computed + wanted
-        if min(sequence.target, other.target) <= stop:
-            return False
-        return sequence.ids(start, stop) == other.ids(start, stop)
-
-    def _keep_prefix(self, sequence: Sequence) -> None:
-        size = self._blocks.block_tokens
-        computed = sequence.computed
-        if sequence.prompt.adapter is not None or not self._limits.keep_answers:
-            # What an adapter sampled has its terms from other sums than what it is prompted with
-            # (afina.serving.pages), and so have products in few bits: kept, it would change the
-            # bits of the next prompt's answer.
-            computed = min(computed, len(sequence.prompt.ids))
-        while sequence.branch is not None and (sequence.kept + 1) * size <= computed:
-            ids = sequence.ids(sequence.kept * size, (sequence.kept + 1) * size)
-            block = sequence.blocks[sequence.kept]
-            sequence.branch = self.prefixes.keep(sequence.branch, tuple(ids), block)
-            sequence.kept += 1
 
     # -- siblings ----------------------------------------------------------------------------
 

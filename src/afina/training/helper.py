@@ -40,11 +40,11 @@ def help_run(root: Path, team: object) -> None:
     from afina.data.shards import Shards
     from afina.domain.runs import RunPaths
     from afina.training.bins import Rows
+    from afina.training.ending import FROZEN
     from afina.training.given import read_spec
     from afina.training.methods import build_network, build_stepper
     from afina.training.optimizer import AdamW
     from afina.training.preferences import REFERENCE, kept_reference
-    from afina.training.run import FROZEN
     from afina.training.steps import Stepper
     from afina.training.team import Joined
 

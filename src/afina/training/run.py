@@ -8,22 +8,17 @@ it had never been stopped.
 from __future__ import annotations
 
 import gc
-import math
-import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from afina.data.shards import Shards
 from afina.domain.clock import SYSTEM_CLOCK, Clock
 from afina.domain.jobs import Wish
-from afina.domain.methods import EarlyStopping
-from afina.domain.runs import ParityRow, RunCheckpoint, RunPaths, RunResult, RunSpec
+from afina.domain.runs import RunPaths, RunResult, RunSpec
 from afina.domain.sayings import say
 from afina.model.base import load_base
 from afina.training.background import Writing, has_room
@@ -37,11 +32,8 @@ from afina.training.checkpoints import (
     remove_beyond,
     sweep_checkpoints,
     write_checkpoint,
-    write_file,
-    write_json,
 )
-from afina.training.decoding import greedy_rows
-from afina.training.evaluation import batch_rows
+from afina.training.ending import FROZEN, Ending, Outcome, best_step
 from afina.training.events import EventLog
 from afina.training.frozen import NoRoom
 from afina.training.given import (
@@ -51,7 +43,8 @@ from afina.training.given import (
     read_spec,
     standing_result,
 )
-from afina.training.memory import DoesNotFit, peak_rss_bytes
+from afina.training.measuring import judged, metrics_of
+from afina.training.memory import DoesNotFit
 from afina.training.methods import Load, build_network, build_stepper
 from afina.training.network import Network
 from afina.training.optimizer import learning_rate
@@ -60,13 +53,10 @@ from afina.training.preferences import REFERENCE, keep_reference, kept_reference
 from afina.training.row_losses import FILE as ROW_LOSSES
 from afina.training.row_losses import RowLosses
 from afina.training.signals import Interrupted, Stop, read_epochs, read_wish
-from afina.training.steps import Stepper, StepResult, checked, not_finite
+from afina.training.steps import Stepper, checked
 from afina.training.team import Team, start_team
 
-Outcome = Literal["succeeded", "cancelled", "paused", "spent"]
 NOTHING_YET = RunState(0, 0, 0, 0.0, {})
-FROZEN = "frozen"
-"""Folders of what frozen layers compute; gone when the run is over."""
 
 
 @dataclass
@@ -286,10 +276,11 @@ class _Run:
         result = self.stepper.take(step, lambda: self.stop.asked)
         for said in result.warnings:
             self.events.warn("memory", said)
-        metrics = checked(self._metrics(step, result), step)
+        found = metrics_of(self.spec, self.stepper, self.validation, step, result)
+        metrics = checked(found, step)
         self.row_losses.note(self.stepper.epoch_of(step), result.row_losses)
         self.state = replace(
-            self._judged(step, metrics),
+            judged(self.state, self.spec.early_stopping, step, metrics),
             step=step,
             trained_tokens=self.state.trained_tokens + result.tokens,
             learned_tokens=self.state.learned_tokens + result.learned,
@@ -314,34 +305,6 @@ class _Run:
         elif self.clock.monotonic() - self._saved_at >= self.spec.resume_interval_s:
             self._save("resume")
 
-    def _judged(self, step: int, metrics: Mapping[str, float]) -> RunState:
-        """The state with what an epoch's validation says about stopping and the best epoch."""
-        loss, lowest = metrics.get("full_valid_loss"), self.state.best_loss
-        if loss is None:
-            return self.state
-        stopping = self.spec.early_stopping or EarlyStopping()
-        fell = lowest is None or loss < lowest - stopping.min_delta
-        state = replace(self.state, stale_epochs=0 if fell else self.state.stale_epochs + 1)
-        if lowest is None or loss < lowest:
-            state = replace(state, best_loss=loss, best_step=step)
-        return state
-
-    def _metrics(self, step: int, result: StepResult) -> dict[str, float]:
-        metrics = {f"train_{name}": value for name, value in result.metrics().items()}
-        if self.validation is None:
-            return metrics
-        count = self.stepper.count(self.validation)
-        interval = self.spec.validation_interval_steps
-        size = self.spec.validation_batch_rows
-        if step % interval == 0 or step == 1 or self.stepper.ends_epoch(step):
-            chosen = batch_rows(count, size, self.spec.seed, step // interval)
-            found = self.stepper.evaluate(self.validation, chosen)
-            metrics |= {f"valid_{name}": value for name, value in found.items()}
-        if self.stepper.ends_epoch(step):
-            found = self.stepper.evaluate(self.validation, range(count))
-            metrics |= {f"full_valid_{name}": value for name, value in found.items()}
-        return metrics
-
     def _save(self, kind: Literal["epoch", "resume"]) -> None:
         """Begins a checkpoint of the run as it stands; `_settle` ends it."""
         self._settle()
@@ -359,7 +322,7 @@ class _Run:
         contents = self.network.contents(self.optimizer, still=beside)
         self._saved_at = self.clock.monotonic()
         self.saved_step = self.state.step
-        best = self._best_step()
+        best = best_step(self.spec, self.state)
         events, paths, kept = self.events, self.paths, self.spec.checkpoints_kept
 
         def write() -> Path:
@@ -395,24 +358,15 @@ class _Run:
             self.events.close()
 
     def _tell_checkpoint(self, events: EventLog, folder: Path) -> None:
-        state = self.state
-        where = folder.relative_to(self.paths.root).as_posix()
-        events.append(
-            "checkpoint",
-            {"step": state.step, "directory": where, "metrics": dict(state.metrics)},
-        )
-
-    def _best_step(self) -> int:
-        return self.state.best_step if self.spec.best_checkpoint else 0
+        where, state = folder.relative_to(self.paths.root).as_posix(), self.state
+        told = {"step": state.step, "directory": where, "metrics": dict(state.metrics)}
+        events.append("checkpoint", told)
 
     def _leave(self) -> None:
         """SIGTERM: what was done is kept; nothing is said, so that event numbers stay."""
         if self.state.step > self.saved_step:
             self._save("resume")
         self._settle()
-
-    def _sweep(self) -> list[Found]:
-        return sweep_checkpoints(self.paths, self.spec.checkpoints_kept, self._best_step())
 
     def _stopped(self, wish: Wish) -> RunResult:
         if self.state.step > self.saved_step:
@@ -427,66 +381,16 @@ class _Run:
     def _finish(self, outcome: Outcome) -> RunResult:
         self.hooks.at("finishing", self.state.step)
         train_seconds = self._seconds()
-        kept = self._kept(outcome)
-        parity = self._parity(kept[-1].folder) if outcome != "cancelled" and kept else ()
+        run = self.spec, self.paths, self.network, self.shards
+        ending = Ending(*run, self.row_losses, self.state, self.total_steps)
+        result = ending.result(outcome, train_seconds)
         if outcome == "succeeded":
-            tokens = self.shards.lengths.reshape(self.units, -1).sum(1)
-            lines = self.shards.lines.reshape(self.units, -1)[:, 0]
-            told = self.row_losses.csv(lines, tokens, self._prompt)
-            write_file(self.paths.row_losses, told)
+            ending.write_row_losses()
             self.events.append("finished", {"step": self.state.step})
         self.events.sync()
-        result = RunResult(
-            format=1,
-            outcome=outcome,
-            steps=self.state.step,
-            trained_tokens=self.state.trained_tokens,
-            learned_tokens=self.state.learned_tokens,
-            train_seconds=train_seconds,
-            tokens_per_second=self.state.trained_tokens / max(train_seconds, 1e-9),
-            peak_rss_bytes=peak_rss_bytes(),
-            checkpoints=tuple(self._told(one) for one in kept),
-            parity=parity,
-            precision=self.spec.precision,
-            stopped_early=outcome == "succeeded" and self.state.step < self.total_steps,
-        )
         self.hooks.at("result", self.state.step)
-        write_json(self.paths.result, result)
-        if outcome != "paused":
-            for folder in self.paths.root.glob(f"{FROZEN}*"):
-                shutil.rmtree(folder, ignore_errors=True)
+        ending.write(result)
         return result
-
-    def _prompt(self, unit: int) -> NDArray[np.int32]:
-        """The ids before the first that is learned, of a row or of a pair's first answer."""
-        ids, learned = self.shards.row(unit * (len(self.shards) // self.units))
-        return ids[: int(learned.argmax())]
-
-    def _kept(self, outcome: Outcome) -> list[Found]:
-        """The checkpoints of the result; the last one is the model."""
-        kept = self._sweep()
-        if outcome == "paused":
-            found = newest_checkpoint(self.paths)
-            return [] if found is None else [found]
-        if self.spec.best_checkpoint:
-            kept.sort(key=lambda one: one.record.step == self.state.best_step)
-        return kept
-
-    def _told(self, one: Found) -> RunCheckpoint:
-        where = one.folder.relative_to(self.paths.root).as_posix()
-        return RunCheckpoint(one.record.step, where, one.record.metrics)
-
-    def _parity(self, folder: Path) -> tuple[ParityRow, ...]:
-        found = greedy_rows(
-            self.network.published(folder),
-            self.spec.parity_prompts,
-            self.spec.parity_new_tokens,
-            self.spec.end_tokens,
-            self.spec.bin_capacities,
-        )
-        if not all(math.isfinite(sum(row.logprobs)) for row in found):
-            raise not_finite("likelihood of an answer by the model", self.state.step)
-        return found
 
     def _seconds(self) -> float:
         return self._seconds_before + self.clock.monotonic() - self._began
