@@ -83,6 +83,8 @@ def _tell_done(done: Erased) -> None:
         print(f"{old} is deleted{f'; its other rows are {new}' if new else ''}.")
     for job in done.waiting:
         print(f"{job} is still at work or read: run this again a little later.")
+    if not done.is_log_empty:
+        print("The database's log was being read and may hold it until it is written over.")
     tell("Backups hold it still, and so does what was downloaded from here.")
 
 
@@ -99,4 +101,5 @@ def _as_json(traces: Traces, done: Erased | None) -> dict[str, Any]:
         "deleted": done is not None,
         "successors": {} if done is None else dict(done.written),
         "waiting": [] if done is None else list(done.waiting),
+        "log_emptied": None if done is None else done.is_log_empty,
     }

@@ -65,10 +65,11 @@ class Traces:
 class Erased:
     """What became of the traces. `written` pairs old files with those that hold the rest;
     `waiting` are jobs that a worker still holds, which stop at their next step, and files that
-    something else reads."""
+    something else reads. `is_log_empty` is False where the database's log could not be emptied."""
 
     written: tuple[tuple[str, str | None], ...]
     waiting: tuple[str, ...]
+    is_log_empty: bool = True
 
 
 def find_traces(platform: Platform, caller: Caller, words: Sequence[str]) -> Traces:
@@ -133,7 +134,7 @@ def erase(platform: Platform, caller: Caller, traces: Traces) -> Erased:
             "answers": len(traces.completions) + len(traces.responses),
         }
         note(platform, tx, caller, "data.erased", caller.project_id, **counts)
-    return Erased(tuple(written), tuple(waiting))
+    return Erased(tuple(written), tuple(waiting), platform.database.forget())
 
 
 def _files(platform: Platform, caller: Caller) -> Iterator[StoredFile]:

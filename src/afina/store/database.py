@@ -24,6 +24,7 @@ from afina.store.dialects import (
     BUSY_TIMEOUT_S,
     WRITES,
     check_health,
+    empty_log,
     hold_migrations,
     is_sqlite,
     make_engine,
@@ -107,6 +108,15 @@ class Database:
             return
         with _plain_words(), self.engine.connect() as connection:
             move_log(connection)
+
+    def forget(self) -> bool:
+        """Empties SQLite's log, which holds the pages as they were before rows were deleted until
+        it is written over; False where somebody was reading from it all the while. True
+        elsewhere: what PostgreSQL's log keeps is for who runs it to say."""
+        if self.path is None:
+            return True
+        with _plain_words(), self.engine.connect() as connection:
+            return empty_log(connection)
 
     def close(self) -> None:
         """Closes all connections."""

@@ -104,6 +104,13 @@ def move_log(connection: Connection) -> None:
     connection.exec_driver_sql("PRAGMA wal_checkpoint(PASSIVE)")
 
 
+def empty_log(connection: Connection) -> bool:
+    """Writes all of SQLite's log into its file and leaves nothing in it; False where somebody read
+    from it for longer than the engine waits."""
+    busy = connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)").scalar_one()
+    return not busy
+
+
 def hold_migrations(tx: Connection) -> None:
     """Until the end of the transaction nobody else migrates: on PostgreSQL two processes may start
     at once; SQLite's are kept apart by a lock file."""

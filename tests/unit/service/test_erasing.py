@@ -47,7 +47,9 @@ def test_a_customers_rows_go_with_their_jobs_and_models_and_the_other_rows_stay(
     assert traces.completions == ("chatcmpl-1",)
     assert set(traces.models) >= {job.fine_tuned_model}
     done = erase(platform, caller, traces)
-    assert done.waiting == ()
+    assert (done.waiting, done.is_log_empty) == ((), True)
+    for held in platform.settings.data.rglob("*"):
+        assert not held.is_file() or b"ana@example.com" not in held.read_bytes().lower(), held
     [(old, new)] = done.written
     assert (old, new is not None) == (touched.id, True)
     _, handle = open_file(platform, caller, new or "")
