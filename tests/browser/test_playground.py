@@ -217,3 +217,29 @@ def test_a_model_that_is_gone_and_a_session_that_is_over_are_told_in_the_reader_
         told = page.locator(".bubble.failed p").first
         assert "Sua sessão terminou." in told.inner_text()
         assert told.get_attribute("lang") == "pt"
+
+
+def test_a_table_that_is_being_asked_is_not_left_by_mistake_and_says_where_it_stopped(
+    chromium: Any, served: LivePlatform
+) -> None:
+    with Reader(chromium, served) as reader:
+        page = reader.page
+        page.set_default_timeout(PATIENCE_MS)
+        page.route("**/playground/answer", lambda route: None)  # nobody answers
+        reader.go("/playground/table")
+        sheet = {"name": "p.csv", "mimeType": "text/csv", "buffer": b"question\nWell met?\n" * 9}
+        page.set_input_files("#file", files=[sheet])
+        page.wait_for_selector("#body tr")
+        page.click("#run")
+        page.wait_for_selector("#stop:visible")
+        with page.expect_event("dialog"):
+            page.evaluate("document.querySelector('nav a').click()")
+        assert len(reader.complaints) == 1, "a dialog of the browser's own"
+        assert page.url.partition("?")[0].endswith("/playground/table"), "and the page stayed"
+        page.click("#stop")
+        page.wait_for_selector("#run:enabled")
+        cells = set(page.locator("#body td.answer").all_inner_texts())
+        assert cells == {"–"}, "nothing seems to be on its way"
+        page.click("nav a >> nth=0")
+        page.wait_for_url(f"{reader.origin}/")
+        assert len(reader.complaints) == 1, "nothing is asked when nothing is lost"

@@ -67,7 +67,10 @@ def offered(path: Path) -> list[tuple[str, str, str]]:
 
 
 def _telling(text: str) -> str:
-    """The part of a line around the first letter that is not ASCII."""
-    first = next((i for i, letter in enumerate(text) if not letter.isascii()), 0)
-    part = text[max(0, first - _WORDS // 2) : first + _WORDS]
+    """Some words of a line around the first letter that is not ASCII."""
+    words = text.split()
+    place = next((i for i, word in enumerate(words) if not word.isascii()), 0)
+    part = " ".join(words[max(0, place - 1) :])
+    first = next((i for i, letter in enumerate(part) if not letter.isascii()), 0)
+    part = part[first if first > _WORDS // 2 else 0 :][:_WORDS]
     return "".join(letter if letter.isprintable() else "\ufffd" for letter in part)

@@ -185,6 +185,7 @@ async function run() {
   await Promise.all(Array.from({ length: Math.min(AT_ONCE, all) }, worker));
   $("state").textContent = fill(stopper.signal.aborted ? t.stopped : t.finished, { done: number(done), all: number(all), left: span((performance.now() - started) / 1000) });
   bar.hidden = true;
+  for (const cell of $("body").querySelectorAll("td.answer")) if (cell.textContent === "…") cell.textContent = "–";
   $("run").disabled = false;
   $("stop").hidden = true;
   $("export").hidden = done === 0;
@@ -198,7 +199,7 @@ function sums() {
     const failed = results.filter((row) => row[m]?.error).length;
     const judged = found.filter((one) => one.exact !== null);
     const row = make("tr");
-    const cells = [number(found.length), share(judged.map((one) => one.exact)), share(judged.map((one) => one.contains)), mean(found.filter((one) => one.score !== null).map((one) => one.score), 3), mean(found.map((one) => one.tokens), 0), `${mean(found.map((one) => one.took), 0)}\u202fms`, number(failed)];
+    const cells = [number(found.length), share(judged.map((one) => one.exact)), share(judged.map((one) => one.contains)), mean(found.filter((one) => one.score !== null).map((one) => one.score), 3), mean(found.map((one) => one.tokens), 0), found.length ? `${mean(found.map((one) => one.took), 0)}\u202fms` : "–", number(failed)];
     row.append(named(model, "td"), ...cells.map((text) => make("td", text, "num")));
     return row;
   }));
@@ -227,4 +228,6 @@ $("export").addEventListener("click", () => {
   setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
 });
 $("run").addEventListener("click", run);
+// The questions are asked from this page: the browser asks before it is left while they are.
+addEventListener("beforeunload", (event) => { if (!$("stop").hidden) event.preventDefault(); });
 $("stop").addEventListener("click", () => stopper?.abort());
