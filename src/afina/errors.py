@@ -13,7 +13,8 @@ command line prints the message and the remedy on one line. Nothing here imports
     ├── Conflict 409            ── IllegalTransition, StaleFence
     ├── TooSlow 408
     ├── TooLarge 413
-    ├── Overloaded 429          ── RequestsLimited, TokensLimited
+    ├── Overloaded 429          ── RequestsLimited (RequestsStopped),
+    │                          TokensLimited (TokensBeyondLimit)
     ├── QuotaExceeded 429
     ├── StorageFull 507
     ├── Internal 500            ── EngineFailed
@@ -172,6 +173,18 @@ class TokensLimited(Overloaded):
     """The project asks for more tokens than it may."""
 
     kind = "tokens"
+
+
+class RequestsStopped(RequestsLimited):
+    """The project may ask for nothing at all: its limit is zero."""
+
+    retry = False
+
+
+class TokensBeyondLimit(TokensLimited):
+    """One request asks for more tokens than the project may use in a minute."""
+
+    retry = False
 
 
 class QuotaExceeded(AfinaError):

@@ -151,6 +151,31 @@ def test_people_come_by_invitation_and_leave_with_their_places(admin: Any) -> No
     assert admin.projects.users.list(project).data == []
 
 
+@pytest.mark.parametrize(
+    ("limit", "kind", "said"),
+    [
+        ({"max_requests_per_1_minute": 0}, "requests", "its limit on requests per min is 0"),
+        ({"max_tokens_per_1_minute": 0}, "tokens", "its limit on tokens per min is 0"),
+        ({"max_tokens_per_1_minute": 20}, "tokens", "Request too large"),
+    ],
+)
+def test_what_no_waiting_helps_is_said_and_not_to_be_tried_again(
+    admin: Any, live: Live, limit: dict[str, int], kind: str, said: str
+) -> None:
+    project = admin.projects.create(name="Stopped").id
+    admin.projects.rate_limits.update_rate_limit(f"rl-{BASE}", project_id=project, **limit)
+    key = admin.projects.service_accounts.create(project, name="busy").api_key.value
+    with client_of(live, key) as theirs:
+        for _ in range(2):
+            with pytest.raises(openai.RateLimitError, match=said) as refused:
+                ask(theirs, max_tokens=100)
+            assert refused.value.type == kind
+            headers = refused.value.response.headers
+            assert headers["x-should-retry"] == "false"
+            assert "retry-after" not in headers
+            assert headers[f"x-ratelimit-limit-{kind}"] == str(next(iter(limit.values())))
+
+
 def test_a_rate_limit_refuses_names_itself_and_shows_in_the_headers(admin: Any, live: Live) -> None:
     project = admin.projects.create(name="Limited").id
     account = admin.projects.service_accounts.create(project, name="busy")

@@ -96,7 +96,10 @@ class Bucket:
         return Bucket(self.capacity, self.period_s, self.level - amount, self.time)
 
     def wait_s(self, amount: float) -> float:
-        """Seconds until `amount` is there; of more than the capacity, until it is full."""
+        """Seconds until `amount` is there; of more than the capacity, until it is full. A bucket
+        that holds nothing is always full."""
+        if self.capacity <= 0:
+            return 0.0
         missing = min(amount, self.capacity) - self.level
         return max(0.0, missing * self.period_s / self.capacity)
 

@@ -15,7 +15,15 @@ from typing import Final
 
 from afina.domain.accounts import Caller
 from afina.domain.limits import Bucket, RateLimit, in_duration
-from afina.errors import InvalidRequest, NotFound, Overloaded, RequestsLimited, TokensLimited
+from afina.errors import (
+    InvalidRequest,
+    NotFound,
+    Overloaded,
+    RequestsLimited,
+    RequestsStopped,
+    TokensBeyondLimit,
+    TokensLimited,
+)
 from afina.service import bases
 from afina.service.audit import note, require_admin
 from afina.service.lately import Lately
@@ -195,8 +203,16 @@ def _limited(model: str, project_id: str, name: str, amount: float, bucket: Buck
     kind = TokensLimited if name == "tokens" else RequestsLimited
     what = {"requests": "requests per min", "tokens": "tokens per min"}.get(name, name)
     numbers = f"limit {int(bucket.capacity)}, requested {int(amount)}"
+    if bucket.capacity < 1:
+        stopped = RequestsStopped if kind is RequestsLimited else TokensBeyondLimit
+        return stopped(
+            f"No requests for {model} in project {project_id} are let in: its limit on {what} "
+            "is 0.",
+            remedy="An admin can raise it (POST /v1/organization/projects/"
+            f"{project_id}/rate_limits/{PREFIX}{model}).",
+        )
     if amount > bucket.capacity:
-        return kind(
+        return TokensBeyondLimit(
             f"Request too large for {model} in project {project_id} on {what}: {numbers}.",
             remedy="Shorten the prompt or max_tokens.",
         )
