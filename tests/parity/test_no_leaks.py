@@ -149,9 +149,9 @@ async def mixed(world: World, requests: int) -> Door:
 def check_nothing_is_held(door: Door) -> None:
     """No block, page, reference or visit is left once all requests have ended."""
     assert not door._visits
-    assert not door._residency._alive
-    assert not door._loading
-    (lane,) = door._all_lanes()
+    assert not door._holdings._residency._alive
+    assert not door._holdings._loading
+    (lane,) = door._holdings.lanes
     blocks, bank, pages = lane.scheduler._blocks, lane.runner.bank, lane.runner.bank.pages
     assert lane.is_idle
     assert lane.scheduler.is_idle

@@ -11,29 +11,24 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import msgspec
 import structlog
-import torch
 
 from afina.domain.clock import SYSTEM_CLOCK, Clock
-from afina.domain.manifests import TuneKind
 from afina.errors import AfinaError, Internal, InvalidRequest, NotFound, Overloaded, Unavailable
 from afina.model.base import DTYPES
-from afina.serving.adapters import Adapter
-from afina.serving.drafts import DraftIndex
 from afina.serving.engine import Engine, Fault
 from afina.serving.failures import refuse, status_of
+from afina.serving.holdings import Held, Holdings
 from afina.serving.journal import Journal
 from afina.serving.lane import Delivery, Lane, Ticket
-from afina.serving.library import OWN_KINDS, Library
+from afina.serving.library import Library
 from afina.serving.listener import Exchange
 from afina.serving.networks import Networks
-from afina.serving.own_lanes import OwnLane, OwnLanes
 from afina.serving.protocol import (
     EngineHealth,
     Failure,
@@ -43,7 +38,6 @@ from afina.serving.protocol import (
     Trainers,
     encode_line,
 )
-from afina.serving.residency import Residency
 from afina.serving.tickets import generate_ticket, score_ticket
 from afina.serving.vllm.backend import VllmBackend
 from afina.settings import Settings
@@ -62,9 +56,7 @@ class _Visit:
     arrived: float = 0.0
     task: asyncio.Task[None] | None = None
     lane: Lane | None = None
-    adapter: str | None = None
-    own: str | None = None
-    """A tune with weights of its own that it uses."""
+    held: Held = field(default_factory=Held)
     started: bool = False
 
 
@@ -79,21 +71,12 @@ class Door:
         self._loop = asyncio.get_running_loop()
         self._engine = Engine(self._from_engine, settings.engine.threads, clock)
         self._engine.on_fault = self._faulted
-        # One thread's worth: threads of its own would make OpenMP count more threads than cores,
-        # and let those of the step loop sleep between products.
-        self._loader = ThreadPoolExecutor(1, "loader", torch.set_num_threads, (1,))
-        self._loading: dict[str, asyncio.Future[Any]] = {}
-        self._residency = Residency(settings.engine.adapters_resident)
+        self._holdings = Holdings(settings.engine, self._library, self._engine)
         dtype = DTYPES[self._library.precision]
         self._vllm = self._make_vllm(settings)
         self._forgetting: asyncio.Future[None] | None = None
-        self._networks = Networks(settings, self._engine.call, self._once, dtype)
+        self._networks = Networks(settings, self._engine.call, self._holdings.once, dtype)
         self._visits: dict[str, _Visit] = {}
-        self._lanes: dict[str, Lane] = {}
-        self._own = OwnLanes(settings.engine.own_weights_mb * 1_000_000)
-        self._kinds: dict[str, TuneKind] = {}
-        self._drafted: set[str] = set()
-        """Tunes in memory whose drafts were looked for."""
         self._scores = 0
         self._empty = asyncio.Event()
         self._empty.set()
@@ -105,7 +88,7 @@ class Door:
         vllm = settings.engine.vllm
         if vllm is None:
             return None
-        in_thread = partial(self._loop.run_in_executor, self._loader)
+        in_thread = partial(self._loop.run_in_executor, self._holdings.loader)
         return VllmBackend(settings, vllm, self._library, self._clock, in_thread)
 
     def handle(self, exchange: Exchange) -> None:
@@ -148,12 +131,12 @@ class Door:
             if self._vllm is not None:
                 self._vllm.fail_all(error)
                 await self._emptied(_LAST_WORDS_S)
-            for lane in self._all_lanes():
+            for lane in self._holdings.lanes:
                 self._engine.call(partial(self._fail_all, lane, error))
         self._networks.close()
         self._engine.stop()
         await asyncio.sleep(0)
-        self._loader.shutdown(wait=False, cancel_futures=True)
+        self._holdings.loader.shutdown(wait=False, cancel_futures=True)
         self._journal.close()
 
     async def _emptied(self, limit_s: float) -> None:
@@ -173,7 +156,7 @@ class Door:
         except AfinaError as error:
             _LOG.warning("engine.vllm_away", base=base_id, reason=error.message)
             return
-        await self._lane(base_id)
+        await self._holdings.lane(base_id)
 
     async def tidy(self, every_s: float) -> None:
         """Lets go of idle adapters, again and again."""
@@ -181,8 +164,7 @@ class Door:
             if self._vllm is not None:
                 await self._vllm.tidy()
             await asyncio.sleep(every_s)
-            for lane in self._lanes.values():
-                self._engine.call(partial(lane.tidy, self._settings.adapter_idle_s))
+            self._holdings.tidy(self._settings.adapter_idle_s)
 
     # -- a visit -------------------------------------------------------------------------------
 
@@ -229,10 +211,8 @@ class Door:
 
     def _end(self, name: str) -> None:
         visit = self._visits.pop(name, None)
-        if visit is not None and visit.adapter is not None:
-            self._residency.leave(visit.adapter)
-        if visit is not None and visit.own is not None:
-            self._remove_own(self._own.leave(visit.own))
+        if visit is not None:
+            self._holdings.leave(visit.held)
         if not self._visits:
             self._empty.set()
 
@@ -243,17 +223,19 @@ class Door:
                 await self._vllm.generate(visit.exchange, base, request, visit.arrived)
                 self._end(request.request_id)
                 return
-        lane = await self._lane_of(visit, request.base, request.adapter)
+        lane = await self._holdings.lane_of(visit.held, request.base, request.adapter)
         ticket = await self._ticket(request, lane)
         ticket.arrived = visit.arrived
-        await self._take_tune(visit, lane, ticket)
+        await self._holdings.take_tune(visit.held, lane, ticket)
         self._submit(visit, lane, ticket)
 
     async def _ticket(self, request: Generate, lane: Lane) -> Ticket:
         """Grammars take milliseconds, at worst a second: they are compiled beside the loop."""
         if request.grammar is None:
             return generate_ticket(request, lane)
-        return await self._loop.run_in_executor(self._loader, generate_ticket, request, lane)
+        return await self._loop.run_in_executor(
+            self._holdings.loader, generate_ticket, request, lane
+        )
 
     async def _score(self, visit: _Visit, name: str, request: Score) -> None:
         if self._vllm is not None:
@@ -262,9 +244,9 @@ class Door:
                 await self._vllm.score(visit.exchange, base, request)
                 self._end(name)
                 return
-        lane = await self._lane_of(visit, request.base, request.adapter)
+        lane = await self._holdings.lane_of(visit.held, request.base, request.adapter)
         ticket = score_ticket(name, request, lane)
-        await self._take_tune(visit, lane, ticket)
+        await self._holdings.take_tune(visit.held, lane, ticket)
         self._submit(visit, lane, ticket)
 
     def _submit(self, visit: _Visit, lane: Lane, ticket: Ticket) -> None:
@@ -302,129 +284,19 @@ class Door:
             lambda: None if self.fault.done() else self.fault.set_result(fault)
         )
 
-    # -- bases and adapters --------------------------------------------------------------------
-
-    async def _lane(self, base_id: str) -> Lane:
-        found = self._lanes.get(base_id)
-        if found is not None:
-            return found
-        lane: Lane = await self._once(
-            base_id, lambda: self._library.load_lane(base_id, self._residency.is_alive)
-        )
-        if base_id not in self._lanes:
-            self._lanes[base_id] = lane
-            self._engine.call(partial(self._engine.add_lane, base_id, lane))
-        return self._lanes[base_id]
-
-    async def _lane_of(self, visit: _Visit, base_id: str, tune: str | None) -> Lane:
-        """The base's lane, or that of a tune with weights of its own."""
-        lane = await self._lane(base_id)
-        if tune is None or await self._kind(tune) not in OWN_KINDS:
-            return lane
-        self._own.enter(tune)
-        visit.own = tune
-        found = self._own.find(tune)
-        if found is not None:
-            self._draft(found, tune)
-            return found
-        own: OwnLane = await self._once(tune, lambda: self._library.load_own(lane, tune))
-        if self._own.find(tune) is None:
-            self._remove_own(self._own.make_room(own.size))
-            self._own.add(tune, own)
-            self._engine.call(partial(self._engine.add_lane, tune, own.lane))
-            self._drafted.discard(tune)
-        return own.lane
-
-    async def _kind(self, tune: str) -> TuneKind:
-        if tune not in self._kinds:
-            kind = await self._once(f"kind {tune}", lambda: self._library.manifest(tune).kind)
-            self._kinds[tune] = kind
-        return self._kinds[tune]
-
-    def _remove_own(self, tunes: list[str]) -> None:
-        for tune in tunes:
-            self._engine.call(partial(self._engine.remove_lane, tune))
-
-    async def _take_tune(self, visit: _Visit, lane: Lane, ticket: Ticket) -> None:
-        """Sees that what a ticket's adapter is made of is in memory; a lane's own weights are."""
-        if lane.tune is not None:
-            ticket.prompt.adapter = None
-            return
-        adapter = ticket.prompt.adapter
-        if adapter is not None:
-            ticket.adapter = await self._adapter(visit, lane, adapter)
-
-    async def _adapter(self, visit: _Visit, lane: Lane, sha256: str) -> Adapter:
-        await self._residency.enter(sha256)
-        visit.adapter = sha256
-        found = lane.runner.bank.find(sha256)
-        if found is not None:
-            self._draft(lane, sha256)
-            return found
-        loaded: Adapter = await self._once(
-            f"{lane.base_id} {sha256}", lambda: self._library.load_adapter(lane, sha256)
-        )
-        self._drafted.discard(sha256)
-        return loaded
-
-    def _draft(self, lane: Lane, tune: str) -> None:
-        """Has a tune's answers drafted from now on. Called for a tune that is in memory already, so
-        that rare ones cost nothing; nobody waits for it."""
-        if not self._settings.speculation or tune in self._drafted:
-            return
-        self._drafted.add(tune)
-        making = asyncio.ensure_future(
-            self._once(f"drafts {tune}", lambda: self._library.drafts(tune))
-        )
-
-        def made(done: asyncio.Future[DraftIndex | None]) -> None:
-            index = None if done.cancelled() or done.exception() else done.result()
-            if index is not None:
-                self._engine.call(partial(lane.speculation.know, tune, index))
-
-        making.add_done_callback(made)
-
-    async def _once(self, key: str, load: Callable[[], Any]) -> Any:
-        """Loads on the loader's thread; who asks meanwhile waits for the same."""
-        future = self._loading.get(key)
-        if future is None:
-            future = self._loading[key] = self._loop.run_in_executor(self._loader, load)
-            future.add_done_callback(lambda done: self._loaded(key, done))
-        return await asyncio.shield(future)
-
-    def _loaded(self, key: str, done: asyncio.Future[Any]) -> None:
-        del self._loading[key]
-        if not done.cancelled():
-            done.exception()
-
     def _forget(self, exchange: Exchange, sha256: str) -> None:
-        lanes = list(self._lanes.values())
-        self._kinds.pop(sha256, None)
-        self._drafted.discard(sha256)
-        self._remove_own(self._own.forget(sha256))
-
-        def forget() -> None:
-            for lane in lanes:
-                lane.forget(sha256)
-            self._loop.call_soon_threadsafe(exchange.answer, 200, b"{}")
-
         if self._vllm is not None:
             self._forgetting = asyncio.ensure_future(self._vllm.forget(sha256))
-        self._engine.call(forget)
-
-    def _all_lanes(self) -> list[Lane]:
-        return [*self._lanes.values(), *self._own.lanes()]
+        self._holdings.forget(sha256, lambda: exchange.answer(200, b"{}"))
 
     def _metrics(self) -> bytes:
         elsewhere = [] if self._vllm is None else self._vllm.standing()
-        return self._library.metrics.render(self._all_lanes(), elsewhere)
+        return self._library.metrics.render(self._holdings.lanes, elsewhere)
 
     def _health(self) -> EngineHealth:
-        lanes = self._all_lanes()
+        lanes = self._holdings.lanes
         running = sum(len(lane.scheduler.running) for lane in lanes)
-        bases, adapters = list(self._lanes), list(self._own.resident)
-        for lane in lanes:
-            adapters += lane.runner.bank.resident
+        bases, adapters = self._holdings.bases, self._holdings.tunes
         if self._vllm is not None:
             running += self._vllm.running
             bases += self._vllm.bases

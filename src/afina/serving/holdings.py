@@ -1,0 +1,191 @@
+"""What the engine holds in memory: bases, tunes with weights of their own, adapters, drafts.
+
+Lives on the event loop. What is not there is loaded on one loader thread, once for all who wait for
+it; what a request uses stays until it leaves.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+
+from afina.domain.manifests import TuneKind
+from afina.serving.adapters import Adapter
+from afina.serving.drafts import DraftIndex
+from afina.serving.engine import Engine
+from afina.serving.lane import Lane, Ticket
+from afina.serving.library import OWN_KINDS, Library
+from afina.serving.own_lanes import OwnLane, OwnLanes
+from afina.serving.residency import Residency
+from afina.settings import EngineSettings
+
+
+@dataclass
+class Held:
+    """What one request keeps in memory."""
+
+    adapter: str | None = None
+    own: str | None = None
+    """A tune with weights of its own."""
+
+
+class Holdings:
+    """The lanes of one engine and what they answer with."""
+
+    def __init__(self, settings: EngineSettings, library: Library, engine: Engine) -> None:
+        self._settings, self._library, self._engine = settings, library, engine
+        self._loop = asyncio.get_running_loop()
+        # One thread's worth: threads of its own would make OpenMP count more threads than cores,
+        # and let those of the step loop sleep between products.
+        self.loader = ThreadPoolExecutor(1, "loader", torch.set_num_threads, (1,))
+        self._loading: dict[str, asyncio.Future[Any]] = {}
+        self._residency = Residency(settings.adapters_resident)
+        self._lanes: dict[str, Lane] = {}
+        self._own = OwnLanes(settings.own_weights_mb * 1_000_000)
+        self._kinds: dict[str, TuneKind] = {}
+        self._drafted: set[str] = set()
+        """Tunes in memory whose drafts were looked for."""
+
+    @property
+    def bases(self) -> list[str]:
+        """Bases in memory."""
+        return list(self._lanes)
+
+    @property
+    def tunes(self) -> list[str]:
+        """Tunes in memory."""
+        found = list(self._own.resident)
+        for lane in self.lanes:
+            found += lane.runner.bank.resident
+        return found
+
+    @property
+    def lanes(self) -> list[Lane]:
+        """All of them."""
+        return [*self._lanes.values(), *self._own.lanes()]
+
+    def tidy(self, idle_s: float) -> None:
+        """Lets go of adapters that nobody used for so long."""
+        for lane in self._lanes.values():
+            self._engine.call(partial(lane.tidy, idle_s))
+
+    def leave(self, held: Held) -> None:
+        """A request has ended."""
+        if held.adapter is not None:
+            self._residency.leave(held.adapter)
+        if held.own is not None:
+            self._remove_own(self._own.leave(held.own))
+
+    async def lane(self, base_id: str) -> Lane:
+        """A base's, loaded if it must be."""
+        found = self._lanes.get(base_id)
+        if found is not None:
+            return found
+        lane: Lane = await self.once(
+            base_id, lambda: self._library.load_lane(base_id, self._residency.is_alive)
+        )
+        if base_id not in self._lanes:
+            self._lanes[base_id] = lane
+            self._engine.call(partial(self._engine.add_lane, base_id, lane))
+        return self._lanes[base_id]
+
+    async def lane_of(self, held: Held, base_id: str, tune: str | None) -> Lane:
+        """The base's lane, or that of a tune with weights of its own."""
+        lane = await self.lane(base_id)
+        if tune is None or await self._kind(tune) not in OWN_KINDS:
+            return lane
+        self._own.enter(tune)
+        held.own = tune
+        found = self._own.find(tune)
+        if found is not None:
+            self._draft(found, tune)
+            return found
+        own: OwnLane = await self.once(tune, lambda: self._library.load_own(lane, tune))
+        if self._own.find(tune) is None:
+            self._remove_own(self._own.make_room(own.size))
+            self._own.add(tune, own)
+            self._engine.call(partial(self._engine.add_lane, tune, own.lane))
+            self._drafted.discard(tune)
+        return own.lane
+
+    async def _kind(self, tune: str) -> TuneKind:
+        if tune not in self._kinds:
+            kind = await self.once(f"kind {tune}", lambda: self._library.manifest(tune).kind)
+            self._kinds[tune] = kind
+        return self._kinds[tune]
+
+    def _remove_own(self, tunes: list[str]) -> None:
+        for tune in tunes:
+            self._engine.call(partial(self._engine.remove_lane, tune))
+
+    async def take_tune(self, held: Held, lane: Lane, ticket: Ticket) -> None:
+        """Sees that what a ticket's adapter is made of is in memory; a lane's own weights are."""
+        if lane.tune is not None:
+            ticket.prompt.adapter = None
+            return
+        adapter = ticket.prompt.adapter
+        if adapter is not None:
+            ticket.adapter = await self._adapter(held, lane, adapter)
+
+    async def _adapter(self, held: Held, lane: Lane, sha256: str) -> Adapter:
+        await self._residency.enter(sha256)
+        held.adapter = sha256
+        found = lane.runner.bank.find(sha256)
+        if found is not None:
+            self._draft(lane, sha256)
+            return found
+        loaded: Adapter = await self.once(
+            f"{lane.base_id} {sha256}", lambda: self._library.load_adapter(lane, sha256)
+        )
+        self._drafted.discard(sha256)
+        return loaded
+
+    def _draft(self, lane: Lane, tune: str) -> None:
+        """Has a tune's answers drafted from now on. Called for a tune that is in memory already, so
+        that rare ones cost nothing; nobody waits for it."""
+        if not self._settings.speculation or tune in self._drafted:
+            return
+        self._drafted.add(tune)
+        making = asyncio.ensure_future(
+            self.once(f"drafts {tune}", lambda: self._library.drafts(tune))
+        )
+
+        def made(done: asyncio.Future[DraftIndex | None]) -> None:
+            index = None if done.cancelled() or done.exception() else done.result()
+            if index is not None:
+                self._engine.call(partial(lane.speculation.know, tune, index))
+
+        making.add_done_callback(made)
+
+    async def once(self, key: str, load: Callable[[], Any]) -> Any:
+        """Loads on the loader's thread; who asks meanwhile waits for the same."""
+        future = self._loading.get(key)
+        if future is None:
+            future = self._loading[key] = self._loop.run_in_executor(self.loader, load)
+            future.add_done_callback(lambda done: self._loaded(key, done))
+        return await asyncio.shield(future)
+
+    def _loaded(self, key: str, done: asyncio.Future[Any]) -> None:
+        del self._loading[key]
+        if not done.cancelled():
+            done.exception()
+
+    def forget(self, sha256: str, then: Callable[[], None]) -> None:
+        """Lets go of a tune; `then` is called on the loop when nothing answers with it any more."""
+        lanes = list(self._lanes.values())
+        self._kinds.pop(sha256, None)
+        self._drafted.discard(sha256)
+        self._remove_own(self._own.forget(sha256))
+
+        def forget() -> None:
+            for lane in lanes:
+                lane.forget(sha256)
+            self._loop.call_soon_threadsafe(then)
+
+        self._engine.call(forget)
