@@ -32,10 +32,11 @@ from afina.domain.auto import auto_epochs
 from afina.domain.jobs import Hyperparameters, Job, JobStatus
 from afina.domain.methods import Extension, Tuning
 from afina.domain.runs import RunPaths, RunSpec
+from afina.inside_settings import TrainingSettings
 from afina.pipeline.launcher import trainer_environment
 from afina.pipeline.resolve import Resolution, resolve_run
 from afina.pipeline.run_files import read_result, write_spec
-from afina.settings import TrainingSettings, child_environment
+from afina.settings import child_environment
 
 ARMS = ("plain", "prompted", "trl", "trl-documented", "auto")
 KNOBS: Mapping[str, str] = {

@@ -19,6 +19,7 @@ from afina.domain.clock import ManualClock
 from afina.domain.manifests import OWN_WEIGHTS, Manifest, TuneKind, blob_path
 from afina.domain.models import BaseModel
 from afina.domain.runs import LoraSpec
+from afina.inside_settings import EngineSettings
 from afina.model.base import load_base
 from afina.model.kernels import library as kernels
 from afina.model.kernels import machine
@@ -34,7 +35,7 @@ from afina.serving.runner import Runner
 from afina.serving.scheduler import Limits, Scheduler
 from afina.serving.sequences import Prompt, Sequence
 from afina.serving.small_weights import Bits
-from afina.settings import EngineSettings, Settings
+from afina.settings import Settings
 
 LIMITS = Limits(max_batch=32, max_waiting=64, max_adapters=32)
 ALL_LAYERS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")

@@ -15,6 +15,7 @@ PACKAGE = ROOT / "src" / "afina"
 ROWS = {
     "errors": 0,
     "settings": 0,
+    "inside_settings": 0,
     "outside_settings": 0,
     "domain": 1,
     "text": 2,
@@ -33,7 +34,9 @@ ROWS = {
 SIBLINGS_ALLOWED = {
     ("evaluation", "serving"),
     ("settings", "errors"),
+    ("settings", "inside_settings"),
     ("settings", "outside_settings"),
+    ("inside_settings", "outside_settings"),
 }
 WITHOUT_TORCH = [
     "afina.errors",
@@ -49,7 +52,7 @@ WITHOUT_TORCH = [
     "afina.web.app",
     "afina.cli.main",
 ]
-MAX_LINES = 500
+MAX_LINES = 400
 MAX_FUNCTION_LINES = 60
 FORBIDDEN_NAMES = {"utils.py", "helpers.py", "common.py", "manager.py", "misc.py"}
 TORCH = {"torch", "transformers", "peft", "accelerate", "gguf"}

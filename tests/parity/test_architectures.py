@@ -18,12 +18,13 @@ from tests.tiny_run import make_run, read_events
 from afina.domain.clock import ManualClock
 from afina.domain.manifests import FILES_OF, Manifest
 from afina.domain.runs import LoraSpec, OptimizerSpec, RunResult, RunSpec, TuneSpec
+from afina.inside_settings import EngineSettings
 from afina.model.base import load_base
 from afina.model.merge import merge
 from afina.model.probe import lora_targets, probe
 from afina.serving.journal import Journal
 from afina.serving.library import Library
-from afina.settings import EngineSettings, Settings
+from afina.settings import Settings
 from afina.training.run import run_directory
 
 ARCHITECTURES = (

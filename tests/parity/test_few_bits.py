@@ -22,12 +22,13 @@ from torch.nn import functional
 
 from afina.domain.clock import ManualClock
 from afina.errors import BadSettings
+from afina.inside_settings import EngineSettings
 from afina.model.four_bits import GROUP, dense, quantised
 from afina.serving.journal import Journal
 from afina.serving.library import Library
 from afina.serving.scheduler import Limits
 from afina.serving.small_weights import Bits, small_weight
-from afina.settings import EngineSettings, Settings
+from afina.settings import Settings
 
 BOTH = pytest.mark.parametrize("bits", [8, 4])
 FITTING: dict[str, Any] = {"hidden_size": 128, "intermediate_size": 256, "head_dim": 32}

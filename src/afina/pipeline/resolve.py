@@ -35,8 +35,8 @@ from afina.domain.runs import (
     RunSpec,
     TuneSpec,
 )
+from afina.inside_settings import TrainingSettings
 from afina.service.tuning import TUNE_KINDS
-from afina.settings import TrainingSettings
 
 PARITY_PROMPTS: Final = 8
 PARITY_NEW_TOKENS: Final = 32

@@ -15,8 +15,9 @@ from typing import Final, Protocol
 
 from afina.data.moderation.categories import CATEGORIES, flagged
 from afina.errors import Unavailable
+from afina.inside_settings import ModerationSettings
 from afina.serving.network_client import NetworkClient
-from afina.settings import ModerationSettings, Settings
+from afina.settings import Settings
 
 LOCAL_NAME: Final = "afina-moderation-5"
 AT_ONCE: Final = 64

@@ -18,7 +18,7 @@ import httpx2 as httpx
 
 from afina.data.moderation.categories import CATEGORIES, with_parents
 from afina.errors import Unavailable
-from afina.settings import ModerationSettings
+from afina.inside_settings import ModerationSettings
 
 TRIES: Final = 3
 _AT_ONCE: Final = 8

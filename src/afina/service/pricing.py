@@ -5,7 +5,8 @@ from __future__ import annotations
 from afina.domain.price_profiles import PROFILES
 from afina.domain.prices import Prices, pico_per_token
 from afina.errors import BadSettings
-from afina.settings import Price, Settings
+from afina.inside_settings import Price
+from afina.settings import Settings
 
 
 def prices_of(settings: Settings, base_id: str) -> Prices:

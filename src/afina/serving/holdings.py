@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from afina.domain.manifests import TuneKind
+from afina.inside_settings import EngineSettings
 from afina.serving.adapters import Adapter
 from afina.serving.drafts import DraftIndex
 from afina.serving.engine import Engine
@@ -23,7 +24,6 @@ from afina.serving.lane import Lane, Ticket
 from afina.serving.library import OWN_KINDS, Library
 from afina.serving.own_lanes import OwnLane, OwnLanes
 from afina.serving.residency import Residency
-from afina.settings import EngineSettings
 
 
 @dataclass

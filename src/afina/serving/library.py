@@ -49,7 +49,7 @@ from afina.serving.layers import Sharing
 from afina.serving.metrics import EngineMetrics
 from afina.serving.overlay import put_weights, share_embedding
 from afina.serving.own_lanes import OwnLane
-from afina.serving.pages import check_fit
+from afina.serving.page_shapes import check_fit
 from afina.serving.protocol import UsageRecord
 from afina.serving.runner import Runner
 from afina.serving.scheduler import Limits, Scheduler

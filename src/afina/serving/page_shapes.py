@@ -9,6 +9,8 @@ from math import gcd
 
 import torch
 
+from afina.errors import InvalidRequest
+
 RANKS = 16
 """Ranks a page; an adapter of more takes several."""
 _WIDEST = 256
@@ -106,3 +108,14 @@ def kernel_pages(
             part[:size, :used] = own_b[:, ranks]
             b[page, sixteens] = part.view(-1, 16, RANKS // 2, 2).transpose(1, 2)
     return a, b
+
+
+def check_fit(pairs: Pairs, layers: Mapping[str, tuple[int, int]]) -> None:
+    """Raises InvalidRequest unless every layer of an adapter is one of `layers`, by name its in
+    and out features."""
+    for name, (a, b) in pairs.items():
+        if layers.get(name) != (a.shape[1], b.shape[0]):
+            raise InvalidRequest(
+                f"The tune does not fit its base: layer {name} is not there in that shape.",
+                param="model",
+            )

@@ -17,7 +17,6 @@ from dataclasses import dataclass, field
 
 import torch
 
-from afina.errors import InvalidRequest
 from afina.model.kernels.pack_adapter import Packing
 from afina.model.kernels.touch import touch
 from afina.serving.layout import Span
@@ -382,17 +381,6 @@ def _clean(site: _Site, page: int) -> None:
         site.a[page].zero_()
         site.b[page].zero_()
         site.soiled.discard(page)
-
-
-def check_fit(pairs: Pairs, layers: Mapping[str, tuple[int, int]]) -> None:
-    """Raises InvalidRequest unless every layer of an adapter is one of `layers`, by name its in
-    and out features."""
-    for name, (a, b) in pairs.items():
-        if layers.get(name) != (a.shape[1], b.shape[0]):
-            raise InvalidRequest(
-                f"The tune does not fit its base: layer {name} is not there in that shape.",
-                param="model",
-            )
 
 
 def _weighted_sums(

@@ -23,7 +23,8 @@ from afina.serving.layout import DecodeRows, Layout, Row, lay_out, rounded_rows
 from afina.serving.mirror import Mirror
 from afina.serving.native import NativeDecoder
 from afina.serving.native_rows import flat_rows
-from afina.serving.pages import Pages, check_fit
+from afina.serving.page_shapes import check_fit
+from afina.serving.pages import Pages
 from afina.serving.sequences import Chunk, Plan, Prompt, Sequence
 from afina.serving.small_weights import Bits
 

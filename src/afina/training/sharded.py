@@ -4,8 +4,7 @@ Weights (fp32 masters), gradients and moments lie in shards; a block's weights a
 the run's precision while it computes, and let go again. Every process has to take part in every
 pass, so whatever ends a step early is agreed on before the backward pass, a process with fewer bins
 than another computes one again that counts nothing, and whatever nobody foresaw ends all of them.
-The files of a checkpoint are those of a run that is not sharded, written weight by weight: no
-process ever holds the whole state.
+Checkpoints are those of any run, written weight by weight: no process ever holds the whole state.
 """
 
 from __future__ import annotations

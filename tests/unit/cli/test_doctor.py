@@ -13,9 +13,10 @@ from typer.testing import Result
 from afina.cli import diagnoses
 from afina.domain.codec import encode
 from afina.domain.models import BaseModel
+from afina.inside_settings import EngineSettings
 from afina.outside_settings import VllmSettings
 from afina.serving.vllm.testing import ScriptedVllm
-from afina.settings import EngineSettings, Settings
+from afina.settings import Settings
 from afina.text.tokenizer import ChatTokenizer
 
 Afina = Callable[..., Result]

@@ -18,6 +18,7 @@ from afina.domain.jobs import Hyperparameters, Job, JobStatus
 from afina.domain.methods import Extension, Tuning, TuningKind
 from afina.domain.models import BaseModel
 from afina.domain.runs import RunSpec
+from afina.inside_settings import EngineSettings, Price, RedactSettings, TrainingSettings
 from afina.outside_settings import VllmSettings
 from afina.pipeline import served_by
 from afina.pipeline.foresight import load_of, rate_of
@@ -29,7 +30,6 @@ from afina.service.card import _data
 from afina.service.files import upload_file
 from afina.service.jobs import JobRequest, cancel_job, create_job, pause_job
 from afina.serving.testing import ScriptedEngine
-from afina.settings import EngineSettings, Price, RedactSettings, TrainingSettings
 from afina.text.renderer import Renderer
 
 CANARY = "zyxwvut"

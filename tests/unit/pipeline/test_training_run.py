@@ -12,6 +12,7 @@ from tests.unit.pipeline.conftest import Shop
 
 from afina.domain.jobs import Job, JobStatus
 from afina.errors import StaleFence
+from afina.inside_settings import Price
 from afina.pipeline import exits, training_run
 from afina.pipeline.testing import Script
 from afina.service.budgets import set_spend_limit
@@ -19,7 +20,6 @@ from afina.service.jobs import cancel_job
 from afina.service.usage import list_ledger
 from afina.serving.protocol import Score, Scored
 from afina.serving.testing import ScriptedEngine
-from afina.settings import Price
 from afina.store import jobs
 
 KILLED = -int(signal.SIGKILL)

@@ -18,13 +18,14 @@ from afina.errors import (
     UnknownField,
     UnsupportedField,
 )
+from afina.inside_settings import ModerationSettings
 from afina.service.embeddings import EmbeddingRequest, EmbeddingService
 from afina.service.moderation import Moderator, moderator_of
 from afina.service.moderation_request import ModerationRequest, ModerationService
 from afina.service.platform import Platform
 from afina.service.refusals import parse
 from afina.service.usage import list_ledger
-from afina.settings import ModerationSettings, Settings
+from afina.settings import Settings
 
 
 class Judge:

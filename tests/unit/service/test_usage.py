@@ -12,6 +12,7 @@ from tests.platforms import BASE, first_caller, open_platform
 
 from afina.domain.accounts import Caller
 from afina.errors import BadSettings, InvalidRequest
+from afina.inside_settings import Price
 from afina.service.platform import Platform
 from afina.service.pricing import check_prices, prices_of
 from afina.service.usage import (
@@ -23,7 +24,7 @@ from afina.service.usage import (
     usage_tag,
 )
 from afina.serving.protocol import UsageRecord
-from afina.settings import Price, Settings
+from afina.settings import Settings
 
 PRICES = {BASE: {"input": "0.30", "cached_input": "0.15", "output": "1.20"}}
 

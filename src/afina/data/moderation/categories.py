@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from afina.settings import MODERATION_CATEGORIES
+from afina.inside_settings import MODERATION_CATEGORIES
 
 CATEGORIES: Final = MODERATION_CATEGORIES
 PARENTS: Final[Mapping[str, tuple[str, ...]]] = {
