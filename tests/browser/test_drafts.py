@@ -81,3 +81,38 @@ def test_a_check_that_takes_a_while_is_said_and_a_second_click_does_nothing(
         page.wait_for_selector("#editor:not([open])", state="attached")
         assert page.locator(".checking:visible").count() == 0
         assert reader.complaints == []
+
+
+def test_on_a_narrow_screen_nothing_is_cut_and_a_draft_goes_from_the_list(
+    chromium: Any, served: LivePlatform
+) -> None:
+    with Reader(chromium, served, "es", width=360) as reader:
+        page = reader.page
+        page.set_default_timeout(30_000)
+        reader.go("/data")
+        rows = b"".join(
+            b"what is the hour sir?,it is three and you know it %d\n" % n for n in range(30)
+        )
+        sheet = {
+            "name": "narrow.csv",
+            "mimeType": "text/csv",
+            "buffer": b"question,answer\n" + rows,
+        }
+        page.set_input_files("#file", files=[sheet])
+        page.wait_for_selector(".row:has(.say + .say)")
+        brand, links = (page.locator(f".side {what}").bounding_box() for what in (".brand", "form"))
+        assert abs(brand["y"] - links["y"]) < brand["height"], "name and links share a line"
+        whole = (
+            "[...document.querySelectorAll('.row')].every((row) => [...row.querySelectorAll('.say,"
+            " button')].every((one) => one.getBoundingClientRect().bottom <="
+            " row.getBoundingClientRect().bottom && one.offsetHeight > 0))"
+        )
+        assert page.evaluate(whole), "no line is half a line, no button is cut"
+        said = page.locator(".row:has(.say + .say) .beside").first
+        title = str(said.get_attribute("title")).split("\n")
+        assert title == said.locator(".say").all_inner_texts(), "what is cut short is whole there"
+        reader.go("/data")
+        page.click("tr:has-text('narrow.csv') .danger")
+        page.click("#sure-yes")
+        page.wait_for_selector("tr:has-text('narrow.csv')", state="detached")
+        assert reader.complaints == []

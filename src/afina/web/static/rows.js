@@ -138,6 +138,8 @@ function make(row, place) {
     const found = row.dropped ? null : marks[what][row.n];
     if (found) beside.append(line("p", `say mark ${what}`, `${t[`mark_${what}`]}: ${found.join(", ")}`));
   }
+  const told = [...beside.children].map((word) => word.textContent);
+  if (told.length > 1) beside.title = told.join("\n"); // several show their beginnings
   const act = line("div", "row-act", "");
   const edit = line("button", worst ? "mend" : "plain mend", worst === "bad" ? t.mend : t.edit);
   const drop = line("button", "plain drop-row", t.drop_row);
