@@ -21,6 +21,7 @@ from typing import Final
 
 from afina.data.columns import ANSWER_NAMES, QUESTION_NAMES, map_columns
 from afina.data.convert import ConvertOptions, convert_file, open_table
+from afina.data.layouts import find_layout
 from afina.data.readers.records import Record, Source
 from afina.data.sheets import open_likely
 from afina.domain.accounts import Caller
@@ -82,6 +83,8 @@ class Draft:
     asked_encoding: str | None = None
     """The one that the reader chose, where the one that was found out reads other letters."""
     delimiter: str | None = None
+    layout: str | None = None
+    """What records of another maker were read as; None for a table, and for rows of ours."""
     sheet: str | None = None
     sheets: tuple[str, ...] = ()
     """What a workbook has to choose from; none where there is one sheet."""
@@ -293,8 +296,11 @@ def _read(folder: Path, draft: Draft, source: Source, sheets: tuple[str, ...]) -
         sheets=sheets,
         notes=tuple(source.notes),
     )
-    if _PASSED & set(source.columns):
+    layout = find_layout(source.columns)
+    if layout == "chat" or (_PASSED & set(source.columns) and layout != "converse"):
         return _convert(folder, draft)
+    if layout is not None:
+        return _convert(folder, replace(draft, layout=layout))
     try:
         mapped = map_columns(source.columns, None, None, None)
         chosen = Columns(user=mapped.user, assistant=mapped.assistant)
@@ -321,7 +327,7 @@ def _likely(columns: Sequence[str], usual: Sequence[str]) -> str | None:
 def _convert(folder: Path, draft: Draft) -> Draft:
     """Writes rows.jsonl and its index of lines."""
     target = folder / "rows.jsonl"
-    if not draft.is_table and "messages" not in draft.columns:
+    if not draft.is_table and draft.layout is None and "messages" not in draft.columns:
         _pass_on(folder / draft.source, target)
         return replace(draft, rows=_index(target))
     given = draft.chosen

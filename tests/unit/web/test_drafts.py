@@ -175,3 +175,65 @@ def test_json_to_be_edited_has_a_line_for_each_part_and_loses_nothing() -> None:
     assert '"b": 1.0' in readable_json(text)
     for other in ("no json", '{"a": "\\ud83d"}'):
         assert readable_json(other) == other
+
+
+@pytest.mark.parametrize(
+    ("name", "record", "said"),
+    [
+        (
+            "conversations.json",
+            {
+                "mapping": {
+                    role: {
+                        "message": {
+                            "author": {"role": role},
+                            "content": {"content_type": "text", "parts": [text]},
+                        },
+                        "parent": parent,
+                    }
+                    for role, text, parent in (("user", "uno", None), ("assistant", "A", "user"))
+                },
+                "current_node": "assistant",
+                "title": "t",
+            },
+            "ChatGPT&#39;s export",
+        ),
+        (
+            "alpaca.jsonl",
+            {"instruction": "uno", "input": "", "output": "A"},
+            "Alpaca&#39;s rows",
+        ),
+        (
+            "turns.json",
+            {"conversations": [{"from": "human", "value": "uno"}, {"from": "gpt", "value": "A"}]},
+            "ShareGPT&#39;s rows",
+        ),
+        (
+            "nova.jsonl",
+            {
+                "system": [],
+                "messages": [
+                    {"role": "user", "content": [{"text": "uno"}]},
+                    {"role": "assistant", "content": [{"text": "A"}]},
+                ],
+            },
+            "chats with a system text of their own",
+        ),
+    ],
+)  # fmt: skip
+def test_chats_of_other_makers_become_rows_and_the_page_says_what_they_were(
+    site: Site, name: str, record: Any, said: str
+) -> None:
+    records = [record, record]
+    raw = "\n".join(map(json.dumps, records)) if name.endswith("l") else json.dumps(records)
+    draft = site.bring(name, raw.encode())
+    assert rows(site, draft) == [[("user", "uno"), ("assistant", "A")]] * 2
+    assert said in site.ask("GET", draft).text
+
+
+def test_preferences_under_other_names_become_preferences(site: Site) -> None:
+    raw = json.dumps([{"prompt": "uno", "chosen": "A", "rejected": "B"}] * 2).encode()
+    draft = site.bring("pairs.json", raw)
+    told = site.ask("GET", f"{draft}/rows").json()["rows"]
+    assert len(told) == 2
+    assert "preferences" in site.ask("GET", draft).text
