@@ -146,6 +146,21 @@ def test_an_alias_follows_the_newest_model_and_goes_back(
     assert live.http.get("/v1/afina/aliases").json()["data"] == []
 
 
+def test_a_job_for_an_alias_goes_on_from_the_model_that_it_means(
+    live: Live, client: openai.OpenAI, tmp_path: Path
+) -> None:
+    name = tuned(live, client, tmp_path, "weekly").fine_tuned_model or ""
+    asked = {"name": "weekly-bot", "target": name}
+    assert live.http.post("/v1/afina/aliases", json=asked).json()["target"] == name
+    file = client.files.create(file=("b.jsonl", ROW * 10), purpose="fine-tune")
+    # The tune of this test was made on other weights, so it is looked at and refused by its name.
+    with pytest.raises(openai.BadRequestError, match=f"`{name}` was tuned on a base model"):
+        client.fine_tuning.jobs.create(model="weekly-bot", training_file=file.id)
+    live.http.delete("/v1/afina/aliases/weekly-bot")
+    with pytest.raises(openai.BadRequestError, match="not available for fine-tuning"):
+        client.fine_tuning.jobs.create(model="weekly-bot", training_file=file.id)
+
+
 def test_aliases_are_refused_by_name(live: Live, other: tuple[str, openai.OpenAI]) -> None:
     for body, status in (
         ({"name": BASE, "follows": "a"}, 400),

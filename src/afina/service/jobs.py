@@ -14,7 +14,7 @@ from afina.domain.models import is_tuned_name
 from afina.domain.pages import Page
 from afina.domain.sayings import Said, say
 from afina.errors import Conflict, InvalidRequest, NotFound
-from afina.service import bases, integrations, run_folders, usage, webhooks
+from afina.service import bases, integrations, models, run_folders, usage, webhooks
 from afina.service.files import check_limit, drop_file, find_file, remove_traces
 from afina.service.job_request import JobRequest, check_metadata, check_request
 from afina.service.once import Idempotency, answered_before, keep_answer, slot_of
@@ -232,8 +232,9 @@ def _find(tx: Tx, caller: Caller, job_id: str) -> Job:
 
 def _new_job(platform: Platform, tx: Tx, caller: Caller, request: JobRequest) -> Job:
     parent = None
-    if is_tuned_name(request.model):
-        parent = find_parent(platform, caller, request.model)
+    name = models.meant(tx, caller, request.model)
+    if is_tuned_name(name):
+        parent = find_parent(platform, caller, name)
         base = bases.tunable_base(platform, parent.model.base_id)
     else:
         base = bases.tunable_base(platform, request.model)

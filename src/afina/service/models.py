@@ -14,6 +14,7 @@ from afina.errors import Forbidden, ModelNotFound
 from afina.service import bases, gate, run_folders
 from afina.service.platform import Platform
 from afina.store import aliases, jobs, models, outbox, references
+from afina.store.database import Tx
 from afina.store.references import Holder
 
 _BASE_OWNER: Final = "system"
@@ -74,6 +75,12 @@ def get_model(platform: Platform, caller: Caller, name: str) -> ModelEntry:
     if base is None:
         raise _no_model(name)
     return _base_entry(base)
+
+
+def meant(tx: Tx, caller: Caller, name: str) -> str:
+    """The tuned model that an alias means now; the name itself where it is no alias."""
+    alias = aliases.current_alias(tx, caller.project_id, name)
+    return name if alias is None or alias.target is None else alias.target
 
 
 def resolve_model(platform: Platform, caller: Caller, name: str) -> ResolvedModel:
