@@ -14,6 +14,8 @@ from tests.tiny import make_tiny_model
 from tests.unit.web.site import Site, signed_in
 
 from afina.errors import InvalidRequest
+from afina.service.files import upload_file
+from afina.service.keys import authenticate
 from afina.web.pages.tune_faults import fault_of
 from afina.web.strings import Texts
 
@@ -142,3 +144,30 @@ def test_pairs_lead_to_the_method_for_pairs_and_another_is_warned_of(site: Site)
     told = site.ask("POST", "/tune/estimate", data=form | {"method": "dpo"}).text
     assert "not for this method" not in told
     assert "<dl" in told
+
+
+def test_a_file_with_errors_leads_to_a_copy_of_it_from_the_form(site: Site) -> None:
+    make_tiny_model(site.platform.settings.models / BASE, base_id=BASE)
+    row = {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": ""}]}
+    good = {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}
+    lines = "\n".join(json.dumps(one) for one in (good, row))
+    caller = authenticate(site.platform, site.key)
+    file = upload_file(site.platform, caller, iter([lines.encode()]), "bad.jsonl", "fine-tune")
+    form = {"form_token": site.token(), "file": file.id, "model": BASE}
+    told = site.ask("POST", "/tune/estimate", data=form).text
+    assert f'form="copy" formaction="/data/files/{file.id}/open"' in told
+    assert '<form id="copy" method="post">' in site.ask("GET", "/tune").text
+    opened = site.ask("POST", f"/data/files/{file.id}/open", data={"form_token": site.token()})
+    assert opened.headers["location"].startswith("/data/draft-")
+
+
+def test_a_wrong_key_and_a_used_link_are_told_in_the_reader_s_language(tmp_path: Path) -> None:
+    fresh = Site(tmp_path)
+    headers = {"accept-language": "es"}
+    wrong = fresh.ask("POST", "/sign-in", data={"key": "sk-none"}, headers=headers)
+    assert wrong.status_code == 401
+    assert "Esta clave no abre nada aquí." in wrong.text
+    assert "Incorrect" not in wrong.text
+    used = fresh.ask("GET", "/enter?token=none", headers=headers)
+    assert "Este enlace ya no abre nada" in used.text
+    fresh.platform.close()

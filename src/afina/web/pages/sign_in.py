@@ -8,7 +8,7 @@ from typing import Final
 from anyio import to_thread
 from starlette.responses import RedirectResponse, Response
 
-from afina.errors import AfinaError
+from afina.errors import AfinaError, Unauthenticated
 from afina.service.sessions import SESSION_S, open_session, use_link
 from afina.web.render import page
 from afina.web.strings import LANGUAGES
@@ -41,7 +41,7 @@ async def enter_with_key(visit: Visit) -> Response:
     try:
         _, cookie = await to_thread.run_sync(open_session, visit.platform, secret)
     except AfinaError as error:
-        return refused(visit, error, target)
+        return refused(visit, error, target, "sign_in.wrong_key")
     return entered(visit, cookie, target)
 
 
@@ -52,7 +52,7 @@ def enter_with_link(visit: Visit) -> Response:
     try:
         _, cookie = use_link(visit.platform, visit.request.query_params.get("token", ""))
     except AfinaError as error:
-        return refused(visit, error, "/")
+        return refused(visit, error, "/", "sign_in.wrong_link")
     return entered(visit, cookie, "/")
 
 
@@ -80,14 +80,15 @@ async def choose(visit: Visit) -> Response:
     return response
 
 
-def refused(visit: Visit, error: AfinaError, target: str) -> Response:
-    """The form again, with what went wrong above it."""
-    return _form(visit, target, error)
+def refused(visit: Visit, error: AfinaError, target: str, unknown: str | None = None) -> Response:
+    """The form again, with what went wrong above it; `unknown`: the text for what opens nothing."""
+    said = visit.texts(unknown) if unknown and isinstance(error, Unauthenticated) else None
+    return _form(visit, target, error, said)
 
 
-def _form(visit: Visit, target: str, error: AfinaError | None) -> Response:
+def _form(visit: Visit, target: str, error: AfinaError | None, said: str | None = None) -> Response:
     provider = visit.platform.settings.oidc
-    shown = {"target": target, "error": error, "provider": provider and provider.name}
+    shown = {"target": target, "error": error, "said": said, "provider": provider and provider.name}
     return page(visit, "sign_in.html", shown, 200 if error is None else error.status)
 
 

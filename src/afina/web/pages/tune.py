@@ -88,7 +88,11 @@ def _estimate(visit: Visit, form: FormData) -> Response:
                 other = next((m for m in METHODS if found.kind in KINDS_OF_METHOD[m]), "")
         except AfinaError as refused:
             wrong = fault_of(visit.texts, refused)
-    return page(visit, "parts/estimate.html", {"found": found, "wrong": wrong, "other": other})
+    return page(
+        visit,
+        "parts/estimate.html",
+        {"found": found, "wrong": wrong, "other": other, "file": values.get("file")},
+    )
 
 
 def _shown(visit: Visit, values: dict[str, str]) -> dict[str, Any]:
