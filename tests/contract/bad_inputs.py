@@ -157,6 +157,9 @@ def _chat_fields() -> Iterator[Case]:
     yield chat("a long unknown field", "unknown_parameter", "y" * 64, "y" * 64, **{"y" * 5000: 1})
     yield chat("unknown model", "model_not_found", "model", "gpt-9", model="gpt-9")
     yield chat("model of traversal", "model_not_found", "model", "..", model="../../etc/passwd")
+    yield chat(
+        "an encoder", "model_not_found", "model", "embeddings", model="multilingual-e5-small"
+    )
     yield chat("empty model", "string_below_min_length", "model", "model", model="")
     yield chat("long model", "string_above_max_length", "model", "512", model="m" * 600)
     value: Any

@@ -8,9 +8,11 @@ import openai
 import pytest
 from openai.types import Completion
 from tests.contract.live import BASE, Live
+from tests.platforms import first_caller
 
 from afina.errors import Overloaded
-from afina.serving.protocol import Generate, Score, Scored
+from afina.service.usage import list_ledger, record_inference
+from afina.serving.protocol import Generate, Score, Scored, UsageRecord
 from afina.serving.testing import Script
 from afina.text.renderer import Renderer
 
@@ -90,10 +92,31 @@ def test_logprobs_of_echo_begin_with_one_that_nobody_knows(
     assert [len(top) for top in told.top_logprobs[1:]] == [1] * (len(told.tokens) - 1)
 
 
-def test_nothing_is_written_where_nothing_is_asked_for(client: openai.OpenAI) -> None:
+def test_nothing_is_written_and_paid_where_nothing_is_asked_for(
+    live: Live, client: openai.OpenAI
+) -> None:
     answer = client.completions.create(model=BASE, prompt="only this", echo=True, max_tokens=0)
     assert answer.choices[0].text == "only this"
     assert answer.choices[0].finish_reason == "length"
+    usage = answer.usage
+    assert usage is not None
+    assert (usage.completion_tokens, usage.total_tokens) == (0, usage.prompt_tokens)
+    *_, last = client.completions.create(
+        model=BASE,
+        prompt="only this",
+        max_tokens=0,
+        stream=True,
+        stream_options={"include_usage": True},
+    )
+    assert last.usage is not None
+    assert last.usage.completion_tokens == 0
+    asked = live.engine.requests[-1]
+    record_inference(
+        live.platform,
+        [UsageRecord(asked.request_id, 1.0, BASE, None, 2, 0, 1, "finished", asked.tag)],
+    )
+    kept = list_ledger(live.platform, first_caller(live.platform), limit=1).data[0]
+    assert (kept.request_id, kept.completion_tokens) == (asked.request_id, 0)
 
 
 def test_the_best_of_several_is_given(live: Live, client: openai.OpenAI) -> None:

@@ -2,7 +2,8 @@
 
 For base models, and for those tuned on rows of `{prompt, completion}`. Each prompt is a request of
 its own to the engine; their answers come as they are ready. With `echo` and `logprobs` the prompt's
-own tokens are scored by the engine too. `max_tokens: 0` computes one token that is not shown.
+own tokens are scored by the engine too. `max_tokens: 0` computes one token that is neither shown
+nor counted.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from anyio import to_thread
+from msgspec.structs import replace
 
 from afina.domain import ids
 from afina.domain.accounts import Caller
@@ -30,7 +32,7 @@ from afina.service.merging import merged
 from afina.service.models import resolve_model
 from afina.service.platform import Platform
 from afina.service.refusals import parse
-from afina.service.usage import PROMPT_PAID
+from afina.service.usage import PROMPT_PAID, UNSHOWN
 from afina.serving.protocol import Delta, Final, Generate, Score, Scored
 from afina.text.renderer import Renderer
 
@@ -87,6 +89,8 @@ class CompletionsService:
             generate.end_tokens = list(renderer.end_tokens)
             if request.user is not None:
                 generate.tag["user"] = request.user
+            if request.token_limit == 0:
+                generate.tag[UNSHOWN] = "1"
             generates.append(generate)
             texts.append(prompt if isinstance(prompt, str) else renderer.tokenizer.decode(tokens))
         self._asker.saw(generates[0], texts)
@@ -121,7 +125,7 @@ class CompletionsService:
         async with aclosing(self._lines(prepared)) as lines:
             async for number, line in lines:
                 if isinstance(line, Final):
-                    finals.append(line)
+                    finals.append(_counted(prepared.request, line))
                 else:
                     choices[number][line.choice].take(line)
         best = [_best(group, prepared.request.n or 1) for group in choices]
@@ -139,7 +143,7 @@ class CompletionsService:
         async with aclosing(self._lines(prepared)) as lines:
             async for number, line in lines:
                 if isinstance(line, Final):
-                    finals.append(line)
+                    finals.append(_counted(prepared.request, line))
                     continue
                 piece = choices[number][line.choice].take(line)
                 if piece is not None:
@@ -185,6 +189,11 @@ class CompletionsService:
             candidates = {of(id): value for id, value in list(best)[:top]}
             told.append((of(token), scored.logprobs[place], candidates))
         return told
+
+
+def _counted(request: CompletionRequest, final: Final) -> Final:
+    """What the answer's usage tells of it."""
+    return final if request.token_limit else replace(final, completion_tokens=0)
 
 
 def _best(choices: list[CompletionChoice], count: int) -> list[CompletionChoice]:

@@ -8,6 +8,7 @@ from datetime import UTC, date, datetime
 from typing import Final
 
 from afina.domain.accounts import Caller
+from afina.domain.encoders import ENCODER_ID
 from afina.domain.ids import JOB, OUTBOX
 from afina.domain.models import BaseModel, ModelState, TunedModel
 from afina.errors import Forbidden, ModelNotFound
@@ -170,6 +171,12 @@ def _refuse_base(platform: Platform, name: str) -> Forbidden | ModelNotFound:
 
 
 def _no_model(name: str) -> ModelNotFound:
+    if name == ENCODER_ID:
+        return ModelNotFound(
+            f"The model `{name}` makes vectors and does not answer.",
+            param="model",
+            remedy="Ask it with POST /v1/embeddings.",
+        )
     return ModelNotFound(
         f"The model `{name[:300]}` does not exist or you do not have access to it.",
         param="model",

@@ -26,6 +26,8 @@ from afina.store.database import Tx
 from afina.store.ledger import Grouping as Grouping
 
 MAX_LIST: Final = 1000
+UNSHOWN: Final = "unshown"
+"""In a tag: what was computed is not part of the answer, and not paid for."""
 PROMPT_PAID: Final = "prompt_paid"
 """In a tag: the request that paid for the same prompt, when its log-probabilities were told."""
 
@@ -225,7 +227,8 @@ def _inference_entry(platform: Platform, record: UsageRecord) -> LedgerEntry:
     is_paid = PROMPT_PAID in record.tag
     prompt = 0 if is_paid else record.prompt_tokens
     cached = 0 if is_paid else record.cached_tokens
-    amount = prices.inference_cost(prompt, cached, record.completion_tokens)
+    completion = 0 if UNSHOWN in record.tag else record.completion_tokens
+    amount = prices.inference_cost(prompt, cached, completion)
     return LedgerEntry(
         id=platform.ids.new(ids.ENTRY),
         kind=EntryKind.INFERENCE,
@@ -239,7 +242,7 @@ def _inference_entry(platform: Platform, record: UsageRecord) -> LedgerEntry:
         amount_pico=amount,
         prompt_tokens=prompt,
         cached_tokens=cached,
-        completion_tokens=record.completion_tokens,
+        completion_tokens=completion,
         outcome=record.outcome,
         batch="batch" in record.tag,
     )
