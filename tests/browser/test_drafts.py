@@ -116,3 +116,39 @@ def test_on_a_narrow_screen_nothing_is_cut_and_a_draft_goes_from_the_list(
         page.click("#sure-yes")
         page.wait_for_selector("tr:has-text('narrow.csv')", state="detached")
         assert reader.complaints == []
+
+
+def test_a_file_dropped_on_any_page_is_brought_and_a_page_with_a_file_of_its_own_takes_it(
+    chromium: Any, served: LivePlatform
+) -> None:
+    with Reader(chromium, served) as reader:
+        page = reader.page
+        page.set_default_timeout(30_000)
+        reader.go("/jobs")
+        drop(page, "anywhere.csv")
+        page.wait_for_url("**/data/draft-*")
+        assert page.inner_text("h1") == "anywhere.csv"
+        reader.go("/playground/table")
+        drop(page, "prompts.csv")
+        page.wait_for_selector("#body tr")
+        assert page.url.partition("?")[0].endswith("/playground/table")
+        reader.go("/settings")
+        page.evaluate(
+            "dispatchEvent(new DragEvent('dragover', {dataTransfer: new DataTransfer()}))"
+        )
+        assert page.locator("body.over").count() == 0, "a text that is dragged is not a file"
+        assert reader.complaints == []
+
+
+def drop(page: Any, name: str) -> None:
+    """Lets a sheet go over the middle of a page, as a hand does."""
+    carried = page.evaluate_handle(
+        """([name, text]) => {
+          const carried = new DataTransfer();
+          carried.items.add(new File([text], name));
+          return carried;
+        }""",
+        [name, SHEET.decode()],
+    )
+    for kind in ("dragenter", "dragover", "drop"):
+        page.dispatch_event("main", kind, {"dataTransfer": carried})

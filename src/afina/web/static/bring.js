@@ -1,12 +1,14 @@
-// Brings a file to the server: dropped anywhere on the page, or chosen. The bytes go as they are,
-// with a bar that has a true end; leaving the page before the end leaves nothing behind.
+// Brings a file to the server: dropped anywhere on any page, or chosen. The bytes go as they are,
+// with a bar that has a true end; leaving the page before the end leaves nothing behind. Where a
+// page takes a file of its own, it gets what is dropped.
 import { tell, fill, texts } from "./app.js";
 import { offline } from "./away.js";
 
 const place = document.getElementById("drop");
 const input = document.getElementById("file");
-const bar = document.getElementById("progress");
-const word = document.getElementById("reading");
+const box = document.getElementById("bringing");
+const bar = (place ?? box).querySelector("progress");
+const word = (place ?? box).querySelector("[role=status]");
 
 function bring(file) {
   const request = new XMLHttpRequest();
@@ -24,23 +26,31 @@ function bring(file) {
     tell([told.error?.message ?? request.statusText, told.error?.remedy].filter(Boolean).join(" "));
   };
   request.onerror = () => { rest(); offline(true); };
+  box.hidden = Boolean(place);
   bar.hidden = false;
   word.hidden = false;
-  word.textContent = fill(place.dataset.reading, { name: file.name });
+  word.textContent = fill(texts.reading, { name: file.name });
   request.send(file);
 }
 
-function rest() { bar.hidden = true; word.hidden = true; input.value = ""; }
+function rest() { box.hidden = true; bar.hidden = true; word.hidden = true; if (input) input.value = ""; }
 
-input.addEventListener("change", () => { if (input.files[0]) bring(input.files[0]); });
+if (place) input.addEventListener("change", () => { if (input.files[0]) bring(input.files[0]); });
+const target = place ?? document.body;
+const brings = (event) => event.dataTransfer?.types.includes("Files"); // a text goes into its field
 for (const kind of ["dragenter", "dragover"]) {
-  window.addEventListener(kind, (event) => { event.preventDefault(); place.classList.add("over"); });
+  window.addEventListener(kind, (event) => { if (brings(event)) { event.preventDefault(); target.classList.add("over"); } });
 }
-window.addEventListener("dragleave", (event) => { if (!event.relatedTarget) place.classList.remove("over"); });
+window.addEventListener("dragleave", (event) => { if (!event.relatedTarget) target.classList.remove("over"); });
 window.addEventListener("drop", (event) => {
+  if (!brings(event)) return;
   event.preventDefault();
-  place.classList.remove("over");
-  if (event.dataTransfer.files[0]) bring(event.dataTransfer.files[0]);
+  target.classList.remove("over");
+  const { files } = event.dataTransfer;
+  if (!files[0] || document.querySelector("dialog[open]")) return;
+  if (place || !input) { bring(files[0]); return; }
+  input.files = files;
+  input.dispatchEvent(new Event("change", { bubbles: true }));
 });
 document.querySelector("[data-example]")?.addEventListener("click", async (event) => {
   try {
