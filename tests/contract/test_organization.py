@@ -292,6 +292,19 @@ def test_lines_of_batches_are_counted_apart_from_requests_of_their_own(
             admin.usage.embeddings(start_time=now, extra_query=asked)
 
 
+def test_a_request_of_several_prompts_is_one_request_with_all_of_its_tokens(
+    admin: Any, live: Live
+) -> None:
+    now = live.platform.now()
+    tag = usage_tag(first_caller(live.platform), "prompted")
+    for id in ("req_p", "req_p-echo", "req_p-1", "req_p-1-echo", "req_q"):
+        record = UsageRecord(id, now, BASE, None, 3, 0, 1, "finished", tag)
+        record_inference(live.platform, [record])
+    found = admin.usage.completions(start_time=now - 60, models=["prompted"])
+    (line,) = [line for bucket in found.data for line in bucket.results]
+    assert (line.num_model_requests, line.input_tokens, line.output_tokens) == (2, 15, 5)
+
+
 def test_moderations_are_counted_by_key_and_cost_nothing(
     admin: Any, client: openai.OpenAI, live: Live
 ) -> None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Integer, Row, Select, cast, func, select
+from sqlalchemy import ColumnElement, Integer, Row, Select, case, cast, func, select
 
+from afina.domain.ids import REQUEST
 from afina.domain.prices import PICO
 from afina.domain.reports import ReportLine, ReportQuery
 from afina.store.database import Tx
@@ -22,6 +23,12 @@ _GROUPS: Final[dict[str, ColumnElement[Any]]] = {
     "line_item": LEDGER.c.model + ", " + LEDGER.c.kind,
 }
 
+_IS_FURTHER: Final = LEDGER.c.request_id.startswith(REQUEST, autoescape=True) & (
+    LEDGER.c.request_id.contains("-", autoescape=True)
+)
+"""A completion of several prompts, or one whose prompt is scored, asks the engine more than once:
+after the first time its id is `req_…-1`, `req_…-echo`. It is one request all the same."""
+
 
 def report_lines(tx: Tx, organization_id: str, query: ReportQuery) -> dict[int, list[ReportLine]]:
     """The lines of each bucket that has any, by the bucket's start."""
@@ -34,7 +41,7 @@ def report_lines(tx: Tx, organization_id: str, query: ReportQuery) -> dict[int, 
         *sums,
         func.sum(LEDGER.c.amount_micro).label("micro"),
         func.sum(LEDGER.c.amount_rest_pico).label("rest"),
-        func.count().label("requests"),
+        func.sum(case((_IS_FURTHER, 0), else_=1)).label("requests"),
     ).select_from(LEDGER.outerjoin(API_KEYS, API_KEYS.c.id == LEDGER.c.key_id))
     statement = _narrowed(statement, organization_id, query)
     found: dict[int, list[ReportLine]] = {}
