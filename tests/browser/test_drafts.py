@@ -60,6 +60,24 @@ def test_edits_outlive_a_system_prompt_and_other_columns_are_asked_about(
         assert reader.complaints == []
 
 
+def test_a_refused_choice_shows_what_holds_and_its_reason_goes_with_the_next_answer(
+    chromium: Any, served: LivePlatform
+) -> None:
+    with Reader(chromium, served) as reader:
+        page = reader.page
+        page.set_default_timeout(30_000)
+        reader.go("/data")
+        sheet = {"name": "q.csv", "mimeType": "text/csv", "buffer": SHEET}
+        page.set_input_files("#file", files=[sheet])
+        page.wait_for_selector(".row")
+        page.select_option("#assistant", "question")
+        page.wait_for_selector("#notices .bad")
+        assert page.input_value("#assistant") == "answer"
+        page.select_option("#assistant", "other")
+        page.wait_for_selector("#notices .bad", state="detached")
+        assert page.input_value("#assistant") == "other"
+
+
 def test_a_check_that_takes_a_while_is_said_and_a_second_click_does_nothing(
     chromium: Any, served: LivePlatform
 ) -> None:

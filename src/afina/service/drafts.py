@@ -47,6 +47,7 @@ _PASSED: Final = frozenset({"messages", "preferred_output", "item"})
 """A JSONL file with one of these is training rows already, of whatever kind."""
 _MAX_NAME: Final = 255
 _FORMAT: Final = re.compile(r"\b([Gg])ive --format (\w+)")
+_OPTION: Final = re.compile(r" \(--[^)]*\)")
 _BRING: Final = "Save it as Excel or Parquet, or as CSV or JSONL in UTF-8, and bring it again."
 
 
@@ -117,17 +118,13 @@ def start_draft(
     ending = Path(filename).suffix
     name = "source" + (ending.lower() if _ENDING.fullmatch(ending) else "")
     try:
-        size = _keep(folder / name, source, platform.settings.max_upload_bytes)
-        draft = Draft(id_, caller.project_id, filename, platform.now(), size, name, base=base)
-        draft = _read(folder, draft, *open_likely(folder / name))
+        with _told_by_name(name, filename):
+            size = _keep(folder / name, source, platform.settings.max_upload_bytes)
+            draft = Draft(id_, caller.project_id, filename, platform.now(), size, name, base=base)
+            draft = _read(folder, draft, *open_likely(folder / name))
         if left_out:
             draft = replace(draft, dropped={**draft.dropped, **left_out})
         _write(folder, draft)
-    except AfinaError as error:
-        shutil.rmtree(folder, ignore_errors=True)
-        error.message = error.message.replace(name, filename)  # the name that the reader knows
-        error.remedy = _without_options(error.remedy)
-        raise
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise
@@ -166,7 +163,7 @@ def choose_columns(platform: Platform, caller: Caller, draft_id: str, chosen: Co
     system prompt is another. Raises InvalidRequest for columns that are not there."""
     draft = get_draft(platform, caller, draft_id)
     folder = folder_of(platform, draft_id)
-    with locked(folder):
+    with locked(folder), _told_by_name(draft.source, draft.filename):
         kept = History()
         if replace(draft.chosen, system=chosen.system) == chosen:
             kept = under_system(read_history(folder), draft.chosen.system, chosen.system)
@@ -184,7 +181,7 @@ def choose_sheet(platform: Platform, caller: Caller, draft_id: str, sheet: str) 
     if sheet not in draft.sheets:
         raise InvalidRequest(f"There is no sheet {sheet[:64]!r} in this workbook.", param="sheet")
     folder = folder_of(platform, draft_id)
-    with locked(folder):
+    with locked(folder), _told_by_name(draft.source, draft.filename):
         source = open_table(folder / draft.source, ConvertOptions(sheet=sheet))
         fresh = replace(draft, chosen=Columns(), is_table=False, rows=0, dropped={})
         draft = _read(folder, fresh, source, draft.sheets)
@@ -200,7 +197,7 @@ def choose_encoding(platform: Platform, caller: Caller, draft_id: str, encoding:
     if encoding not in encodings.NAMES:
         raise InvalidRequest(f"{encoding[:64]!r} is not offered here.", param="encoding")
     folder = folder_of(platform, draft_id)
-    with locked(folder):
+    with locked(folder), _told_by_name(draft.source, draft.filename):
         source = open_table(folder / draft.source, ConvertOptions(encoding=encoding))
         fresh = replace(
             draft, chosen=Columns(), is_table=False, rows=0, dropped={}, asked_encoding=encoding
@@ -267,6 +264,17 @@ def locked(folder: Path) -> Iterator[None]:
     with (folder / "lock").open("a") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
+
+
+@contextmanager
+def _told_by_name(source: str, filename: str) -> Iterator[None]:
+    """An error names the file as its owner knows it, and no option of a command line."""
+    try:
+        yield
+    except AfinaError as error:
+        error.message = _OPTION.sub("", error.message.replace(source, filename))
+        error.remedy = _without_options(error.remedy)
+        raise
 
 
 def _without_options(remedy: str | None) -> str | None:

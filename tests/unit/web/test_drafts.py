@@ -26,9 +26,15 @@ def site(tmp_path: Path) -> Iterator[Site]:
         yield site
 
 
-def workbook() -> bytes:
-    raw = io.BytesIO()
-    openpyxl.Workbook().save(raw)
+def workbook(*sheets: str) -> bytes:
+    """A sheet of a chat, then empty ones of these names, then a hidden one."""
+    raw, book = io.BytesIO(), openpyxl.Workbook()
+    book.worksheets[0].append(["question", "answer"])
+    book.worksheets[0].append(["Q?", "A."])
+    for name in sheets:
+        book.create_sheet(name)
+    book.create_sheet("secret").sheet_state = "hidden"
+    book.save(raw)
     return raw.getvalue()
 
 
@@ -237,3 +243,23 @@ def test_preferences_under_other_names_become_preferences(site: Site) -> None:
     told = site.ask("GET", f"{draft}/rows").json()["rows"]
     assert len(told) == 2
     assert "preferences" in site.ask("GET", draft).text
+
+
+def test_an_empty_sheet_is_told_by_the_file_s_own_name_and_without_options(site: Site) -> None:
+    draft = site.bring("libro.xlsx", workbook("Empty"))
+    form = {"form_token": site.token(), "sheet": "Empty"}
+    told = site.ask("POST", f"{draft}/columns", data=form).text
+    assert "of libro.xlsx is empty" in html.unescape(told)
+    assert "--" not in told.partition("<main")[2].partition("</main>")[0]
+
+
+def test_epochs_that_were_tried_go_along_to_the_form_of_the_job(site: Site) -> None:
+    draft = site.bring("casos.csv", SHEET)
+    told = site.ask("GET", f"{draft}/estimate?n_epochs=999", headers={"accept-language": "es"}).text
+    assert "un número entero de 1 a 50" in told
+    form = {"form_token": site.token(), "name": "casos.jsonl", "n_epochs": "7"}
+    place = site.ask("POST", f"{draft}/save", data=form).headers["location"]
+    assert place.endswith("&n_epochs=7")
+    assert 'name="n_epochs" value="7"' in site.ask("GET", place).text
+    place = site.ask("POST", f"{draft}/save", data=form | {"n_epochs": "auto"}).headers["location"]
+    assert "n_epochs" not in place

@@ -18,6 +18,7 @@ from afina.service.files import FileQuery
 from afina.service.job_request import METHODS
 from afina.web import numbers
 from afina.web.chats import plain_messages, readable_json, shown_messages
+from afina.web.pages.tune_faults import MOST_EPOCHS
 from afina.web.render import page
 from afina.web.visit import Visit, check_token, form_of, json_of
 
@@ -27,7 +28,6 @@ _CELL: Final = 400
 """Characters of a text that the table gets; the editor gets all."""
 _MARKED: Final = frozenset({"personal-data", "secret-in-row"})
 """Rules whose rows have a mark that names the kinds; the summary alone says the sentence."""
-_MOST_EPOCHS: Final = 50
 _PIECE: Final = 256 * 1024
 
 
@@ -160,14 +160,19 @@ def estimate(visit: Visit) -> Response:
     """What a tune with the rows would take, for so many epochs."""
     draft = _draft(visit)
     verdict = draft_rows.verdict_of(visit.platform, draft)
-    text = visit.request.query_params.get("n_epochs", "auto").strip().lower() or "auto"
-    if text != "auto" and not (text.isdecimal() and 1 <= int(text[:4]) <= _MOST_EPOCHS):
-        raise InvalidRequest(
-            f"n_epochs must be auto or from 1 to {_MOST_EPOCHS}.", param="n_epochs"
-        )
+    text = _epochs(visit.request.query_params.get("n_epochs"))
+    if text is None:
+        return page(visit, "parts/draft_estimate.html", {"most": MOST_EPOCHS})
     asked = Hyperparameters() if text == "auto" else Hyperparameters(n_epochs=int(text))
     found = draft_views.estimate_draft(visit.platform, draft, verdict, asked)
     return page(visit, "parts/draft_estimate.html", {"found": found})
+
+
+def _epochs(given: object) -> str | None:
+    """What was typed as a number of epochs; None where it is neither auto nor one."""
+    text = str(given or "auto").strip().lower() or "auto"
+    fits = text == "auto" or (text.isdecimal() and 1 <= int(text[:4]) <= MOST_EPOCHS)
+    return text if fits else None
 
 
 def summary(visit: Visit) -> Response:
@@ -224,7 +229,8 @@ async def save(visit: Visit) -> Response:
         file = draft_rows.save_draft(visit.platform, visit.caller, draft_id, name)
         method = draft_views.method_of(visit.platform.blobs.path(file.sha256))
         other = "" if method == METHODS[0] else f"&method={method}"
-        return f"/tune?file={file.id}{other}"
+        epochs = _epochs(form.get("n_epochs")) or "auto"
+        return f"/tune?file={file.id}{other}" + ("" if epochs == "auto" else f"&n_epochs={epochs}")
 
     return RedirectResponse(await to_thread.run_sync(keep), 303)
 

@@ -36,7 +36,7 @@ from afina.web.visit import Visit, form_of
 
 _NUMBERS: Final = ("n_epochs", "batch_size", "learning_rate_multiplier")
 _LISTED: Final = 200
-_ASKED: Final = ("file", "model", "method")
+_ASKED: Final = ("file", "model", "method", "n_epochs")
 _PAIRS: Final = 4
 
 

@@ -115,6 +115,17 @@ async function copy(button) {
 document.addEventListener("htmx:configRequest", (event) => {
   event.detail.headers["x-form-token"] = body.dataset.token;
 });
+// What was refused is said until the same place is answered; its fields show what holds again.
+let refused = null;
+document.addEventListener("htmx:afterRequest", ({ detail }) => {
+  if (detail.failed && detail.xhr.status) {
+    refused = detail.elt;
+    if (refused.matches("form[data-sure-remade]")) refused.reset();
+  } else if (detail.successful && refused && (detail.elt === refused || !refused.isConnected)) {
+    refused = null;
+    document.getElementById("notices").replaceChildren();
+  }
+});
 document.addEventListener("htmx:load", (event) => localTimes(event.detail.elt));
 
 document.addEventListener("click", (event) => {
