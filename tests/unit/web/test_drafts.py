@@ -263,3 +263,13 @@ def test_epochs_that_were_tried_go_along_to_the_form_of_the_job(site: Site) -> N
     assert 'name="n_epochs" value="7"' in site.ask("GET", place).text
     place = site.ask("POST", f"{draft}/save", data=form | {"n_epochs": "auto"}).headers["location"]
     assert "n_epochs" not in place
+
+
+def test_a_file_is_taken_away_under_its_own_name(site: Site) -> None:
+    draft = site.bring("casos.csv", SHEET)
+    form = {"form_token": site.token(), "name": "respuestas del año.jsonl"}
+    place = site.ask("POST", f"{draft}/save", data=form).headers["location"]
+    file = place.partition("file=")[2]
+    told = site.ask("GET", f"/data/files/{file}/download").headers["content-disposition"]
+    assert told.endswith("; filename*=UTF-8''respuestas%20del%20a%C3%B1o.jsonl")
+    assert 'filename="respuestas_del_a_o.jsonl"' in told

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
+from urllib.parse import quote
 
 from anyio import from_thread, to_thread
 from starlette.responses import JSONResponse, RedirectResponse, Response, StreamingResponse
@@ -281,8 +282,9 @@ def download(visit: Visit) -> Response:
                 yield found
 
     name = "".join(c if c.isascii() and (c.isalnum() or c in "._-") else "_" for c in file.filename)
+    whole = quote(file.filename, safe="")
     headers = {
-        "content-disposition": f'attachment; filename="{name}"',
+        "content-disposition": f"attachment; filename=\"{name}\"; filename*=UTF-8''{whole}",
         "content-length": str(file.bytes),
     }
     return StreamingResponse(pieces(), media_type="application/octet-stream", headers=headers)

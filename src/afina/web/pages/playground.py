@@ -12,6 +12,7 @@ from typing import Any, Final
 from anyio import to_thread
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
+from afina.domain.models import ModelState
 from afina.errors import AfinaError, InvalidRequest
 from afina.service import models
 from afina.service.chat_answer import error_event
@@ -41,6 +42,11 @@ def chosen_models(visit: Visit) -> dict[str, Any]:
     return {
         "bases": [entry.id for entry in entries if entry.base],
         "tuned": [entry.id for entry in entries if entry.tuned],
+        "silent": {
+            entry.id: entry.tuned.state.value
+            for entry in entries
+            if entry.tuned is not None and entry.tuned.state is not ModelState.RELEASED
+        },
         "asked": asked[:MOST_MODELS],
         "gone": [name for name in named if name not in names],
         "most": MOST_MODELS,
