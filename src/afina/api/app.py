@@ -21,6 +21,7 @@ from afina import __version__
 from afina.api import batch_requests, documents, errors, requests, upload_requests, webhook_requests
 from afina.api.call import Keyring, Parts
 from afina.api.middleware import RequestMiddleware
+from afina.api.plain_routes import plain_routes
 from afina.api.routes import (
     aliases,
     batches,
@@ -134,7 +135,7 @@ def create_app(settings: Settings) -> FastAPI:
     for route in ANSWERS:
         app.router.routes.append(Route(route.PATH, route.ENDPOINT, methods=["POST"]))
     for router in ROUTERS:
-        app.include_router(router)
+        app.router.routes += plain_routes(router)
     app.openapi = lambda: _document(app)  # type: ignore[method-assign]
     return app
 
@@ -182,5 +183,8 @@ def _open(settings: Settings) -> Platform:
 def _document(app: FastAPI) -> dict[str, Any]:
     if app.openapi_schema is None:
         plain = {route.PATH: {"post": dict(route.OPERATION)} for route in ANSWERS}
-        app.openapi_schema = documents.openapi(app, SHAPES, plain)
+        declared = APIRouter()
+        for router in ROUTERS:
+            declared.include_router(router)
+        app.openapi_schema = documents.openapi(app, declared.routes, SHAPES, plain)
     return app.openapi_schema

@@ -17,6 +17,7 @@ from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel, TypeAdapter
 from pydantic.json_schema import models_json_schema
 from starlette.responses import HTMLResponse, Response
+from starlette.routing import BaseRoute
 
 from afina.api.answers import ErrorEnvelope
 from afina.service.refusals import LaxWire
@@ -49,12 +50,15 @@ _FORM: Final = "x-afina-form"
 
 
 def openapi(
-    app: FastAPI, shapes: Sequence[type[BaseModel]], plain: dict[str, dict[str, Any]]
+    app: FastAPI,
+    declared: Sequence[BaseRoute],
+    shapes: Sequence[type[BaseModel]],
+    plain: dict[str, dict[str, Any]],
 ) -> dict[str, Any]:
-    """The whole document. `shapes` are what routes read; `plain` the operations, by path and
-    method, of routes that the framework knows nothing of."""
+    """The whole document. `declared` are the framework's routes, `shapes` what they read; `plain`
+    the operations, by path and method, of routes that the framework knows nothing of."""
     document = get_openapi(
-        title="afina", version=app.version, description=app.description, routes=app.routes
+        title="afina", version=app.version, description=app.description, routes=declared
     )
     for path, operations in plain.items():
         document["paths"].setdefault(path, {}).update(operations)

@@ -12,7 +12,6 @@ from typing import Any
 
 import msgspec
 from fastapi import FastAPI
-from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
@@ -73,7 +72,6 @@ def install(app: FastAPI) -> None:
     """Makes the application answer every error in the envelope."""
     app.add_exception_handler(AfinaError, _afina)
     app.add_exception_handler(HTTPException, _http)
-    app.add_exception_handler(RequestValidationError, _framework)
 
 
 async def _afina(request: Request, error: Exception) -> Response:  # noqa: ARG001
@@ -120,13 +118,3 @@ def _paths(app: FastAPI) -> Iterable[str]:
     """The paths of our document: the routes themselves are nested."""
     paths: dict[str, Any] = app.openapi()["paths"]
     return paths
-
-
-async def _framework(request: Request, error: Exception) -> Response:  # noqa: ARG001
-    """Our routes check their own requests; this is for what the framework alone looked at."""
-    assert isinstance(error, RequestValidationError)
-    first = error.errors()[0]
-    where = ".".join(str(part) for part in first["loc"][1:])
-    return error_response(
-        InvalidRequest(f"Invalid value for '{where}'.", param=where, code="invalid_value")
-    )

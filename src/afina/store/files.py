@@ -12,7 +12,7 @@ from afina.domain.codec import encode
 from afina.domain.files import FileStatus, Purpose, StoredFile
 from afina.domain.pages import Page
 from afina.store.database import Tx
-from afina.store.ordering import next_order, read_page, values_of
+from afina.store.ordering import next_order, read_page, row_by_id, values_of
 from afina.store.tables import FILES
 
 
@@ -46,10 +46,8 @@ def insert_file(tx: Tx, file: StoredFile, caller: Caller, now: float) -> None:
 
 def get_file(tx: Tx, file_id: str, project_id: str | None = None) -> StoredFile | None:
     """The file, if it belongs to the project (any project where None is given)."""
-    query = select(FILES).where(FILES.c.id == file_id)
-    if project_id is not None:
-        query = query.where(FILES.c.project_id == project_id)
-    row = tx.execute(query).one_or_none()
+    query = row_by_id(FILES, owned=project_id is not None)
+    row = tx.execute(query, {"id": file_id, "project": project_id}).one_or_none()
     return None if row is None else file_of(row)
 
 

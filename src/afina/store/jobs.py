@@ -38,7 +38,7 @@ from afina.domain.pages import Page
 from afina.errors import IllegalTransition, NotFound, StaleFence
 from afina.store.account_tables import HOLDS
 from afina.store.database import Tx
-from afina.store.ordering import Ordered, next_order, read_page, values_of
+from afina.store.ordering import Ordered, next_order, read_page, row_by_id, values_of
 from afina.store.tables import JOB_LABELS, JOBS
 
 _LIVE = tuple(status for status in JobStatus if not status.is_terminal)
@@ -100,10 +100,8 @@ def insert_job(tx: Tx, job: Job, caller: Caller, now: float) -> None:
 
 def get_job(tx: Tx, job_id: str, project_id: str | None = None) -> Job | None:
     """The job, if it belongs to the project (any project where None is given)."""
-    query = select(JOBS).where(JOBS.c.id == job_id)
-    if project_id is not None:
-        query = query.where(JOBS.c.project_id == project_id)
-    row = tx.execute(query).one_or_none()
+    query = row_by_id(JOBS, owned=project_id is not None)
+    row = tx.execute(query, {"id": job_id, "project": project_id}).one_or_none()
     return None if row is None else job_of(row)
 
 

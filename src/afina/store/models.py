@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
-from sqlalchemy import Row, delete, exists, insert, select
+from sqlalchemy import Row, Select, bindparam, delete, exists, insert, select
 
 from afina.domain.accounts import Caller
 from afina.domain.codec import encode
@@ -34,11 +35,16 @@ def insert_model(tx: Tx, model: TunedModel, caller: Caller, now: float) -> None:
 
 def get_model(tx: Tx, name: str, project_id: str | None = None) -> TunedModel | None:
     """The tuned model, if the project owns it or was given it (any where None is given)."""
-    query = select(MODELS).where(MODELS.c.name == name)
-    if project_id is not None:
-        query = query.where(usable_by(project_id))
-    row = tx.execute(query).one_or_none()
+    query = _row_by_name(usable=project_id is not None)
+    row = tx.execute(query, {"called": name, "project": project_id}).one_or_none()
     return None if row is None else model_of(row)
+
+
+@functools.cache
+def _row_by_name(*, usable: bool) -> Select[Any]:
+    """Made once, as in `afina.store.ordering`."""
+    query = select(MODELS).where(MODELS.c.name == bindparam("called"))
+    return query.where(usable_by(bindparam("project"))) if usable else query
 
 
 def name_is_taken(tx: Tx, name: str) -> bool:

@@ -10,7 +10,7 @@ import functools
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, Row, Table, and_, func, or_, select
+from sqlalchemy import ColumnElement, Row, Select, Table, and_, bindparam, func, or_, select
 
 from afina.errors import InvalidRequest
 from afina.store.database import Tx
@@ -35,6 +35,14 @@ def values_of(row: Row[Any], table: Table) -> dict[str, Any]:
 @functools.cache
 def _names(table: Table) -> tuple[str, ...]:
     return tuple(table.c.keys())
+
+
+@functools.cache
+def row_by_id(table: Table, *, owned: bool) -> Select[Any]:
+    """The statement for a row by its `id`, and where `owned` by its `project` too; made once,
+    because making it takes longer than asking."""
+    query = select(table).where(table.c.id == bindparam("id"))
+    return query.where(table.c.project_id == bindparam("project")) if owned else query
 
 
 def next_order(tx: Tx, table: Table, now: float) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, Row, delete, insert, select
+from sqlalchemy import BindParameter, ColumnElement, Row, delete, insert, select
 
 from afina.domain.codec import encode
 from afina.domain.pages import Page
@@ -68,7 +68,7 @@ def revoke(tx: Tx, model: str, id: str) -> Permission | None:
     return None if row is None else _permission(row)
 
 
-def usable_by(project_id: str) -> ColumnElement[bool]:
+def usable_by(project_id: str | BindParameter[str]) -> ColumnElement[bool]:
     """A condition on models: those of the project, and those that it was given."""
     given = select(_P.model).where(_P.project_id == project_id)
     return (MODELS.c.project_id == project_id) | MODELS.c.name.in_(given)
