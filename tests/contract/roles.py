@@ -304,6 +304,12 @@ _PAGES: Final[dict[str, str]] = {
         GET /usage/export
         GET /usage/cost
         GET /settings
+        GET /settings/keys
+        GET /settings/webhooks
+        GET /settings/projects
+        GET /settings/people
+        GET /settings/limits
+        GET /settings/budget
         POST /settings/keys
         POST /settings/keys/{id}/revoke
         POST /settings/webhooks
