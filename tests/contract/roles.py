@@ -34,6 +34,8 @@ _NEEDS: Final[dict[str, str]] = {
         POST /v1/organization/projects/{project_id}/archive
         GET /v1/organization/invites
         POST /v1/organization/invites
+        GET /v1/organization/invites/{invite_id}
+        DELETE /v1/organization/invites/{invite_id}
         GET /v1/organization/users
         GET /v1/organization/users/{user_id}
         POST /v1/organization/users/{user_id}

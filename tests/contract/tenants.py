@@ -160,6 +160,8 @@ OPERATIONS: Final[dict[str, Operation]] = {
     "POST /v1/organization/projects/{project_id}/archive": _of(_PROJECT),
     "GET /v1/organization/invites": _of(),
     "POST /v1/organization/invites": _of(body={"email": "bo@example.com", "role": "reader"}),
+    "GET /v1/organization/invites/{invite_id}": _of(("invite_id", "user")),
+    "DELETE /v1/organization/invites/{invite_id}": _of(("invite_id", "user")),
     "GET /v1/organization/users": _of(),
     "GET /v1/organization/users/{user_id}": _of(_USER),
     "POST /v1/organization/users/{user_id}": _of(_USER, body={"role": "owner"}),

@@ -136,6 +136,13 @@ def test_people_come_by_invitation_and_leave_with_their_places(admin: Any) -> No
     assert (invite.status, invite.email) == ("accepted", "ana@example.com")
     with pytest.raises(openai.ConflictError):
         admin.invites.create(email="ana@example.com", role="reader")
+    assert valid(admin.invites.retrieve(invite.id)) == invite
+    with pytest.raises(openai.BadRequestError, match="has been accepted") as refused:
+        admin.invites.delete(invite.id)
+    assert f"/users/{invite.id}" in refused.value.message
+    for act in (admin.invites.retrieve, admin.invites.delete):
+        with pytest.raises(openai.NotFoundError, match="No such invite"):
+            act("invite-none")
     [user] = [u for u in valid_page(admin.users.list()) if u.email == "ana@example.com"]
     assert [(p.id, p.role) for p in user.projects.data] == [(project, "member")]
     assert valid(admin.users.update(user.id, role="owner")).role == "owner"

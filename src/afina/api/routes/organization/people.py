@@ -10,13 +10,13 @@ from pydantic import BaseModel, Field
 from starlette.responses import Response
 
 from afina.api.answers import answer
-from afina.api.call import Caller_
+from afina.api.call import Call, Caller_
 from afina.api.documents import ERRORS, documented
 from afina.api.query import query
 from afina.api.requests import NoQuery
 from afina.api.routes.organization.shared import ListQuery, Texts, body_of, removed, short_page
 from afina.domain.accounts import Member
-from afina.errors import UnsupportedField
+from afina.errors import InvalidRequest, NotFound, UnsupportedField
 from afina.service import people
 from afina.service.people import Person
 from afina.service.refusals import Wire
@@ -104,6 +104,24 @@ async def invite(call: Caller_) -> Response:
 def list_invites(call: Caller_, asked: Annotated[ListQuery, _LIST]) -> Response:
     """Those who were invited, oldest first; all of them have come in."""
     return short_page(people.list_people(call.platform, call.caller), _invite, asked)
+
+
+@router.get("/invites/{invite_id}", summary="An invite", dependencies=[_NO_QUERY])
+def retrieve_invite(call: Caller_, invite_id: str) -> Response:
+    """It has been accepted, for whoever is invited is a user at once."""
+    return answer(_invite(_invited(call, invite_id)))
+
+
+@router.delete("/invites/{invite_id}", summary="Take an invite back", dependencies=[_NO_QUERY])
+def delete_invite(call: Caller_, invite_id: str) -> Response:
+    """An accepted invite cannot be taken back, and here all are accepted: the user is removed."""
+    found = _invited(call, invite_id)
+    raise InvalidRequest(
+        f"The invite {invite_id} has been accepted and cannot be taken back.",
+        param="invite_id",
+        code="invite_accepted",
+        remedy=f"Remove the user: DELETE /v1/organization/users/{found.user.id}.",
+    )
 
 
 @router.get("/users", summary="List users", openapi_extra=documented(query=UserListQuery))
@@ -241,6 +259,13 @@ def _user(person: Person) -> dict[str, Any]:
             "data": [{"id": project, "role": role} for project, role in person.places],
         },
     }
+
+
+def _invited(call: Call, invite_id: str) -> Person:
+    try:
+        return people.get_person(call.platform, call.caller, invite_id)
+    except NotFound:
+        raise NotFound(f"No such invite: {invite_id}", param="invite_id") from None
 
 
 def _invite(person: Person) -> dict[str, Any]:
