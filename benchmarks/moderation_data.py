@@ -4,7 +4,9 @@
     # category        what the sentences below belong to (`none`: to no category)
 
 Training sentences come with the package, a file for each manner and language; those of the test
-stand here, are written in another manner and are never trained on.
+stand here, are written in another manner and are never trained on. The lines of `business` are
+full of numbers, which say nothing: they are drawn anew wherever such a line is read (`redrawn`),
+and a fifth of them, by hash, is kept apart from training and calibration alike (`lines_apart`).
 """
 
 from __future__ import annotations
@@ -24,6 +26,12 @@ PACKAGE = Path(__file__).parent.parent / "src" / "afina" / "data" / "moderation"
 TRAINING = PACKAGE / "training"
 TEST = Path(__file__).parent / "moderation_sentences"
 PROBE = Path(__file__).parent / "moderation_probe"
+NUMBERED = "business"
+"""The manner whose numbers are drawn anew."""
+APART = 80
+"""Lines of it whose group is no lower are kept apart."""
+WRITTEN_OUT = 4
+"""Its lines with words to choose from are written out so many times as often as others."""
 DEBATABLE = {
     "hate": ("harassment",),
     "hate/threatening": ("harassment", "harassment/threatening"),
@@ -56,10 +64,37 @@ class Sentence:
 
 def training_sentences(most_of_one: int) -> list[Sentence]:
     """Lines with words to choose from are written out `most_of_one` times at most."""
+    return [s for s in _every_line(most_of_one) if not is_apart(s)]
+
+
+def lines_apart() -> list[Sentence]:
+    """Lines of business that neither training nor calibration reads, written out."""
+    return [s for s in _every_line(1) if is_apart(s)]
+
+
+def is_apart(sentence: Sentence) -> bool:
+    return sentence.manner == NUMBERED and sentence.group >= APART
+
+
+def redrawn(text: str, chance: Random) -> str:
+    """The same with other numbers, each as long as it was; of a year the century stays."""
+
+    def other(found: re.Match[str]) -> str:
+        kept = found[0][:2] if re.fullmatch(r"(19|20)\d\d", found[0]) else ""
+        rest = found[0][len(kept) :]
+        lowest = 0 if kept or rest[0] == "0" else 1
+        first = rest[0] if rest[0] == "0" and not kept else str(chance.randint(lowest, 9))
+        return kept + first + "".join(str(chance.randint(0, 9)) for _ in rest[1:])
+
+    return re.sub(r"\d+", other, text)
+
+
+def _every_line(most_of_one: int) -> list[Sentence]:
     made: list[Sentence] = []
     for path in sorted(TRAINING.glob("*_??.txt")):
         manner, _, language = path.stem.rpartition("_")
-        made += _read(path, language, most_of_one, manner)
+        most = most_of_one * (WRITTEN_OUT if manner == NUMBERED else 1)
+        made += _read(path, language, most, manner)
     return made
 
 
@@ -104,6 +139,8 @@ def _read(path: Path, language: str, most: int, manner: str = "") -> list[Senten
             category = line[2:].strip()
         elif line:
             texts = _written_out(line, words, most)
+            if manner == NUMBERED:
+                texts = [redrawn(text, Random(text)) for text in texts]
             made += [Sentence(language, category, text, line, manner) for text in texts]
     return made
 

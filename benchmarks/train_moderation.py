@@ -29,7 +29,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -38,10 +38,12 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - its usual name
 from benchmarks.moderation_calibrated import calibrate, raw_logits
 from benchmarks.moderation_data import (
+    NUMBERED,
     PACKAGE,
     Sentence,
     labels,
     plain_sentences,
+    redrawn,
     training_sentences,
 )
 from benchmarks.moderation_figures import told
@@ -324,6 +326,8 @@ class Training:
     def _put_down(self, i: int, way: int) -> str:
         chance = Random(1_000_000 * way + i)
         one = piece_of(self.rows[i], chance)
+        if one.manner == NUMBERED:
+            one = replace(one, text=redrawn(one.text, chance))
         if chance.random() < 0.4:
             return one.text
         return varied(one, self.harmless[one.language], chance)

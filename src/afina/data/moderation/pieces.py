@@ -16,7 +16,6 @@ from afina.data.moderation.categories import CATEGORIES, with_parents
 PIECE_CHARACTERS: Final = 280
 LEAST_CHARACTERS: Final = 24
 """A shorter sentence is read with the next one."""
-_MOST_PIECES: Final = 4096
 _END: Final = re.compile(r"(?<=[.!?…。])\s+|\n+")
 _HARD: Final = re.compile(r"\s+")
 
