@@ -262,6 +262,12 @@ def _check_first_bytes(staged: StagedBlob, purpose: Purpose) -> None:
     if purpose not in _LINES:
         return
     head = staged.head.removeprefix(b"\xef\xbb\xbf").lstrip(b" \t\r\n")
+    if not head and staged.size_bytes == len(staged.head):
+        raise InvalidRequest(
+            "The file is empty: it holds nothing but blank lines.",
+            param="file",
+            code="invalid_file_format",
+        )
     if b"\x00" in staged.head or (head and not head.startswith(b"{")):
         raise InvalidRequest(
             "Expected file to have JSONL format, where every line is a valid JSON dictionary. "

@@ -106,9 +106,10 @@ def test_a_line_that_is_no_json_object_is_refused_with_its_number(
     assert stored(platform) == []
 
 
-def test_an_empty_file_is_refused(platform: Platform, caller: Caller) -> None:
+@pytest.mark.parametrize("content", [b"", b"\n \r\n\t\n", b"\xef\xbb\xbf\n"])
+def test_an_empty_file_is_refused(platform: Platform, caller: Caller, content: bytes) -> None:
     with pytest.raises(InvalidRequest, match="empty"):
-        upload(platform, caller, b"")
+        upload(platform, caller, content)
 
 
 def test_a_file_may_be_as_large_as_the_limit_and_no_larger(tmp_path: Path, caller: Caller) -> None:
