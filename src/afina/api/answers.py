@@ -20,7 +20,7 @@ from afina.domain.events import JobEvent
 from afina.domain.files import StoredFile
 from afina.domain.jobs import Hyperparameters, Job, JobCheckpoint
 from afina.domain.pages import Page
-from afina.service.models import ModelEntry
+from afina.service.models import ListedModel, ModelEntry
 
 _ENCODER = msgspec.json.Encoder(enc_hook=encode)
 
@@ -241,7 +241,7 @@ def checkpoint_object(checkpoint: JobCheckpoint) -> CheckpointObject:
     )
 
 
-def model_object(entry: ModelEntry, shutdown: date | None = None) -> ModelObject:
+def model_object(entry: ModelEntry | ListedModel, shutdown: date | None = None) -> ModelObject:
     """A model as the wire shows it."""
     return ModelObject(
         id=entry.id,

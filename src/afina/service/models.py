@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
-from typing import Final
+from typing import Final, NamedTuple
 
 from afina.domain.accounts import Caller
 from afina.domain.encoders import ENCODER_ID
@@ -36,6 +36,20 @@ class ModelEntry:
     base: BaseModel | None = None
     tuned: TunedModel | None = None
 
+    @property
+    def base_id(self) -> str:
+        """Its base, which may be itself."""
+        return self.id if self.tuned is None else self.tuned.base_id
+
+
+class ListedModel(NamedTuple):
+    """A model in a list of many."""
+
+    id: str
+    created_at: int
+    owned_by: str
+    base_id: str
+
 
 @dataclass(frozen=True)
 class ResolvedModel:
@@ -60,6 +74,18 @@ def list_models(platform: Platform, caller: Caller) -> list[ModelEntry]:
         tuned = models.list_models(tx, caller.project_id)
     found = [_base_entry(base) for base in bases.list_bases(platform)]
     return found + [_tuned_entry(platform, model) for model in tuned]
+
+
+def list_names(platform: Platform, caller: Caller) -> list[ListedModel]:
+    """The same, with no more than a list shows."""
+    with platform.database.read() as tx:
+        tuned = models.list_names(tx, caller.project_id)
+    owner = platform.settings.organization
+    listed = [
+        ListedModel(base.id, base.created_at, _BASE_OWNER, base.id)
+        for base in bases.list_bases(platform)
+    ]
+    return listed + [ListedModel(name, at, owner, base) for name, at, base in tuned]
 
 
 def get_model(platform: Platform, caller: Caller, name: str) -> ModelEntry:
@@ -133,11 +159,10 @@ def delete_model(platform: Platform, caller: Caller, name: str) -> None:
     references.remove_blobs(platform.database, platform.blobs, held)
 
 
-def shutdown_date(platform: Platform, entry: ModelEntry) -> date | None:
+def shutdown_date(platform: Platform, entry: ModelEntry | ListedModel) -> date | None:
     """The day from which the model answers no more: its own, else its base's."""
     dates = platform.settings.shutdown_dates
-    base_id = entry.tuned.base_id if entry.tuned is not None else entry.id
-    return dates.get(entry.id) or dates.get(base_id)
+    return dates.get(entry.id) or dates.get(entry.base_id) if dates else None
 
 
 def _refuse_shut_down(platform: Platform, entry: ModelEntry) -> None:

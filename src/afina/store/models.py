@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy import Row, Select, bindparam, delete, exists, insert, select
@@ -57,6 +58,13 @@ def list_models(tx: Tx, project_id: str) -> list[TunedModel]:
     query = select(MODELS).where(usable_by(project_id))
     order = (MODELS.c.order_key.desc(), MODELS.c.name)
     return [model_of(row) for row in tx.execute(query.order_by(*order)).all()]
+
+
+def list_names(tx: Tx, project_id: str) -> Sequence[Row[str, int, str]]:
+    """Name, time of creation and base of the same, which a thousand models are listed by."""
+    query = select(MODELS.c.name, MODELS.c.created_at, MODELS.c.base_id)
+    order = (MODELS.c.order_key.desc(), MODELS.c.name)
+    return tx.execute(query.where(usable_by(project_id)).order_by(*order)).all()
 
 
 def manifest_in_use(tx: Tx, manifest: str) -> bool:

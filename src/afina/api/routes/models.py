@@ -38,7 +38,7 @@ router = APIRouter(
 @router.get("", summary="List models", responses={200: {"model": ModelList}})
 def list_models(call: Caller_) -> Response:
     """The bases of this machine, and the project's tuned models and checkpoints."""
-    entries = models.list_models(call.platform, call.caller)
+    entries = models.list_names(call.platform, call.caller)
     found = [_shown(call, entry) for entry in entries]
     return answer({"object": "list", "data": found})
 
@@ -71,5 +71,5 @@ async def _resident(call: Call, entry: models.ModelEntry) -> bool | None:
     return entry.base is not None and entry.base.id in said.bases
 
 
-def _shown(call: Call, entry: models.ModelEntry) -> ModelObject:
+def _shown(call: Call, entry: models.ModelEntry | models.ListedModel) -> ModelObject:
     return model_object(entry, models.shutdown_date(call.platform, entry))
