@@ -6,8 +6,10 @@ What OpenAI's objects do not have stands under the key `afina`.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from datetime import date
+from types import MappingProxyType
 from typing import Any, NotRequired, TypeVar
 
 import msgspec
@@ -19,6 +21,7 @@ from afina.domain.codec import encode
 from afina.domain.events import JobEvent
 from afina.domain.files import StoredFile
 from afina.domain.jobs import Hyperparameters, Job, JobCheckpoint
+from afina.domain.methods import Extension
 from afina.domain.pages import Page
 from afina.service.models import ListedModel, ModelEntry
 
@@ -198,12 +201,17 @@ def job_object(job: Job, caller: Caller) -> JobObject:
             "requested_model": job.requested_model,
             "suffix": job.suffix,
             "parent": job.parent,
-            **job.extension.shown(),
+            **_extension(job.extension),
             "started_at": job.started_at,
             "attempt": job.attempt,
             "wish": None if job.wish is None else job.wish.value,
         },
     )
+
+
+@functools.lru_cache(1024)
+def _extension(asked: Extension) -> Mapping[str, Any]:
+    return MappingProxyType(asked.shown())
 
 
 def _hyperparameters(asked: Hyperparameters) -> dict[str, Any]:

@@ -6,9 +6,11 @@ does (`wish_for`, `cancel_unheld`) needs no fence: it stands in a write transact
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any, TypedDict, Unpack, cast
 
+import msgspec
 from sqlalchemy import (
     ColumnElement,
     Row,
@@ -74,13 +76,24 @@ def job_of(row: Row[Any]) -> Job:
     return Job(
         **{name: values[name] for name in _PLAIN},
         status=JobStatus(values["status"]),
-        hyperparameters=decode(Hyperparameters, values["hyperparameters"], "hyperparameters"),
-        extension=decode(Extension, values["extension"] or {}, "extension"),
+        hyperparameters=_hyperparameters(msgspec.json.encode(values["hyperparameters"])),
+        extension=_extension(msgspec.json.encode(values["extension"] or {})),
         integrations=decode_all(values["integrations"] or []),
         result_files=tuple(values["result_files"]),
         error=None if values["error"] is None else decode(JobError, values["error"], "error"),
         wish=None if values["wish"] is None else Wish(values["wish"]),
     )
+
+
+# Most jobs of a page ask for the same, and what comes out is never changed.
+@functools.lru_cache(1024)
+def _hyperparameters(text: bytes) -> Hyperparameters:
+    return decode(Hyperparameters, msgspec.json.decode(text), "hyperparameters")
+
+
+@functools.lru_cache(1024)
+def _extension(text: bytes) -> Extension:
+    return decode(Extension, msgspec.json.decode(text), "extension")
 
 
 def insert_job(tx: Tx, job: Job, caller: Caller, now: float) -> None:
