@@ -16,6 +16,7 @@ from typing import Final
 from afina.data.beside import processes_for, run_chunks
 from afina.data.chunks import Chunk, chunks_of
 from afina.data.inspection import WORK, CheckSetup, begin_check, kind_in
+from afina.data.kept_checks import KeptTallies
 from afina.data.kinds import RowKind
 from afina.data.limits import CheckLimits
 from afina.data.lines import LineReader
@@ -77,18 +78,20 @@ class CheckReport:
         return sum(self.counts.values()) - len(self.findings)
 
 
-def check_file(
+def check_file(  # noqa: PLR0913 - each says where to look, or who looks
     path: Path,
     limits: CheckLimits,
     renderer: Renderer | None,
     progress: Callable[[int, int], None] | None = None,
     name: str | None = None,
     processes: int | None = None,
+    kept: KeptTallies | None = None,
 ) -> CheckReport:
     """All findings of a file. `progress(bytes read, bytes in all)` is called now and then; `name`
     stands in the findings instead of the path's own. A large file is looked at by several
-    `processes` (None: as many as are worth their start); the report is the same. Raises
-    DataUnreadable where there is no file to read."""
+    `processes` (None: as many as are worth their start); what is `kept` of the parts that did not
+    change is not looked at again; the report is the same. Raises DataUnreadable where there is no
+    file to read."""
     try:
         total = path.stat().st_size
         found = Sum(name or path.name, limits, kind_in(path, limits))
@@ -99,9 +102,20 @@ def check_file(
             kind=found.kind,
             model=(str(renderer.folder), renderer.moment) if renderer is not None else None,
         )
+        worth = _WORTH_BYTES if renderer is None else _WORTH_RENDERED
         if processes is None:
-            processes = processes_for(path, _WORTH_BYTES if renderer is None else _WORTH_RENDERED)
-        _look(path, setup, renderer, found, processes, progress)
+            processes = processes_for(path, worth)
+        here = begin_check(setup, renderer)
+        parts: Generator[tuple[Chunk, Tally | None], None, None]
+        if kept is not None:
+            model = "" if renderer is None else renderer.fingerprint
+            parts = kept.look(path, setup, model, here, worth)
+        elif processes > 1:
+            looked_at = run_chunks(WORK, setup, chunks_of(path), processes)
+            parts = (part for part in looked_at)
+        else:
+            parts = ((chunk, None) for chunk in chunks_of(path))
+        _add_up(parts, here, found, total, progress)
     except OSError as error:
         raise DataUnreadable(
             f"{name or path} cannot be read: {error.strerror}.", remedy="Give the path of a file."
@@ -132,28 +146,18 @@ def check_file(
     )
 
 
-def _look(
-    path: Path,
-    setup: CheckSetup,
-    renderer: Renderer | None,
+def _add_up(
+    parts: Generator[tuple[Chunk, Tally | None], None, None],
+    here: Callable[[Chunk, int | None], Tally],
     found: Sum,
-    processes: int,
+    total: int,
     progress: Callable[[int, int], None] | None,
 ) -> None:
     """Adds up the parts of the file until its end, or until too many rows have errors."""
-    total = path.stat().st_size
-    here = begin_check(setup, renderer)
-
-    def looked_at() -> Generator[tuple[Chunk, Tally | None], None, None]:
-        if processes > 1:
-            yield from run_chunks(WORK, setup, chunks_of(path), processes)
-        else:
-            yield from ((chunk, None) for chunk in chunks_of(path))
-
-    with closing(looked_at()) as parts:
+    with closing(parts):
         for chunk, tally in parts:
             if tally is None or len(tally.bad_lines) >= found.bad_rows_left:
-                # A helper does not know how many rows were bad before: here it is known.
+                # Who looked at it did not know how many rows were bad before: here it is known.
                 tally = here(chunk, found.bad_rows_left)
             found.add(tally)
             if found.is_hopeless:

@@ -17,6 +17,7 @@ from typing import Any, Final
 
 from afina.data.check import CheckLimits, check_file
 from afina.data.content.survey import check_content
+from afina.data.kept_checks import KeptTallies
 from afina.domain.accounts import Caller
 from afina.domain.codec import decode, encode
 from afina.domain.files import StoredFile
@@ -210,7 +211,8 @@ def _check(platform: Platform, folder: Path, draft: Draft) -> Verdict:
     if renderer is not None:
         longest = min(longest, renderer.context_tokens)
     limits = CheckLimits(max_row_tokens=longest, max_findings=_MAX_FINDINGS)
-    report = check_file(current, limits, renderer, name=draft.filename)
+    kept = KeptTallies(folder / "tallies") if draft.rows > COMPARED_ROWS else None
+    report = check_file(current, limits, renderer, name=draft.filename, kept=kept)
     content = None
     if report.complete and report.rows_total <= COMPARED_ROWS:
         content = check_content(current, names=[draft.filename], processes=1)
