@@ -192,19 +192,23 @@ def _rows(
 ) -> Iterator[bytes]:
     """Lines as they are to be written; rows that cannot be are dropped by the reason."""
 
-    def kept() -> Iterator[Record]:
+    def kept() -> Iterator[Record | bytes]:
         for found in records:
             tally.rows_in += 1
             if tally.rows_in % _PROGRESS_ROWS == 0:
                 tell()
-            if isinstance(found, Dropped):
-                tally.drop(found)
-            else:
+            if not isinstance(found, Dropped):
                 yield found
+            elif found.text is not None and plan.options.keep_broken and plan.group is None:
+                yield found.text + b"\n"
+            else:
+                tally.drop(found)
 
     if plan.group is not None:
         chats = grouped(
-            (plan.group_of(record.values), plan.turns(record.values)) for record in kept()
+            (plan.group_of(record.values), plan.turns(record.values))
+            for record in kept()
+            if isinstance(record, Record)
         )
         tally.rows_joined = tally.rows_in - len(chats) - sum(tally.dropped.values())
         made: Iterator[tuple[int | None, dict[str, Any]]] = (
@@ -214,7 +218,14 @@ def _rows(
             if (written := _written(line, row, plan, tally)) is not None:
                 yield written
         return
-    for record in kept():
+    yield from _one_by_one(kept(), plan, tally)
+
+
+def _one_by_one(records: Iterator[Record | bytes], plan: RowPlan, tally: _Tally) -> Iterator[bytes]:
+    for record in records:
+        if isinstance(record, bytes):
+            yield record
+            continue
         tally.oddities.look_at_values(record, plan.named_columns)
         try:
             row = plan.row(record.values)

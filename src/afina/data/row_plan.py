@@ -41,6 +41,8 @@ class ConvertOptions:
     """The column whose value says which conversation a record is of."""
     write: str = "chat"
     """One of WRITTEN: the layout to write."""
+    keep_broken: bool = False
+    """Whether lines of JSONL that are no object are written as they stand, for who mends them."""
 
 
 @dataclass(frozen=True)

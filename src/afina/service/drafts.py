@@ -346,6 +346,7 @@ def _convert(folder: Path, draft: Draft) -> Draft:
         system=given.system or None,
         sheet=draft.sheet,
         encoding=draft.asked_encoding,
+        keep_broken=True,
     )
     report = convert_file(folder / draft.source, target, options)
     return replace(draft, rows=_index(target), dropped=dict(report.dropped))

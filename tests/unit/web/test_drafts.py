@@ -273,3 +273,22 @@ def test_a_file_is_taken_away_under_its_own_name(site: Site) -> None:
     told = site.ask("GET", f"/data/files/{file}/download").headers["content-disposition"]
     assert told.endswith("; filename*=UTF-8''respuestas%20del%20a%C3%B1o.jsonl")
     assert 'filename="respuestas_del_a_o.jsonl"' in told
+
+
+def test_a_line_that_is_no_json_is_a_row_with_a_finding_and_can_be_mended(site: Site) -> None:
+    good = (
+        '{"messages": [{"role": "user", "content": "uno"}, {"role": "assistant", "content": "A"}]}'
+    )
+    broken = good.replace('"}]}', '"}]')
+    raw = "\n".join([broken, good, "[1, 2]", good.replace("uno", "dos")]).encode()
+    draft = site.bring("rows.jsonl", raw)
+    told = site.ask("GET", f"{draft}/rows").json()["rows"]
+    assert [row.get("text") for row in told] == [broken, None, "[1, 2]", None]
+    assert [bool(row["findings"]) for row in told] == [True, False, True, False]
+    assert "(not JSON)" not in site.ask("GET", draft).text, "no line was passed over"
+    headers = {"x-form-token": site.token(), "accept": "application/json"}
+    refused = site.ask("POST", f"{draft}/rows/1", json={"text": broken}, headers=headers)
+    assert refused.status_code == 400
+    mended = site.ask("POST", f"{draft}/rows/1", json={"text": good}, headers=headers)
+    assert mended.status_code == 200
+    assert rows(site, draft)[0] == [("user", "uno"), ("assistant", "A")]

@@ -192,7 +192,8 @@ def _jsonl_records(
             yield Record(number, value)
         else:
             reason = NOT_JSON if value is msgspec.UNSET else NOT_AN_OBJECT
-            yield Dropped(number, KEY_TWICE if _has_a_key_twice(raw) else reason)
+            reason = KEY_TWICE if _has_a_key_twice(raw) else reason
+            yield Dropped(number, reason, raw if _is_text(raw) else None)
     if marks:
         notes.append(
             f"{marks:,} lines begin with a byte order mark, as where files were joined; it was "
@@ -211,6 +212,14 @@ def _value(raw: bytes) -> Any:
         return msgspec.UNSET if fewer and _has_a_key_twice(raw) else value
     except (ValueError, RecursionError, msgspec.MsgspecError):
         return msgspec.UNSET
+
+
+def _is_text(raw: bytes) -> bool:
+    try:
+        raw.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _has_a_key_twice(raw: bytes) -> bool:

@@ -24,6 +24,8 @@ class Dropped:
 
     line: int | None
     reason: str
+    text: bytes | None = None
+    """What stands in its line, where somebody might mend it: UTF-8 on one line."""
 
 
 class Place:
