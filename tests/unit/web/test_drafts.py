@@ -291,4 +291,6 @@ def test_a_line_that_is_no_json_is_a_row_with_a_finding_and_can_be_mended(site: 
     assert refused.status_code == 400
     mended = site.ask("POST", f"{draft}/rows/1", json={"text": good}, headers=headers)
     assert mended.status_code == 200
-    assert rows(site, draft)[0] == [("user", "uno"), ("assistant", "A")]
+    first, *_ = site.ask("GET", f"{draft}/rows").json()["rows"]
+    assert [m["content"] for m in first["messages"]] == ["uno", "A"]
+    assert not any(finding["severity"] == "error" for finding in first["findings"])
