@@ -176,7 +176,7 @@ def _quiet() -> None:
 def _planned(opened: Source, options: ConvertOptions, kind: str) -> RowPlan:
     """The plan; where the columns give none, what was found out about the file is told too."""
     try:
-        return plan_rows(opened.columns, options, text=kind == "txt")
+        return plan_rows(opened.columns, options, text=kind == "txt", flat=opened.is_flat)
     except InvalidRequest as error:
         told = " ".join(part for part in (error.remedy, *opened.notes) if part)
         raise InvalidRequest(

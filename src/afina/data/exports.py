@@ -29,6 +29,8 @@ _UNSAID: Final = frozenset(
     {"thoughts", "reasoning_recap", "user_editable_context", "model_editable_context"}
 )
 """Contents of ChatGPT's export that stand in no bubble."""
+_HELD: Final = ("text", "inlineData", "fileData", "functionCall", "functionResponse")
+"""What a part of Gemini's may be, one of them at a time."""
 _SPEAKERS: Final = {"user": "user", "human": "user", "model": "assistant", "assistant": "assistant"}
 
 
@@ -41,6 +43,9 @@ def read_gemini(values: Mapping[str, Any]) -> Row:
         texts: list[str] = []
         asked: list[Row] = []
         for part in _parts(turn.get("parts"), "parts"):
+            if part.get("thought") is True:
+                continue  # as the thinking of the others
+            _refuse_two(part)
             if isinstance(called := part.get("functionCall"), Mapping):
                 asked.append(_call(called, calls))
                 open_calls.append((asked[-1]["function"]["name"], asked[-1]["id"]))
@@ -126,6 +131,13 @@ def _turns(value: Any, name: str) -> list[Mapping[str, Any]]:
     return value
 
 
+def _refuse_two(part: Mapping[str, Any]) -> None:
+    """One part is one thing: of two, one would be left out."""
+    held = [name for name in _HELD if part.get(name) not in (None, "")]
+    if len(held) > 1:
+        raise _no(f"a part is two things at once ({held[0]}, {held[1]})")
+
+
 def _parts(value: Any, name: str) -> list[Mapping[str, Any]]:
     """A turn's parts; a single one may stand without its list."""
     found = [value] if isinstance(value, Mapping) else value
@@ -198,8 +210,8 @@ def _answered(back: Mapping[str, Any], open_calls: list[tuple[str, str]]) -> Row
 
 
 def _declared(tools: Any) -> Iterator[Row]:
-    """Gemini's declarations of functions as ours."""
-    for tool in tools if isinstance(tools, list) else []:
+    """Gemini's declarations of functions as ours; a single tool may stand without its list."""
+    for tool in () if tools is None else _parts(tools, "tools"):
         declared = tool.get("functionDeclarations", tool.get("function_declarations"))
         if not isinstance(declared, list):
             raise _no(f"a tool that is no function{_named(list(tool))}")
@@ -250,7 +262,7 @@ def _bubble(node: Mapping[str, Any]) -> Row | None:
     about = message.get("metadata")
     if isinstance(about, Mapping) and about.get("is_visually_hidden_from_conversation"):
         return None
-    if kind in _UNSAID:
+    if isinstance(kind, str) and kind in _UNSAID:
         return None
     if role == "tool" or message.get("recipient") not in (None, "all"):
         raise _no("a conversation with steps of a built-in tool, which no row can hold")

@@ -64,7 +64,7 @@ def conversion_hint(path: Path) -> str | None:
     command = f"afina data convert {shlex.quote(str(path))} --to rows.jsonl"
     try:
         opened = open_table(path, ConvertOptions())
-        layout = find_layout(opened.columns)
+        layout = find_layout(opened.columns, opened.is_flat)
     except DataUnreadable as error:
         return _unreadable(path, error, is_lines)
     except InvalidRequest as error:
@@ -77,7 +77,11 @@ def conversion_hint(path: Path) -> str | None:
     if is_lines and layout not in _MADE and not other:
         return _keys(path, opened.columns)
     what = _MADE.get(layout or "") or _FILES.get(ending, "a file of another form")
-    asked = "" if layout or ending in ("txt", "text") else _columns_to_name(opened.columns)
+    asked = (
+        ""
+        if layout or ending in ("txt", "text")
+        else _columns_to_name(opened.columns, opened.is_flat)
+    )
     return f"{path.name} looks like {what}. Make training rows of it: {command}{asked}"
 
 
@@ -113,10 +117,10 @@ def _keys(path: Path, columns: Sequence[str]) -> str | None:
     return f"{path.name} holds objects that are no chats. Make training rows: {command}{asked}"
 
 
-def _columns_to_name(columns: Sequence[str]) -> str:
+def _columns_to_name(columns: Sequence[str], flat: bool = False) -> str:
     """What the command needs besides, where no column is plainly the question or the answer."""
     try:
-        plan_rows(columns, ConvertOptions())
+        plan_rows(columns, ConvertOptions(), flat=flat)
     except InvalidRequest:
         return f" --user COLUMN --assistant COLUMN. {listed(columns)}"
     return ""

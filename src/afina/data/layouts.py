@@ -63,6 +63,7 @@ _EXPORTS: Final[Mapping[str, frozenset[str]]] = {
     "eval": frozenset({"input", "ideal"}),
 }
 """The keys that give a layout of another service away."""
+_NESTED: Final = frozenset({"gemini", "chatgpt", "claude"})
 _MARK: Final = re.compile(r"<\|im_start\|>[ ]?(\w+)\n(.*?)(?:<\|im_end\|>|\Z)", re.S)
 
 
@@ -79,13 +80,14 @@ def unknown_role(message: object) -> str | None:
     return role if isinstance(role, str) and role not in _KNOWN else None
 
 
-def find_layout(columns: Sequence[str]) -> str | None:
-    """The layout that the columns' names give away; None where they could be anything."""
+def find_layout(columns: Sequence[str], flat: bool = False) -> str | None:
+    """The layout that the columns' names give away; None where they could be anything. `flat`: of
+    a table whose cells are texts, where a column of such a name holds no turns."""
     names = {column.strip().lower() for column in columns}
     if "messages" in names:
         return "converse" if names & {"system", "schemaversion"} else "chat"
     for layout, keys in _EXPORTS.items():
-        if keys <= names:
+        if keys <= names and not (flat and layout in _NESTED):
             return layout
     if {"input", "preferred_output", "non_preferred_output"} <= names:
         return "preference"
@@ -110,7 +112,10 @@ def read_layout(layout: str, values: Mapping[str, Any]) -> Row:
     """A record of a layout as a row. Raises InvalidRequest, without its text, where it is none."""
     if layout in _USED:
         values = {key.strip().lower(): value for key, value in values.items()}
-    return _READERS[layout](values)
+    try:
+        return _READERS[layout](values)
+    except RecursionError:
+        raise InvalidRequest("a value is nested too deep", param="layout") from None
 
 
 def _chat(values: Mapping[str, Any]) -> Row:
@@ -251,18 +256,25 @@ def _preference(values: Mapping[str, Any]) -> Row:
         return dict(values)
     chosen, rejected = values.get("chosen"), values.get("rejected")
     if isinstance(chosen, list) and isinstance(rejected, list) and chosen and rejected:
-        before = _messages(values.get("prompt"), values) or [dict(m) for m in chosen[:-1]]
-        return _preferred(before, dict(chosen[-1]), dict(rejected[-1]))
+        *said, liked = _turns_of(chosen, "chosen")
+        other = _turns_of(rejected, "rejected")[-1]
+        return _preferred(_messages(values.get("prompt"), values) or said, liked, other)
     answers = [{"role": "assistant", "content": cell_text(one)} for one in (chosen, rejected)]
     return _preferred(_messages(values.get("prompt"), values) or [], *answers)
 
 
 def _messages(prompt: Any, values: Mapping[str, Any]) -> list[Row] | None:
     if isinstance(prompt, list):
-        return [dict(message) for message in prompt]
+        return _turns_of(prompt, "prompt")
     if prompt is None:
         return None
     return [*_system(values), {"role": "user", "content": cell_text(prompt)}]
+
+
+def _turns_of(value: list[Any], name: str) -> list[Row]:
+    if not all(isinstance(turn, Mapping) for turn in value):
+        raise InvalidRequest(f"{name} is no list of turns", param="layout")
+    return [dict(turn) for turn in value]
 
 
 def _preferred(messages: list[Row], liked: Row, other: Row) -> Row:

@@ -92,8 +92,11 @@ class RowPlan:
         return cell_text(values.get(self.group or ""))
 
 
-def plan_rows(columns: Sequence[str], options: ConvertOptions, text: bool = False) -> RowPlan:
-    """Raises InvalidRequest that lists what there is. `text`: lines of plain text."""
+def plan_rows(
+    columns: Sequence[str], options: ConvertOptions, text: bool = False, flat: bool = False
+) -> RowPlan:
+    """Raises InvalidRequest that lists what there is. `text`: lines of plain text; `flat`: a table
+    whose cells are texts."""
     _known("layout", options.layout, LAYOUTS)
     _known("as", options.write, WRITTEN)
     if text:
@@ -104,7 +107,7 @@ def plan_rows(columns: Sequence[str], options: ConvertOptions, text: bool = Fals
     if options.group is not None:
         return _grouped_plan(columns, options)
     named = (options.user, options.assistant, options.system_column)
-    layout = options.layout or (find_layout(columns) if not any(named) else None) or "columns"
+    layout = options.layout or (find_layout(columns, flat) if not any(named) else None) or "columns"
     if layout != "columns":
         write = layout if options.write == "chat" and layout in ("pair", "preference") else None
         read = () if layout == "chat" else (f"Records are read as {layout}.",)

@@ -304,7 +304,7 @@ def _read(folder: Path, draft: Draft, source: Source, sheets: tuple[str, ...]) -
         sheets=sheets,
         notes=tuple(source.notes),
     )
-    layout = find_layout(source.columns)
+    layout = find_layout(source.columns, source.is_flat)
     if layout == "chat" or (_PASSED & set(source.columns) and layout != "converse"):
         return _convert(folder, draft)
     if layout is not None:
@@ -335,7 +335,8 @@ def _likely(columns: Sequence[str], usual: Sequence[str]) -> str | None:
 def _convert(folder: Path, draft: Draft) -> Draft:
     """Writes rows.jsonl and its index of lines."""
     target = folder / "rows.jsonl"
-    if not draft.is_table and draft.layout is None and "messages" not in draft.columns:
+    has_chats = "messages" in {column.strip().lower() for column in draft.columns}
+    if not draft.is_table and draft.layout is None and not has_chats:
         _pass_on(folder / draft.source, target)
         return replace(draft, rows=_index(target))
     given = draft.chosen

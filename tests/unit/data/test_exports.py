@@ -10,6 +10,7 @@ import pytest
 
 from afina.data.check import CheckLimits, check_file
 from afina.data.convert import ConvertOptions, ConvertReport, convert_file
+from afina.data.hints import conversion_hint
 
 SYSTEM, USER = {"role": "system", "content": "Be kind."}, {"role": "user", "content": "Hi"}
 ANSWER = {"role": "assistant", "content": "Yes"}
@@ -160,6 +161,16 @@ def test_the_branch_that_was_seen_last_is_read_and_a_circle_ends(tmp_path: Path)
         ({"contents": [{"role": "user", "parts": [{"inlineData": {}}]}]}, "a message holds what is no text (inlineData)"),
         ({"contents": [{"role": "user", "parts": [{"functionResponse": {"name": "f"}}]}]}, "a functionResponse answers no functionCall before it"),
         ({"contents": [{"role": "user", "parts": "Hi"}]}, "parts is no list of parts"),
+        (
+            {"contents": [{"role": "user", "parts": [{"text": "this?", "inlineData": {"data": ""}}]}]},
+            "a part is two things at once (text, inlineData)",
+        ),
+        ({**GEMINI, "tools": ["search"]}, "tools is no list of parts"),
+        ({**GEMINI, "tools": {"googleSearch": {}}}, "a tool that is no function (googleSearch)"),
+        (
+            conversation(("q", node(None, {"content_type": ["text"], "parts": ["Hi"]}))),
+            "a message holds what is no text",
+        ),
         ({"contents": [{"role": "user", "parts": [{"my secret words": 1}]}]}, "a message holds what is no text"),
         ({"system": [{"image": {}}], "messages": [USER, ANSWER]}, "a message holds what is no text (image)"),
         ({"system": "Be kind.", "messages": [SYSTEM, USER, ANSWER]}, "a system text stands beside messages that begin with one"),
@@ -171,6 +182,44 @@ def test_what_no_row_can_hold_is_refused_by_its_kind(
 ) -> None:
     _, report = convert(tmp_path, [record])
     assert dict(report.dropped) == {reason: 1}
+
+
+def test_a_single_tool_of_gemini_is_declared_and_its_thinking_is_not_said(tmp_path: Path) -> None:
+    thinking = {"text": "What to say?", "thought": True}
+    answer = {"role": "model", "parts": [thinking, {"text": "Yes", "thoughtSignature": "c2ln"}]}
+    contents = [{"role": "user", "parts": [{"text": "Hi"}]}, answer]
+    tool = {"functionDeclarations": [{"name": "price"}]}
+    (row,), _ = convert(tmp_path, [{"contents": contents, "tools": tool}])
+    assert row["messages"] == [USER, ANSWER]
+    assert row["tools"] == [{"type": "function", "function": {"name": "price"}}]
+
+
+def test_a_value_nested_too_deep_is_told_and_the_other_rows_are_kept(tmp_path: Path) -> None:
+    schema = '{"a":' * 900 + "1" + "}" * 900
+    deep = {**GEMINI, "tools": [{"functionDeclarations": [{"parameters": "SCHEMA"}]}]}
+    lines = [json.dumps(GEMINI), json.dumps(deep).replace('"SCHEMA"', schema)]
+    source = tmp_path / "rows.jsonl"
+    source.write_text("\n".join(lines))
+    report = convert_file(source, tmp_path / "made.jsonl", ConvertOptions())
+    assert dict(report.dropped) == {"a value is nested too deep": 1}
+    assert report.rows_out == 1
+
+
+def test_a_column_of_a_table_that_is_called_as_an_exports_turns_is_a_column(
+    tmp_path: Path,
+) -> None:
+    source = tmp_path / "table.csv"
+    source.write_text("contents,answer\nHi,Yes\n")
+    hint = conversion_hint(source)
+    assert hint is not None
+    assert "--user COLUMN" in hint
+    report = convert_file(
+        source, tmp_path / "a.jsonl", ConvertOptions(user="contents", assistant="answer")
+    )
+    assert report.rows_out == 1
+    source.write_text("question,answer,contents\nHi,Yes,letter\n")
+    report = convert_file(source, tmp_path / "b.jsonl", ConvertOptions())
+    assert json.loads((tmp_path / "b.jsonl").read_text()) == {"messages": [USER, ANSWER]}
 
 
 def test_a_system_text_beside_a_chat_loses_nothing_of_the_chat(tmp_path: Path) -> None:

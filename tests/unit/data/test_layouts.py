@@ -46,6 +46,9 @@ def convert(path: Path, rows: list[Any], **options: Any) -> tuple[list[Any], Con
     return [json.loads(line) for line in target.read_text("utf-8").splitlines()], report
 
 
+LIKED_ALIKE = {"prompt": "Hi", "chosen": "Yes", "rejected": "No"}
+
+
 def test_each_layout_is_here() -> None:
     others = {"gemini", "converse", "chatgpt", "claude", "eval"}  # tests/unit/data/test_exports.py
     assert {*READ, *others, "columns"} == set(LAYOUTS)
@@ -65,7 +68,7 @@ def test_a_layout_is_found_read_and_written_back(layout: str, tmp_path: Path) ->
 
 
 def test_other_names_of_preferences_become_ours(tmp_path: Path) -> None:
-    rows, _ = convert(tmp_path, [{"prompt": "Hi", "chosen": "Yes", "rejected": "No"}])
+    rows, _ = convert(tmp_path, [LIKED_ALIKE])
     assert rows == [LIKED]
     chats = {"chosen": [USER, ANSWER], "rejected": [USER, {"role": "assistant", "content": "No"}]}
     assert convert(tmp_path, [chats])[0] == [LIKED]
@@ -83,6 +86,13 @@ def test_what_a_layout_cannot_hold_is_dropped_by_reason_and_line(tmp_path: Path)
     assert any("line 2" in note for note in report.notes)
     rows, report = convert(tmp_path, [{"text": "a"}], layout="chatml")
     assert dict(report.dropped) == {"text holds no <|im_start|>": 1}
+    beside = {"chosen": [ANSWER], "rejected": ["No"]}
+    rows, report = convert(tmp_path, [LIKED_ALIKE, beside, {**LIKED_ALIKE, "prompt": ["Hi"]}])
+    assert rows == [LIKED]
+    assert dict(report.dropped) == {
+        "rejected is no list of turns": 1,
+        "prompt is no list of turns": 1,
+    }
 
 
 def test_a_log_becomes_chats_in_the_order_in_which_they_begin(tmp_path: Path) -> None:

@@ -245,6 +245,23 @@ def test_preferences_under_other_names_become_preferences(site: Site) -> None:
     assert "preferences" in site.ask("GET", draft).text
 
 
+def test_chats_under_a_key_in_capitals_are_chats(site: Site) -> None:
+    row = {"Messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Yes"}]}
+    draft = site.bring("rows.jsonl", json.dumps(row).encode())
+    assert rows(site, draft) == [[("user", "Hi"), ("assistant", "Yes")]]
+
+
+def test_a_file_whose_records_are_all_passed_over_is_not_told_to_be_empty(site: Site) -> None:
+    page = site.ask("GET", site.bring("rows.jsonl", b'{"contents": "Hi"}\n')).text
+    assert "No record of the file could become a row" in page
+    assert "contents is no list of turns" in page
+
+
+def test_a_table_with_a_column_of_an_exports_name_offers_its_columns(site: Site) -> None:
+    page = site.ask("GET", site.bring("rows.csv", b"contents,label\nHi,greeting\n")).text
+    assert "Choose a column" in page
+
+
 def test_an_empty_sheet_is_told_by_the_file_s_own_name_and_without_options(site: Site) -> None:
     draft = site.bring("libro.xlsx", workbook("Empty"))
     form = {"form_token": site.token(), "sheet": "Empty"}

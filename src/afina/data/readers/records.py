@@ -67,6 +67,11 @@ class Source:
     notes: list[str] = field(default_factory=list)
     place: Place = field(default_factory=Place)
 
+    @property
+    def is_flat(self) -> bool:
+        """Whether its cells are texts and numbers, and hold no lists."""
+        return self.delimiter is not None or self.sheet is not None
+
 
 @dataclass(frozen=True)
 class ReadOptions:
