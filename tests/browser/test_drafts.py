@@ -170,3 +170,35 @@ def drop(page: Any, name: str) -> None:
     )
     for kind in ("dragenter", "dragover", "drop"):
         page.dispatch_event("main", kind, {"dataTransfer": carried})
+
+
+def test_a_broken_line_and_a_question_without_an_answer_are_mended_in_their_place(
+    chromium: Any, served: LivePlatform
+) -> None:
+    good = '{"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]}'
+    asked = '{"messages": [{"role": "user", "content": "only asked"}]}'
+    raw = "\n".join([good[:-2], asked, good]).encode()
+    with Reader(chromium, served, width=1280) as reader:
+        page = reader.page
+        page.set_default_timeout(120_000)
+        reader.go("/data")
+        rows = {"name": "rows.jsonl", "mimeType": "application/jsonl", "buffer": raw}
+        page.set_input_files("#file", files=[rows])
+        page.click(".row .mend >> nth=0")
+        assert page.input_value("#part-0") == good[:-2]
+        page.fill("#part-0", good.replace('"q"', '"mended"'))
+        page.click("#editor-form .primary")
+        page.wait_for_selector("[data-act=undo]:not([disabled])")
+        page.select_option("#which", "all")
+        reader.wait("its words", "document.querySelector('.row .said')?.textContent === 'mended'")
+        second = page.locator(".row").nth(1)
+        assert second.locator(".said").inner_text() == "only asked"
+        second.locator(".mend").click()
+        assert page.input_value("#part-1") == "", "a box for the answer that is not there"
+        page.fill("#part-1", "an answer")
+        page.click("#editor-form .primary")
+        reader.wait(
+            "the answer",
+            "document.querySelectorAll('.row .answered')[1]?.textContent === 'an answer'",
+        )
+        assert reader.complaints == []

@@ -170,8 +170,9 @@ function split(row) {
     const answers = row.messages.slice(first).map((m) => `${t[`role_${m.role}`]}: ${m.content}`);
     return [row.messages.slice(0, first).map((m) => m.content).join(" / "), answers.join(" · ")];
   }
-  const before = row.messages.slice(0, -1).filter((m) => m.role !== "system" || row.messages.length < 3);
-  return [before.map((m) => m.content).join(" / "), last.content];
+  const answered = last.role !== "user"; // a question without an answer is no answer itself
+  const before = (answered ? row.messages.slice(0, -1) : row.messages).filter((m) => m.role !== "system" || row.messages.length < 3);
+  return [before.map((m) => m.content).join(" / "), answered ? last.content : ""];
 }
 
 async function onClick(event) {
@@ -189,11 +190,12 @@ function onKey(event) {
 async function open(n) {
   const rows = await (await ask(`/data/${draft}/rows?which=all&start=${n - 1}&count=1&whole=1`)).json();
   const row = rows.rows[0];
-  editing = { n, row };
+  const unanswered = row.messages?.at(-1)?.role === "user"; // its answer can be written here
+  const parts = [...(row.messages ?? [{ role: null, content: row.text }]), ...(unanswered ? [{ role: "assistant", content: "" }] : [])];
+  editing = { n, row, parts };
   document.getElementById("editor-title").textContent = fill(t.edit_row, { n: number(n) });
   document.getElementById("editor-error").hidden = true;
   const fields = document.getElementById("editor-fields");
-  const parts = row.messages ?? [{ role: null, content: row.text }];
   fields.replaceChildren(...parts.map((message, i) => {
     const field = line("div", "field", "");
     const label = line("label", "", message.role ? (t[`role_${message.role}`] ?? message.role) : t.as_json);
@@ -212,7 +214,8 @@ async function open(n) {
 form.addEventListener("submit", async (event) => {
   event.preventDefault();
   const boxes = [...form.querySelectorAll("textarea")].map((box) => box.value);
-  const messages = editing.row.messages?.map((message, i) => ({ ...message, content: boxes[i] }));
+  const messages = editing.row.messages && editing.parts.map((message, i) => ({ ...message, content: boxes[i] }))
+    .filter((message, i) => i < editing.row.messages.length || message.content.trim() !== "");
   const text = messages ? JSON.stringify({ messages }) : boxes[0];
   try {
     if (await send(`rows/${editing.n}`, { text })) editor.close();
