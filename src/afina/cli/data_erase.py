@@ -27,8 +27,8 @@ def erase(
     data: DataOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Find the files, jobs, tuned models and kept answers that hold a text or were made of rows
-    that do; with --delete, delete them, and write training files anew without those rows."""
+    """Find the files, drafts, jobs, tuned models and kept answers that hold a text or were made of
+    rows that do; with --delete, delete them, and write training files anew without those rows."""
     from afina.service.erasing import erase as erase_traces
     from afina.service.erasing import find_traces
     from afina.service.keys import authenticate
@@ -62,6 +62,7 @@ def _show(traces: Traces) -> None:
         ("file", trace.file.id, f"{trace.file.filename}: lines {_lines(trace.lines)}")
         for trace in traces.files
     ]
+    rows += [("draft", draft.id, draft.filename) for draft in traces.drafts]
     rows += [
         ("job", job.id, f"{job.status.value}, trained on {job.training_file}")
         for job in traces.jobs
@@ -94,6 +95,7 @@ def _as_json(traces: Traces, done: Erased | None) -> dict[str, Any]:
             {"id": t.file.id, "filename": t.file.filename, "lines": list(t.lines)}
             for t in traces.files
         ],
+        "drafts": [draft.id for draft in traces.drafts],
         "jobs": [job.id for job in traces.jobs],
         "models": list(traces.models),
         "stored_completions": list(traces.completions),

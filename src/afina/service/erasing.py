@@ -1,9 +1,10 @@
 """Erasing one customer's rows: what holds them, and what was made of them.
 
-A trace is a line of a file, a kept answer, or a job that trained on such a file, with its models
-and everything that was tuned on from those. Weights cannot forget a row, so tunes are deleted, and
-the files are written anew without the lines, ready to be tuned on again. What is not found: rows
-whose file was deleted before (its run directory went with it), backups, and what left this machine.
+A trace is a line of a file, a draft, a kept answer, or a job that trained on such a file, with its
+models and everything that was tuned on from those. Weights cannot forget a row, so tunes are
+deleted, and the files are written anew without the lines, ready to be tuned on again. What is not
+found: rows whose file was deleted before (its run directory went with it), backups, and what left
+this machine.
 """
 
 from __future__ import annotations
@@ -17,12 +18,15 @@ from typing import Any, Final
 
 from sqlalchemy import select
 
+from afina.data.convert import ConvertOptions, open_table
 from afina.data.lines import LineReader
+from afina.data.readers.records import Record
 from afina.domain.accounts import Caller
 from afina.domain.files import Purpose, StoredFile
 from afina.domain.jobs import Job
-from afina.errors import InvalidRequest, NotFound
+from afina.errors import AfinaError, InvalidRequest, NotFound
 from afina.service.audit import note
+from afina.service.drafts import Draft, delete_draft, folder_of, list_drafts, source_of
 from afina.service.files import FileQuery, delete_file, list_files, upload_file
 from afina.service.jobs import cancel_job, delete_job
 from afina.service.models import delete_model
@@ -55,10 +59,12 @@ class Traces:
     models: tuple[str, ...] = ()
     completions: tuple[str, ...] = ()
     responses: tuple[str, ...] = ()
+    drafts: tuple[Draft, ...] = ()
 
     @property
     def is_empty(self) -> bool:
-        return not (self.files or self.jobs or self.models or self.completions or self.responses)
+        files = self.files or self.drafts
+        return not (files or self.jobs or self.models or self.completions or self.responses)
 
 
 @dataclass(frozen=True)
@@ -92,7 +98,8 @@ def find_traces(platform: Platform, caller: Caller, words: Sequence[str]) -> Tra
             tx, STORED_COMPLETIONS, ("request", "answer", "metadata"), caller, wanted
         )
         responses = _kept(tx, RESPONSES, ("items", "document"), caller, wanted)
-    return Traces(tuple(found), tuple(made), tuple(names), completions, responses)
+    drafts = tuple(d for d in list_drafts(platform, caller) if _in_draft(platform, d, wanted))
+    return Traces(tuple(found), tuple(made), tuple(names), completions, responses, drafts)
 
 
 def erase(platform: Platform, caller: Caller, traces: Traces) -> Erased:
@@ -108,6 +115,9 @@ def erase(platform: Platform, caller: Caller, traces: Traces) -> Erased:
     for job in traces.jobs:
         if job.id not in waiting:
             delete_job(platform, caller, job.id)
+    for draft in traces.drafts:
+        with suppress(NotFound):
+            delete_draft(platform, caller, draft.id)
     written: list[tuple[str, str | None]] = []
     busy = {file for job in traces.jobs if job.id in waiting for file in _files_of(job)}
     for trace in traces.files:
@@ -131,6 +141,7 @@ def erase(platform: Platform, caller: Caller, traces: Traces) -> Erased:
             "files": len(written),
             "jobs": sum(job.id not in waiting for job in traces.jobs),
             "models": len(traces.models),
+            "drafts": len(traces.drafts),
             "answers": len(traces.completions) + len(traces.responses),
         }
         note(platform, tx, caller, "data.erased", caller.project_id, **counts)
@@ -155,6 +166,35 @@ def _trace(platform: Platform, file: StoredFile, wanted: list[str]) -> FileTrace
         if line.raw is None or _holds(line.raw, wanted):
             lines.append(line.number)
     return FileTrace(file, tuple(lines), rows) if lines else None
+
+
+def _in_draft(platform: Platform, draft: Draft, wanted: list[str]) -> bool:
+    """Whether the file as it came, its rows or its edits hold a word. A file that cannot be read
+    is taken as one that does."""
+    folder = folder_of(platform, draft.id)
+    made = (folder / name for name in ("rows.jsonl", "edits.json"))
+    lines = (line.raw for path in made if path.exists() for line in LineReader(path, _LONGEST_LINE))
+    if any(raw is None or _holds(raw, wanted) for raw in lines):
+        return True
+    try:
+        return any(_says(values, wanted) for values in _values_of(platform, draft))
+    except (AfinaError, OSError):
+        return True
+
+
+def _values_of(platform: Platform, draft: Draft) -> Iterator[object]:
+    """Every cell of the file as it came, those of columns and sheets that no row is made of too."""
+    path = source_of(platform, draft)
+    for sheet in draft.sheets or (draft.sheet,):
+        options = ConvertOptions(sheet=sheet, encoding=draft.asked_encoding)
+        for found in open_table(path, options).records:
+            if isinstance(found, Record):
+                yield found.values
+
+
+def _says(value: object, wanted: list[str]) -> bool:
+    plain = _plain(" ".join(_texts(value)))
+    return any(word in plain for word in wanted)
 
 
 def _holds(raw: bytes, wanted: list[str]) -> bool:
@@ -228,13 +268,7 @@ def _kept(
     query = select(table).where(table.c.project_id == caller.project_id)
     rows = tx.execute(query.execution_options(yield_per=100))
     return tuple(
-        row.id
-        for row in rows
-        if any(
-            word in _plain(" ".join(_texts(getattr(row, column))))
-            for column in columns
-            for word in wanted
-        )
+        row.id for row in rows if any(_says(getattr(row, column), wanted) for column in columns)
     )
 
 

@@ -10,6 +10,8 @@ from tests.platforms import BASE, other_caller, publish, run_to_running, start_j
 
 from afina.domain.accounts import Caller
 from afina.errors import InvalidRequest, NotFound
+from afina.service.draft_rows import edit_row
+from afina.service.drafts import Draft, list_drafts, start_draft
 from afina.service.erasing import erase, find_traces
 from afina.service.files import get_file, open_file
 from afina.service.jobs import get_job
@@ -74,6 +76,25 @@ def test_escaped_text_is_found_and_another_project_is_not_looked_at(
     upload(platform, caller, row("José Núñez", escaped=True) + OTHERS)
     assert find_traces(platform, caller, ["josé NÚÑEZ"]).files
     assert find_traces(platform, other_caller(platform), ["josé núñez"]).is_empty
+
+
+@pytest.mark.parametrize("place", ["column", "edit"])
+def test_a_draft_that_holds_the_text_anywhere_goes_and_others_stay(
+    platform: Platform, caller: Caller, place: str
+) -> None:
+    def bring(rows: str) -> Draft:
+        return start_draft(platform, caller, [rows.encode()], "table.csv", None)
+
+    head = "question;answer;from\nHi;Yes;"
+    hers = bring(head + ("Ana@example.com" if place == "column" else "nobody"))
+    other = bring(head + "nobody")
+    if place == "edit":
+        edit_row(platform, caller, hers.id, 1, row("of ana@example.com").decode().strip())
+    traces = find_traces(platform, caller, ["ana@example.com"])
+    assert [draft.id for draft in traces.drafts] == [hers.id]
+    erase(platform, caller, traces)
+    assert [draft.id for draft in list_drafts(platform, caller)] == [other.id]
+    assert find_traces(platform, caller, ["ana@example.com"]).is_empty
 
 
 def test_a_job_that_a_worker_holds_is_waited_for(platform: Platform, caller: Caller) -> None:
