@@ -13,10 +13,9 @@ from afina.service import bases
 from afina.service.drafts import (
     Draft,
     add_line,
-    folder_of,
+    changing,
     get_draft,
     list_drafts,
-    locked,
     start_draft,
 )
 from afina.service.platform import Platform
@@ -54,9 +53,7 @@ def collect_row(
             param="draft",
             remedy="Choose a draft of chats, or begin a new one.",
         )
-    folder = folder_of(platform, draft_id)
-    with locked(folder):
-        draft = get_draft(platform, caller, draft_id)
+    with changing(platform, caller, draft_id) as (folder, draft):
         return add_line(folder, replace(draft, bytes=draft.bytes + len(line)), line)
 
 

@@ -28,11 +28,12 @@ from afina.service.draft_edits import (
     History,
     Step,
     changes_of,
+    locked,
     read_history,
     write_history,
     write_whole,
 )
-from afina.service.drafts import Draft, folder_of, get_draft, locked
+from afina.service.drafts import Draft, changing, folder_of, get_draft, read_draft
 from afina.service.files import upload_file
 from afina.service.platform import Platform
 from afina.service.renderers import renderer_of
@@ -86,7 +87,7 @@ def verdict_of(platform: Platform, draft: Draft) -> Verdict:
         return decode(Verdict, json.loads((folder / "findings.json").read_bytes()), "findings")
     except (FileNotFoundError, ValueError):
         with locked(folder):
-            return _check(platform, folder, draft)
+            return _check(platform, folder)
 
 
 def read_rows(platform: Platform, draft: Draft, numbers: Sequence[int] | range) -> list[DraftRow]:
@@ -155,9 +156,7 @@ def drop_rows(platform: Platform, caller: Caller, draft_id: str, numbers: Sequen
 
 def undo(platform: Platform, caller: Caller, draft_id: str, *, again: bool = False) -> Verdict:
     """Takes the last edit back, or does it `again`. Raises InvalidRequest where there is none."""
-    draft = get_draft(platform, caller, draft_id)
-    folder = folder_of(platform, draft_id)
-    with locked(folder):
+    with changing(platform, caller, draft_id) as (folder, _):
         history = read_history(folder)
         if not (history.undone if again else history.done):
             raise InvalidRequest("There is nothing to undo." if not again else "Nothing to redo.")
@@ -165,7 +164,7 @@ def undo(platform: Platform, caller: Caller, draft_id: str, *, again: bool = Fal
             history = History((*history.done, history.undone[-1]), history.undone[:-1])
         else:
             history = History(history.done[:-1], (*history.undone, history.done[-1]))
-        return _keep(platform, folder, draft, history)
+        return _keep(platform, folder, history)
 
 
 def save_draft(platform: Platform, caller: Caller, draft_id: str, name: str) -> StoredFile:
@@ -182,22 +181,22 @@ def save_draft(platform: Platform, caller: Caller, draft_id: str, name: str) -> 
 
 
 def _add(platform: Platform, caller: Caller, draft_id: str, step: Step) -> Verdict:
-    draft = get_draft(platform, caller, draft_id)
-    if not step.rows or any(not 1 <= number <= draft.rows for number in step.rows):
-        raise NotFound(f"The draft has rows from 1 to {draft.rows}.", param="row")
-    folder = folder_of(platform, draft_id)
-    with locked(folder):
+    with changing(platform, caller, draft_id) as (folder, draft):
+        if not step.rows or any(not 1 <= number <= draft.rows for number in step.rows):
+            raise NotFound(f"The draft has rows from 1 to {draft.rows}.", param="row")
         done = (*read_history(folder).done, step)
-        return _keep(platform, folder, draft, History(done))
+        return _keep(platform, folder, History(done))
 
 
-def _keep(platform: Platform, folder: Path, draft: Draft, history: History) -> Verdict:
+def _keep(platform: Platform, folder: Path, history: History) -> Verdict:
     write_history(folder, history)
-    return _check(platform, folder, draft)
+    return _check(platform, folder)
 
 
-def _check(platform: Platform, folder: Path, draft: Draft) -> Verdict:
-    """Checks the rows as they are now. A dropped row is a blank line, so that numbers stay."""
+def _check(platform: Platform, folder: Path) -> Verdict:
+    """Checks the rows as they are now; the caller holds the lock. A dropped row is a blank line, so
+    that numbers stay."""
+    draft = read_draft(folder)
     history = read_history(folder)
     current = folder / "current.jsonl"
     dropped = 0

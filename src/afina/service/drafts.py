@@ -7,7 +7,6 @@ their findings and the edits; `save_draft` there makes a file of the project.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import re
 import shutil
@@ -30,6 +29,7 @@ from afina.errors import AfinaError, InvalidRequest, NotFound, TooLarge
 from afina.service import encodings
 from afina.service.draft_edits import (
     History,
+    locked,
     read_history,
     under_system,
     write_history,
@@ -133,14 +133,18 @@ def start_draft(
 
 def get_draft(platform: Platform, caller: Caller, draft_id: str) -> Draft:
     """Raises NotFound."""
-    path = folder_of(platform, draft_id) / "draft.json"
     try:
-        draft = decode(Draft, json.loads(path.read_bytes()), "draft")
+        draft = read_draft(folder_of(platform, draft_id))
     except FileNotFoundError:
         raise _gone(draft_id) from None
     if draft.project_id != caller.project_id:
         raise _gone(draft_id)
     return draft
+
+
+def read_draft(folder: Path) -> Draft:
+    """The draft of a folder. Raises FileNotFoundError."""
+    return decode(Draft, json.loads((folder / "draft.json").read_bytes()), "draft")
 
 
 def list_drafts(platform: Platform, caller: Caller) -> list[Draft]:
@@ -161,9 +165,7 @@ def list_drafts(platform: Platform, caller: Caller) -> list[Draft]:
 def choose_columns(platform: Platform, caller: Caller, draft_id: str, chosen: Columns) -> Draft:
     """Makes the rows anew from other columns; the edits on the old rows go, unless nothing but the
     system prompt is another. Raises InvalidRequest for columns that are not there."""
-    draft = get_draft(platform, caller, draft_id)
-    folder = folder_of(platform, draft_id)
-    with locked(folder), _told_by_name(draft.source, draft.filename):
+    with changing(platform, caller, draft_id) as (folder, draft):
         kept = History()
         if replace(draft.chosen, system=chosen.system) == chosen:
             kept = under_system(read_history(folder), draft.chosen.system, chosen.system)
@@ -177,11 +179,10 @@ def choose_columns(platform: Platform, caller: Caller, draft_id: str, chosen: Co
 def choose_sheet(platform: Platform, caller: Caller, draft_id: str, sheet: str) -> Draft:
     """Reads another sheet of the workbook; rows and edits of the old one go. Raises
     InvalidRequest, DataUnreadable."""
-    draft = get_draft(platform, caller, draft_id)
-    if sheet not in draft.sheets:
-        raise InvalidRequest(f"There is no sheet {sheet[:64]!r} in this workbook.", param="sheet")
-    folder = folder_of(platform, draft_id)
-    with locked(folder), _told_by_name(draft.source, draft.filename):
+    with changing(platform, caller, draft_id) as (folder, draft):
+        if sheet not in draft.sheets:
+            told = f"There is no sheet {sheet[:64]!r} in this workbook."
+            raise InvalidRequest(told, param="sheet")
         source = open_table(folder / draft.source, ConvertOptions(sheet=sheet))
         fresh = replace(draft, chosen=Columns(), is_table=False, rows=0, dropped={})
         draft = _read(folder, fresh, source, draft.sheets)
@@ -193,11 +194,9 @@ def choose_sheet(platform: Platform, caller: Caller, draft_id: str, sheet: str) 
 def choose_encoding(platform: Platform, caller: Caller, draft_id: str, encoding: str) -> Draft:
     """Reads the bytes as another encoding; rows and edits of the old reading go, and columns that
     still have their names stay chosen. Raises InvalidRequest, DataUnreadable."""
-    draft = get_draft(platform, caller, draft_id)
     if encoding not in encodings.NAMES:
         raise InvalidRequest(f"{encoding[:64]!r} is not offered here.", param="encoding")
-    folder = folder_of(platform, draft_id)
-    with locked(folder), _told_by_name(draft.source, draft.filename):
+    with changing(platform, caller, draft_id) as (folder, draft):
         source = open_table(folder / draft.source, ConvertOptions(encoding=encoding))
         fresh = replace(
             draft, chosen=Columns(), is_table=False, rows=0, dropped={}, asked_encoding=encoding
@@ -213,9 +212,8 @@ def choose_encoding(platform: Platform, caller: Caller, draft_id: str, encoding:
 
 def choose_base(platform: Platform, caller: Caller, draft_id: str, base: str | None) -> Draft:
     """Checks the rows by another model's template from now on."""
-    draft = replace(get_draft(platform, caller, draft_id), base=base)
-    folder = folder_of(platform, draft_id)
-    with locked(folder):
+    with changing(platform, caller, draft_id) as (folder, found):
+        draft = replace(found, base=base)
         (folder / "findings.json").unlink(missing_ok=True)
         _write(folder, draft)
     return draft
@@ -259,11 +257,14 @@ def folder_of(platform: Platform, draft_id: str) -> Path:
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """One writer at a time."""
-    with (folder / "lock").open("a") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+def changing(platform: Platform, caller: Caller, draft_id: str) -> Iterator[tuple[Path, Draft]]:
+    """The draft's folder, locked, and the draft as whoever was before left it. Raises NotFound."""
+    get_draft(platform, caller, draft_id)  # without one there is no folder to lock
+    folder = folder_of(platform, draft_id)
+    with locked(folder):
+        draft = get_draft(platform, caller, draft_id)
+        with _told_by_name(draft.source, draft.filename):
+            yield folder, draft
 
 
 @contextmanager
