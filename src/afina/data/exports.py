@@ -6,7 +6,8 @@ converse  {"messages": [{"role": ..., "content": [{"text": ...}]}], "system": a 
           "schemaVersion"?: ...}, what Amazon Bedrock tunes on and Anthropic's API takes
 chatgpt   {"mapping": {id: {"message": ..., "parent": id}}, "current_node": id}, a conversation of
           ChatGPT's export (conversations.json): the branch that its user saw last
-claude    {"chat_messages": [{"sender": "human", "text": ...}, ...]}, one of Claude's export
+claude    {"chat_messages": [{"sender": "human", "text": ...}, ...]}, one of Claude's export; where
+          its messages name their parents, the branch that its user saw last
 eval      {"input": [messages], "ideal": ...}, of OpenAI's evals
 
 What no row can hold (pictures, attachments, steps of a built-in tool) is refused by its kind, never
@@ -24,6 +25,7 @@ from afina.data.cells import cell_text
 from afina.errors import InvalidRequest
 
 Row = dict[str, Any]
+_PARENT: Final = "parent_message_uuid"
 _KIND: Final = re.compile(r"[A-Za-z_]{1,40}")
 _UNSAID: Final = frozenset(
     {"thoughts", "reasoning_recap", "user_editable_context", "model_editable_context"}
@@ -88,7 +90,8 @@ def read_chatgpt(values: Mapping[str, Any]) -> Row:
 def read_claude(values: Mapping[str, Any]) -> Row:
     """Raises InvalidRequest."""
     messages = []
-    for turn in _turns(values.get("chat_messages"), "chat_messages"):
+    turns = _turns(values.get("chat_messages"), "chat_messages")
+    for turn in _seen_last(turns, values.get("current_leaf_message_uuid")):
         if turn.get("attachments") or turn.get("files") or turn.get("files_v2"):
             raise _no("a message has files with it, which no row can hold")
         content = turn.get("content")
@@ -229,7 +232,7 @@ def _lowered(schema: Any) -> Any:
     return [_lowered(one) for one in schema] if isinstance(schema, list) else schema
 
 
-# -- the tree of a ChatGPT conversation -----------------------------------------------------------
+# -- the tree of a conversation -------------------------------------------------------------------
 
 
 def _branch(mapping: Mapping[str, Any], leaf: Any) -> Iterator[Mapping[str, Any]]:
@@ -243,6 +246,21 @@ def _branch(mapping: Mapping[str, Any], leaf: Any) -> Iterator[Mapping[str, Any]
             raise _no("mapping is no object of messages")
         yield value
         node = value.get("parent")
+
+
+def _seen_last(turns: list[Mapping[str, Any]], leaf: Any) -> list[Mapping[str, Any]]:
+    """Of messages that name their parents, those that lead to the leaf, or else to the last one:
+    an answer that was asked for again stands beside the other. All of them where they name none."""
+    known = {turn["uuid"]: turn for turn in turns if isinstance(turn.get("uuid"), str)}
+    if not turns or len(known) < len(turns):
+        return turns
+    branch: list[Mapping[str, Any]] = []
+    node = leaf if isinstance(leaf, str) and leaf in known else turns[-1]["uuid"]
+    while isinstance(node, str) and node in known:
+        branch.append(known.pop(node))
+        node = branch[-1].get(_PARENT)
+    is_whole = len(branch) > 1 and node == turns[0].get(_PARENT)
+    return branch[::-1] if is_whole else turns
 
 
 def _last_leaf(mapping: Mapping[str, Any]) -> str | None:

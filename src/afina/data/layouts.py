@@ -312,7 +312,7 @@ _USED: Final[Mapping[str, frozenset[str]]] = {
     "chatml": frozenset({"text"}),
     "gemini": frozenset({"contents", "systeminstruction", "system_instruction", "tools"}),
     "chatgpt": frozenset({"mapping", "current_node"}),
-    "claude": frozenset({"chat_messages"}),
+    "claude": frozenset({"chat_messages", "current_leaf_message_uuid"}),
     "eval": frozenset({"input", "ideal"}),
 }
 """The keys that a layout makes something of; layouts that are not here keep all of them."""

@@ -140,6 +140,32 @@ def test_the_branch_that_was_seen_last_is_read_and_a_circle_ends(tmp_path: Path)
     assert convert(tmp_path, [circle])[0] == [{"messages": [USER, ANSWER]}]
 
 
+def test_of_claudes_branches_the_last_is_read_or_the_one_that_the_export_names(
+    tmp_path: Path,
+) -> None:
+    def turn(id: str, parent: str | None, sender: str, text: str) -> dict[str, Any]:
+        return {"uuid": id, "parent_message_uuid": parent, "sender": sender, "text": text}
+
+    turns = [
+        turn("q", "root", "human", "Hi"),
+        turn("a", "q", "assistant", "No"),
+        turn("b", "q", "assistant", "Yes"),
+    ]
+    other = {"chat_messages": turns, "current_leaf_message_uuid": "a"}
+    edited = {"chat_messages": [turn("first", "root", "human", "Ho"), turns[0], turns[2]]}
+    rootless = {"chat_messages": [turn("q", None, "human", "Hi"), *turns[1:]]}
+    rows, _ = convert(tmp_path, [{"chat_messages": turns}, other, edited, rootless])
+    said = [[message["content"] for message in row["messages"]] for row in rows]
+    assert said == [["Hi", "Yes"], ["Hi", "No"], ["Hi", "Yes"], ["Hi", "Yes"]]
+    lost = {"chat_messages": [turns[0], turn("b", "gone", "assistant", "Yes")]}
+    circle = {"chat_messages": [turn("q", "b", "human", "Hi"), turns[2]]}
+    without = {
+        "chat_messages": [turn("q", None, "human", "Hi"), turn("b", None, "assistant", "Yes")]
+    }
+    rows, _ = convert(tmp_path, [lost, circle, without])
+    assert rows == [{"messages": [USER, ANSWER]}] * 3
+
+
 @pytest.mark.parametrize(
     ("record", "reason"),
     [
