@@ -25,6 +25,7 @@ from afina.errors import AfinaError, Internal, NotFound
 from afina.service.oidc import CALLBACK
 from afina.web import files
 from afina.web.pages import ROUTES
+from afina.web.refusals import as_json
 from afina.web.render import page
 from afina.web.visit import Rooms, Visit, check_origin, visit_of
 
@@ -162,13 +163,7 @@ def _to_sign_in(visit: Visit) -> Response:
 def _told(visit: Visit, error: AfinaError) -> Response:
     """An error as the one who asked can show it."""
     if _wants_json(visit.request):
-        told = {
-            "message": error.message,
-            "remedy": error.remedy,
-            "code": error.code,
-            "param": error.param,
-        }
-        return JSONResponse({"error": told}, error.status)
+        return JSONResponse({"error": as_json(visit.texts, error)}, error.status)
     if visit.is_partial:
         response = page(visit, "parts/error.html", {"error": error}, error.status)
         response.headers["hx-retarget"] = "#notices"

@@ -18,6 +18,7 @@ from starlette.responses import HTMLResponse
 
 from afina.domain.models import short_name
 from afina.web import files, numbers
+from afina.web.refusals import refused
 from afina.web.strings import NAMES, Texts
 from afina.web.visit import Visit
 
@@ -63,6 +64,7 @@ def _shared(visit: Visit) -> dict[str, Any]:
         "money": functools.partial(numbers.money, language),
         "size": functools.partial(numbers.size, language),
         "span": functools.partial(numbers.span, texts),
+        "refused": functools.partial(refused, texts),
         "me": visit.session,
         "form_token": visit.form_token,
         "theme": visit.theme,

@@ -19,6 +19,7 @@ from afina.service.chat_answer import error_event
 from afina.service.chat_request import ChatRequest
 from afina.service.refusals import parse
 from afina.service.trained_prompt import trained_prompt
+from afina.web.refusals import as_json
 from afina.web.render import page
 from afina.web.visit import Visit, json_of
 
@@ -79,8 +80,7 @@ async def answer(visit: Visit) -> Response:
                 async for event in stream:
                     yield event
             except AfinaError as error:
-                told = {"message": error.message, "remedy": error.remedy, "code": error.code}
-                yield error_event({"error": told})
+                yield error_event({"error": as_json(visit.texts, error)})
 
     return StreamingResponse(events(), media_type="text/event-stream")
 

@@ -15,6 +15,7 @@ from afina.domain.methods import MAX_RANK
 from afina.errors import AfinaError
 from afina.service.job_request import MAX_BETA, MAX_SEED
 from afina.web import numbers
+from afina.web.refusals import refused
 from afina.web.strings import Texts
 
 MOST_EPOCHS: Final = 50
@@ -64,4 +65,5 @@ def fault_of(texts: Texts, error: AfinaError) -> FieldFault:
         field, values = _FIELDS[param]
         shown = {name: numbers.number(texts.language, most) for name, most in values.items()}
         return FieldFault(field, texts(f"tune.wrong_{field}", **shown), texts.language)
-    return FieldFault(_PLACES.get(param), error.one_line(), "en")
+    told = refused(texts, error)
+    return FieldFault(_PLACES.get(param), told.text, told.language)

@@ -24,14 +24,12 @@ export async function ask(url, options = {}) {
   let told = { message: answer.statusText };
   try { told = (await answer.json()).error ?? told; } catch { /* not JSON: the status says it */ }
   const error = new Error([told.message, told.remedy].filter(Boolean).join(" "));
-  error.status = answer.status;
-  error.code = told.code;
-  throw error;
+  throw Object.assign(error, { status: answer.status, code: told.code, lang: told.lang, exactly: told.exactly });
 }
 
 /** Says something in the place for notices; `kind` is ok, warn or bad; `link` leads on. What the
     server says is English, what a page says of itself is in the reader's language (`lang` null). */
-export function tell(message, kind = "bad", link = null, lang = kind === "bad" ? "en" : null) {
+export function tell(message, kind = "bad", link = null, lang = kind === "bad" ? "en" : null, exactly = null) {
   const place = document.getElementById("notices");
   const box = document.createElement("div");
   box.className = `notice ${kind}`;
@@ -45,13 +43,24 @@ export function tell(message, kind = "bad", link = null, lang = kind === "bad" ?
     line.append(" ", way);
   }
   box.append(line);
+  if (exactly) box.append(inWordsOfTheWire(exactly));
   place.replaceChildren(box);
   box.scrollIntoView({ block: "nearest" });
 }
 
+/** What the wire says, under a sentence in the reader's language. */
+function inWordsOfTheWire(exactly) {
+  const line = document.createElement("p"), said = document.createElement("span");
+  line.className = "muted small";
+  said.lang = "en";
+  said.textContent = exactly;
+  line.append(`${texts.exactly}: `, said);
+  return line;
+}
+
 /** Tells of an error; that nobody answers stands at the foot of the page already. */
 export function complain(error) {
-  if (!error.isAway) tell(error.message, "bad", null, languageOf(error));
+  if (!error.isAway) tell(error.message, "bad", null, languageOf(error), error.exactly);
 }
 
 /** Says an error where it belongs, such as in a dialog. */
@@ -61,8 +70,8 @@ export function fault(place, error) {
   place.hidden = false;
 }
 
-/** A sentence of ours is in the reader's language, one of the server's in English. */
-export const languageOf = (error) => (error.isOwn ? language : "en");
+/** A sentence of ours is in the reader's language; the server says which one its own is in. */
+export const languageOf = (error) => (error.isOwn ? language : error.lang ?? "en");
 
 /** `text` with {names} filled in; of "one|many" the form for `n`. */
 export function fill(text, values = {}) {

@@ -31,7 +31,7 @@ export async function stream(body, signal, onPiece = () => {}) {
   const headers = { accept: "application/json, text/event-stream", "content-type": "application/json" };
   const answer = await ask("/playground/answer", { method: "POST", body: JSON.stringify(whole), headers, signal });
   for await (const event of events(answer)) {
-    if (event.error) throw new Error([event.error.message, event.error.remedy].filter(Boolean).join(" "));
+    if (event.error) throw Object.assign(new Error([event.error.message, event.error.remedy].filter(Boolean).join(" ")), { lang: event.error.lang, exactly: event.error.exactly });
     told.usage = event.usage ?? told.usage;
     const choice = event.choices?.[0];
     if (!choice) continue;

@@ -23,7 +23,7 @@ function bring(file) {
     if (request.status === 200) { location.assign(told.href); return; }
     rest();
     if (request.status === 401) { tell(texts.session_over, "bad", null, null); return; }
-    tell([told.error?.message ?? request.statusText, told.error?.remedy].filter(Boolean).join(" "));
+    tell([told.error?.message ?? request.statusText, told.error?.remedy].filter(Boolean).join(" "), "bad", null, told.error?.lang ?? "en", told.error?.exactly);
   };
   request.onerror = () => { rest(); offline(true); };
   box.hidden = Boolean(place);
