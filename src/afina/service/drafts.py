@@ -43,8 +43,6 @@ KEPT_S: Final = 30 * 24 * 3600
 _ID: Final = re.compile(r"draft-[A-Za-z0-9]{24}")
 _ENDING: Final = re.compile(r"\.[A-Za-z0-9]{1,8}")
 _WORD: Final = re.compile(r"\w+")
-_PASSED: Final = frozenset({"messages", "preferred_output", "item"})
-"""A JSONL file with one of these is training rows already, of whatever kind."""
 _MAX_NAME: Final = 255
 _FORMAT: Final = re.compile(r"\b([Gg])ive --format (\w+)")
 _OPTION: Final = re.compile(r" \(--[^)]*\)")
@@ -304,9 +302,12 @@ def _read(folder: Path, draft: Draft, source: Source, sheets: tuple[str, ...]) -
         sheet=source.sheet,
         sheets=sheets,
         notes=tuple(source.notes),
+        layout=None,
     )
     layout = find_layout(source.columns, source.is_flat)
-    if layout == "chat" or (_PASSED & set(source.columns) and layout != "converse"):
+    is_lines = draft.source.endswith((".jsonl", ".ndjson")) and source.encoding is None
+    is_rows = "preferred_output" in source.columns or source.columns == ("item",)
+    if layout == "chat" or (is_lines and is_rows):
         return _convert(folder, draft)
     if layout is not None:
         return _convert(folder, replace(draft, layout=layout))
@@ -358,8 +359,8 @@ def _pass_on(source: Path, target: Path) -> None:
     """Rows of another kind than chats, as they are; blank lines are none."""
     with source.open("rb") as lines, target.open("wb") as out:
         for line in lines:
-            if line.strip():
-                out.write(line.strip() + b"\n")
+            if row := line.removeprefix(b"\xef\xbb\xbf").strip():
+                out.write(row + b"\n")
 
 
 def _index(path: Path) -> int:

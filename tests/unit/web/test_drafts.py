@@ -169,6 +169,23 @@ def test_a_row_of_a_wrong_form_is_shown_as_far_as_it_can_be_read(
         assert site.ask("GET", path).status_code == 200
 
 
+def test_another_sheet_is_read_as_what_it_holds_itself(site: Site) -> None:
+    raw, book = io.BytesIO(), openpyxl.Workbook()
+    for name, columns in (("One", ["instruction", "output"]), ("Two", ["question", "answer"])):
+        sheet = book.create_sheet(name)
+        sheet.append(columns)
+        sheet.append([f"{name}?", "Yes."])
+    del book["Sheet"]
+    book.save(raw)
+    draft = site.bring("book.xlsx", raw.getvalue())
+    for name in ("One", "Two", "One"):
+        form = {"form_token": site.token(), "sheet": name}
+        assert site.ask("POST", f"{draft}/columns", data=form).status_code in (200, 303)
+        assert rows(site, draft) == [[("user", f"{name}?"), ("assistant", "Yes.")]]
+        page = site.ask("GET", draft).text
+        assert ("<dd>Alpaca&#39;s rows</dd>" in page) == (name == "One")
+
+
 def test_a_sheet_without_rows_says_so(site: Site) -> None:
     page = site.ask("GET", site.bring("head.csv", b"question,answer\n")).text
     assert "has no rows below them" in page
@@ -243,6 +260,29 @@ def test_preferences_under_other_names_become_preferences(site: Site) -> None:
     told = site.ask("GET", f"{draft}/rows").json()["rows"]
     assert len(told) == 2
     assert "preferences" in site.ask("GET", draft).text
+
+
+@pytest.mark.parametrize("name", ["pairs.json", "marked.jsonl", "wide.jsonl", "list.jsonl"])
+def test_preferences_are_read_in_whatever_file_they_come(site: Site, name: str) -> None:
+    pair = {
+        "input": {"messages": [{"role": "user", "content": "Say it."}]},
+        "preferred_output": [{"role": "assistant", "content": "Well said."}],
+        "non_preferred_output": [{"role": "assistant", "content": "Said badly."}],
+    }
+    line, listed = json.dumps(pair), json.dumps([pair], indent=1)
+    encoding = {"marked.jsonl": "utf-8-sig", "wide.jsonl": "utf-16"}.get(name, "utf-8")
+    text = listed if name in ("pairs.json", "list.jsonl") else line
+    draft = site.bring(name, text.encode(encoding))
+    said = [("user", "Say it."), ("preferred", "Well said."), ("rejected", "Said badly.")]
+    assert rows(site, draft) == [said]
+
+
+@pytest.mark.parametrize("name", ["table.csv", "table.jsonl"])
+def test_a_table_with_a_column_called_item_is_a_table(site: Site, name: str) -> None:
+    record = {"item": "pen", "question": "Hi", "answer": "Yes"}
+    raw = "\n".join(",".join(line) for line in (record.keys(), record.values()))
+    draft = site.bring(name, (raw if name.endswith("v") else json.dumps(record)).encode())
+    assert rows(site, draft) == [[("user", "Hi"), ("assistant", "Yes")]]
 
 
 def test_chats_under_a_key_in_capitals_are_chats(site: Site) -> None:
