@@ -193,16 +193,16 @@ def _call(said: str, number: int) -> Row:
     return {"role": "assistant", "content": None, "tool_calls": [call]}
 
 
-def _tools(value: Any) -> list[Any] | None:
+def _tools(value: Any) -> list[Any]:
     if isinstance(value, str):
         value = _written_list(value, "tools")
-    if not isinstance(value, list):
-        return None
+    if value and not isinstance(value, list):
+        raise InvalidRequest("tools is no list", param="layout")
     return [
         {"type": "function", "function": tool}
         if isinstance(tool, Mapping) and "function" not in tool
         else tool
-        for tool in value
+        for tool in value or ()
     ]
 
 

@@ -86,6 +86,11 @@ def test_what_a_layout_cannot_hold_is_dropped_by_reason_and_line(tmp_path: Path)
     assert any("line 2" in note for note in report.notes)
     rows, report = convert(tmp_path, [{"text": "a"}], layout="chatml")
     assert dict(report.dropped) == {"text holds no <|im_start|>": 1}
+    turns = [{"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Yes"}]
+    told = [{"conversations": turns, "tools": tools} for tools in (None, "", {"name": "price"})]
+    rows, report = convert(tmp_path, told)
+    assert len(rows) == 2
+    assert dict(report.dropped) == {"tools is no list": 1}
     beside = {"chosen": [ANSWER], "rejected": ["No"]}
     rows, report = convert(tmp_path, [LIKED_ALIKE, beside, {**LIKED_ALIKE, "prompt": ["Hi"]}])
     assert rows == [LIKED]
