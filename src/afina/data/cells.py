@@ -31,9 +31,12 @@ def cell_text(value: Any) -> str:
 
 
 def plain_value(value: Any) -> Any:
-    """A cell of a DataFrame in the types of JSON: lists of chats come out of Parquet as arrays."""
+    """A cell of a DataFrame in the types of JSON: lists of chats come out of Parquet as arrays,
+    and what is missing as a number that is none."""
     if hasattr(value, "tolist"):
         value = value.tolist()
+    if isinstance(value, float) and math.isnan(value):
+        return None
     if isinstance(value, dict):
         return {str(key): plain_value(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):

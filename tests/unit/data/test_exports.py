@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from afina.data.check import CheckLimits, check_file
-from afina.data.convert import ConvertOptions, ConvertReport, convert_file
+from afina.data.convert import ConvertOptions, ConvertReport, convert_file, convert_frame
 from afina.data.hints import conversion_hint
 
 SYSTEM, USER = {"role": "system", "content": "Be kind."}, {"role": "user", "content": "Hi"}
@@ -218,6 +218,18 @@ def test_a_single_tool_of_gemini_is_declared_and_its_thinking_is_not_said(tmp_pa
     (row,), _ = convert(tmp_path, [{"contents": contents, "tools": tool}])
     assert row["messages"] == [USER, ANSWER]
     assert row["tools"] == [{"type": "function", "function": {"name": "price"}}]
+
+
+def test_what_is_missing_in_a_frame_is_missing() -> None:
+    class Frame:
+        columns = ("conversations", "tools", "system")
+
+        def itertuples(self, index: bool, name: None) -> list[tuple[Any, ...]]:
+            assert (index, name) == (False, None)
+            turns = [{"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Yes"}]
+            return [(turns, float("nan"), float("nan"))]
+
+    assert convert_frame(Frame(), ConvertOptions())[0]["messages"] == [USER, ANSWER]
 
 
 def test_a_value_nested_too_deep_is_told_and_the_other_rows_are_kept(tmp_path: Path) -> None:
