@@ -174,6 +174,9 @@ class Client:
         )
         if ask.method == "POST":
             head += f"content-type: {ask.kind}\r\ncontent-length: {len(ask.body)}\r\n"
+        # The server ends a connection that nobody used for half a minute.
+        while self._free and self._free[-1].transport.is_closing():
+            self._free.pop()
         connection = self._free.pop() if self._free else await self.open()
         answered = await connection.ask(head.encode() + b"\r\n" + ask.body)
         self._free.append(connection)

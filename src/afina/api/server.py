@@ -26,7 +26,7 @@ from afina.settings import Settings
 DRAIN_S: Final = 20
 """How long open answers may go on after the wish to stop."""
 
-_SWITCH_S: Final = 0.001
+_SWITCH_S: Final = 0.0002
 
 
 class Front(Protocol):
@@ -59,7 +59,8 @@ class _Server(uvicorn.Server):
 
 def _settle() -> None:
     """What was loaded stays: the collector walks over it no more, which took a tenth of a second
-    in the middle of requests. A thread that computes lets the loop in after a millisecond."""
+    in the middle of requests. A thread that computes lets the loop in after a fifth of a
+    millisecond."""
     settle()
     gc.set_threshold(5000, 20, 20)
     sys.setswitchinterval(_SWITCH_S)

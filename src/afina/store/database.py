@@ -90,8 +90,9 @@ class Database:
 
     @contextmanager
     def read(self) -> Iterator[Tx]:
-        """A read transaction: one consistent view."""
-        with _plain_words(), self.engine.begin() as tx:
+        """A read transaction: one consistent view. It is rolled back: there is nothing to keep, and
+        SQLite refuses to commit where a statement of the connection was not read to its end."""
+        with _plain_words(), self.engine.connect() as tx:
             yield tx
 
     def tidy(self, beyond_bytes: int = LOG_BYTES) -> None:

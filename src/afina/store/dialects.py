@@ -101,7 +101,7 @@ def try_to_write(tx: Connection) -> None:
 
 def move_log(connection: Connection) -> None:
     """Writes SQLite's log into its file, as far as nobody still reads from what was before."""
-    connection.exec_driver_sql("PRAGMA wal_checkpoint(PASSIVE)")
+    connection.exec_driver_sql("PRAGMA wal_checkpoint(PASSIVE)").one()
 
 
 def empty_log(connection: Connection) -> bool:

@@ -128,3 +128,26 @@ def test_labels_of_older_schemas_are_found_in_their_projects_lists(tmp_path: Pat
 
 def _filler(column: Column[Any]) -> Any:
     return [] if isinstance(column.type, JSON) else column.type.python_type(1)
+
+
+@pytest.mark.sqlite
+def test_a_read_ends_well_where_a_statement_was_not_read_to_its_end(tmp_path: Path) -> None:
+    database = Database.open(f"sqlite:///{tmp_path / 'afina.db'}")
+    database.migrate()
+    with database.read() as tx:
+        unread = tx.exec_driver_sql("PRAGMA wal_checkpoint(PASSIVE)")
+        assert tx.execute(select(JOB_LABELS)).all() == []
+    unread.close()
+    database.close()
+
+
+@pytest.mark.sqlite
+def test_nothing_is_kept_of_what_a_read_would_write(tmp_path: Path) -> None:
+    database = Database.open(f"sqlite:///{tmp_path / 'afina.db'}")
+    database.migrate()
+    with database.read() as tx:
+        tx.exec_driver_sql("CREATE TABLE stray (x)")
+    with database.read() as tx:
+        known = tx.exec_driver_sql("SELECT count(*) FROM sqlite_master WHERE name = 'stray'")
+        assert known.scalar_one() == 0
+    database.close()
