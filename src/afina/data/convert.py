@@ -12,12 +12,14 @@ from array import array
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, Final
 
 import msgspec
 
 from afina.data.cells import plain_value
+from afina.data.exports import LeftOut
 from afina.data.grouping import grouped
 from afina.data.oddities import Oddities
 from afina.data.readers.delimited import MORE_CELLS, read_delimited
@@ -26,7 +28,14 @@ from afina.data.readers.encoding import GUESS
 from afina.data.readers.jsonfiles import read_json, read_jsonl
 from afina.data.readers.parquet import read_parquet
 from afina.data.readers.plaintext import read_text
-from afina.data.readers.records import Dropped, Place, ReadOptions, Record, Source
+from afina.data.readers.records import (
+    Dropped,
+    Place,
+    ReadOptions,
+    Record,
+    Source,
+    columns_of,
+)
 from afina.data.readers.workbook import read_workbook
 from afina.data.row_plan import ConvertOptions, RowPlan, plan_rows
 from afina.data.writing import write_row
@@ -55,6 +64,7 @@ _GUESSED: Final = (
     "--encoding where they are others."
 )
 _PROGRESS_ROWS: Final = 1000
+_LOOKED_AT: Final = 100
 
 
 @dataclass(frozen=True)
@@ -176,7 +186,7 @@ def _quiet() -> None:
 def _planned(opened: Source, options: ConvertOptions, kind: str) -> RowPlan:
     """The plan; where the columns give none, what was found out about the file is told too."""
     try:
-        return plan_rows(opened.columns, options, text=kind == "txt", flat=opened.is_flat)
+        return plan_rows(opened.columns, options, text=kind == "txt", nested=opened.nested)
     except InvalidRequest as error:
         told = " ".join(part for part in (error.remedy, *opened.notes) if part)
         raise InvalidRequest(
@@ -227,11 +237,13 @@ def _one_by_one(records: Iterator[Record | bytes], plan: RowPlan, tally: _Tally)
             yield record
             continue
         tally.oddities.look_at_values(record, plan.named_columns)
+        left_out: LeftOut = Counter()
         try:
-            row = plan.row(record.values)
+            row = plan.row(record.values, left_out)
         except InvalidRequest as error:
             tally.drop(Dropped(record.line, error.message))
             continue
+        tally.oddities.look_at_left_out(record.line, left_out)
         if (written := _written(record.line, row, plan, tally)) is not None:
             yield written
 
@@ -260,13 +272,16 @@ def open_table(source: Path, options: ConvertOptions) -> Source:
 def convert_frame(frame: Any, options: ConvertOptions) -> list[dict[str, Any]]:
     """The rows of a DataFrame (anything with `columns` and `itertuples`) as chats. Rows that are
     none are left out, with a warning that counts them and names the first from 1."""
-    plan = plan_rows(tuple(str(name) for name in frame.columns), options)
     columns = tuple(str(name) for name in frame.columns)
     records = (
         Record(number, dict(zip(columns, map(plain_value, values), strict=True)))
         for number, values in enumerate(frame.itertuples(index=False, name=None), 1)
     )
+    first = list(islice(records, _LOOKED_AT))
+    _, nested = columns_of(first)
+    plan = plan_rows(columns, options, nested=nested)
     tally = _Tally()
+    records = chain(first, records)
     rows = [msgspec.json.decode(line) for line in _rows(records, plan, tally, _quiet)]
     for note in tally.notes("frame"):
         warnings.warn(note, stacklevel=2)

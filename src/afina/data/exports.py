@@ -11,13 +11,15 @@ claude    {"chat_messages": [{"sender": "human", "text": ...}, ...]}, one of Cla
 eval      {"input": [messages], "ideal": ...}, of OpenAI's evals
 
 What no row can hold (pictures, attachments, steps of a built-in tool) is refused by its kind, never
-left out of a conversation without a word.
+left out of a conversation without a word. What its reader did not see said (thinking, a user's
+standing instructions) is no part of the answer: it is left out, and counted.
 """
 
 from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
@@ -27,16 +29,23 @@ from afina.errors import InvalidRequest
 Row = dict[str, Any]
 _PARENT: Final = "parent_message_uuid"
 _KIND: Final = re.compile(r"[A-Za-z_]{1,40}")
-_UNSAID: Final = frozenset(
-    {"thoughts", "reasoning_recap", "user_editable_context", "model_editable_context"}
-)
+THINKING: Final = "Thinking"
+CONTEXT: Final = "What a user or a model keeps for all conversations"
+LeftOut = Counter[str]
+"""How often something was left out of a record that was read, by what it is."""
+_UNSAID: Final = {
+    "thoughts": THINKING,
+    "reasoning_recap": THINKING,
+    "user_editable_context": CONTEXT,
+    "model_editable_context": CONTEXT,
+}
 """Contents of ChatGPT's export that stand in no bubble."""
 _HELD: Final = ("text", "inlineData", "fileData", "functionCall", "functionResponse")
 """What a part of Gemini's may be, one of them at a time."""
 _SPEAKERS: Final = {"user": "user", "human": "user", "model": "assistant", "assistant": "assistant"}
 
 
-def read_gemini(values: Mapping[str, Any]) -> Row:
+def read_gemini(values: Mapping[str, Any], left_out: LeftOut) -> Row:
     """Raises InvalidRequest."""
     open_calls: list[tuple[str, str]] = []
     calls = 0
@@ -46,7 +55,8 @@ def read_gemini(values: Mapping[str, Any]) -> Row:
         asked: list[Row] = []
         for part in _parts(turn.get("parts"), "parts"):
             if part.get("thought") is True:
-                continue  # as the thinking of the others
+                left_out[THINKING] += 1
+                continue
             _refuse_two(part)
             if isinstance(called := part.get("functionCall"), Mapping):
                 asked.append(_call(called, calls))
@@ -75,19 +85,19 @@ def system_in_front(system: Any, messages: list[Any]) -> list[Any]:
     return [*before, *map(_with_text, messages)]
 
 
-def read_chatgpt(values: Mapping[str, Any]) -> Row:
+def read_chatgpt(values: Mapping[str, Any], left_out: LeftOut) -> Row:
     """Raises InvalidRequest."""
     mapping = values.get("mapping")
     if not isinstance(mapping, Mapping):
         raise _no("mapping is no object of messages")
     branch = list(_branch(mapping, values.get("current_node")))
-    messages = [said for node in reversed(branch) if (said := _bubble(node)) is not None]
+    messages = [said for node in reversed(branch) if (said := _bubble(node, left_out)) is not None]
     if not messages:
         raise _no("a conversation in which nobody says anything")
     return {"messages": messages}
 
 
-def read_claude(values: Mapping[str, Any]) -> Row:
+def read_claude(values: Mapping[str, Any], left_out: LeftOut) -> Row:
     """Raises InvalidRequest."""
     messages = []
     turns = _turns(values.get("chat_messages"), "chat_messages")
@@ -96,7 +106,9 @@ def read_claude(values: Mapping[str, Any]) -> Row:
             raise _no("a message has files with it, which no row can hold")
         content = turn.get("content")
         if isinstance(content, list):
-            content = [p for p in content if not _is_kind(p, "thinking")]
+            said_parts = [part for part in content if not _is_thinking(part)]
+            left_out[THINKING] += len(content) - len(said_parts)
+            content = said_parts
         said = _text(content) if content else cell_text(turn.get("text"))
         messages.append({"role": _speaker(turn.get("sender")), "content": said})
     return {"messages": messages}
@@ -186,8 +198,8 @@ def _named(kinds: list[Any]) -> str:
     return f" ({kind})" if kind else ""
 
 
-def _is_kind(part: Any, kind: str) -> bool:
-    return isinstance(part, Mapping) and part.get("type") == kind
+def _is_thinking(part: Any) -> bool:
+    return isinstance(part, Mapping) and part.get("type") in ("thinking", "redacted_thinking")
 
 
 def _written(value: Any) -> str:
@@ -268,7 +280,7 @@ def _last_leaf(mapping: Mapping[str, Any]) -> str | None:
     return leaves[-1] if leaves else None
 
 
-def _bubble(node: Mapping[str, Any]) -> Row | None:
+def _bubble(node: Mapping[str, Any], left_out: LeftOut) -> Row | None:
     """What a node says to its reader; None where it says nothing."""
     message = node.get("message")
     if not isinstance(message, Mapping):
@@ -281,6 +293,7 @@ def _bubble(node: Mapping[str, Any]) -> Row | None:
     if isinstance(about, Mapping) and about.get("is_visually_hidden_from_conversation"):
         return None
     if isinstance(kind, str) and kind in _UNSAID:
+        left_out[_UNSAID[kind]] += 1
         return None
     if role == "tool" or message.get("recipient") not in (None, "all"):
         raise _no("a conversation with steps of a built-in tool, which no row can hold")

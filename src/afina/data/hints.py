@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -64,7 +64,7 @@ def conversion_hint(path: Path) -> str | None:
     command = f"afina data convert {shlex.quote(str(path))} --to rows.jsonl"
     try:
         opened = open_table(path, ConvertOptions())
-        layout = find_layout(opened.columns, opened.is_flat)
+        layout = find_layout(opened.columns, opened.nested)
     except DataUnreadable as error:
         return _unreadable(path, error, is_lines)
     except InvalidRequest as error:
@@ -80,7 +80,7 @@ def conversion_hint(path: Path) -> str | None:
     asked = (
         ""
         if layout or ending in ("txt", "text")
-        else _columns_to_name(opened.columns, opened.is_flat)
+        else _columns_to_name(opened.columns, opened.nested)
     )
     return f"{path.name} looks like {what}. Make training rows of it: {command}{asked}"
 
@@ -117,10 +117,10 @@ def _keys(path: Path, columns: Sequence[str]) -> str | None:
     return f"{path.name} holds objects that are no chats. Make training rows: {command}{asked}"
 
 
-def _columns_to_name(columns: Sequence[str], flat: bool = False) -> str:
+def _columns_to_name(columns: Sequence[str], nested: Collection[str] = ()) -> str:
     """What the command needs besides, where no column is plainly the question or the answer."""
     try:
-        plan_rows(columns, ConvertOptions(), flat=flat)
+        plan_rows(columns, ConvertOptions(), nested=nested)
     except InvalidRequest:
         return f" --user COLUMN --assistant COLUMN. {listed(columns)}"
     return ""

@@ -2,12 +2,13 @@
 
 A draft of a hundred thousand rows is checked after each edit, and its rows keep their lines: of the
 parts of some thousand lines one alone is another, and the others' tallies are read instead of
-counted anew. A tally is kept under the hash of all that it depends on.
+counted anew. A tally is kept under the hash of all that it depends on, the code that counts too.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
@@ -17,13 +18,14 @@ from typing import Final
 
 import msgspec
 
-from afina import __version__
 from afina.data.beside import processes_for, run_chunks
 from afina.data.chunks import Chunk
 from afina.data.inspection import WORK, CheckSetup
 from afina.data.tally import Tally
 
 _LINES: Final = 2_000
+_CODE: Final = tuple(Path(__file__).parents[1] / name for name in ("domain", "text", "data"))
+"""The packages that a check is made of."""
 _DECODER: Final = msgspec.msgpack.Decoder(Tally)
 Look = Callable[[Chunk, int | None], Tally]
 
@@ -47,7 +49,7 @@ class KeptTallies:
         renderer; `here` looks at a part; from `worth_bytes` of new parts on, processes beside this
         one do."""
         self._folder.mkdir(exist_ok=True)
-        about = msgspec.json.encode([__version__, model, setup])
+        about = msgspec.json.encode([code_hash(_CODE), model, setup])
         parts = list(_parts_of(path, about))
         known = {part.key for part in parts if self._place(part.key).exists()}
         missing = [part.chunk for part in parts if part.key not in known]
@@ -82,6 +84,17 @@ class KeptTallies:
         for path in self._folder.iterdir():
             if path.name not in used:
                 path.unlink(missing_ok=True)
+
+
+@functools.cache
+def code_hash(folders: tuple[Path, ...]) -> str:
+    """The hash of all modules under the folders, read once a process: what runs was read then."""
+    digest = hashlib.sha256()
+    for folder in folders:
+        for path in sorted(folder.rglob("*.py")):
+            code = path.read_bytes()
+            digest.update(f"{path.relative_to(folder)}\0{len(code)}\0".encode() + code)
+    return digest.hexdigest()
 
 
 def _looked_at(

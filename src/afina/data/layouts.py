@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Final
 
 from afina.data import exports
@@ -63,7 +63,8 @@ _EXPORTS: Final[Mapping[str, frozenset[str]]] = {
     "eval": frozenset({"input", "ideal"}),
 }
 """The keys that give a layout of another service away."""
-_NESTED: Final = frozenset({"gemini", "chatgpt", "claude"})
+_TURNS_OF: Final = {"gemini": "contents", "chatgpt": "mapping", "claude": "chat_messages"}
+"""The key of a layout under which its turns stand; a column of that name may hold texts."""
 _MARK: Final = re.compile(r"<\|im_start\|>[ ]?(\w+)\n(.*?)(?:<\|im_end\|>|\Z)", re.S)
 
 
@@ -80,14 +81,15 @@ def unknown_role(message: object) -> str | None:
     return role if isinstance(role, str) and role not in _KNOWN else None
 
 
-def find_layout(columns: Sequence[str], flat: bool = False) -> str | None:
-    """The layout that the columns' names give away; None where they could be anything. `flat`: of
-    a table whose cells are texts, where a column of such a name holds no turns."""
+def find_layout(columns: Sequence[str], nested: Collection[str] = ()) -> str | None:
+    """The layout that the columns' names give away; None where they could be anything. `nested`:
+    those that hold objects, where others hold texts."""
     names = {column.strip().lower() for column in columns}
+    turns = {column.strip().lower() for column in nested}
     if "messages" in names:
         return "converse" if names & {"system", "schemaversion"} else "chat"
     for layout, keys in _EXPORTS.items():
-        if keys <= names and not (flat and layout in _NESTED):
+        if keys <= names and _TURNS_OF.get(layout) in {None, *turns}:
             return layout
     if {"input", "preferred_output", "non_preferred_output"} <= names:
         return "preference"
@@ -108,11 +110,14 @@ def not_used(layout: str, columns: Sequence[str]) -> tuple[str, ...]:
     return tuple(column for column in columns if column.strip().lower() not in used)
 
 
-def read_layout(layout: str, values: Mapping[str, Any]) -> Row:
-    """A record of a layout as a row. Raises InvalidRequest, without its text, where it is none."""
+def read_layout(layout: str, values: Mapping[str, Any], left_out: exports.LeftOut) -> Row:
+    """A record of a layout as a row; what is no part of it is counted in `left_out`. Raises
+    InvalidRequest, without its text, where it is none."""
     if layout in _USED:
         values = {key.strip().lower(): value for key, value in values.items()}
     try:
+        if layout in _WITH_MORE:
+            return _WITH_MORE[layout](values, left_out)
         return _READERS[layout](values)
     except RecursionError:
         raise InvalidRequest("a value is nested too deep", param="layout") from None
@@ -297,12 +302,15 @@ _READERS: Final[Mapping[str, Callable[[Mapping[str, Any]], Row]]] = {
     "chatml": _chatml,
     "pair": _pair,
     "preference": _preference,
-    "gemini": exports.read_gemini,
     "converse": _converse,
-    "chatgpt": exports.read_chatgpt,
-    "claude": exports.read_claude,
     "eval": exports.read_eval,
 }
+_WITH_MORE: Final[Mapping[str, Callable[[Mapping[str, Any], exports.LeftOut], Row]]] = {
+    "gemini": exports.read_gemini,
+    "chatgpt": exports.read_chatgpt,
+    "claude": exports.read_claude,
+}
+"""Layouts whose records hold what was thought and not said."""
 _USED: Final[Mapping[str, frozenset[str]]] = {
     "sharegpt": _TURNS | _BESIDE_TURNS,
     "alpaca": frozenset(
@@ -316,4 +324,4 @@ _USED: Final[Mapping[str, frozenset[str]]] = {
     "eval": frozenset({"input", "ideal"}),
 }
 """The keys that a layout makes something of; layouts that are not here keep all of them."""
-LAYOUTS: Final = (*_READERS, "columns")
+LAYOUTS: Final = (*_READERS, *_WITH_MORE, "columns")

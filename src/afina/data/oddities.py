@@ -24,6 +24,7 @@ class Oddities:
     nested: Counter[str] = field(default_factory=Counter)
     roles: Counter[str] = field(default_factory=Counter)
     keys: Counter[str] = field(default_factory=Counter)
+    left_out: Counter[str] = field(default_factory=Counter)
     zeros: int = 0
     _first: dict[str, int | None] = field(default_factory=dict)
 
@@ -33,6 +34,13 @@ class Oddities:
             if isinstance(record.values.get(column), list | dict):
                 self._first.setdefault(f"nested {column}", record.line)
                 self.nested[column] += 1
+
+    def look_at_left_out(self, line: int | None, left_out: Mapping[str, int]) -> None:
+        """What a record held that is no part of its row."""
+        for what, count in left_out.items():
+            if count:
+                self._first.setdefault(f"left out {what}", line)
+                self.left_out[what] += count
 
     def look_at_messages(self, line: int | None, row: Mapping[str, Any]) -> None:
         """Roles that no chat has."""
@@ -67,6 +75,9 @@ class Oddities:
                 f"Column {column!r} holds lists or objects {where}; they were written as JSON "
                 "text. Chats are read from a column called messages or conversations."
             )
+        for what, count in self.left_out.items():
+            where = f"{count:,} times{self._at(f'left out {what}')}"
+            said.append(f"{what} stands {where}; it was left out: rows hold what was said.")
         for role, count in self.roles.items():
             where = f"{count:,} times{self._at(f'role {role}')}"
             said.append(

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from afina.data.cells import cell_text, check_template, fill_template, is_template
 from afina.data.columns import Mapped, listed, map_columns
+from afina.data.exports import LeftOut
 from afina.data.grouping import LogColumns, log_columns, log_message
 from afina.data.layouts import LAYOUTS, find_layout, not_used, read_layout
 from afina.data.writing import WRITTEN
@@ -59,10 +60,11 @@ class RowPlan:
     log: LogColumns | None = None
     notes: tuple[str, ...] = ()
 
-    def row(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        """A record as a row. Raises InvalidRequest where it has not the layout."""
+    def row(self, values: Mapping[str, Any], left_out: LeftOut) -> dict[str, Any]:
+        """A record as a row; what a layout leaves out is counted in `left_out`. Raises
+        InvalidRequest where the record has not the layout."""
         if self.layout != "columns":
-            return _with_system(read_layout(self.layout, values), self.options.system)
+            return _with_system(read_layout(self.layout, values, left_out), self.options.system)
         return {"messages": self.turns(values)}
 
     def turns(self, values: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -93,10 +95,13 @@ class RowPlan:
 
 
 def plan_rows(
-    columns: Sequence[str], options: ConvertOptions, text: bool = False, flat: bool = False
+    columns: Sequence[str],
+    options: ConvertOptions,
+    text: bool = False,
+    nested: Collection[str] = (),
 ) -> RowPlan:
-    """Raises InvalidRequest that lists what there is. `text`: lines of plain text; `flat`: a table
-    whose cells are texts."""
+    """Raises InvalidRequest that lists what there is. `text`: lines of plain text; `nested`:
+    columns that hold objects."""
     _known("layout", options.layout, LAYOUTS)
     _known("as", options.write, WRITTEN)
     if text:
@@ -107,7 +112,8 @@ def plan_rows(
     if options.group is not None:
         return _grouped_plan(columns, options)
     named = (options.user, options.assistant, options.system_column)
-    layout = options.layout or (find_layout(columns, flat) if not any(named) else None) or "columns"
+    given_away = None if any(named) else find_layout(columns, nested)
+    layout = options.layout or given_away or "columns"
     if layout != "columns":
         write = layout if options.write == "chat" and layout in ("pair", "preference") else None
         read = () if layout == "chat" else (f"Records are read as {layout}.",)

@@ -304,7 +304,7 @@ def _read(folder: Path, draft: Draft, source: Source, sheets: tuple[str, ...]) -
         notes=tuple(source.notes),
         layout=None,
     )
-    layout = find_layout(source.columns, source.is_flat)
+    layout = find_layout(source.columns, source.nested)
     is_lines = draft.source.endswith((".jsonl", ".ndjson")) and source.encoding is None
     is_rows = "preferred_output" in source.columns or source.columns == ("item",)
     if layout == "chat" or (is_lines and is_rows):

@@ -11,6 +11,7 @@ import pytest
 from afina.data.check import CheckLimits, check_file
 from afina.data.convert import ConvertOptions, ConvertReport, convert_file, convert_frame
 from afina.data.hints import conversion_hint
+from afina.errors import InvalidRequest
 
 SYSTEM, USER = {"role": "system", "content": "Be kind."}, {"role": "user", "content": "Hi"}
 ANSWER = {"role": "assistant", "content": "Yes"}
@@ -178,12 +179,10 @@ def test_of_claudes_branches_the_last_is_read_or_the_one_that_the_export_names(
             "a conversation with steps of a built-in tool, which no row can hold",
         ),
         (conversation(("r", node(None))), "a conversation in which nobody says anything"),
-        ({"mapping": [], "current_node": "x"}, "mapping is no object of messages"),
         (
             {"chat_messages": [{"sender": "human", "text": "Hi", "attachments": [{"file_name": "a"}]}]},
             "a message has files with it, which no row can hold",
         ),
-        ({"chat_messages": "Hi"}, "chat_messages is no list of turns"),
         ({"contents": [{"role": "user", "parts": [{"inlineData": {}}]}]}, "a message holds what is no text (inlineData)"),
         ({"contents": [{"role": "user", "parts": [{"functionResponse": {"name": "f"}}]}]}, "a functionResponse answers no functionCall before it"),
         ({"contents": [{"role": "user", "parts": "Hi"}]}, "parts is no list of parts"),
@@ -207,6 +206,22 @@ def test_what_no_row_can_hold_is_refused_by_its_kind(
     record: Any, reason: str, tmp_path: Path
 ) -> None:
     _, report = convert(tmp_path, [record])
+    assert dict(report.dropped) == {reason: 1}
+
+
+@pytest.mark.parametrize(
+    ("good", "bad", "reason"),
+    [
+        (CHATGPT, {"mapping": [], "current_node": "x"}, "mapping is no object of messages"),
+        (CLAUDE, {"chat_messages": "Hi"}, "chat_messages is no list of turns"),
+        (GEMINI, {"contents": "Hi"}, "contents is no list of turns"),
+    ],
+)
+def test_among_conversations_one_without_turns_is_dropped_by_name(
+    good: Any, bad: Any, reason: str, tmp_path: Path
+) -> None:
+    rows, report = convert(tmp_path, [bad, good])
+    assert len(rows) == 1
     assert dict(report.dropped) == {reason: 1}
 
 
@@ -241,6 +256,63 @@ def test_a_value_nested_too_deep_is_told_and_the_other_rows_are_kept(tmp_path: P
     report = convert_file(source, tmp_path / "made.jsonl", ConvertOptions())
     assert dict(report.dropped) == {"a value is nested too deep": 1}
     assert report.rows_out == 1
+
+
+def test_what_was_thought_and_not_said_is_left_out_and_counted(tmp_path: Path) -> None:
+    _, report = convert(tmp_path, [CLAUDE] * 2)
+    said = "it was left out: rows hold what was said."
+    assert f"Thinking stands 2 times; {said}" in report.notes
+    _, report = convert(tmp_path, [CHATGPT] * 3)
+    assert f"Thinking stands 3 times; {said}" in report.notes
+    kept = "What a user or a model keeps for all conversations"
+    assert f"{kept} stands 3 times; {said}" in report.notes
+    thought = {"role": "model", "parts": [{"text": "?", "thought": True}, {"text": "Yes"}]}
+    turns = [GEMINI["contents"][0], thought]
+    broken = {"contents": [*turns, {"role": "user", "parts": "?"}]}
+    source, target = tmp_path / "rows.jsonl", tmp_path / "made.jsonl"
+    lines = [GEMINI, broken, {"contents": turns}, {"contents": turns}]
+    source.write_text("\n".join(map(json.dumps, lines)))
+    report = convert_file(source, target, ConvertOptions())
+    assert (report.rows_out, report.rows_in) == (3, 4)
+    assert f"Thinking stands 2 times, the first in line 3; {said}" in report.notes, (
+        "what a dropped row thought is no part of it"
+    )
+
+
+@pytest.mark.parametrize("ending", ["jsonl", "json", "parquet", "frame"])
+def test_a_field_called_contents_that_holds_texts_is_a_column_and_no_turns_of_gemini(
+    ending: str, tmp_path: Path
+) -> None:
+    import pandas
+    from pandas.testing import assert_frame_equal
+
+    rows = [{"contents": f"Hi {n}", "answer": "Yes", "label": "x"} for n in range(3)]
+    frame = pandas.DataFrame(rows)
+    named = ConvertOptions(user="contents", assistant="answer")
+    wanted = [{"messages": [{"role": "user", "content": f"Hi {n}"}, ANSWER]} for n in range(3)]
+    if ending == "frame":
+        with pytest.raises(InvalidRequest, match="No column is plainly what the user says"):
+            convert_frame(frame, ConvertOptions())
+        assert convert_frame(frame, named) == wanted
+        assert convert_frame(pandas.DataFrame([GEMINI] * 2), ConvertOptions()) == [CHAT] * 2
+        assert_frame_equal(frame, pandas.DataFrame(rows))
+        return
+    source, target = tmp_path / f"rows.{ending}", tmp_path / "made.jsonl"
+    if ending == "parquet":
+        frame.to_parquet(source)
+    elif ending == "json":
+        source.write_text(json.dumps(rows))
+    else:
+        source.write_text("\n".join(map(json.dumps, rows)))
+    with pytest.raises(InvalidRequest, match="No column is plainly what the user says"):
+        convert_file(source, target, ConvertOptions())
+    hint = conversion_hint(source)
+    assert hint is not None
+    assert "Gemini" not in hint
+    assert "--user COLUMN" in hint
+    report = convert_file(source, target, named)
+    assert not report.dropped
+    assert [json.loads(line) for line in target.read_text().splitlines()] == wanted
 
 
 def test_a_column_of_a_table_that_is_called_as_an_exports_turns_is_a_column(

@@ -64,6 +64,25 @@ def test_only_the_part_with_another_line_is_looked_at_again(
     assert looked_at == [1, 11, 21, 31, 41], "other limits say something else of every part"
 
 
+def test_what_older_code_found_is_looked_at_again(
+    tmp_path: Path, looked_at: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, code = tmp_path / "rows.jsonl", tmp_path / "code"
+    path.write_text("\n".join(row(number) for number in range(20)) + "\n")
+    (code / "rules").mkdir(parents=True)
+    rule = code / "rules" / "plain.py"
+    monkeypatch.setattr(kept_checks, "_CODE", (code,))
+    for text in ("A = 1", "A = 2"):
+        rule.write_text(text)
+        kept_checks.code_hash.cache_clear()
+        both(path, tmp_path / "kept")
+        assert looked_at == [1, 11, 1], "each part, and the whole file beside"
+        looked_at.clear()
+        both(path, tmp_path / "kept")
+        assert looked_at == [1], "the whole file beside alone"
+        looked_at.clear()
+
+
 def test_whatever_is_edited_the_report_is_that_of_the_whole_file(
     tmp_path: Path, looked_at: list[int]
 ) -> None:

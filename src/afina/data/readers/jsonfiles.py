@@ -15,7 +15,15 @@ import msgspec
 from afina.data.limits import CheckLimits
 from afina.data.lines import LineReader
 from afina.data.readers.encoding import find_encoding
-from afina.data.readers.records import Dropped, Place, ReadOptions, Record, Source, opened
+from afina.data.readers.records import (
+    Dropped,
+    Place,
+    ReadOptions,
+    Record,
+    Source,
+    columns_of,
+    opened,
+)
 from afina.data.rows import depth
 from afina.data.slips import slip_of
 from afina.errors import DataUnreadable
@@ -24,7 +32,6 @@ _MAX_BYTES: Final = 1 << 30
 _TOGETHER_BYTES: Final = 256 << 20
 """Up to this size a .jsonl file that is none is tried as one JSON text."""
 _DEPTH: Final = CheckLimits().max_depth
-_COLUMN_SAMPLE: Final = 100
 _UTF8: Final = ("utf-8", "utf-8-sig")
 _DEEPEST_LIST: Final = 4
 _MOST_LISTS: Final = 6
@@ -47,12 +54,12 @@ def read_jsonl(path: Path, options: ReadOptions) -> Source:
         source = _together(path, found.name)
     if source is None:
         notes: list[str] = []
-        columns = _columns(_jsonl_records(path, found.name, []))
+        columns, nested = columns_of(_jsonl_records(path, found.name, []))
         if not columns:
             raise _no_object(path, found.name)
         place = Place(path.stat().st_size)
         records = _jsonl_records(path, found.name, notes, place)
-        source = Source(columns, records, notes=notes, place=place)
+        source = Source(columns, records, notes=notes, place=place, nested=nested)
     if found.name not in _UTF8:
         source.encoding, source.encoding_reason = found.name, found.reason
     return source
@@ -121,13 +128,15 @@ def _listed(items: list[Any], notes: list[str], encoding: str, reason: str | Non
         for item in items
     ]
     place = Place(len(records))
+    columns, nested = columns_of(records)
     return Source(
-        columns=_columns(iter(records)),
+        columns=columns,
         records=_told(records, place),
         place=place,
         encoding=encoding,
         encoding_reason=reason,
         notes=notes,
+        nested=nested,
     )
 
 
@@ -361,16 +370,3 @@ def _is_column(value: Any) -> bool:
     return isinstance(value, list) or (
         isinstance(value, dict) and bool(value) and all(str(key).isdigit() for key in value)
     )
-
-
-def _columns(records: Iterator[Record | Dropped]) -> tuple[str, ...]:
-    """Keys of the first records, in the order in which they appear."""
-    keys: dict[str, None] = {}
-    seen = 0
-    for record in records:
-        if isinstance(record, Record):
-            keys.update(dict.fromkeys(record.values))
-            seen += 1
-            if seen >= _COLUMN_SAMPLE:
-                break
-    return tuple(keys)

@@ -20,12 +20,13 @@ _ROWS_A_BYTE: Final = 20
 
 def read_parquet(path: Path, options: ReadOptions) -> Source:  # noqa: ARG001  (as all readers)
     """A Parquet file; nested columns stay nested, so chats can be read as they are."""
-    from pyarrow import ArrowException, parquet  # slow to import, and few need it
+    from pyarrow import ArrowException, parquet, types  # slow to import, and few need it
 
     try:
         file = parquet.ParquetFile(path)
         _refuse_bombs(file.metadata, path)
-        columns = tuple(file.schema_arrow.names)
+        schema = file.schema_arrow
+        columns = tuple(schema.names)
     except (ArrowException, OSError, ValueError) as error:  # names that are no UTF-8, for one
         if (why := _no_parquet(path)) is not None:
             raise DataUnreadable(f"{path.name} is {why[0]}.", remedy=why[1]) from None
@@ -34,7 +35,8 @@ def read_parquet(path: Path, options: ReadOptions) -> Source:  # noqa: ARG001  (
             remedy="Write the file again.",
         ) from None
     place = Place(file.metadata.num_rows)
-    return Source(columns=columns, records=_records(file, path, place), place=place)
+    nested = frozenset(field.name for field in schema if types.is_nested(field.type))
+    return Source(columns=columns, records=_records(file, path, place), place=place, nested=nested)
 
 
 def _no_parquet(path: Path) -> tuple[str, str] | None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from io import TextIOWrapper
+from itertools import islice
 from pathlib import Path
-from typing import Any, BinaryIO, TextIO
+from typing import Any, BinaryIO, Final, TextIO
+
+_COLUMN_SAMPLE: Final = 100
 
 
 @dataclass(frozen=True)
@@ -66,11 +69,8 @@ class Source:
     sheet: str | None = None
     notes: list[str] = field(default_factory=list)
     place: Place = field(default_factory=Place)
-
-    @property
-    def is_flat(self) -> bool:
-        """Whether its cells are texts and numbers, and hold no lists."""
-        return self.delimiter is not None or self.sheet is not None
+    nested: frozenset[str] = frozenset()
+    """Columns in which objects or lists of them stand, as turns do; a table's cells are texts."""
 
 
 @dataclass(frozen=True)
@@ -82,6 +82,22 @@ class ReadOptions:
     sheet: str | None = None
     wanted: tuple[str, ...] = ()
     """Columns that the user named: a help in finding the delimiter."""
+
+
+def columns_of(records: Iterable[Record | Dropped]) -> tuple[tuple[str, ...], frozenset[str]]:
+    """Keys of the first records in the order in which they appear, and those of them under which
+    objects stand, or lists of objects."""
+    keys: dict[str, bool] = {}
+    found = (record for record in records if isinstance(record, Record))
+    for record in islice(found, _COLUMN_SAMPLE):
+        for key, value in record.values.items():
+            keys[key] = keys.get(key, False) or _is_nested(value)
+    return tuple(keys), frozenset(key for key, is_nested in keys.items() if is_nested)
+
+
+def _is_nested(value: Any) -> bool:
+    inner = value if isinstance(value, list) else [value]
+    return any(isinstance(one, Mapping) for one in inner)
 
 
 def unique_columns(names: list[str]) -> tuple[str, ...]:
