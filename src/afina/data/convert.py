@@ -281,8 +281,7 @@ def convert_frame(frame: Any, options: ConvertOptions) -> list[dict[str, Any]]:
     _, nested = columns_of(first)
     plan = plan_rows(columns, options, nested=nested)
     tally = _Tally()
-    records = chain(first, records)
-    rows = [msgspec.json.decode(line) for line in _rows(records, plan, tally, _quiet)]
+    rows = [msgspec.json.decode(line) for line in _rows(chain(first, records), plan, tally, _quiet)]
     for note in tally.notes("frame"):
         warnings.warn(note, stacklevel=2)
     return rows

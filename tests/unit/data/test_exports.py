@@ -39,7 +39,7 @@ def conversation(*nodes: tuple[str, dict[str, Any]], leaf: str | None = None) ->
     return {"title": "t", "mapping": dict(nodes), "current_node": leaf or nodes[-1][0]}
 
 
-GEMINI = {
+GEMINI: dict[str, Any] = {
     "systemInstruction": {"role": "system", "parts": [{"text": "Be "}, {"text": "kind."}]},
     "contents": [
         {"role": "user", "parts": [{"text": "Hi"}]},

@@ -292,14 +292,20 @@ def test_chats_under_a_key_in_capitals_are_chats(site: Site) -> None:
 
 
 def test_a_file_whose_records_are_all_passed_over_is_not_told_to_be_empty(site: Site) -> None:
-    page = site.ask("GET", site.bring("rows.jsonl", b'{"contents": "Hi"}\n')).text
+    row = b'{"contents": [{"role": "user", "parts": "Hi"}]}\n'
+    page = site.ask("GET", site.bring("rows.jsonl", row)).text
     assert "No record of the file could become a row" in page
-    assert "contents is no list of turns" in page
+    assert "parts is no list of parts" in page
 
 
 def test_a_table_with_a_column_of_an_exports_name_offers_its_columns(site: Site) -> None:
-    page = site.ask("GET", site.bring("rows.csv", b"contents,label\nHi,greeting\n")).text
-    assert "Choose a column" in page
+    for name, table in (
+        ("rows.csv", b"contents,label\nHi,greeting\n"),
+        ("rows.jsonl", b'{"contents": "Hi", "label": "greeting"}\n'),
+    ):
+        page = site.ask("GET", site.bring(name, table)).text
+        assert "Choose a column" in page
+        assert "Hi" in page
 
 
 def test_an_empty_sheet_is_told_by_the_file_s_own_name_and_without_options(site: Site) -> None:
