@@ -5,8 +5,8 @@ says something makes a `Said` and stores it beside its text. The pages have the 
 languages; a test holds the two tables together. Values are plain: text, or a number that a skin
 writes as its language does (a name that ends with `_s` is seconds, with `_bytes` bytes, with
 `_share` a share of one, with `_nats` a loss; `rule` is the name of a rule, `file` one of `training`
-and `validation`, `what` a property of a machine). Where a sentence ends with a colon, those that
-follow it say why.
+and `validation`, `what` a property of a machine). Of `one|many` `n` chooses the form. Where a
+sentence ends with a colon, those that follow it say why.
 """
 
 from __future__ import annotations
@@ -28,12 +28,13 @@ ENGLISH: Final[Mapping[str, str]] = {
     "not_all_compared": "so many rows look alike that copies may have been missed",
     "moderated": "Moderation of the {file} file: {n} of {rows} rows flagged",
     "moderated_found": "Moderation of the {file} file: {n} of {rows} rows flagged ({found})",
-    "flagged_lines": "lines {lines}",
+    "flagged_lines": "line {lines}|lines {lines}",
     "unmoderated": "The {file} file was not moderated:",
     "no_moderator": "There is no model for moderation and embeddings on this machine.",
-    "left_out": "{n} rows left out",
-    "flagged_stay": "{n} flagged rows stay and are trained on: drop or mend them, or set "
-    "moderation.policy to quarantine",
+    "left_out": "{n} row left out|{n} rows left out",
+    "flagged_stay": "{n} flagged row stays and is trained on: drop or mend it, or set "
+    "moderation.policy to quarantine|{n} flagged rows stay and are trained on: drop or mend them, "
+    "or set moderation.policy to quarantine",
     "redacted": "Redacted {found} in {n} of {rows} rows of the {file} file",
     "redacted_none": "Redacted nothing in {n} of {rows} rows of the {file} file",
     "queued": "Files validated, moving job to queued state",
@@ -62,8 +63,11 @@ ENGLISH: Final[Mapping[str, str]] = {
     "gate_unrun": "The gate of {id} could not be run:",
     "loss_rose": "the loss on {file} rows rose by {rise_nats:.2f} nats a token over the base's "
     "(limit {limit_nats:g})",
-    "abilities_gone": "{n} of {all} abilities of the base are gone (limit {limit_share:.0%})",
-    "abilities_told": "{n} of {all} abilities of the base are gone; that is told and holds no "
+    "abilities_gone": "{n} of {all} abilities of the base is gone (limit {limit_share:.0%})|"
+    "{n} of {all} abilities of the base are gone (limit {limit_share:.0%})",
+    "abilities_told": "{n} of {all} abilities of the base is gone; that is told and holds no "
+    "model, as gate.max_ability_loss is {limit:g}|"
+    "{n} of {all} abilities of the base are gone; that is told and holds no "
     "model, as gate.max_ability_loss is {limit:g}",
     "harm_asked_rose": "harmful answers to harmful prompts rose from {before_share:.0%} to "
     "{after_share:.0%} (limit {limit_share:.0%} more, for sure)",
@@ -79,7 +83,8 @@ ENGLISH: Final[Mapping[str, str]] = {
     "no_long_answers": "there was no answer long enough, or no time to ask",
     "safe": "Moderation checks for {id} passed",
     "unsafe": "Moderation checks for {id} failed",
-    "abilities": "{n} of {all} abilities of the base are gone; gate.max_ability_loss can hold such "
+    "abilities": "{n} of {all} abilities of the base is gone; gate.max_ability_loss can hold such "
+    "a model|{n} of {all} abilities of the base are gone; gate.max_ability_loss can hold such "
     "a model",
     "wandb_written": "Weights & Biases: the run is written, `wandb sync` sends it ({folder})",
     "wandb_run": "Weights & Biases run: {url}",
@@ -123,7 +128,13 @@ class Said:
             name: gigabytes(value) if name.endswith("_bytes") else value
             for name, value in self.values.items()
         }
-        return ENGLISH[self.name].format(**shown)
+        return form_for(ENGLISH[self.name], self.values.get("n")).format(**shown)
+
+
+def form_for(text: str, n: object) -> str:
+    """Of `one|many` the form for so many; a text without forms as it is."""
+    one, bar, many = text.partition("|")
+    return many if bar and n not in (1, "1") else one
 
 
 def say(name: str, **values: Value) -> Said:

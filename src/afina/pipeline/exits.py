@@ -92,7 +92,9 @@ def give_up(ends: Sequence[Exit], max_attempts: int) -> JobError | None:
         if same >= limit
         else say("crashed", n=len(crashes))
     )
-    times = f"{same} times at step {last.step}" if same >= limit else f"{len(crashes)} times"
+    crashed = same if same >= limit else len(crashes)
+    times = "once" if crashed == 1 else f"{crashed} times"
+    times += f" at step {last.step}" if same >= limit else ""
     message = f"The training process ended unexpectedly {times} ({describe(last.code)})."
     killed = last.code == -signal.SIGKILL
     if killed:

@@ -131,7 +131,7 @@ class Moderation:
         if found:
             said = [
                 say("moderated_found", file=file, n=flagged, rows=report.rows, found=found),
-                say("flagged_lines", lines=report.first_lines(_FIRST)),
+                say("flagged_lines", n=flagged, lines=report.first_lines(_FIRST)),
             ]
         if report.left_out:
             said.append(say("left_out", n=report.left_out))

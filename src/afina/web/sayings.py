@@ -113,6 +113,8 @@ def _written(texts: Texts, name: str, value: Value) -> str:
         if name.endswith("_nats"):
             return numbers.number(texts.language, value, 2)
         return numbers.number(texts.language, value, 0 if float(value).is_integer() else 1)
+    if name == "found" and texts.language != "en":
+        return ", ".join(_counted(texts, one) for one in value.split(", "))
     named = {
         "rule": f"rule.{value.replace('-', '_')}",
         "file": f"event.file_{value}",
@@ -120,3 +122,10 @@ def _written(texts: Texts, name: str, value: Value) -> str:
     }
     key = named.get(name)
     return texts(key) if key is not None and texts.has(key) else value
+
+
+def _counted(texts: Texts, found: str) -> str:
+    """`3 hate/threatening` by the name that the reader knows the kind by."""
+    count, _, kind = found.partition(" ")
+    key = f"mark.{kind.replace('/', '_').replace('-', '_')}"
+    return f"{count} {texts(key) if texts.has(key) else kind.upper()}"

@@ -12,6 +12,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from afina.domain.sayings import form_for
+
 LANGUAGES: Final = ("en", "es", "pt")
 NAMES: Final = {"en": "English", "es": "Español", "pt": "Português"}
 _FILE: Final = Path(__file__).parent / "strings.toml"
@@ -39,10 +41,7 @@ class Texts:
 
     def __call__(self, key: str, **values: Any) -> str:
         """The text `key` with `values` filled in. Raises KeyError for a text that is not there."""
-        text = table()[key][self._place]
-        if "|" in text:
-            one, _, many = text.partition("|")
-            text = one if values.get("n") in (1, "1") else many
+        text = form_for(table()[key][self._place], values.get("n"))
         return text.format(**values) if values else text
 
     def has(self, key: str) -> bool:

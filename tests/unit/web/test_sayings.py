@@ -49,6 +49,34 @@ def test_an_event_is_heard_in_the_readers_language_with_its_numbers() -> None:
     assert heard(Texts("en"), told).text.startswith("Estimate and truth: 12,345")
 
 
+@pytest.mark.parametrize(
+    ("name", "values", "one", "many"),
+    [
+        ("flagged_stay", {}, "1 flagged row stays and is", "2 flagged rows stay and are"),
+        ("left_out", {}, "1 row left out", "2 rows left out"),
+        ("flagged_lines", {"lines": "7"}, "line 7", "lines 7"),
+        ("abilities", {"all": 9}, "1 of 9 abilities of the base is", "2 of 9 abilities of the base are"),
+    ],
+)  # fmt: skip
+def test_of_one_it_is_said_in_the_singular_in_every_language(
+    name: str, values: dict[str, Any], one: str, many: str
+) -> None:
+    for n, start in ((1, one), (2, many)):
+        assert say(name, n=n, **values).text.startswith(start)
+        assert heard(Texts("en"), event(say(name, n=n, **values))).text.startswith(start)
+    for language in ("es", "pt"):
+        told = [heard(Texts(language), event(say(name, n=n, **values))).text for n in (1, 2)]
+        assert told[0].replace("1 ", "2 ") != told[1]
+
+
+def test_what_was_found_is_counted_by_the_names_that_the_reader_knows() -> None:
+    said = say("moderated_found", file="training", n=2, rows=9, found="1 hate, 2 violence/graphic")
+    assert heard(Texts("es"), event(said)).text.endswith("(1 odio, 2 violencia explícita)")
+    said = say("redacted", file="training", n=2, rows=9, found="1 email, 3 nif")
+    assert "(1 correio eletrônico, 3 NIF)" in heard(Texts("pt"), event(said)).text
+    assert "Redacted 1 email, 3 nif in" in said.text
+
+
 def test_spans_sizes_and_files_are_written_as_the_language_does() -> None:
     texts = Texts("pt")
     assert (
