@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -158,15 +159,80 @@ def test_a_file_dropped_on_any_page_is_brought_and_a_page_with_a_file_of_its_own
         assert reader.complaints == []
 
 
-def drop(page: Any, name: str) -> None:
-    """Lets a sheet go over the middle of a page, as a hand does."""
+def test_one_file_comes_at_a_time_and_what_is_none_is_called_what_it_is(
+    chromium: Any, served: LivePlatform, tmp_path: Path
+) -> None:
+    """Several at once, another while one is on its way, a folder, a file that is gone: none of
+    them starts a request, and none of them means that the server is away."""
+    with Reader(chromium, served, language="es") as reader:
+        page = reader.page
+        page.set_default_timeout(30_000)
+        reader.go("/data")
+        sent: list[Any] = []
+        page.route("**/data?name=*", lambda route: sent.append(route))
+        drop(page, "one.csv", "two.csv")
+        page.wait_for_selector("#notices :text('de uno en uno')")
+        folder = tmp_path / "carpeta"
+        folder.mkdir()
+        drop_path(page, folder)
+        page.wait_for_selector("#notices :text('carpeta es una carpeta')")
+        gone = tmp_path / "gone.csv"
+        gone.write_bytes(SHEET)
+        choose_path(page, gone)
+        assert page.evaluate("document.getElementById('file').files[0].size") == len(SHEET)
+        gone.unlink()
+        page.dispatch_event("#file", "change")
+        page.wait_for_selector("#notices :text('gone.csv no se puede leer')")
+        assert not sent
+        drop(page, "first.csv")
+        page.wait_for_selector("#reading:has-text('first.csv')")
+        drop(page, "second.csv")
+        page.wait_for_selector("#notices :text('first.csv se está leyendo todavía')")
+        assert page.is_visible("#reading")
+        assert len(sent) == 1
+        assert page.locator("html.away").count() == 0
+        sent[0].continue_()
+        page.wait_for_url("**/data/draft-*")
+        assert page.inner_text("h1") == "first.csv"
+        page.unroute("**/data?name=*")
+        page.go_back()
+        drop(page, "third.csv")
+        page.wait_for_url("**/data/draft-*")
+        assert page.inner_text("h1") == "third.csv"
+        assert reader.complaints == []
+
+
+def choose_path(page: Any, path: Path) -> None:
+    """Chooses a file on the disk, of which the page does not hear yet."""
+    page.evaluate(
+        "addEventListener('change', (event) => event.stopImmediatePropagation(),"
+        " {capture: true, once: true})"
+    )
+    hand = page.context.new_cdp_session(page)
+    found = hand.send("Runtime.evaluate", {"expression": "document.getElementById('file')"})
+    chosen = {"files": [str(path)], "objectId": found["result"]["objectId"]}
+    hand.send("DOM.setFileInputFiles", chosen)
+
+
+def drop_path(page: Any, path: Path) -> None:
+    """Lets what lies on the disk go over a page: a page's own script cannot carry a folder."""
+    box = page.locator("main").bounding_box()
+    place = {"x": box["x"] + box["width"] / 2, "y": box["y"] + 200}
+    data = {"items": [], "files": [str(path)], "dragOperationsMask": 1}
+    hand = page.context.new_cdp_session(page)
+    for kind in ("dragEnter", "dragOver", "drop"):
+        hand.send("Input.dispatchDragEvent", {"type": kind, "data": data, **place})
+
+
+def drop(page: Any, *names: str) -> None:
+    """Lets sheets go over the middle of a page, as a hand does."""
     carried = page.evaluate_handle(
-        """([name, text]) => {
+        """([names, text]) => {
           const carried = new DataTransfer();
-          carried.items.add(new File([text], name));
+          for (const name of names) carried.items.add(new File([text], name));
           return carried;
         }""",
-        [name, SHEET.decode()],
+        [names, SHEET.decode()],
     )
     for kind in ("dragenter", "dragover", "drop"):
         page.dispatch_event("main", kind, {"dataTransfer": carried})

@@ -1,6 +1,6 @@
 // Brings a file to the server: dropped anywhere on any page, or chosen. The bytes go as they are,
 // with a bar that has a true end; leaving the page before the end leaves nothing behind. Where a
-// page takes a file of its own, it gets what is dropped.
+// page takes a file of its own, it gets what is dropped. One file at a time: a page goes to its draft.
 import { tell, fill, texts } from "./app.js";
 import { offline } from "./away.js";
 
@@ -10,7 +10,12 @@ const box = document.getElementById("bringing");
 const bar = (place ?? box).querySelector("progress");
 const word = (place ?? box).querySelector("[role=status]");
 
-function bring(file) {
+let coming = ""; // the name of the file that is on its way
+
+async function bring(file) {
+  if (coming) { refuse("still_reading", coming); return; }
+  coming = file.name;
+  if (!(await isReadable(file))) { rest(); refuse("unreadable", file.name); return; }
   const request = new XMLHttpRequest();
   request.open("POST", `/data?name=${encodeURIComponent(file.name)}`);
   request.setRequestHeader("accept", "application/json");
@@ -25,7 +30,11 @@ function bring(file) {
     if (request.status === 401) { tell(texts.session_over, "bad", null, null); return; }
     tell([told.error?.message ?? request.statusText, told.error?.remedy].filter(Boolean).join(" "), "bad", null, told.error?.lang ?? "en", told.error?.exactly);
   };
-  request.onerror = () => { rest(); offline(true); };
+  request.onerror = async () => {
+    rest();
+    if (await isReadable(file)) offline(true);
+    else refuse("unreadable", file.name);
+  };
   box.hidden = Boolean(place);
   bar.hidden = false;
   word.hidden = false;
@@ -33,8 +42,14 @@ function bring(file) {
   request.send(file);
 }
 
-function rest() { box.hidden = true; bar.hidden = true; word.hidden = true; if (input) input.value = ""; }
+const refuse = (text, name) => tell(fill(texts[text], { name }), "bad", null, null);
 
+/** Whether its bytes can be had: not those of a folder, nor of a file that was changed meanwhile. */
+const isReadable = (file) => file.slice(0, 1).arrayBuffer().then(() => true, () => false);
+
+function rest() { coming = ""; box.hidden = true; bar.hidden = true; word.hidden = true; if (input) input.value = ""; }
+
+window.addEventListener("pageshow", (event) => { if (event.persisted) rest(); });
 if (place) input.addEventListener("change", () => { if (input.files[0]) bring(input.files[0]); });
 const target = place ?? document.body;
 const brings = (event) => event.dataTransfer?.types.includes("Files"); // a text goes into its field
@@ -46,8 +61,11 @@ window.addEventListener("drop", (event) => {
   if (!brings(event)) return;
   event.preventDefault();
   target.classList.remove("over");
-  const { files } = event.dataTransfer;
+  const { files, items } = event.dataTransfer;
   if (!files[0] || document.querySelector("dialog[open]")) return;
+  if (files.length > 1) { refuse("one_file"); return; }
+  const isFolder = [...items].some((item) => item.webkitGetAsEntry?.()?.isDirectory);
+  if (isFolder) { refuse("a_folder", files[0].name); return; }
   if (place || !input) { bring(files[0]); return; }
   input.files = files;
   input.dispatchEvent(new Event("change", { bubbles: true }));
