@@ -72,6 +72,13 @@ def convert(
             "chat of many turns."
         ),
     ] = None,
+    order: Annotated[
+        str | None,
+        typer.Option(
+            help="With --group: the column of numbers or dates that puts the records of a "
+            "conversation in order; as they stand where not given."
+        ),
+    ] = None,
     write: Annotated[
         str,
         typer.Option(
@@ -95,6 +102,7 @@ def convert(
         sheet=sheet,
         layout=layout,
         group=group,
+        order=order,
         write=write,
     )
     check_targets(source, to)

@@ -22,8 +22,8 @@ from afina.data.cells import plain_value
 from afina.data.exports import LeftOut
 from afina.data.grouping import grouped
 from afina.data.oddities import Oddities
-from afina.data.readers.delimited import MORE_CELLS, read_delimited
-from afina.data.readers.disguises import by_content, by_name, no_text
+from afina.data.readers.delimited import MORE_CELLS, names_columns, read_delimited
+from afina.data.readers.disguises import by_content, by_name, no_text, not_even_text
 from afina.data.readers.encoding import GUESS
 from afina.data.readers.jsonfiles import read_json, read_jsonl
 from afina.data.readers.parquet import read_parquet
@@ -63,6 +63,7 @@ _GUESSED: Final = (
     "The encoding is a guess: look at some letters with accents in what was written, and give "
     "--encoding where they are others."
 )
+_TABLE_IN_TEXT: Final = "The text is a table and was read as one; --format txt takes its lines."
 _PROGRESS_ROWS: Final = 1000
 _LOOKED_AT: Final = 100
 
@@ -101,6 +102,8 @@ class _Tally:
     dropped: Counter[str] = field(default_factory=Counter)
     lines: dict[str, array[int]] = field(default_factory=dict)
     oddities: Oddities = field(default_factory=Oddities)
+    out_of_order: tuple[str, int] | None = None
+    """A column that would put so many conversations in another order."""
 
     def drop(self, found: Dropped) -> None:
         self.dropped[found.reason] += 1
@@ -111,6 +114,12 @@ class _Tally:
     def notes(self, kind: str) -> list[str]:
         """Which lines were dropped, the first of them by number."""
         notes = []
+        if self.out_of_order is not None:
+            column, count = self.out_of_order
+            notes.append(
+                f"Turns stand as in the file. Column {column!r} puts {count:,} of the "
+                f"conversations in another order: give --order {column!r} where it says theirs."
+            )
         for reason, count in self.dropped.items():
             lines = self.lines[reason]
             if lines:
@@ -215,20 +224,26 @@ def _rows(
                 tally.drop(found)
 
     if plan.group is not None:
-        chats = grouped(
-            (plan.group_of(record.values), plan.turns(record.values))
-            for record in kept()
-            if isinstance(record, Record)
-        )
-        tally.rows_joined = tally.rows_in - len(chats) - sum(tally.dropped.values())
-        made: Iterator[tuple[int | None, dict[str, Any]]] = (
-            (None, {"messages": messages}) for messages in chats
-        )
-        for line, row in made:
-            if (written := _written(line, row, plan, tally)) is not None:
-                yield written
-        return
-    yield from _one_by_one(kept(), plan, tally)
+        yield from _conversations(kept(), plan, tally)
+    else:
+        yield from _one_by_one(kept(), plan, tally)
+
+
+def _conversations(
+    records: Iterator[Record | bytes], plan: RowPlan, tally: _Tally
+) -> Iterator[bytes]:
+    asked = plan.options.order is not None
+    turns = (plan.turns_of(record) for record in records if isinstance(record, Record))
+    found = grouped(turns, is_ordered=asked)
+    for one in found.dropped:
+        tally.drop(one)
+    tally.rows_joined = tally.rows_in - len(found.chats) - sum(tally.dropped.values())
+    if found.out_of_order and not asked:
+        tally.out_of_order = (plan.order or "", found.out_of_order)
+    for messages in found.chats:
+        row = plan.conversation(messages)
+        if (written := _written(None, row, plan, tally)) is not None:
+            yield written
 
 
 def _one_by_one(records: Iterator[Record | bytes], plan: RowPlan, tally: _Tally) -> Iterator[bytes]:
@@ -292,6 +307,8 @@ def _format(source: Path, options: ConvertOptions) -> str:
     if not options.format and source.is_file():
         # a name may promise what the bytes are not, so they are asked first
         told = no_text(source) if ending in _TEXTS else None
+        if ending in _TEXTS and not options.encoding:
+            told = told or not_even_text(source)
         told = told or (by_content(source) if ending == "xls" else None)
         if told is not None:
             raise DataUnreadable(f"{source.name} is {told[0]}.", remedy=told[1])
@@ -305,7 +322,18 @@ def _format(source: Path, options: ConvertOptions) -> str:
             param="format",
             remedy=f"Say which with --format: {', '.join(_READERS)}.",
         )
-    return kind
+    return "csv" if kind == "txt" and _is_table(source, options) else kind
+
+
+def _is_table(source: Path, options: ConvertOptions) -> bool:
+    """Of a text file: whether the user means a table, or it begins with names of columns."""
+    named = (
+        *(options.user, options.assistant, options.system_column),
+        *(options.group, options.delimiter),
+    )
+    if options.format or not source.is_file():
+        return False
+    return any(named) or names_columns(source, ReadOptions(encoding=options.encoding))
 
 
 def _open(source: Path, kind: str, options: ConvertOptions) -> Source:
@@ -324,6 +352,9 @@ def _open(source: Path, kind: str, options: ConvertOptions) -> Source:
         if value is not None and kind not in kinds:
             raise InvalidRequest(f"A {kind} file has no {name}.", param=name)
     try:
-        return _READERS[kind](source, read)
+        opened = _READERS[kind](source, read)
+        if kind == "csv" and not options.format and source.suffix.lower() in (".txt", ".text"):
+            opened.notes.insert(0, _TABLE_IN_TEXT)
+        return opened
     except OSError as error:
         raise DataUnreadable(f"{source} cannot be read: {error.strerror}.") from None

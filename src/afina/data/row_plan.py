@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from afina.data.cells import cell_text, check_template, fill_template, is_template
 from afina.data.columns import Mapped, listed, map_columns
 from afina.data.exports import LeftOut
-from afina.data.grouping import LogColumns, log_columns, log_message
+from afina.data.grouping import (
+    LogColumns,
+    Turns,
+    likely_order,
+    log_columns,
+    log_message,
+    log_of,
+    place_of,
+)
 from afina.data.layouts import LAYOUTS, find_layout, not_used, read_layout
+from afina.data.readers.records import Record
 from afina.data.writing import WRITTEN
 from afina.errors import InvalidRequest
 
@@ -40,6 +49,9 @@ class ConvertOptions:
     """One of LAYOUTS; by default what the columns' names give away."""
     group: str | None = None
     """The column whose value says which conversation a record is of."""
+    order: str | None = None
+    """The column that says in which order the records of a conversation stand, as numbers or
+    dates; by default they stand as in the file."""
     write: str = "chat"
     """One of WRITTEN: the layout to write."""
     keep_broken: bool = False
@@ -58,25 +70,28 @@ class RowPlan:
     """`user` or `assistant`, where it is made of several columns."""
     group: str | None = None
     log: LogColumns | None = None
+    order: str | None = None
+    """The column that orders, or that may: `options.order` says whether it was asked for."""
     notes: tuple[str, ...] = ()
 
     def row(self, values: Mapping[str, Any], left_out: LeftOut) -> dict[str, Any]:
         """A record as a row; what a layout leaves out is counted in `left_out`. Raises
         InvalidRequest where the record has not the layout."""
         if self.layout != "columns":
-            return _with_system(read_layout(self.layout, values, left_out), self.options.system)
+            return with_system(read_layout(self.layout, values, left_out), self.options.system)
         return {"messages": self.turns(values)}
 
     def turns(self, values: Mapping[str, Any]) -> list[dict[str, Any]]:
         """The messages that a record of a table holds. A missing value is an empty text."""
-        if self.log is not None:
-            return [log_message(values, self.log)]
         messages = []
-        system = self.options.system
+        # a log says it in front of the whole conversation, if that does not begin with its own
+        system = None if self.log else self.options.system
         if self.mapped.system is not None:
             system = cell_text(values.get(self.mapped.system)) or system
         if system:
             messages.append({"role": "system", "content": system})
+        if self.log is not None:
+            return [*messages, log_message(values, self.log)]
         for role, column in (("user", self.mapped.user), ("assistant", self.mapped.assistant)):
             template = self.templates.get(role)
             text = fill_template(template, values) if template else cell_text(values.get(column))
@@ -89,9 +104,20 @@ class RowPlan:
         both = ("user", self.mapped.user), ("assistant", self.mapped.assistant)
         return tuple(name for role, name in both if name and role not in self.templates)
 
-    def group_of(self, values: Mapping[str, Any]) -> str:
-        """The conversation that a record is of."""
-        return cell_text(values.get(self.group or ""))
+    def turns_of(self, record: Record) -> Turns:
+        """A record as a part of its conversation."""
+        values = record.values
+        return Turns(
+            record.line,
+            cell_text(values.get(self.group or "")),
+            self.turns(values),
+            None if self.order is None else place_of(values.get(self.order)),
+        )
+
+    def conversation(self, messages: list[dict[str, Any]]) -> dict[str, Any]:
+        """The row that a conversation becomes."""
+        row = {"messages": messages}
+        return with_system(row, self.options.system) if self.log else row
 
 
 def plan_rows(
@@ -104,6 +130,7 @@ def plan_rows(
     columns that hold objects."""
     _known("layout", options.layout, LAYOUTS)
     _known("as", options.write, WRITTEN)
+    _refuse_unused(options, text)
     if text:
         if options.write not in ("chat", "pair"):
             raise InvalidRequest("Lines of plain text are written as pairs.", param="as")
@@ -119,7 +146,7 @@ def plan_rows(
         read = () if layout == "chat" else (f"Records are read as {layout}.",)
         note = (*read, *_left_out(not_used(layout, columns)))
         return RowPlan(layout, write or options.write, options, Mapped(), notes=note)
-    mapped, templates = _mapped(columns, options)
+    mapped, templates = _mapped_or_log(columns, options)
     judged = (_JUDGED,) if {column.lower() for column in columns} >= _JUDGED_COLUMNS else ()
     said = (*mapped.notes, *_left_out(_unnamed(columns, mapped, templates)), *judged)
     return RowPlan(layout, options.write, options, mapped, templates, notes=said)
@@ -144,17 +171,68 @@ def _left_out(columns: Sequence[str]) -> tuple[str, ...]:
     return (f"Not used: {named}{f' and {more} more' if more > 0 else ''}.",)
 
 
+def _refuse_unused(options: ConvertOptions, text: bool) -> None:
+    """What would be asked for and left out."""
+    by_columns = ("user", "assistant", "system_column", "group", "order")
+    given = [name for name in by_columns if getattr(options, name) is not None]
+    flag = f"--{given[0].replace('_', '-')}" if given else ""
+    if given and options.layout not in (None, "columns"):
+        raise InvalidRequest(
+            f"Rows of the layout {options.layout} say themselves what is said, and {flag} names a "
+            "column.",
+            param=given[0],
+            remedy=f"Leave one of --layout and {flag} out.",
+        )
+    if options.order is not None and options.group is None:
+        raise InvalidRequest(
+            "--order puts the records of conversations in order, and --group does not say which "
+            "they are of.",
+            param="order",
+            remedy="Give --group COLUMN too.",
+        )
+    if text and options.layout not in (None, "pair"):
+        raise InvalidRequest(
+            f"Lines of plain text have not the layout {options.layout}.",
+            param="layout",
+            remedy="Leave --layout out, or say with --format what the file is.",
+        )
+    if options.system and (text or options.layout == "pair"):
+        raise InvalidRequest(
+            "A prompt and its completion have no system message.",
+            param="system",
+            remedy="Leave --system out.",
+        )
+
+
 def _grouped_plan(columns: Sequence[str], options: ConvertOptions) -> RowPlan:
     assert options.group is not None, "asked for"
     log = log_columns(columns, options.group)
     group = log.group if log else _column(columns, options.group)
+    order = likely_order(columns) if options.order is None else _column(columns, options.order)
+    plan = RowPlan("columns", options.write, options, Mapped(), group=group, order=order)
     if log is not None and options.user is None and options.assistant is None:
         notes = (f"Column {log.role!r} says who speaks, {log.text!r} what.",)
-        return RowPlan("columns", options.write, options, Mapped(), {}, group, log, notes)
+        mapped = Mapped(system=_system_column(columns, options))
+        return replace(plan, mapped=mapped, log=log, notes=notes)
     mapped, templates = _mapped([c for c in columns if c != group], options)
-    return RowPlan(
-        "columns", options.write, options, mapped, templates, group, None, tuple(mapped.notes)
-    )
+    return replace(plan, mapped=mapped, templates=templates, notes=tuple(mapped.notes))
+
+
+def _mapped_or_log(
+    columns: Sequence[str], options: ConvertOptions
+) -> tuple[Mapped, dict[str, str]]:
+    """As `_mapped`; a log of messages needs to know which of them are one conversation."""
+    try:
+        return _mapped(columns, options)
+    except InvalidRequest as error:
+        log = log_of(columns)
+        if log is not None and not (options.user or options.assistant):
+            remedy = (
+                f"{error.remedy} If {log[0]!r} says who speaks and {log[1]!r} what, give --group "
+                "with the column that says which conversation it is in."
+            )
+            raise InvalidRequest(error.message, param=error.param, remedy=remedy) from None
+        raise
 
 
 def _mapped(columns: Sequence[str], options: ConvertOptions) -> tuple[Mapped, dict[str, str]]:
@@ -199,8 +277,10 @@ def _known(flag: str, value: str | None, known: Sequence[str]) -> None:
         )
 
 
-def _with_system(row: dict[str, Any], system: str | None) -> dict[str, Any]:
-    """The row with the fixed system message in front, where it is a chat that has none."""
+def with_system(row: dict[str, Any], system: str | None) -> dict[str, Any]:
+    """The row with the fixed system message in front, where its chat has none."""
+    if isinstance(row.get("input"), dict) and "preferred_output" in row:
+        return {**row, "input": with_system(row["input"], system)}
     messages = row.get("messages")
     if not system or not isinstance(messages, list):
         return row

@@ -27,6 +27,8 @@ def slip_of(text: str, position: int) -> str | None:
         return "A comma stands in front of a closing bracket; JSON has none there."
     if text[position:].strip() == "," and start.startswith("{"):
         return "A comma stands behind the object; each line is an object and no more."
+    if text[position : position + 1] == "\0":
+        return "The character U+0000 stands there: leave it out."
     if re.match(r"(?:True|False|None|undefined)\b", text[position:]):
         return "JSON writes true, false and null."
     return None

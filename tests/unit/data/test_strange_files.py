@@ -9,8 +9,9 @@ import openpyxl
 import pytest
 from tests.unit.data.test_ugly_files import CHATS, convert
 
+from afina.data.check import CheckLimits, check_file
 from afina.data.convert import ConvertOptions, convert_file, convert_frame
-from afina.errors import InvalidRequest
+from afina.errors import DataUnreadable, InvalidRequest
 
 
 def test_what_a_sheet_shows_and_the_file_does_not_hold_is_told(tmp_path: Path) -> None:
@@ -74,3 +75,79 @@ def test_chats_that_pandas_reads_from_parquet_are_chats(tmp_path: Path) -> None:
     with pytest.warns(UserWarning, match="line 2"):
         rows = convert_frame(pd.DataFrame({"messages": chats}), ConvertOptions())
     assert rows == [{"messages": chats[0]}]
+
+
+@pytest.mark.parametrize("mark", [" ", "\t", ";"])
+def test_a_text_file_that_begins_with_names_of_columns_is_a_table(
+    mark: str, tmp_path: Path
+) -> None:
+    source, target = tmp_path / "excel.txt", tmp_path / "rows.jsonl"
+    lines = [("Pregunta", "Respuesta"), ("¿Uno?", '"A\nB"')]
+    source.write_text("\n".join(mark.join(cells) for cells in lines), encoding="utf-16")
+    report = convert_file(source, target, ConvertOptions())
+    if mark == " ":
+        assert (report.layout, report.rows_out) == ("pair", 3), "lines are lines"
+        return
+    assert "The text is a table" in report.notes[0]
+    assert json.loads(target.read_text())["messages"][1]["content"] == "A\nB"
+    lined = convert_file(source, target, ConvertOptions(format="txt"))
+    assert (lined.layout, lined.rows_out) == ("pair", 3)
+
+
+@pytest.mark.parametrize(
+    ("name", "raw", "said"),
+    [
+        ("a.csv", b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + bytes(range(256)), "a picture (PNG)"),
+        ("a.jsonl", b"\xff\xd8\xff\xe0" + bytes(range(256)), "a picture (JPEG)"),
+        ("a.csv", b"SQLite format 3\0" + bytes(range(256)), "a database (SQLite)"),
+        ("a.csv", b"RIFF" + bytes(range(256)), "no text"),
+        ("a.jsonl", b"<!DOCTYPE html><html><body>Sign in</body></html>", "a web page"),
+        ("a.csv", b"\n<html><table><tr><td>a</td></tr></table>", "a web page"),
+        ("a.tar", b"a", "an archive (.tar)"),
+        ("a.html", b"<html></html>", "a web page"),
+    ],
+)
+def test_what_is_no_text_of_rows_is_called_what_it_is(
+    name: str, raw: bytes, said: str, tmp_path: Path
+) -> None:
+    source = tmp_path / name
+    source.write_bytes(raw)
+    with pytest.raises(DataUnreadable) as caught:
+        convert_file(source, tmp_path / "rows.jsonl", ConvertOptions())
+    assert caught.value.message.startswith(f"{name} is {said}")
+    assert caught.value.remedy
+
+
+def test_a_few_odd_bytes_make_no_text_of_another_kind(tmp_path: Path) -> None:
+    source = tmp_path / "a.csv"
+    source.write_bytes(b"question,answer\nHi\x07,Yes\x00\x1b[0m\n" * 9)
+    assert convert_file(source, tmp_path / "rows.jsonl", ConvertOptions()).rows_out == 17
+
+
+@pytest.mark.parametrize(
+    ("rest", "said"),
+    [
+        ('q,"never closed\nq,a\n', "a quotation mark opens a cell there, and none closes it"),
+        ('q,"closed" and on\nq,a\n', "a cell goes on behind the quotation mark that closes it"),
+    ],
+)
+def test_a_quotation_mark_that_is_wrong_is_told_in_words(
+    rest: str, said: str, tmp_path: Path
+) -> None:
+    source = tmp_path / "a.csv"
+    source.write_text(f"question,answer\n{rest}")
+    with pytest.raises(DataUnreadable, match=f"line 2 on: {said}"):
+        convert_file(source, tmp_path / "rows.jsonl", ConvertOptions())
+
+
+def test_a_zero_behind_an_object_is_named_and_an_archive_is_no_utf16(tmp_path: Path) -> None:
+    source = tmp_path / "rows.jsonl"
+    source.write_bytes(b'{"messages": []}\0\n')
+    (finding, *_) = check_file(source, CheckLimits(), None).findings
+    assert "U+0000" in f"{finding.message} {finding.remedy}"
+    source.write_bytes(
+        b"PK\3\4\x14\0\0\0\0\0\xeb\x20\x81\x5dC\xbf\xa6\xa3\2\0\0\0\2\0\0\0\7\0\0\0a.jsonl{}"
+    )
+    (finding, *_) = check_file(source, CheckLimits(), None).findings
+    assert finding.rule == "not-utf8"
+    assert "UTF-16" not in finding.message

@@ -8,6 +8,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Final
 
+from afina.data.columns import name_a_pair
 from afina.data.readers.encoding import find_encoding
 from afina.data.readers.header import find_header
 from afina.data.readers.records import (
@@ -19,13 +20,18 @@ from afina.data.readers.records import (
     opened,
     unique_columns,
 )
-from afina.errors import DataUnreadable
+from afina.errors import DataUnreadable, InvalidRequest
 
 _DELIMITERS: Final = (",", ";", "\t", "|")
 _NAMES: Final = {"\t": "tab", ",": "comma", ";": "semicolon", "|": "bar"}
 _SAMPLE_RECORDS: Final = 40
 _HINT: Final = 20
 _FIELD_CHARACTERS: Final = 16 * 1024 * 1024
+_SAID: Final = {
+    "unexpected end of data": "a quotation mark opens a cell there, and none closes it",
+    "expected after": "a cell goes on behind the quotation mark that closes it",
+    "field larger": f"a cell is longer than {_FIELD_CHARACTERS >> 20} million characters",
+}
 MORE_CELLS: Final = "more cells than columns"
 EMPTY_ROW: Final = "empty row"
 
@@ -83,7 +89,7 @@ def _rows(
                 cells = next(reader, None)
             except csv.Error as error:
                 raise DataUnreadable(
-                    f"{path.name} cannot be read from line {line} on: {error}.",
+                    f"{path.name} cannot be read from line {line} on: {_in_words(error)}.",
                     remedy="Look for a quotation mark that is not closed or not doubled there.",
                 ) from None
             except UnicodeError:
@@ -97,6 +103,25 @@ def _rows(
                 return
             yield line, cells
             line = reader.line_num + 1
+
+
+def _in_words(error: csv.Error) -> str:
+    """What the parser means, for who never saw it."""
+    said = str(error)
+    for part, words in _SAID.items():
+        if part in said:
+            return words
+    return said
+
+
+def names_columns(path: Path, options: ReadOptions) -> bool:
+    """Whether the text begins with the names of a table's columns, a question and an answer or
+    what was named."""
+    try:
+        columns = read_delimited(path, options).columns
+    except (DataUnreadable, InvalidRequest):
+        return False
+    return len(columns) > 1 and name_a_pair(columns, options.wanted)
 
 
 def _excel_hint(path: Path, encoding: str) -> str | None:

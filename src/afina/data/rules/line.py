@@ -33,7 +33,8 @@ def not_utf8(line: LineFacts) -> Faults:
 def _is_wide(raw: bytes) -> bool:
     """Whether every second byte may be a zero, as in plain letters of UTF-16."""
     start = raw[:64]
-    return start.startswith((b"\xff\xfe", b"\xfe\xff")) or start.count(0) * 3 > len(start)
+    zeros = max(start[0::2].count(0), start[1::2].count(0))
+    return start.startswith((b"\xff\xfe", b"\xfe\xff")) or zeros * 3 > len(start)
 
 
 def too_deep(line: LineFacts) -> Faults:
