@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -16,9 +17,12 @@ _NAMED: Final = re.compile(r"\{([^{}]+)\}")
 
 
 def cell_text(value: Any) -> str:
-    """What a reader of the table would see; nothing where there is no value."""
+    """What a reader of the table would see; nothing where there is no value. Raises InvalidRequest
+    for bytes that are no text."""
     if isinstance(value, str):
         return value
+    if isinstance(value, bytes):
+        return _decoded(value)
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return ""
     if isinstance(value, bool):
@@ -27,21 +31,46 @@ def cell_text(value: Any) -> str:
         return str(int(value))
     if isinstance(value, dict | list):
         return msgspec.json.encode(value).decode()
-    return "" if str(value) in ("NaT", "<NA>") else str(value)
+    return "" if _is_missing(value) else moment_text(value) or str(value)
+
+
+def moment_text(value: Any) -> str | None:
+    """A date, or a moment, as ISO 8601 writes it for people: midnight is not said. None for what is
+    neither."""
+    if isinstance(value, datetime.datetime):
+        is_date = value.time() == datetime.time(0) and value.tzinfo is None
+        return value.date().isoformat() if is_date else value.isoformat(sep=" ")
+    if isinstance(value, datetime.date | datetime.time):
+        return value.isoformat()
+    return None
+
+
+def _is_missing(value: Any) -> bool:
+    return str(value) in ("NaT", "<NA>")
+
+
+def _decoded(raw: bytes) -> str:
+    try:
+        return raw.decode()
+    except UnicodeDecodeError:
+        raise InvalidRequest("a cell holds bytes that are no text", param="column") from None
 
 
 def plain_value(value: Any) -> Any:
     """A cell of a DataFrame in the types of JSON: lists of chats come out of Parquet as arrays,
-    and what is missing as a number that is none."""
+    and what is missing as a number that is none. What is missing inside was not there."""
     if hasattr(value, "tolist"):
         value = value.tolist()
-    if isinstance(value, float) and math.isnan(value):
+    if value is None or (isinstance(value, float) and math.isnan(value)) or _is_missing(value):
         return None
     if isinstance(value, dict):
-        return {str(key): plain_value(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
+        plain = ((str(key), plain_value(inner)) for key, inner in value.items())
+        return {key: inner for key, inner in plain if inner is not None}
+    if isinstance(value, list | tuple | set | frozenset):
         return [plain_value(inner) for inner in value]
-    return value
+    if isinstance(value, str | bool | int | float | bytes):
+        return value
+    return moment_text(value) or str(value)
 
 
 def is_template(text: str, columns: Sequence[str]) -> bool:

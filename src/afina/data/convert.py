@@ -20,7 +20,7 @@ import msgspec
 
 from afina.data.cells import plain_value
 from afina.data.exports import LeftOut
-from afina.data.grouping import grouped
+from afina.data.grouping import Turns, grouped
 from afina.data.oddities import Oddities
 from afina.data.readers.delimited import MORE_CELLS, names_columns, read_delimited
 from afina.data.readers.disguises import by_content, by_name, no_text, not_even_text
@@ -35,6 +35,7 @@ from afina.data.readers.records import (
     Record,
     Source,
     columns_of,
+    unique_columns,
 )
 from afina.data.readers.workbook import read_workbook
 from afina.data.row_plan import ConvertOptions, RowPlan, plan_rows
@@ -233,8 +234,17 @@ def _conversations(
     records: Iterator[Record | bytes], plan: RowPlan, tally: _Tally
 ) -> Iterator[bytes]:
     asked = plan.options.order is not None
-    turns = (plan.turns_of(record) for record in records if isinstance(record, Record))
-    found = grouped(turns, is_ordered=asked)
+
+    def turns() -> Iterator[Turns]:
+        for record in records:
+            if isinstance(record, Record):
+                tally.oddities.look_at_values(record, plan.named_columns)
+                try:
+                    yield plan.turns_of(record)
+                except InvalidRequest as error:
+                    tally.drop(Dropped(record.line, error.message))
+
+    found = grouped(turns(), is_ordered=asked)
     for one in found.dropped:
         tally.drop(one)
     tally.rows_joined = tally.rows_in - len(found.chats) - sum(tally.dropped.values())
@@ -286,10 +296,11 @@ def open_table(source: Path, options: ConvertOptions) -> Source:
 
 def convert_frame(frame: Any, options: ConvertOptions) -> list[dict[str, Any]]:
     """The rows of a DataFrame (anything with `columns` and `itertuples`) as chats. Rows that are
-    none are left out, with a warning that counts them and names the first from 1."""
-    columns = tuple(str(name) for name in frame.columns)
+    none are left out, with a warning that counts them and names the first from 1; what is odd in
+    the others is warned of too. Raises InvalidRequest for the options."""
+    columns = unique_columns([str(name) for name in frame.columns])
     records = (
-        Record(number, dict(zip(columns, map(plain_value, values), strict=True)))
+        Record(number, plain_value(dict(zip(columns, values, strict=True))))
         for number, values in enumerate(frame.itertuples(index=False, name=None), 1)
     )
     first = list(islice(records, _LOOKED_AT))
@@ -297,7 +308,7 @@ def convert_frame(frame: Any, options: ConvertOptions) -> list[dict[str, Any]]:
     plan = plan_rows(columns, options, nested=nested)
     tally = _Tally()
     rows = [msgspec.json.decode(line) for line in _rows(chain(first, records), plan, tally, _quiet)]
-    for note in tally.notes("frame"):
+    for note in (*tally.oddities.notes(), *tally.notes("frame")):
         warnings.warn(note, stacklevel=2)
     return rows
 

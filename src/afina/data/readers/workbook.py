@@ -5,7 +5,6 @@ Formulas give the value that was stored with them; numbers and dates become text
 
 from __future__ import annotations
 
-import datetime
 import warnings
 import zipfile
 from collections.abc import Iterator
@@ -13,6 +12,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any, Final
 
+from afina.data.cells import moment_text
 from afina.data.readers.delimited import EMPTY_ROW, MORE_CELLS
 from afina.data.readers.disguises import by_content
 from afina.data.readers.header import find_header
@@ -31,6 +31,8 @@ _MAX_UNPACKED: Final = 2 << 30
 """A workbook is a zip; one that unpacks to more is refused before it is read."""
 _LOOKED_AGAIN: Final = 8 << 20
 _FORMULA_ROWS: Final = 100
+_SHOWN_DIGITS: Final = 15
+"""A sheet stores 17 and shows no more than these: 0.1 + 0.2 is 0.3 there."""
 _UNSUSPECTED: Final = 16 << 20
 _MOST_PACKED: Final = 200
 """A part that unpacks to more than this many times its size, and to more than UNSUSPECTED bytes, is
@@ -225,9 +227,6 @@ def _text(value: Any) -> str:
         return "TRUE" if value else "FALSE"
     if isinstance(value, float) and value.is_integer() and abs(value) < 1e15:
         return str(int(value))
-    if isinstance(value, datetime.datetime):
-        midnight = value.time() == datetime.time(0)
-        return value.date().isoformat() if midnight else value.isoformat(sep=" ")
-    if isinstance(value, datetime.date | datetime.time):
-        return value.isoformat()
-    return str(value)
+    if isinstance(value, float):
+        return f"{value:.{_SHOWN_DIGITS}g}"
+    return moment_text(value) or str(value)
