@@ -110,7 +110,7 @@ def convert(
     if json:
         from afina.domain.codec import encode
 
-        print_json(encode(report))
+        print_json({**encode(report), "notes": list(report.notes)})
     else:
         _show_conversion(report, to)
     if report.rows_out == 0:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
+from afina.data.remarks import Remark, remark
 from afina.errors import InvalidRequest
 
 QUESTION_NAMES: Final = (
@@ -34,7 +35,7 @@ class Mapped:
     assistant: str = ""
     system: str | None = None
     is_chat: bool = False
-    notes: list[str] = field(default_factory=list)
+    notes: list[Remark] = field(default_factory=list)
 
 
 def map_columns(
@@ -44,7 +45,7 @@ def map_columns(
     InvalidRequest that lists the columns there are."""
     if user is None and assistant is None and system is None and "messages" in columns:
         return Mapped(is_chat=True)
-    notes: list[str] = []
+    notes: list[Remark] = []
     found_user = _find(columns, user, "user", QUESTION_NAMES, notes)
     found_assistant = _find(columns, assistant, "assistant", ANSWER_NAMES, notes)
     found_system = None if system is None else _find(columns, system, "system-column", (), notes)
@@ -62,7 +63,7 @@ def _find(
     name: str | None,
     flag: str,
     usual: tuple[str, ...],
-    notes: list[str],
+    notes: list[Remark],
 ) -> str:
     by_name: dict[str, list[str]] = {}
     for column in columns:
@@ -75,7 +76,7 @@ def _find(
         return name
     if len(found) == 1:
         if name is None:
-            notes.append(f"Column {found[0]!r} is taken as --{flag}.")
+            notes.append(remark("taken_as", column=repr(found[0]), flag=flag))
         return found[0]
     if name is None:
         raise InvalidRequest(_unclear(columns, found, flag), param=flag, remedy=listed(columns))

@@ -38,6 +38,7 @@ from afina.data.readers.records import (
     unique_columns,
 )
 from afina.data.readers.workbook import read_workbook
+from afina.data.remarks import Remark, remark
 from afina.data.row_plan import ConvertOptions, RowPlan, plan_rows
 from afina.data.writing import write_row
 from afina.errors import DataUnreadable, InvalidRequest
@@ -55,16 +56,8 @@ _READERS: Final[Mapping[str, Callable[[Path, ReadOptions], Source]]] = {
 }
 _SUFFIXES: Final = {"ndjson": "jsonl", "tab": "tsv", "pq": "parquet", "xlsm": "xlsx", "text": "txt"}
 _TEXTS: Final = frozenset({"csv", "tsv", "tab", "json", "jsonl", "ndjson", "txt", "text"})
-_ADVICE: Final = {
-    ("csv", MORE_CELLS): " A cell that holds what separates cells must stand in quotation marks.",
-}
 _HALF_A_CHARACTER: Final = "half of a character, cut in two"
 _LINES_NAMED: Final = 20
-_GUESSED: Final = (
-    "The encoding is a guess: look at some letters with accents in what was written, and give "
-    "--encoding where they are others."
-)
-_TABLE_IN_TEXT: Final = "The text is a table and was read as one; --format txt takes its lines."
 _PROGRESS_ROWS: Final = 1000
 _LOOKED_AT: Final = 100
 
@@ -86,11 +79,16 @@ class ConvertReport:
     sheet: str | None = None
     columns: tuple[str, ...] = ()
     """The columns that the file has."""
-    notes: tuple[str, ...] = ()
+    remarks: tuple[Remark, ...] = ()
     layout: str = "columns"
     """How records held their rows."""
     rows_joined: int = 0
     """Records that became further turns of a conversation that another began."""
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """The remarks in English."""
+        return tuple(one.text for one in self.remarks)
 
 
 @dataclass
@@ -112,21 +110,23 @@ class _Tally:
         if found.line is not None and len(named) < _LINES_NAMED:
             named.append(found.line)
 
-    def notes(self, kind: str) -> list[str]:
+    def notes(self, kind: str) -> list[Remark]:
         """Which lines were dropped, the first of them by number."""
-        notes = []
+        notes: list[Remark] = []
         if self.out_of_order is not None:
             column, count = self.out_of_order
-            notes.append(
-                f"Turns stand as in the file. Column {column!r} puts {count:,} of the "
-                f"conversations in another order: give --order {column!r} where it says theirs."
-            )
+            notes.append(remark("other_order", column=repr(column), n=count))
         for reason, count in self.dropped.items():
             lines = self.lines[reason]
             if lines:
-                more = f" and {count - len(lines)} more" if count > len(lines) else ""
-                where = f"line {', '.join(map(str, lines))}{more}"
-                notes.append(f"Dropped ({reason}): {where}.{_ADVICE.get((kind, reason), '')}")
+                listed, more = ", ".join(map(str, lines)), count - len(lines)
+                notes.append(
+                    remark("dropped_more", reason=reason, lines=listed, n=more)
+                    if more
+                    else remark("dropped", reason=reason, lines=listed)
+                )
+            if (kind, reason) == ("csv", MORE_CELLS):
+                notes.append(remark("unquoted"))
         return notes
 
 
@@ -158,8 +158,8 @@ def convert_file(
             progress(max(1, opened.place.total), max(1, opened.place.total))
     finally:
         temporary.unlink(missing_ok=True)
-    empty = () if tally.rows_in else ("There are names of columns and no row below them.",)
-    guess = (_GUESSED,) if opened.encoding_reason == GUESS else ()
+    empty = () if tally.rows_in else (remark("no_rows"),)
+    guess = (remark("guessed_encoding"),) if opened.encoding_reason == GUESS else ()
     return ConvertReport(
         source=str(source),
         target=str(target),
@@ -172,7 +172,7 @@ def convert_file(
         delimiter=opened.delimiter,
         sheet=opened.sheet,
         columns=opened.columns,
-        notes=(
+        remarks=(
             *guess,
             *opened.notes,
             *plan.notes,
@@ -198,7 +198,9 @@ def _planned(opened: Source, options: ConvertOptions, kind: str) -> RowPlan:
     try:
         return plan_rows(opened.columns, options, text=kind == "txt", nested=opened.nested)
     except InvalidRequest as error:
-        told = " ".join(part for part in (error.remedy, *opened.notes) if part)
+        told = " ".join(
+            part for part in (error.remedy, *(one.text for one in opened.notes)) if part
+        )
         raise InvalidRequest(
             error.message, param=error.param, code=error.code, remedy=told or None
         ) from None
@@ -309,7 +311,7 @@ def convert_frame(frame: Any, options: ConvertOptions) -> list[dict[str, Any]]:
     tally = _Tally()
     rows = [msgspec.json.decode(line) for line in _rows(chain(first, records), plan, tally, _quiet)]
     for note in (*tally.oddities.notes(), *tally.notes("frame")):
-        warnings.warn(note, stacklevel=2)
+        warnings.warn(note.text, stacklevel=2)
     return rows
 
 
@@ -365,7 +367,7 @@ def _open(source: Path, kind: str, options: ConvertOptions) -> Source:
     try:
         opened = _READERS[kind](source, read)
         if kind == "csv" and not options.format and source.suffix.lower() in (".txt", ".text"):
-            opened.notes.insert(0, _TABLE_IN_TEXT)
+            opened.notes.insert(0, remark("table_in_text"))
         return opened
     except OSError as error:
         raise DataUnreadable(f"{source} cannot be read: {error.strerror}.") from None

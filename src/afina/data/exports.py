@@ -29,10 +29,10 @@ from afina.errors import InvalidRequest
 Row = dict[str, Any]
 _PARENT: Final = "parent_message_uuid"
 _KIND: Final = re.compile(r"[A-Za-z_]{1,40}")
-THINKING: Final = "Thinking"
-CONTEXT: Final = "What a user or a model keeps for all conversations"
+THINKING: Final = "thinking"
+CONTEXT: Final = "context"
 LeftOut = Counter[str]
-"""How often something was left out of a record that was read, by what it is."""
+"""How often something was left out of a record that was read, by the name of its remark."""
 _UNSAID: Final = {
     "thoughts": THINKING,
     "reasoning_recap": THINKING,

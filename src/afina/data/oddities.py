@@ -10,6 +10,7 @@ from typing import Any, Final
 from afina.data.kinds import CHAT_KEYS, RowKind, kind_of_row
 from afina.data.layouts import unknown_role
 from afina.data.readers.records import Record
+from afina.data.remarks import Remark, remark
 from afina.data.rows import shown
 
 _MOST_ROLES: Final = 8
@@ -66,35 +67,22 @@ class Oddities:
             self._first.setdefault("zero", line)
             self.zeros += 1
 
-    def notes(self) -> list[str]:
+    def notes(self) -> list[Remark]:
         """What was found, a sentence each."""
-        said = []
-        for column, count in self.nested.items():
-            where = f"in {count:,} rows{self._at(f'nested {column}')}"
-            said.append(
-                f"Column {column!r} holds lists or objects {where}; they were written as JSON "
-                "text. Chats are read from a column called messages or conversations."
-            )
+        said = [
+            remark("nested", column=repr(column), n=count, **self._at(f"nested {column}"))
+            for column, count in self.nested.items()
+        ]
         for what, count in self.left_out.items():
-            where = f"{count:,} times{self._at(f'left out {what}')}"
-            said.append(f"{what} stands {where}; it was left out: rows hold what was said.")
+            said.append(remark(what, n=count, **self._at(f"left out {what}")))
         for role, count in self.roles.items():
-            where = f"{count:,} times{self._at(f'role {role}')}"
-            said.append(
-                f"The role {shown(role)} stands {where}; no chat has it. Roles are system, user, "
-                "assistant and tool: the check refuses others."
-            )
+            said.append(remark("role", role=shown(role), n=count, **self._at(f"role {role}")))
         for key, count in self.keys.items():
-            where = f"{count:,} chats{self._at(f'key {key}')}"
-            said.append(
-                f"The key {shown(key)} stands beside the messages of {where}, and no chat may have "
-                "it: `afina data check FILE --fix OUT` takes it out."
-            )
+            said.append(remark("key", key=shown(key), n=count, **self._at(f"key {key}")))
         if self.zeros:
-            where = f"in {self.zeros:,} rows{self._at('zero')}"
-            said.append(f"The character U+0000 stands {where}: look whether their text is whole.")
+            said.append(remark("zeros", n=self.zeros, **self._at("zero")))
         return said
 
-    def _at(self, what: str) -> str:
+    def _at(self, what: str) -> dict[str, int]:
         line = self._first.get(what)
-        return "" if line is None else f", the first in line {line}"
+        return {} if line is None else {"line": line}

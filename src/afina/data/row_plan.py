@@ -20,15 +20,12 @@ from afina.data.grouping import (
 )
 from afina.data.layouts import LAYOUTS, find_layout, not_used, read_layout
 from afina.data.readers.records import Record
+from afina.data.remarks import Remark, remark
 from afina.data.writing import WRITTEN
 from afina.errors import InvalidRequest
 
 _MOST_NAMED: Final = 10
 _JUDGED_COLUMNS: Final = {"prompt", "completion", "label"}
-_JUDGED: Final = (
-    "The column 'label' may say which completions are good, as for KTO: the bad ones are written "
-    "too, and would be learned. Leave their rows out first."
-)
 
 
 @dataclass(frozen=True)
@@ -72,7 +69,7 @@ class RowPlan:
     log: LogColumns | None = None
     order: str | None = None
     """The column that orders, or that may: `options.order` says whether it was asked for."""
-    notes: tuple[str, ...] = ()
+    notes: tuple[Remark, ...] = ()
 
     def row(self, values: Mapping[str, Any], left_out: LeftOut) -> dict[str, Any]:
         """A record as a row; what a layout leaves out is counted in `left_out`. Raises
@@ -134,7 +131,7 @@ def plan_rows(
     if text:
         if options.write not in ("chat", "pair"):
             raise InvalidRequest("Lines of plain text are written as pairs.", param="as")
-        notes = ("Each line is a completion with an empty prompt.",)
+        notes = (remark("plain_lines"),)
         return RowPlan("pair", "pair", options, Mapped(), notes=notes)
     if options.group is not None:
         return _grouped_plan(columns, options)
@@ -143,11 +140,13 @@ def plan_rows(
     layout = options.layout or given_away or "columns"
     if layout != "columns":
         write = layout if options.write == "chat" and layout in ("pair", "preference") else None
-        read = () if layout == "chat" else (f"Records are read as {layout}.",)
+        read = () if layout == "chat" else (remark("read_as", layout=layout),)
         note = (*read, *_left_out(not_used(layout, columns)))
         return RowPlan(layout, write or options.write, options, Mapped(), notes=note)
     mapped, templates = _mapped_or_log(columns, options)
-    judged = (_JUDGED,) if {column.lower() for column in columns} >= _JUDGED_COLUMNS else ()
+    judged = (
+        (remark("judged"),) if {column.lower() for column in columns} >= _JUDGED_COLUMNS else ()
+    )
     said = (*mapped.notes, *_left_out(_unnamed(columns, mapped, templates)), *judged)
     return RowPlan(layout, options.write, options, mapped, templates, notes=said)
 
@@ -163,12 +162,16 @@ def _unnamed(
     return tuple(c for c in columns if c not in used and f"{{{c}}}" not in texts)
 
 
-def _left_out(columns: Sequence[str]) -> tuple[str, ...]:
+def _left_out(columns: Sequence[str]) -> tuple[Remark, ...]:
     if not columns:
         return ()
     more = len(columns) - _MOST_NAMED
     named = ", ".join(map(repr, columns[:_MOST_NAMED]))
-    return (f"Not used: {named}{f' and {more} more' if more > 0 else ''}.",)
+    return (
+        remark("not_used_more", names=named, n=more)
+        if more > 0
+        else remark("not_used", names=named),
+    )
 
 
 def _refuse_unused(options: ConvertOptions, text: bool) -> None:
@@ -211,7 +214,7 @@ def _grouped_plan(columns: Sequence[str], options: ConvertOptions) -> RowPlan:
     order = likely_order(columns) if options.order is None else _column(columns, options.order)
     plan = RowPlan("columns", options.write, options, Mapped(), group=group, order=order)
     if log is not None and options.user is None and options.assistant is None:
-        notes = (f"Column {log.role!r} says who speaks, {log.text!r} what.",)
+        notes = (remark("says_who", who=repr(log.role), what=repr(log.text)),)
         mapped = Mapped(system=_system_column(columns, options))
         return replace(plan, mapped=mapped, log=log, notes=notes)
     mapped, templates = _mapped([c for c in columns if c != group], options)

@@ -10,14 +10,8 @@ from typing import Any, Final
 from afina.domain.accounts import Caller
 from afina.errors import InvalidRequest
 from afina.service import bases
-from afina.service.drafts import (
-    Draft,
-    add_line,
-    changing,
-    get_draft,
-    list_drafts,
-    start_draft,
-)
+from afina.service.draft_files import Draft, add_line
+from afina.service.drafts import changing, get_draft, list_drafts, start_draft
 from afina.service.platform import Platform
 
 _ROLES: Final = ("system", "user", "assistant")

@@ -33,7 +33,8 @@ from afina.service.draft_edits import (
     write_history,
     write_whole,
 )
-from afina.service.drafts import Draft, changing, folder_of, get_draft, read_draft
+from afina.service.draft_files import Draft, read_draft
+from afina.service.drafts import changing, folder_of, get_draft
 from afina.service.files import upload_file
 from afina.service.platform import Platform
 from afina.service.renderers import renderer_of

@@ -20,8 +20,9 @@ from afina.domain import auto
 from afina.domain.jobs import Hyperparameters
 from afina.domain.rates import Load
 from afina.service import bases
+from afina.service.draft_files import Draft
 from afina.service.draft_rows import DraftRow, Verdict, written_rows
-from afina.service.drafts import Draft, folder_of
+from afina.service.drafts import folder_of
 from afina.service.moderation import moderator_of
 from afina.service.platform import Platform
 from afina.service.pricing import prices_of

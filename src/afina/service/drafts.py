@@ -1,31 +1,25 @@
 """Drafts: files that somebody prepares in the browser, before they become training files.
 
-A draft is a folder DATA/drafts/<id> with the file as it came, the rows that the chosen columns
-make of it, and the edits on top. The file that came is never changed. `draft_rows` has the rows,
-their findings and the edits; `save_draft` there makes a file of the project.
+The file that came is never changed: `draft_files` has it, and the rows that the chosen columns make
+of it. `draft_rows` has the rows' findings and the edits, and makes a file of the project of them.
 """
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
-from array import array
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Final
 
-from afina.data.columns import ANSWER_NAMES, QUESTION_NAMES, map_columns
-from afina.data.convert import ConvertOptions, convert_file, open_table
-from afina.data.layouts import find_layout
-from afina.data.readers.records import Record, Source
+from afina.data.convert import ConvertOptions, open_table
+from afina.data.readers.records import Record
 from afina.data.sheets import open_likely
 from afina.domain.accounts import Caller
-from afina.domain.codec import decode, encode
-from afina.errors import AfinaError, InvalidRequest, NotFound, TooLarge
+from afina.errors import AfinaError, InvalidRequest, NotFound
 from afina.service import encodings
 from afina.service.draft_edits import (
     History,
@@ -33,7 +27,16 @@ from afina.service.draft_edits import (
     read_history,
     under_system,
     write_history,
-    write_whole,
+)
+from afina.service.draft_files import (
+    Columns,
+    Draft,
+    forget_rows,
+    keep_bytes,
+    make_rows,
+    read_draft,
+    read_source,
+    write_draft,
 )
 from afina.service.platform import Platform
 
@@ -42,59 +45,10 @@ KEPT_S: Final = 30 * 24 * 3600
 """A draft that nobody touched for so long is removed."""
 _ID: Final = re.compile(r"draft-[A-Za-z0-9]{24}")
 _ENDING: Final = re.compile(r"\.[A-Za-z0-9]{1,8}")
-_WORD: Final = re.compile(r"\w+")
 _MAX_NAME: Final = 255
 _FORMAT: Final = re.compile(r"\b([Gg])ive --format (\w+)")
 _OPTION: Final = re.compile(r" \(--[^)]*\)")
 _BRING: Final = "Save it as Excel or Parquet, or as CSV or JSONL in UTF-8, and bring it again."
-
-
-@dataclass(frozen=True)
-class Columns:
-    """Which columns are what; `system` is a text for every row."""
-
-    user: str | None = None
-    assistant: str | None = None
-    system_column: str | None = None
-    system: str | None = None
-
-
-@dataclass(frozen=True)
-class Draft:
-    """What is known of a draft. `is_table`: columns were chosen; else the rows are as they came."""
-
-    id: str
-    project_id: str
-    filename: str
-    created_at: int
-    bytes: int
-    source: str
-    """The name of the file as it came, in the draft's folder."""
-    columns: tuple[str, ...] = ()
-    chosen: Columns = field(default_factory=Columns)
-    is_table: bool = False
-    rows: int = 0
-    """Rows that the columns make; 0 as long as they are not chosen."""
-    dropped: Mapping[str, int] = field(default_factory=dict)
-    """Rows of the source that are none, by reason."""
-    encoding: str | None = None
-    encoding_reason: str | None = None
-    asked_encoding: str | None = None
-    """The one that the reader chose, where the one that was found out reads other letters."""
-    delimiter: str | None = None
-    layout: str | None = None
-    """What records of another maker were read as; None for a table, and for rows of ours."""
-    sheet: str | None = None
-    sheets: tuple[str, ...] = ()
-    """What a workbook has to choose from; none where there is one sheet."""
-    notes: tuple[str, ...] = ()
-    base: str | None = None
-    """The base model by whose template the rows are checked."""
-
-    @property
-    def is_ready(self) -> bool:
-        """Whether there are rows to look at."""
-        return self.rows > 0
 
 
 def start_draft(
@@ -117,12 +71,12 @@ def start_draft(
     name = "source" + (ending.lower() if _ENDING.fullmatch(ending) else "")
     try:
         with _told_by_name(name, filename):
-            size = _keep(folder / name, source, platform.settings.max_upload_bytes)
+            size = keep_bytes(folder / name, source, platform.settings.max_upload_bytes)
             draft = Draft(id_, caller.project_id, filename, platform.now(), size, name, base=base)
-            draft = _read(folder, draft, *open_likely(folder / name))
+            draft = read_source(folder, draft, *open_likely(folder / name))
         if left_out:
             draft = replace(draft, dropped={**draft.dropped, **left_out})
-        _write(folder, draft)
+        write_draft(folder, draft)
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise
@@ -138,11 +92,6 @@ def get_draft(platform: Platform, caller: Caller, draft_id: str) -> Draft:
     if draft.project_id != caller.project_id:
         raise _gone(draft_id)
     return draft
-
-
-def read_draft(folder: Path) -> Draft:
-    """The draft of a folder. Raises FileNotFoundError."""
-    return decode(Draft, json.loads((folder / "draft.json").read_bytes()), "draft")
 
 
 def list_drafts(platform: Platform, caller: Caller) -> list[Draft]:
@@ -167,10 +116,10 @@ def choose_columns(platform: Platform, caller: Caller, draft_id: str, chosen: Co
         kept = History()
         if replace(draft.chosen, system=chosen.system) == chosen:
             kept = under_system(read_history(folder), draft.chosen.system, chosen.system)
-        draft = _convert(folder, replace(draft, chosen=chosen))
-        _forget(folder)
+        draft = make_rows(folder, replace(draft, chosen=chosen))
+        forget_rows(folder)
         write_history(folder, kept)
-        _write(folder, draft)
+        write_draft(folder, draft)
     return draft
 
 
@@ -183,9 +132,9 @@ def choose_sheet(platform: Platform, caller: Caller, draft_id: str, sheet: str) 
             raise InvalidRequest(told, param="sheet")
         source = open_table(folder / draft.source, ConvertOptions(sheet=sheet))
         fresh = replace(draft, chosen=Columns(), is_table=False, rows=0, dropped={})
-        draft = _read(folder, fresh, source, draft.sheets)
-        _forget(folder)
-        _write(folder, draft)
+        draft = read_source(folder, fresh, source, draft.sheets)
+        forget_rows(folder)
+        write_draft(folder, draft)
     return draft
 
 
@@ -199,12 +148,12 @@ def choose_encoding(platform: Platform, caller: Caller, draft_id: str, encoding:
         fresh = replace(
             draft, chosen=Columns(), is_table=False, rows=0, dropped={}, asked_encoding=encoding
         )
-        fresh = _read(folder, fresh, source, draft.sheets)
+        fresh = read_source(folder, fresh, source, draft.sheets)
         named = {draft.chosen.user, draft.chosen.assistant, draft.chosen.system_column} - {None}
         if fresh.is_table and draft.chosen.user and named <= set(fresh.columns):
-            fresh = _convert(folder, replace(fresh, chosen=draft.chosen))
-        _forget(folder)
-        _write(folder, fresh)
+            fresh = make_rows(folder, replace(fresh, chosen=draft.chosen))
+        forget_rows(folder)
+        write_draft(folder, fresh)
     return fresh
 
 
@@ -213,18 +162,7 @@ def choose_base(platform: Platform, caller: Caller, draft_id: str, base: str | N
     with changing(platform, caller, draft_id) as (folder, found):
         draft = replace(found, base=base)
         (folder / "findings.json").unlink(missing_ok=True)
-        _write(folder, draft)
-    return draft
-
-
-def add_line(folder: Path, draft: Draft, line: bytes) -> Draft:
-    """Appends a row to a draft whose rows are no table's. The file that came stays as it is; the
-    caller holds the lock."""
-    with (folder / "rows.jsonl").open("ab") as out:
-        out.write(line)
-    draft = replace(draft, rows=_index(folder / "rows.jsonl"))
-    (folder / "findings.json").unlink(missing_ok=True)
-    _write(folder, draft)
+        write_draft(folder, draft)
     return draft
 
 
@@ -284,112 +222,6 @@ def _without_options(remedy: str | None) -> str | None:
         lambda m: f"{'L' if m[1] == 'G' else 'l'}et its name end in .{m[2]}", remedy
     )
     return _BRING if "--" in found else found
-
-
-def _forget(folder: Path) -> None:
-    """What was made of rows that are no more."""
-    for name in ("edits.json", "findings.json", "current.jsonl"):
-        (folder / name).unlink(missing_ok=True)
-
-
-def _read(folder: Path, draft: Draft, source: Source, sheets: tuple[str, ...]) -> Draft:
-    draft = replace(
-        draft,
-        columns=source.columns,
-        encoding=source.encoding,
-        encoding_reason=source.encoding_reason,
-        delimiter=source.delimiter,
-        sheet=source.sheet,
-        sheets=sheets,
-        notes=tuple(source.notes),
-        layout=None,
-    )
-    layout = find_layout(source.columns, source.nested)
-    is_lines = draft.source.endswith((".jsonl", ".ndjson")) and source.encoding is None
-    is_rows = "preferred_output" in source.columns or source.columns == ("item",)
-    if layout == "chat" or (is_lines and is_rows):
-        return _convert(folder, draft)
-    if layout is not None:
-        return _convert(folder, replace(draft, layout=layout))
-    try:
-        mapped = map_columns(source.columns, None, None, None)
-        chosen = Columns(user=mapped.user, assistant=mapped.assistant)
-    except InvalidRequest:
-        # The page shows what was guessed, and its reader says what else it should be.
-        chosen = Columns(
-            user=_likely(source.columns, QUESTION_NAMES),
-            assistant=_likely(source.columns, ANSWER_NAMES),
-        )
-    draft = replace(draft, is_table=True, chosen=chosen)
-    whole = chosen.user and chosen.assistant and chosen.user != chosen.assistant
-    return _convert(folder, draft) if whole else draft
-
-
-def _likely(columns: Sequence[str], usual: Sequence[str]) -> str | None:
-    """The only column that has one of these words in its name."""
-    known = set(usual)
-    found = [name for name in columns if known & set(_WORD.findall(name.lower()))]
-    exact = [name for name in found if name.strip().lower() in known]
-    chosen = exact or found
-    return chosen[0] if len(chosen) == 1 else None
-
-
-def _convert(folder: Path, draft: Draft) -> Draft:
-    """Writes rows.jsonl and its index of lines."""
-    target = folder / "rows.jsonl"
-    has_chats = "messages" in {column.strip().lower() for column in draft.columns}
-    if not draft.is_table and draft.layout is None and not has_chats:
-        _pass_on(folder / draft.source, target)
-        return replace(draft, rows=_index(target))
-    given = draft.chosen
-    options = ConvertOptions(
-        user=given.user or None,
-        assistant=given.assistant or None,
-        system_column=given.system_column or None,
-        system=given.system or None,
-        sheet=draft.sheet,
-        encoding=draft.asked_encoding,
-        keep_broken=True,
-    )
-    report = convert_file(folder / draft.source, target, options)
-    return replace(draft, rows=_index(target), dropped=dict(report.dropped))
-
-
-def _pass_on(source: Path, target: Path) -> None:
-    """Rows of another kind than chats, as they are; blank lines are none."""
-    with source.open("rb") as lines, target.open("wb") as out:
-        for line in lines:
-            if row := line.removeprefix(b"\xef\xbb\xbf").strip():
-                out.write(row + b"\n")
-
-
-def _index(path: Path) -> int:
-    """Writes where each line begins, for a quick look at any row; returns how many."""
-    offsets = array("q")
-    place = 0
-    with path.open("rb") as lines:
-        for line in lines:
-            offsets.append(place)
-            place += len(line)
-    write_whole(path.with_suffix(".index"), offsets.tobytes())
-    return len(offsets)
-
-
-def _keep(path: Path, source: Iterable[bytes], most: int) -> int:
-    size = 0
-    with path.open("wb") as out:
-        for piece in source:
-            size += len(piece)
-            if size > most:
-                raise TooLarge(f"The file is larger than {most:,} bytes.", param="file")
-            out.write(piece)
-    if size == 0:
-        raise InvalidRequest("The file is empty.", param="file")
-    return size
-
-
-def _write(folder: Path, draft: Draft) -> None:
-    write_whole(folder / "draft.json", json.dumps(encode(draft)).encode())
 
 
 def _root(platform: Platform) -> Path:

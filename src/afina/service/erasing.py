@@ -26,7 +26,8 @@ from afina.domain.files import Purpose, StoredFile
 from afina.domain.jobs import Job
 from afina.errors import AfinaError, InvalidRequest, NotFound
 from afina.service.audit import note
-from afina.service.drafts import Draft, delete_draft, folder_of, list_drafts, source_of
+from afina.service.draft_files import Draft
+from afina.service.drafts import delete_draft, folder_of, list_drafts, source_of
 from afina.service.files import FileQuery, delete_file, list_files, upload_file
 from afina.service.jobs import cancel_job, delete_job
 from afina.service.models import delete_model

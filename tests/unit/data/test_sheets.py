@@ -53,7 +53,7 @@ def test_a_title_above_columns_of_any_name_is_no_header(tmp_path: Path) -> None:
     )
     source, _ = open_likely(path)
     assert source.columns == ("No", "What they ask", "What we say")
-    assert "line 3" in source.notes[0]
+    assert "line 3" in source.notes[0].text
 
 
 def test_a_workbook_without_rows_says_so(tmp_path: Path) -> None:

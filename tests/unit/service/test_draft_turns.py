@@ -12,10 +12,11 @@ from tests.platforms import BASE
 
 from afina.domain.accounts import Caller
 from afina.errors import NotFound
-from afina.service import bases, draft_rows, drafts
+from afina.service import bases, draft_files, draft_rows, drafts
 from afina.service.draft_edits import locked
+from afina.service.draft_files import Columns
 from afina.service.draft_rows import drop_rows, verdict_of
-from afina.service.drafts import Columns, choose_base, choose_columns, get_draft, start_draft
+from afina.service.drafts import choose_base, choose_columns, get_draft, start_draft
 from afina.service.platform import Platform
 
 TABLE = b"question,answer,other\nHi,Yes,X\nHo,No,\n"
@@ -59,7 +60,7 @@ def test_a_row_is_looked_for_among_those_that_are_there_then(
     draft = start_draft(platform, caller, [b"question;answer\nHi;Yes\n"], "table.csv", None)
     folder = drafts.folder_of(platform, draft.id)
     line = b'{"messages": []}\n'
-    somebody_before(drafts, lambda: drafts.add_line(folder, draft, line))
+    somebody_before(drafts, lambda: draft_files.add_line(folder, draft, line))
     assert drop_rows(platform, caller, draft.id, [2]).dropped == 1
     with pytest.raises(NotFound, match="rows from 1 to 2"):
         drop_rows(platform, caller, draft.id, [3])

@@ -10,8 +10,9 @@ from tests.platforms import BASE, other_caller, publish, run_to_running, start_j
 
 from afina.domain.accounts import Caller
 from afina.errors import InvalidRequest, NotFound
+from afina.service.draft_files import Draft
 from afina.service.draft_rows import edit_row
-from afina.service.drafts import Draft, list_drafts, start_draft
+from afina.service.drafts import list_drafts, start_draft
 from afina.service.erasing import erase, find_traces
 from afina.service.files import get_file, open_file
 from afina.service.jobs import get_job

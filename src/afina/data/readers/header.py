@@ -9,6 +9,7 @@ from typing import Final
 
 from afina.data.columns import name_a_pair
 from afina.data.readers.records import unique_columns
+from afina.data.remarks import Remark, remark
 
 _LOOKED_AT: Final = 10
 
@@ -20,7 +21,7 @@ class Header:
     names: list[str]
     line: int
     rows: Iterator[tuple[int, list[str]]]
-    note: str | None
+    note: Remark | None
 
 
 def find_header(rows: Iterator[tuple[int, list[str]]], wanted: Sequence[str]) -> Header | None:
@@ -43,7 +44,7 @@ def find_header(rows: Iterator[tuple[int, list[str]]], wanted: Sequence[str]) ->
     line, names = looked_at[place]
     note = None
     if place != first:
-        note = f"The names of columns stand in line {line}; what is above is passed over."
+        note = remark("header_line", line=line)
     return Header(names, line, chain(looked_at[place + 1 :], rows), note)
 
 

@@ -24,6 +24,7 @@ from afina.data.readers.records import (
     columns_of,
     opened,
 )
+from afina.data.remarks import Remark, remark
 from afina.data.rows import depth
 from afina.data.slips import slip_of
 from afina.errors import DataUnreadable
@@ -53,7 +54,7 @@ def read_jsonl(path: Path, options: ReadOptions) -> Source:
     if first is None or not isinstance(_value(first), dict):
         source = _together(path, found.name)
     if source is None:
-        notes: list[str] = []
+        notes: list[Remark] = []
         columns, nested = columns_of(_jsonl_records(path, found.name, []))
         if not columns:
             raise _no_object(path, found.name)
@@ -97,13 +98,13 @@ class _Oddities:
             parse_float=self._finite,
         )
 
-    def notes(self) -> list[str]:
+    def notes(self) -> list[Remark]:
         """What was found."""
         found = []
         if self.twice:
-            found.append(f"{self.twice:,} objects have a key twice; the last value was taken.")
+            found.append(remark("keys_twice", n=self.twice))
         if self.constants:
-            found.append(f"NaN or Infinity stands {self.constants:,} times; it was read as null.")
+            found.append(remark("constants", n=self.constants))
         return found
 
     def _pairs(self, items: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -122,7 +123,7 @@ class _Oddities:
         return None
 
 
-def _listed(items: list[Any], notes: list[str], encoding: str, reason: str | None) -> Source:
+def _listed(items: list[Any], notes: list[Remark], encoding: str, reason: str | None) -> Source:
     records = [
         Record(None, item) if isinstance(item, dict) else Dropped(None, NOT_AN_OBJECT)
         for item in items
@@ -181,7 +182,7 @@ def _lines(
 
 
 def _jsonl_records(
-    path: Path, encoding: str, notes: list[str], place: Place | None = None
+    path: Path, encoding: str, notes: list[Remark], place: Place | None = None
 ) -> Iterator[Record | Dropped]:
     """The records; what was read in spite of its form is told in `notes` once all are read."""
     commas = marks = 0
@@ -204,12 +205,9 @@ def _jsonl_records(
             reason = KEY_TWICE if _has_a_key_twice(raw) else reason
             yield Dropped(number, reason, raw if _is_text(raw) else None)
     if marks:
-        notes.append(
-            f"{marks:,} lines begin with a byte order mark, as where files were joined; it was "
-            "left out."
-        )
+        notes.append(remark("marks", n=marks))
     if commas:
-        notes.append(f"{commas:,} lines end with a comma behind their object; it was left out.")
+        notes.append(remark("commas", n=commas))
 
 
 def _value(raw: bytes) -> Any:
@@ -258,12 +256,10 @@ def _together(path: Path, encoding: str) -> Source | None:
     except (ValueError, RecursionError):
         return None
     if len(items) == 1 and isinstance(items[0], list):
-        note = "The file is one JSON list, not an object a line; it was read as that."
-        return _listed(items[0], [note, *oddities.notes()], encoding, None)
+        return _listed(items[0], [remark("one_list"), *oddities.notes()], encoding, None)
     if not any(isinstance(item, dict) for item in items):
         return None
-    note = "Objects stand over several lines; they were read as such."
-    return _listed(items, [note, *oddities.notes()], encoding, None)
+    return _listed(items, [remark("over_lines"), *oddities.notes()], encoding, None)
 
 
 def _end_of_space(text: str, start: int) -> int:
@@ -327,7 +323,7 @@ def _load(path: Path, encoding: str, oddities: _Oddities) -> Any:
         raise DataUnreadable(f"{path.name} is not JSON that can be read.") from None
 
 
-def _list_of(path: Path, value: Any) -> tuple[list[Any], str | None]:
+def _list_of(path: Path, value: Any) -> tuple[list[Any], Remark | None]:
     if isinstance(value, list):
         if value and not any(isinstance(item, dict) for item in value):
             raise DataUnreadable(f"{path.name} is a list without an object in it.", remedy=_ROWS)
@@ -336,7 +332,7 @@ def _list_of(path: Path, value: Any) -> tuple[list[Any], str | None]:
         return [value], None
     lists = list(_lists_of_objects(value))
     if len(lists) == 1:
-        return lists[0][1], f"The rows are those under {lists[0][0]!r}."
+        return lists[0][1], remark("under_key", key=repr(lists[0][0]))
     if lists:
         named = ", ".join(repr(name) for name, _ in lists[:_MOST_LISTS])
         raise DataUnreadable(

@@ -10,6 +10,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO, Final, TextIO
 
+from afina.data.remarks import Remark
+
 _COLUMN_SAMPLE: Final = 100
 
 
@@ -67,7 +69,7 @@ class Source:
     encoding_reason: str | None = None
     delimiter: str | None = None
     sheet: str | None = None
-    notes: list[str] = field(default_factory=list)
+    notes: list[Remark] = field(default_factory=list)
     place: Place = field(default_factory=Place)
     nested: frozenset[str] = frozenset()
     """Columns in which objects or lists of them stand, as turns do; a table's cells are texts."""

@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from afina.data.remarks import Remark, remark
+
 _ERRORS: Final = frozenset(
     {"#REF!", "#N/A", "#NAME?", "#VALUE!", "#DIV/0!", "#NULL!", "#NUM!", "#SPILL!", "#CALC!"}
 )
@@ -25,7 +27,7 @@ class SheetCells:
     """Looks at the rows of a sheet in their order; what was found is told once all are read."""
 
     merged: Merged
-    notes: list[str]
+    notes: list[Remark]
     _open: dict[int, tuple[int, str]] = field(default_factory=dict)
     _filled: int = 0
     _errors: int = 0
@@ -51,14 +53,9 @@ class SheetCells:
     def tell(self) -> None:
         """Adds what was found to the notes."""
         if self._filled:
-            self.notes.append(
-                f"Cells were merged downwards: {self._filled:,} of the rows below got their value."
-            )
+            self.notes.append(remark("merged", n=self._filled))
         if self._errors:
-            self.notes.append(
-                "Errors of the sheet stand in place of values in "
-                f"{self._errors:,} of the cells, {self._first_error} for one: mend them there."
-            )
+            self.notes.append(remark("cell_errors", n=self._errors, first=self._first_error))
 
 
 def letters(place: int) -> str:

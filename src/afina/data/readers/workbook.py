@@ -25,6 +25,7 @@ from afina.data.readers.records import (
     unique_columns,
 )
 from afina.data.readers.sheet_cells import SheetCells, look_through
+from afina.data.remarks import Remark, remark
 from afina.errors import DataUnreadable, InvalidRequest
 
 _MAX_UNPACKED: Final = 2 << 30
@@ -51,11 +52,12 @@ def read_workbook(path: Path, options: ReadOptions) -> Source:
     place = Place(facts.last_line)
     rows = _rows(book, _as_it_is(book[sheet]), place)
     header = find_header(rows, options.wanted)
+    others = _others(book, sheet)
     if header is None:
         raise DataUnreadable(
             f"The sheet {sheet!r} of {path.name} is empty.",
             param="sheet",
-            remedy=_others(book, sheet) or "Give a sheet with names of columns and rows below.",
+            remedy=others.text if others else "Give a sheet with names of columns and rows below.",
         )
     names = list(header.names)
     while names and not names[-1]:
@@ -64,22 +66,19 @@ def read_workbook(path: Path, options: ReadOptions) -> Source:
     notes = [header.note] if header.note else []
     notes += _odd_cells(path, sheet, header.line)
     if facts.hidden:
-        notes.append(
-            f"Hidden rows are read too, {facts.hidden:,} of them, line {facts.first_hidden} for "
-            "one: delete them, or copy what is visible, where they are not meant."
-        )
-    if (others := _others(book, sheet)) is not None:
+        notes.append(remark("hidden_rows", n=facts.hidden, line=facts.first_hidden))
+    if others is not None:
         notes.append(others)
     records = _records(header.rows, columns, SheetCells(facts.merged, notes))
     return Source(columns=columns, records=records, sheet=sheet, notes=notes, place=place)
 
 
-def _others(book: Any, chosen: str) -> str | None:
+def _others(book: Any, chosen: str) -> Remark | None:
     """Sheets that a reader of the workbook does not see, and that were not read."""
     hidden = [s.title for s in book.worksheets if s.sheet_state != "visible" and s.title != chosen]
     if not hidden:
         return None
-    return f"Hidden sheets are not read: {', '.join(map(repr, hidden))} (--sheet reads one)."
+    return remark("hidden_sheets", names=", ".join(map(repr, hidden)))
 
 
 def visible_sheets(path: Path) -> tuple[str, ...]:
@@ -119,7 +118,7 @@ def _open(path: Path) -> Any:
         ) from None
 
 
-def _odd_cells(path: Path, sheet: str, header: int) -> list[str]:
+def _odd_cells(path: Path, sheet: str, header: int) -> list[Remark]:
     """What cells near the top are not as they are seen: formulas without a value, as programs
     write them that do not compute, and percentages. The workbook is opened again, so only small
     ones are looked at."""
@@ -150,15 +149,9 @@ def _odd_cells(path: Path, sheet: str, header: int) -> list[str]:
             return []
     notes = []
     if formula_at:
-        notes.append(
-            f"Formulas without a stored value are empty here, that in {formula_at} for one: open "
-            "the workbook in a spreadsheet program and save it."
-        )
+        notes.append(remark("formulas", cell=formula_at))
     if percent_at:
-        notes.append(
-            f"Percentages are written as the numbers that are stored, {percent_at} for one: 12 % "
-            "is 0.12. Make text of them in the sheet where they are to be read so."
-        )
+        notes.append(remark("percentages", cell=percent_at))
     return notes
 
 

@@ -11,7 +11,7 @@ from starlette.responses import RedirectResponse, Response
 
 from afina.errors import InvalidRequest
 from afina.service import bases, drafts, stored
-from afina.service.drafts import Draft
+from afina.service.draft_files import Draft
 from afina.service.stored import CompletionQuery, StoredCompletion
 from afina.web.render import page
 from afina.web.visit import Visit, form_of

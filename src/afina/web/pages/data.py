@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from functools import partial
 from typing import Any, Final
 from urllib.parse import quote
 
@@ -13,13 +14,14 @@ from afina.domain.findings import Finding
 from afina.domain.jobs import Hyperparameters
 from afina.errors import AfinaError, EngineFailed, InvalidRequest, Overloaded, Unavailable
 from afina.service import bases, draft_rows, draft_views, drafts, encodings, files, stored
+from afina.service.draft_files import Columns, Draft
 from afina.service.draft_rows import DraftRow, Verdict
-from afina.service.drafts import Columns, Draft
 from afina.service.files import FileQuery
 from afina.service.job_request import METHODS
 from afina.web import numbers
 from afina.web.chats import plain_messages, readable_json, shown_messages
 from afina.web.pages.tune_faults import MOST_EPOCHS
+from afina.web.remarks import reason_in, remarks_in
 from afina.web.render import page
 from afina.web.visit import Visit, check_token, form_of, json_of
 
@@ -323,6 +325,8 @@ def _shown(visit: Visit, draft: Draft) -> dict[str, Any]:
         "found": found,
         "redacts": platform.settings.redact.enabled,
         "severities": severities,
+        "remarks": remarks_in(visit.texts, draft.notes),
+        "reason_in": partial(reason_in, visit.texts),
         "preview": [chat for row in first if (chat := shown_messages(row.value))],
         "head": [{name: str(value)[:80] for name, value in row.items()} for row in head],
         "bases": bases.list_bases(platform),
