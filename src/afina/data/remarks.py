@@ -25,8 +25,7 @@ ENGLISH: Final[Mapping[str, str]] = {
     "no_rows": "There are names of columns and no row below them.",
     "guessed_encoding": "The encoding is a guess: look at some letters with accents in what was "
     "written, and give --encoding where they are others.",
-    "merged": "Cells were merged downwards: {n} of the rows below got its value.|Cells were merged "
-    "downwards: {n} of the rows below got their value.",
+    "merged": "Cells were merged downwards: {n} of the rows below got their value.",
     "cell_errors": "Errors of the sheet stand in place of values in {n} of the cells, {first} for "
     "one: mend them there.",
     "hidden_rows": "Hidden rows are read too, {n} of them, line {line} for one: delete them, or "

@@ -225,7 +225,7 @@ def test_formulas_in_a_table_are_text_and_stay_it(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "note"),
     [
-        ('[{"question": "a", "question": "b", "answer": "c"}]', "1 objects have a key twice"),
+        ('[{"question": "a", "question": "b", "answer": "c"}]', "1 object has a key twice"),
         ('[{"question": NaN, "answer": 1e999}]', "stands 2 times; it was read as null"),
     ],
 )

@@ -47,7 +47,7 @@ def test_keys_that_no_chat_may_have_are_told_with_the_command_that_takes_them_ou
     report, kept = convert(tmp_path, "f.jsonl", content)
     assert kept == rows
     assert (
-        'The key "source" stands beside the messages of 1 chats, the first in line 1'
+        'The key "source" stands beside the messages of 1 chat, the first in line 1'
         in (report.notes[-1])
     )
     task = {"messages": [{"role": "user", "content": "q"}], "reference": "a"}

@@ -384,7 +384,7 @@ def test_a_table_without_rows_says_so(tmp_path: Path) -> None:
 def test_what_is_odd_in_rows_is_told_with_its_first_line(tmp_path: Path) -> None:
     spoken = [{"from": "human", "value": "u"}, {"from": "Ann", "value": "a"}]
     report, _ = convert(tmp_path, "f.jsonl", json.dumps({"conversations": spoken}))
-    assert 'The role "Ann" stands 1 times, the first in line 1' in report.notes[-1]
+    assert 'The role "Ann" stands once, the first in line 1' in report.notes[-1]
     report, _ = convert(tmp_path, "f.csv", "question,answer\nq,a\nq,a\0\n")
     assert "U+0000 stands in 1 rows, the first in line 3" in report.notes[-1]
     report, _ = convert(tmp_path, "f.json", '[{"question": "q", "answer": ["a"]}]')
