@@ -386,9 +386,9 @@ def test_what_is_odd_in_rows_is_told_with_its_first_line(tmp_path: Path) -> None
     report, _ = convert(tmp_path, "f.jsonl", json.dumps({"conversations": spoken}))
     assert 'The role "Ann" stands once, the first in line 1' in report.notes[-1]
     report, _ = convert(tmp_path, "f.csv", "question,answer\nq,a\nq,a\0\n")
-    assert "U+0000 stands in 1 rows, the first in line 3" in report.notes[-1]
+    assert "U+0000 stands in 1 row, the first in line 3" in report.notes[-1]
     report, _ = convert(tmp_path, "f.json", '[{"question": "q", "answer": ["a"]}]')
-    assert "Column 'answer' holds lists or objects in 1 rows" in report.notes[-1]
+    assert "Column 'answer' holds lists or objects in 1 row;" in report.notes[-1]
 
 
 def test_which_column_is_meant_is_asked_with_the_reason(tmp_path: Path) -> None:
