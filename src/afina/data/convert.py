@@ -324,11 +324,11 @@ def _format(source: Path, options: ConvertOptions) -> str:
             told = told or not_even_text(source)
         told = told or (by_content(source) if ending == "xls" else None)
         if told is not None:
-            raise DataUnreadable(f"{source.name} is {told[0]}.", remedy=told[1])
+            raise told.refusal(source.name)
     kind = (options.format or _SUFFIXES.get(ending, ending)).lower()
     known = None if options.format or kind in _READERS else by_name(ending)
     if known is not None:
-        raise DataUnreadable(f"{source.name} is {known[0]}.", remedy=known[1])
+        raise known.refusal(source.name)
     if kind not in _READERS:
         raise InvalidRequest(
             f"{source.name} is of no format that can be read.",

@@ -88,10 +88,10 @@ def conversion_hint(path: Path) -> str | None:
 def _unreadable(path: Path, error: DataUnreadable, is_lines: bool) -> str | None:
     """Of a file whose name promises what the bytes are not."""
     told = no_text(path)
-    if is_lines and told is not None and told[1].startswith(_GIVE):
-        kind = told[1].removeprefix(_GIVE).rstrip(".")
+    if is_lines and told is not None and told.remedy.startswith(_GIVE):
+        kind = told.remedy.removeprefix(_GIVE).rstrip(".")
         command = f"afina data convert {shlex.quote(str(path))} --format {kind} --to rows.jsonl"
-        return f"{path.name} is {told[0]}. Make training rows of it: {command}"
+        return f"{path.name} is {told.what}. Make training rows of it: {command}"
     if not is_lines or told is not None:
         return error.one_line()
     return _no_json(path)

@@ -31,7 +31,9 @@ def open_likely(path: Path) -> tuple[Source, tuple[str, ...]]:
         if _says_itself(source):
             return source, names
     if readable is None:
-        raise DataUnreadable(f"None of the {len(names)} sheets of {path.name} has rows to read.")
+        raise DataUnreadable(
+            f"None of the {len(names)} sheets of {path.name} has rows to read.", code="file_no_rows"
+        )
     return readable, names
 
 

@@ -190,7 +190,7 @@ def keep_bytes(path: Path, source: Iterable[bytes], most: int) -> int:
                 raise TooLarge(f"The file is larger than {most:,} bytes.", param="file")
             out.write(piece)
     if size == 0:
-        raise InvalidRequest("The file is empty.", param="file")
+        raise InvalidRequest("The file is empty.", param="file", code="file_empty")
     return size
 
 

@@ -64,3 +64,35 @@ def test_a_page_that_is_not_there_says_so_in_portuguese(site: Site) -> None:
     page = site.ask("GET", "/jobs/ftjob-nothing").text
     assert re.search(r'<p lang="pt">Isto não está aqui', page)
     assert 'lang="en"' in page, "the wire's own words stand under it"
+
+
+@pytest.mark.parametrize(
+    ("name", "raw", "said"),
+    [
+        ("a.csv", b"%PDF-1.7\n", "É um documento de texto"),
+        ("a.csv", b"\x1f\x8b" + bytes(30), "É um arquivo compactado"),
+        ("a.tgz", b"x", "É um arquivo compactado"),
+        ("a.csv", b"\x89PNG\r\n" + bytes(30), "É uma imagem"),
+        ("a.xls", b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(30), "É uma planilha de um tipo"),
+        ("a.csv", b"PAR1" + bytes(30), "O arquivo é de outro tipo"),
+        ("a.csv", bytes(range(1, 256)), "Não há texto neste arquivo"),
+        ("a.xlsx", b"PK\3\4", "O arquivo está danificado"),
+        ("a.parquet", b"PAR1", "O arquivo está danificado"),
+        ("a.csv", b"", "O arquivo está vazio"),
+        ("a.jsonl", b"\n\n", "O arquivo está vazio"),
+        ("a.json", b"[1]", "Não foram encontradas linhas"),
+        ("a.csv", b'pergunta,resposta\na,"b\n', "Na tabela há aspas que não fecham"),
+        ("a.csv", "\u00e9\u00e9\u00e9,a\n".encode() * 9 + b"\xe9,a\n", "As letras deste arquivo"),
+        ("a.json", b"[{]", "O arquivo diz ser JSON"),
+    ],
+)
+def test_why_a_file_cannot_be_read_is_told_in_the_readers_language(
+    name: str, raw: bytes, said: str, site: Site
+) -> None:
+    site.ask("POST", "/language", data={"language": "pt", "form_token": site.token()})
+    headers = {"x-form-token": site.token(), "accept": "application/json"}
+    answer = site.ask("POST", "/data", params={"name": name}, content=raw, headers=headers)
+    told = answer.json()["error"]
+    assert answer.status_code == 400
+    assert (told["message"][: len(said)], told["lang"]) == (said, "pt")
+    assert told["exactly"], "the wire's words name the file and the place"

@@ -49,7 +49,9 @@ def read_delimited(path: Path, options: ReadOptions) -> Source:
         next(rows)  # `sep=;` says how the rest is written and is no row
     header = find_header(rows, options.wanted)
     if header is None or not any(name.strip() for name in header.names):
-        raise DataUnreadable(f"{path.name} is empty.", remedy="Give a table with a header.")
+        raise DataUnreadable(
+            f"{path.name} is empty.", remedy="Give a table with a header.", code="file_empty"
+        )
     columns = unique_columns(header.names)
     return Source(
         columns=columns,
@@ -91,6 +93,7 @@ def _rows(
                 raise DataUnreadable(
                     f"{path.name} cannot be read from line {line} on: {_in_words(error)}.",
                     remedy="Look for a quotation mark that is not closed or not doubled there.",
+                    code="file_quotes",
                 ) from None
             except UnicodeError:
                 # a byte order mark is a promise that the rest of a damaged file may not keep
@@ -98,6 +101,7 @@ def _rows(
                     f"{path.name} is not {encoding} text from line {line} on.",
                     param="encoding",
                     remedy="Save it again as UTF-8, or give its encoding.",
+                    code="file_encoding",
                 ) from None
             if cells is None:
                 return

@@ -5,7 +5,9 @@ from __future__ import annotations
 import codecs
 import zipfile
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
+
+from afina.errors import DataUnreadable
 
 _HEAD: Final = 1 << 16
 _OLD_OFFICE: Final = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
@@ -16,56 +18,79 @@ _PACKED: Final = {
     b"\xfd7zXZ": "xz",
     b"(\xb5/\xfd": "zstandard",
 }
-_UNPACK: Final = "Unpack it first."
-_NO_TABLE: Final = "Bring the table or the chats themselves."
+_INTO_TABLE: Final = "Put questions and answers into a table, and save that as CSV."
+_AS_SHEET: Final = "Open it in a spreadsheet program and save it as .xlsx or as CSV."
+
+
+class Disguise(NamedTuple):
+    """What a file is, what to do with it, and the name of both for who reads another language."""
+
+    what: str
+    remedy: str
+    code: str
+
+    def refusal(self, name: str) -> DataUnreadable:
+        """The error for a file of that name."""
+        return DataUnreadable(f"{name} is {self.what}.", remedy=self.remedy, code=self.code)
+
+
+def _packed(what: str) -> Disguise:
+    return Disguise(what, "Unpack it first.", "file_packed")
+
+
+def _document(what: str) -> Disguise:
+    return Disguise(what, _INTO_TABLE, "file_document")
+
+
+def _sheet(what: str) -> Disguise:
+    return Disguise(what, _AS_SHEET, "file_other_sheet")
+
+
+def _picture(kind: str) -> Disguise:
+    return Disguise(
+        f"a picture ({kind})", "Bring the table or the chats themselves.", "file_picture"
+    )
+
+
 _BINARY: Final = {
-    b"\x89PNG": ("a picture (PNG)", _NO_TABLE),
-    b"\xff\xd8\xff": ("a picture (JPEG)", _NO_TABLE),
-    b"GIF8": ("a picture (GIF)", _NO_TABLE),
-    b"Rar!": ("an archive (RAR)", _UNPACK),
-    b"7z\xbc\xaf": ("an archive (7z)", _UNPACK),
-    b"SQLite format 3": ("a database (SQLite)", "Export its rows as CSV."),
+    b"\x89PNG": _picture("PNG"),
+    b"\xff\xd8\xff": _picture("JPEG"),
+    b"GIF8": _picture("GIF"),
+    b"Rar!": _packed("an archive (RAR)"),
+    b"7z\xbc\xaf": _packed("an archive (7z)"),
+    b"SQLite format 3": Disguise("a database (SQLite)", "Export its rows as CSV.", "file_database"),
 }
 _NEVER_PAGES: Final = frozenset({".csv", ".tsv", ".tab", ".json", ".jsonl", ".ndjson"})
 """Endings of files that no program fills with a web page on purpose."""
 _CONTROLS: Final = bytes(byte for byte in range(1, 32) if byte not in b"\t\n\v\f\r\x1a\x1b")
 _FEW_CONTROLS: Final = 8
 _MOSTLY_TEXT: Final = 0.05
-_AS_SHEET: Final = "Open it in a spreadsheet program and save it as .xlsx or as CSV."
 _ENDINGS: Final = {
-    "xls": ("an old Excel workbook (.xls)", _AS_SHEET),
-    "ods": ("an OpenDocument sheet (.ods)", _AS_SHEET),
-    "xlsb": ("a binary Excel workbook (.xlsb)", _AS_SHEET),
-    "numbers": ("a Numbers sheet", "Export it as CSV."),
-    "docx": ("a text document", "Put questions and answers into a table, and save that as CSV."),
-    "pdf": ("a PDF", "Put questions and answers into a table, and save that as CSV."),
-    "doc": ("a text document", "Put questions and answers into a table, and save that as CSV."),
-    "odt": ("a text document", "Put questions and answers into a table, and save that as CSV."),
-    "gz": ("compressed (.gz)", _UNPACK),
-    "zip": ("an archive (.zip)", _UNPACK),
-    "tar": ("an archive (.tar)", _UNPACK),
-    "tgz": ("an archive (.tgz)", _UNPACK),
-    "rar": ("an archive (.rar)", _UNPACK),
-    "7z": ("an archive (.7z)", _UNPACK),
-    "zst": ("compressed (.zst)", _UNPACK),
-    "bz2": ("compressed (.bz2)", _UNPACK),
-    "html": ("a web page", _AS_SHEET),
-    "htm": ("a web page", _AS_SHEET),
+    "xls": _sheet("an old Excel workbook (.xls)"),
+    "ods": _sheet("an OpenDocument sheet (.ods)"),
+    "xlsb": _sheet("a binary Excel workbook (.xlsb)"),
+    "numbers": Disguise("a Numbers sheet", "Export it as CSV.", "file_other_sheet"),
+    "html": _sheet("a web page"),
+    "htm": _sheet("a web page"),
+    "pdf": _document("a PDF"),
+    **{ending: _document("a text document") for ending in ("docx", "doc", "odt")},
+    **{ending: _packed(f"compressed (.{ending})") for ending in ("gz", "zst", "bz2")},
+    **{ending: _packed(f"an archive (.{ending})") for ending in ("zip", "tar", "tgz", "rar", "7z")},
 }
 
 
-def by_name(ending: str) -> tuple[str, str] | None:
+def by_name(ending: str) -> Disguise | None:
     """What a file with this ending is, and the remedy; None for an ending that is not known."""
     return _ENDINGS.get(ending)
 
 
-def no_text(path: Path) -> tuple[str, str] | None:
+def no_text(path: Path) -> Disguise | None:
     """What a file is whose name promises text and which is packed or binary, and the remedy; None
     for text."""
     with path.open("rb") as file:
         head = file.read(16)
     if head.startswith(b"PAR1"):
-        return "a Parquet file", "Give --format parquet."
+        return Disguise("a Parquet file", "Give --format parquet.", "file_other_name")
     for magic, told in _BINARY.items():
         if head.startswith(magic):
             return told
@@ -73,10 +98,10 @@ def no_text(path: Path) -> tuple[str, str] | None:
     if not is_page and not head.startswith((b"PK\x03\x04", _OLD_OFFICE, b"%PDF", *_PACKED)):
         return None
     found = by_content(path)
-    return found or ("an Excel workbook", "Give --format xlsx.")
+    return found or Disguise("an Excel workbook", "Give --format xlsx.", "file_other_name")
 
 
-def not_even_text(path: Path) -> tuple[str, str] | None:
+def not_even_text(path: Path) -> Disguise | None:
     """What a file is whose bytes are no text's, and the remedy; None for what may be text. Zeros
     say nothing: they stand between the letters of UTF-16, and behind what was cut off."""
     with path.open("rb") as file:
@@ -87,30 +112,32 @@ def not_even_text(path: Path) -> tuple[str, str] | None:
     controls = len(head) - len(head.translate(None, _CONTROLS))
     if controls < max(_FEW_CONTROLS, len(head) * _MOSTLY_TEXT):
         return None
-    return "no text: other bytes stand in it", "Save it as CSV, or as JSONL, in UTF-8."
+    return Disguise(
+        "no text: other bytes stand in it", "Save it as CSV, or as JSONL, in UTF-8.", "file_no_text"
+    )
 
 
-def by_content(path: Path) -> tuple[str, str] | None:
+def by_content(path: Path) -> Disguise | None:
     """What a file is that is no workbook, by its first bytes; None where they say nothing."""
     with path.open("rb") as file:
         head = file.read(_HEAD)
     if not head:
-        return "empty", "Give a table with a header."
+        return Disguise("empty", "Give a table with a header.", "file_empty")
     if head.startswith(_OLD_OFFICE):
         if _is_encrypted(path):
-            return "protected by a password", "Save it without a password."
+            return Disguise("protected by a password", "Save it without a password.", "file_locked")
         return _ENDINGS["xls"]
     for magic, name in _PACKED.items():
         if head.startswith(magic):
-            return f"compressed ({name})", _UNPACK
+            return _packed(f"compressed ({name})")
     if head.startswith(b"PK"):
         return _archive(path)
     if head.startswith(b"%PDF"):
         return _ENDINGS["pdf"]
     if _is_page(head):
-        return "a web page or XML, as some programs export it", _AS_SHEET
+        return _sheet("a web page or XML, as some programs export it")
     if b"\0" not in head:
-        return "plain text", "Give --format csv, or tsv."
+        return Disguise("plain text", "Give --format csv, or tsv.", "file_other_name")
     return None
 
 
@@ -130,12 +157,16 @@ def _is_encrypted(path: Path) -> bool:
     return False
 
 
-def _archive(path: Path) -> tuple[str, str] | None:
+def _archive(path: Path) -> Disguise | None:
     try:
         with zipfile.ZipFile(path) as packed:
             names = packed.namelist()
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
-        return "a damaged archive", "Get or save the workbook again; it may have been cut short."
+        return Disguise(
+            "a damaged archive",
+            "Get or save the workbook again; it may have been cut short.",
+            "file_damaged",
+        )
     if any(name.startswith("word/") for name in names):
         return _ENDINGS["docx"]
     if "content.xml" in names:
@@ -143,5 +174,7 @@ def _archive(path: Path) -> tuple[str, str] | None:
     if "xl/workbook.bin" in names:
         return _ENDINGS["xlsb"]
     if not any(name.startswith("xl/") for name in names):
-        return "an archive, and holds no sheet", "Unpack it, and give the file in it."
+        return Disguise(
+            "an archive, and holds no sheet", "Unpack it, and give the file in it.", "file_packed"
+        )
     return None

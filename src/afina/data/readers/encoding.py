@@ -135,6 +135,7 @@ def _refuse_mixed(path: Path, head: bytes, bad: int) -> None:
         f"(byte {bad + 1} of the file).",
         param="encoding",
         remedy="It was put together from two files: save each as UTF-8 and join them again.",
+        code="file_encoding",
     )
 
 
@@ -156,4 +157,5 @@ def _single_byte(path: Path, head: bytes, bad: int) -> FoundEncoding:
         f"The encoding of {path.name} cannot be found out: byte {bad + 1} is not UTF-8.",
         param="encoding",
         remedy="Say what it is with --encoding, or save the file as UTF-8.",
+        code="file_encoding",
     )

@@ -49,7 +49,9 @@ def read_jsonl(path: Path, options: ReadOptions) -> Source:
     found = find_encoding(path, options.encoding)
     first = next((raw for _, raw in _lines(path, found.name) if raw is None or raw.strip()), b"")
     if first == b"":
-        raise DataUnreadable(f"{path.name} is empty.", remedy="Give a file with rows.")
+        raise DataUnreadable(
+            f"{path.name} is empty.", remedy="Give a file with rows.", code="file_empty"
+        )
     source = None
     if first is None or not isinstance(_value(first), dict):
         source = _together(path, found.name)
@@ -74,7 +76,9 @@ def read_json(path: Path, options: ReadOptions) -> Source:
             remedy="Write it as JSONL, an object a line.",
         )
     if path.stat().st_size == 0:
-        raise DataUnreadable(f"{path.name} is empty.", remedy="Give a file with rows.")
+        raise DataUnreadable(
+            f"{path.name} is empty.", remedy="Give a file with rows.", code="file_empty"
+        )
     found = find_encoding(path, options.encoding)
     oddities = _Oddities()
     items, note = _list_of(path, _load(path, found.name, oddities))
@@ -178,6 +182,7 @@ def _lines(
             f"{path.name} is not {encoding} text from line {number} on.",
             param="encoding",
             remedy="Save it again as UTF-8, or give its encoding.",
+            code="file_encoding",
         ) from None
 
 
@@ -286,7 +291,9 @@ def _no_object(path: Path, encoding: str) -> DataUnreadable:
         except (ValueError, RecursionError):
             why, remedy = "is not JSON that can be read", "Write an object a line."
         return DataUnreadable(
-            f"{path.name} has no line that is a JSON object: line {number} {why}.", remedy=remedy
+            f"{path.name} has no line that is a JSON object: line {number} {why}.",
+            remedy=remedy,
+            code="file_not_json",
         )
     return DataUnreadable(
         f"{path.name} has no line that can be read: each is longer than "
@@ -318,15 +325,20 @@ def _load(path: Path, encoding: str, oddities: _Oddities) -> Any:
             remedy="It looks like an object a line: give --format jsonl."
             if lines
             else _remedy(error),
+            code="file_not_json",
         ) from None
     except ValueError:
-        raise DataUnreadable(f"{path.name} is not JSON that can be read.") from None
+        raise DataUnreadable(
+            f"{path.name} is not JSON that can be read.", code="file_not_json"
+        ) from None
 
 
 def _list_of(path: Path, value: Any) -> tuple[list[Any], Remark | None]:
     if isinstance(value, list):
         if value and not any(isinstance(item, dict) for item in value):
-            raise DataUnreadable(f"{path.name} is a list without an object in it.", remedy=_ROWS)
+            raise DataUnreadable(
+                f"{path.name} is a list without an object in it.", remedy=_ROWS, code="file_no_rows"
+            )
         return value, None
     if isinstance(value, dict) and ("messages" in value or "preferred_output" in value):
         return [value], None
@@ -343,8 +355,9 @@ def _list_of(path: Path, value: Any) -> tuple[list[Any], Remark | None]:
         raise DataUnreadable(
             f"{path.name} holds a column under each key, and no rows.",
             remedy='Write rows; pandas does so with to_json(path, orient="records").',
+            code="file_no_rows",
         )
-    raise DataUnreadable(f"{path.name} is no list of objects.", remedy=_ROWS)
+    raise DataUnreadable(f"{path.name} is no list of objects.", remedy=_ROWS, code="file_no_rows")
 
 
 def _lists_of_objects(

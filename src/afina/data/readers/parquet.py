@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
-from afina.data.readers.disguises import by_content
+from afina.data.readers.disguises import Disguise, by_content
 from afina.data.readers.records import Place, ReadOptions, Record, Source
 from afina.errors import DataUnreadable
 
@@ -29,29 +29,35 @@ def read_parquet(path: Path, options: ReadOptions) -> Source:  # noqa: ARG001  (
         columns = tuple(schema.names)
     except (ArrowException, OSError, ValueError) as error:  # names that are no UTF-8, for one
         if (why := _no_parquet(path)) is not None:
-            raise DataUnreadable(f"{path.name} is {why[0]}.", remedy=why[1]) from None
+            raise why.refusal(path.name) from None
         raise DataUnreadable(
             f"{path.name} cannot be read as Parquet: {type(error).__name__}.",
             remedy="Write the file again.",
+            code="file_damaged",
         ) from None
     place = Place(file.metadata.num_rows)
     nested = frozenset(field.name for field in schema if types.is_nested(field.type))
     return Source(columns=columns, records=_records(file, path, place), place=place, nested=nested)
 
 
-def _no_parquet(path: Path) -> tuple[str, str] | None:
+def _no_parquet(path: Path) -> Disguise | None:
     """What a file is that has no marks of Parquet at both ends, and the remedy."""
     if path.stat().st_size == 0:
-        return "empty", "Give a file with rows."
+        return Disguise("empty", "Give a file with rows.", "file_empty")
     with path.open("rb") as file:
         head = file.read(len(_MARK))
         file.seek(max(0, path.stat().st_size - len(_MARK)))
         tail = file.read()
     if head == _MARK and tail != _MARK:
-        return "cut short: the end of a Parquet file is missing", "Copy or download it again."
+        return Disguise(
+            "cut short: the end of a Parquet file is missing",
+            "Copy or download it again.",
+            "file_damaged",
+        )
     if head != _MARK:
         found = by_content(path)
-        return found if found and found[0] != "plain text" else ("no Parquet file", _RENAMED)
+        is_known = found is not None and found.what != "plain text"
+        return found if is_known else Disguise("no Parquet file", _RENAMED, "file_other_name")
     return None
 
 
@@ -90,6 +96,7 @@ def _records(file: Any, path: Path, place: Place) -> Iterator[Record]:
         raise DataUnreadable(
             f"{path.name} is damaged after row {number}: {type(error).__name__}.",
             remedy="Write the file again.",
+            code="file_damaged",
         ) from None
 
 

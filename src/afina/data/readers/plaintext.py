@@ -40,4 +40,5 @@ def _records(path: Path, encoding: str, place: Place) -> Iterator[Record | Dropp
             f"{path.name} is not {encoding} text from line {number + 1} on.",
             param="encoding",
             remedy="Save it again as UTF-8, or give its encoding.",
+            code="file_encoding",
         ) from None

@@ -58,6 +58,7 @@ def read_workbook(path: Path, options: ReadOptions) -> Source:
             f"The sheet {sheet!r} of {path.name} is empty.",
             param="sheet",
             remedy=others.text if others else "Give a sheet with names of columns and rows below.",
+            code="file_no_rows",
         )
     names = list(header.names)
     while names and not names[-1]:
@@ -111,10 +112,11 @@ def _open(path: Path) -> Any:
     except Exception as error:  # noqa: BLE001  (the package raises whatever its parts raise)
         found = by_content(path)
         if found is not None:
-            raise DataUnreadable(f"{path.name} is {found[0]}.", remedy=found[1]) from None
+            raise found.refusal(path.name) from None
         raise DataUnreadable(
             f"{path.name} cannot be read as a workbook: {type(error).__name__}.",
             remedy="Save it again as .xlsx, or as CSV.",
+            code="file_damaged",
         ) from None
 
 
@@ -193,6 +195,7 @@ def _rows(book: Any, sheet: Any, place: Place) -> Iterator[tuple[int, list[str]]
         raise DataUnreadable(
             f"The sheet {sheet.title!r} is damaged: {type(error).__name__}.",
             remedy="Save the workbook again.",
+            code="file_damaged",
         ) from None
     finally:
         book.close()
