@@ -13,9 +13,11 @@ from typing import Final
 from afina.data.check import CheckReport
 from afina.data.content.survey import ContentReport
 from afina.data.distributions import Distributions, Histogram
+from afina.data.rules.registry import BY_CODE
 from afina.domain.findings import Finding, Severity
 
 _SHOWN: Final = 2000
+_UNKNOWN: Final = "not known"
 _STYLE: Final = """
 :root{color-scheme:light dark}body{font:15px/1.5 system-ui,sans-serif;max-width:60rem;
 margin:2rem auto;padding:0 1rem}h1{font-size:1.5rem}h2{font-size:1.15rem;margin-top:2rem}
@@ -23,7 +25,7 @@ table{border-collapse:collapse;width:100%}th,td{text-align:left;padding:.25rem .
 border-bottom:1px solid #8884;vertical-align:top}td.n{text-align:right;
 font-variant-numeric:tabular-nums}.error{color:#b3261e;font-weight:600}.warning{color:#8a5a00}
 @media(prefers-color-scheme:dark){.error{color:#ff8a80}.warning{color:#ffca6b}}
-.bar{fill:#3b6fd4}text{font-size:11px;fill:currentColor}.good{color:#1b7f3b;font-weight:600}
+table{overflow-wrap:anywhere}svg{max-width:100%;height:auto}.bar{fill:#3b6fd4}text{font-size:11px;fill:currentColor}.good{color:#1b7f3b;font-weight:600}
 """
 
 
@@ -33,6 +35,7 @@ def html_report(report: CheckReport, content: ContentReport | None, lengths: Dis
     counts = dict(report.counts) | dict(content.counts if content else {})
     parts = [
         "<!doctype html><html lang=en><head><meta charset=utf-8>",
+        "<meta name=viewport content='width=device-width, initial-scale=1'>",
         "<meta http-equiv=Content-Security-Policy "
         "content=\"default-src 'none'; style-src 'unsafe-inline'\">",
         f"<title>{escape(report.file)}</title><style>{_STYLE}</style></head><body>",
@@ -72,7 +75,10 @@ def _facts(
             ("longest row", f"{report.longest_row:,} tokens"),
         ]
     if content is not None and content.languages:
-        said = ", ".join(f"{escape(code)} {count:,}" for code, count in content.languages.items())
+        said = ", ".join(
+            f"{_UNKNOWN if code == 'und' else escape(code)} {count:,}"
+            for code, count in content.languages.items()
+        )
         facts.append(("languages of answers", said))
     return facts
 
@@ -80,13 +86,15 @@ def _facts(
 def _counts(counts: Mapping[str, int], findings: Iterable[Finding]) -> str:
     if not counts:
         return ""
-    first = {f.rule: f for f in reversed(list(findings))}
+    remedies = {f.rule: f.remedy for f in reversed(list(findings))}
+    by_weight = sorted(
+        counts.items(), key=lambda one: (BY_CODE[one[0]].severity is not Severity.ERROR, -one[1])
+    )
     rows = [
-        f"<tr><td class={first[rule].severity}>{first[rule].severity}</td><td>{escape(rule)}</td>"
-        f"<td class=n>{count:,}</td><td>{escape(first[rule].remedy)}</td></tr>"
-        for rule, count in sorted(
-            counts.items(), key=lambda one: (first[one[0]].severity is not Severity.ERROR, -one[1])
-        )
+        f"<tr><td class={BY_CODE[rule].severity}>{BY_CODE[rule].severity}</td>"
+        f"<td>{escape(rule)}</td><td class=n>{count:,}</td>"
+        f"<td>{escape(remedies.get(rule, BY_CODE[rule].remedy))}</td></tr>"
+        for rule, count in by_weight
     ]
     head = "<tr><th></th><th>rule</th><th>places</th><th>what to do</th></tr>"
     return f"<table>{head}{''.join(rows)}</table>"
@@ -128,7 +136,7 @@ def _picture(name: str, histogram: Histogram) -> str:
             f'<text x="{left + wide / 2}" y="{104 - tall}" text-anchor=middle>{count:,}</text>'
             f'<text x="{left + wide / 2}" y="124" text-anchor=middle>≤{bound:,}</text>'
         )
-    size = f'width="{len(bins) * wide}" height="130"'
+    size = f'width="{len(bins) * wide}" height="130" viewBox="0 0 {len(bins) * wide} 130"'
     said = f"{histogram.smallest:,} to {histogram.largest:,}, {histogram.mean:,.1f} on average"
     return (
         f"<h3>{escape(name)}</h3><p>{said}</p>"

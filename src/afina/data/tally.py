@@ -183,12 +183,16 @@ class Sum:
                     self.notes.note(habit, fault, fault.line)
 
     def findings(self) -> tuple[Finding, ...]:
-        """What is listed: errors before warnings where not all fit, and then by line; findings
-        about the whole file come last."""
+        """What is listed, by line; findings about the whole file come last. Where not all fit, the
+        first of each rule stays, then errors stay before warnings."""
         last = self._last_line + 1
         ordered = sorted(self.notes.findings, key=lambda f: (f.line or last, f.message_number or 0))
-        ordered.sort(key=lambda f: f.severity is not Severity.ERROR)
-        kept = ordered[: self.limits.max_findings]
+        firsts = {f.rule: id(f) for f in reversed(ordered)}
+
+        def worth(found: Finding) -> tuple[bool, bool]:
+            return id(found) != firsts[found.rule], found.severity is not Severity.ERROR
+
+        kept = sorted(ordered, key=worth)[: self.limits.max_findings]
         return tuple(sorted(kept, key=lambda f: (f.line or last, f.message_number or 0)))
 
     def _duplicates(self) -> tuple[list[tuple[int, int]], int]:

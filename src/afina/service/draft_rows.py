@@ -21,7 +21,7 @@ from afina.data.kept_checks import KeptTallies
 from afina.domain.accounts import Caller
 from afina.domain.codec import decode, encode
 from afina.domain.files import StoredFile
-from afina.domain.findings import Finding, Severity
+from afina.domain.findings import Finding
 from afina.errors import InvalidRequest, NotFound
 from afina.service import bases
 from afina.service.draft_edits import (
@@ -62,6 +62,11 @@ class Verdict:
     redo: int
     tokens: int
     longest_row: int
+    bad: tuple[int, ...]
+    """The numbers of those with an error: all of them, also where findings are too many to list."""
+    is_complete: bool
+    """Whether the check went to the end; it stops where so many rows are bad that more say
+    nothing new."""
     compared: bool = False
     """Whether it was looked at what rows say together: copies, contradictions, languages."""
 
@@ -122,18 +127,15 @@ def numbers_of(platform: Platform, draft: Draft, which: str) -> Sequence[int]:
     if which in ("dropped", "edited"):
         changed = changes_of(read_history(folder_of(platform, draft.id)))
         return sorted(n for n, text in changed.items() if (text is None) == (which == "dropped"))
-    found = verdict_of(platform, draft).findings
-    return sorted(
-        {
-            finding.line
-            for finding in found
-            if finding.line is not None
-            and (
-                which in ("findings", finding.rule)
-                or (which == "bad" and finding.severity is Severity.ERROR)
-            )
-        }
-    )
+    verdict = verdict_of(platform, draft)
+    if which == "bad":
+        return verdict.bad
+    named = {
+        finding.line
+        for finding in verdict.findings
+        if finding.line is not None and which in ("findings", finding.rule)
+    }
+    return sorted(named.union(verdict.bad) if which == "findings" else named)
 
 
 def edit_row(platform: Platform, caller: Caller, draft_id: str, number: int, text: str) -> Verdict:
@@ -170,9 +172,17 @@ def undo(platform: Platform, caller: Caller, draft_id: str, *, again: bool = Fal
 
 def save_draft(platform: Platform, caller: Caller, draft_id: str, name: str) -> StoredFile:
     """Makes a training file of the rows that are neither dropped nor faulty. Raises InvalidRequest
-    where none is left."""
+    where none is left, or not all were looked at."""
     draft = get_draft(platform, caller, draft_id)
-    bad = {f.line for f in verdict_of(platform, draft).findings if f.severity is Severity.ERROR}
+    verdict = verdict_of(platform, draft)
+    if not verdict.is_complete:
+        raise InvalidRequest(
+            f"{verdict.rows_bad:,} rows have errors, and the check stopped there: nobody knows "
+            "what the others are.",
+            remedy="Mend how the file is made, and bring it again.",
+            code="check_stopped",
+        )
+    bad = set(verdict.bad)
     rows = _current(folder_of(platform, draft_id))
     usable = [text for number, text in rows if text is not None and number not in bad]
     if not usable:
@@ -229,6 +239,8 @@ def _check(platform: Platform, folder: Path) -> Verdict:
         redo=len(history.undone),
         tokens=report.tokens,
         longest_row=report.longest_row,
+        bad=tuple(report.bad_lines),
+        is_complete=report.complete,
         compared=content is not None and content.complete,
     )
     write_whole(folder / "findings.json", json.dumps(encode(verdict)).encode())

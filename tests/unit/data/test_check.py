@@ -80,6 +80,15 @@ def test_errors_are_kept_before_warnings_and_all_are_counted(tmp_path: Path) -> 
     assert report.findings_left_out == 48
 
 
+def test_the_first_place_of_each_rule_is_listed_however_many_another_has(tmp_path: Path) -> None:
+    path = write(tmp_path / "f", *["{"] * 30, chat(), chat(), "[]", *["{"] * 30)
+    report = check(path, max_findings=5, min_rows=1)
+    listed = [(f.rule, f.line) for f in report.findings]
+    assert ("not-an-object", 33) in listed
+    assert ("duplicate-row", 32) in listed
+    assert [rule for rule, _ in listed].count("not-json") == 3
+
+
 def test_a_hopeless_file_is_given_up_and_says_so(tmp_path: Path) -> None:
     path = write(tmp_path / "f", *["{"] * 50, chat())
     report = check(path, max_bad_rows=10)

@@ -41,6 +41,18 @@ class Tags(HTMLParser):
         self.links += [str(value) for key, value in attrs if key in ("src", "href", "srcset")]
 
 
+def test_a_rule_that_is_counted_and_not_listed_stands_on_the_page(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text("\n".join([*["{"] * 9, "[]", '{"messages": []}']))
+    report = check_file(path, CheckLimits(max_findings=1), None)
+    assert len(report.findings) == 1
+    page = html_report(report, None, measure_rows(path, report.kind))
+    for rule in report.counts:
+        assert f"<td>{rule}</td>" in page
+    assert "<meta name=viewport" in page
+    assert not re.search("<svg (?![^>]*viewBox)", page), "pictures shrink with the page"
+
+
 def test_the_page_stands_alone_escapes_and_says_no_text(tmp_path: Path) -> None:
     path = tmp_path / "<script>x.jsonl"
     path.write_text("\n".join([*map(row, range(12)), "{", '{"messages": []}', ""]))

@@ -12,8 +12,11 @@ from typing import Any
 
 import openpyxl
 import pytest
+from tests.platforms import first_caller
 from tests.unit.web.site import Site, signed_in
 
+from afina.data.limits import CheckLimits
+from afina.service import draft_rows, drafts
 from afina.web.chats import readable_json
 
 SHEET = b"pregunta,respuesta,otra\nuno,A,X\ndos,B,Y\n"
@@ -289,6 +292,29 @@ def test_chats_under_a_key_in_capitals_are_chats(site: Site) -> None:
     row = {"Messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Yes"}]}
     draft = site.bring("rows.jsonl", json.dumps(row).encode())
     assert rows(site, draft) == [[("user", "Hi"), ("assistant", "Yes")]]
+
+
+def test_rows_with_errors_are_left_out_however_many_findings_there_are(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(draft_rows, "_MAX_FINDINGS", 3)
+    good = {"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]}
+    raw = b'{"messages": []}\n' * 9 + json.dumps(good).encode() + b"\n"
+    draft = site.bring("rows.jsonl", raw)
+    caller = first_caller(site.platform)
+    kept = drafts.get_draft(site.platform, caller, draft.rpartition("/")[2])
+    assert list(draft_rows.numbers_of(site.platform, kept, "bad")) == list(range(1, 10))
+    assert list(draft_rows.numbers_of(site.platform, kept, "findings")) == list(range(1, 10))
+    form = {"form_token": site.token(), "name": "rows.jsonl"}
+    file_id = site.ask("POST", f"{draft}/save", data=form).headers["location"].partition("=")[2]
+    assert json.loads(site.ask("GET", f"/data/files/{file_id}/download").content) == good
+    monkeypatch.setattr(
+        draft_rows, "CheckLimits", lambda **given: CheckLimits(max_bad_rows=4, **given)
+    )
+    (drafts.folder_of(site.platform, kept.id) / "findings.json").unlink()
+    told = site.ask("POST", f"{draft}/save", data=form)
+    assert told.status_code == 400
+    assert "4 rows have errors, and the check stopped there" in told.text
 
 
 def test_a_file_whose_records_are_all_passed_over_is_not_told_to_be_empty(site: Site) -> None:

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from afina.data.rules import file, line, rendered
@@ -183,6 +183,8 @@ ALL_RULES: Final[Sequence[Rule]] = (
     *CONTENT_RULES,
 )
 
+BY_CODE: Final[Mapping[str, Rule]] = {rule.code: rule for rule in ALL_RULES}
+
 TITLES: Final[Sequence[tuple[str, Sequence[Rule]]]] = (
     ("Lines", LINE_RULES),
     ("Chat rows", ROW_RULES),
@@ -197,6 +199,7 @@ TITLES: Final[Sequence[tuple[str, Sequence[Rule]]]] = (
 
 __all__ = [
     "ALL_RULES",
+    "BY_CODE",
     "CONTENT_RULES",
     "FILE_RULES",
     "LINE_RULES",

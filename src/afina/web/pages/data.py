@@ -10,6 +10,7 @@ from urllib.parse import quote
 from anyio import from_thread, to_thread
 from starlette.responses import JSONResponse, RedirectResponse, Response, StreamingResponse
 
+from afina.data.rules.registry import BY_CODE
 from afina.domain.findings import Finding
 from afina.domain.jobs import Hyperparameters
 from afina.errors import AfinaError, EngineFailed, InvalidRequest, Overloaded, Unavailable
@@ -316,7 +317,7 @@ def _shown(visit: Visit, draft: Draft) -> dict[str, Any]:
     if verdict is not None:
         found = draft_views.estimate_draft(platform, draft, verdict, Hyperparameters())
     sure = encodings.is_sure(draft.encoding) and draft.asked_encoding is None
-    severities = {f.rule: f.severity.value for f in verdict.findings} if verdict else {}
+    severities = {rule: BY_CODE[rule].severity.value for rule in verdict.counts} if verdict else {}
     return {
         "draft": draft,
         "encodings": [] if sure else encodings.offered(drafts.source_of(platform, draft)),
