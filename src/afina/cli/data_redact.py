@@ -71,7 +71,8 @@ def redact(
     facts = {"rows": f"{in_count(report.rows)}, {in_count(report.rows_changed)} changed"}
     for name, places in sorted(report.places.items()):
         values = in_count(report.values.get(name, 0))
-        facts[name.replace("_", " ")] = f"{in_count(places)} places, {values} different"
+        word = "place" if places == 1 else "places"
+        facts[name.replace("_", " ")] = f"{in_count(places)} {word}, {values} different"
     facts["written"] = str(to)
     if secret is not None:
         facts["vault"] = f"{vault}, opens only with {key}"

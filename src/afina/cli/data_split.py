@@ -55,10 +55,16 @@ def split(
         raise typer.Exit(1)
     for name, count in (("training", report.training), ("validation", report.validation)):
         if count == 0:
-            tell(
-                f"No row went to {name}, and no job takes an empty file: there are too few rows "
-                "for this --share. Give another --share, or another --seed."
-            )
+            tell(f"No row went to {name}, and no job takes an empty file: {_why(report, by)}")
+
+
+def _why(report: SplitReport, by: By) -> str:
+    if by == "answer":
+        return "no answer stands in so many rows that both sides get some. Split by content."
+    if report.groups == 1:
+        one = "all rows are of one group" if by == "group" else "all rows ask the same"
+        return f"{one}, which stays together. Split by something else."
+    return "there are too few rows for this --share. Give another --share, or another --seed."
 
 
 def _show(report: SplitReport, by: By, training: Path, validation: Path) -> None:

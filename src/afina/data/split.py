@@ -79,7 +79,7 @@ def split_file(path: Path, training: Path, validation: Path, options: SplitOptio
                 if row is None:
                     counts["dropped"] += 1
                     continue
-                where = chosen(row)
+                where = chosen(line.number, row)
                 counts["validation" if where else "training"] += 1
                 assert line.raw is not None, "a row was read from it"
                 (second if where else first).write(line.raw + b"\n")
@@ -96,7 +96,7 @@ def split_file(path: Path, training: Path, validation: Path, options: SplitOptio
 
 def _chooser(
     path: Path, options: SplitOptions
-) -> tuple[Callable[[dict[str, Any]], bool], Callable[[], int]]:
+) -> tuple[Callable[[int, dict[str, Any]], bool], Callable[[], int]]:
     """Whether a row is for validation, and how many different things decided it."""
     seen: set[int] = set()
 
@@ -106,12 +106,12 @@ def _chooser(
         return number < options.share * _WHOLE
 
     if options.by == "content":
-        return lambda row: of(_asked(row)), lambda: len(seen)
+        return lambda _, row: of(_asked(row)), lambda: len(seen)
     if options.by == "group":
         key = options.group or ""
-        return lambda row: of(_group(row, key)), lambda: len(seen)
+        return lambda line, row: of(_group(line, row, key)), lambda: len(seen)
     chosen, classes = _stratified(path, options)
-    return lambda row: _number(_asked(row), options.seed) in chosen, lambda: classes
+    return lambda _, row: _number(_asked(row), options.seed) in chosen, lambda: classes
 
 
 def _stratified(path: Path, options: SplitOptions) -> tuple[set[int], int]:
@@ -158,12 +158,12 @@ def _asked(row: dict[str, Any]) -> str:
     return " ".join(texts.asked.lower().split())
 
 
-def _group(row: dict[str, Any], key: str) -> str:
+def _group(line: int, row: dict[str, Any], key: str) -> str:
     metadata = row.get("metadata")
     value = row.get(key, metadata.get(key) if isinstance(metadata, dict) else None)
     if value is None:
         raise InvalidRequest(
-            f"A row has no {key!r}.",
+            f"The row in line {line:,} has no {key!r}.",
             param="group",
             remedy="Give each row its group, or split by content.",
         )

@@ -14,7 +14,7 @@ from pathlib import Path
 from afina.data.distributions import Distributions, measure_rows
 from afina.data.kinds import KINDS_OF_METHOD, RowKind
 from afina.data.moderation.report import texts_of
-from afina.data.personal.detect import find_personal
+from afina.data.personal.detect import find_in_field
 from afina.data.personal.redaction import map_texts
 from afina.domain import auto
 from afina.domain.jobs import Hyperparameters
@@ -35,8 +35,8 @@ def personal_marks(rows: Sequence[DraftRow]) -> dict[int, dict[str, int]]:
     for row in rows:
         found: Counter[str] = Counter()
 
-        def count(text: str, _: str, found: Counter[str] = found) -> str:
-            found.update(span.kind.value for span in find_personal(text))
+        def count(text: str, where: str, found: Counter[str] = found) -> str:
+            found.update(span.kind.value for span in find_in_field(text, where))
             return text
 
         if row.value is not None:

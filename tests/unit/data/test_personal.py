@@ -140,18 +140,58 @@ def test_a_file_keeps_its_lines_and_the_audit_never_says_a_value(tmp_path: Path)
     last = json.loads(written[4])["messages"]
     assert last[0]["content"][0]["text"] == "NIF <NIF_1>"
     arguments = json.loads(last[1]["tool_calls"][0]["function"]["arguments"])
-    assert arguments == {"phone": 2125550187, "n": 3, "to": "<EMAIL_1>"}
+    assert arguments == {"phone": "<PHONE_1>", "n": 3, "to": "<EMAIL_1>"}
     records = [json.loads(line) for line in audit.read_text().splitlines()]
     assert records[0]["field"] == ""
     assert records[1] == {
         "line": 4, "field": "messages[0].content", "kind": "email", "rule": "address",
         "placeholder": "<EMAIL_1>",
     }  # fmt: skip
-    assert len(records) == sum(report.places.values()) == 5
-    for value in ("example", "12345678"):
+    assert len(records) == sum(report.places.values()) == 6
+    for value in ("example", "12345678", "2125550187"):
         assert value not in audit.read_text()
     assert (report.rows, report.rows_changed) == (4, 3)
-    assert dict(report.values) == {"email": 2, "nif": 1}
+    assert dict(report.values) == {"email": 2, "nif": 1, "phone": 1}
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "written"),
+    [
+        ("telefono", "612345678", "<PHONE_1>"),
+        ("movil", 612345678, "<PHONE_1>"),
+        ("customerPhone", 2125550187, "<PHONE_1>"),
+        ("celular_cliente", "11987654321", "<PHONE_1>"),
+        ("password", "hunter2xyz", "<PASSWORD_1>"),
+        ("cpf", 52998224725, "<CPF_1>"),
+        ("order_id", 612345678, 612345678),
+        ("importe", "612345678", "612345678"),
+        ("text", "612345678", "612345678"),
+        ("phone", "none", "none"),
+        ("phone", True, True),
+    ],
+)
+def test_the_name_of_a_field_says_what_stands_in_it(
+    key: str, value: Any, written: Any, tmp_path: Path
+) -> None:
+    """In the arguments of a call, in a list there, and in an item that graders read."""
+    arguments = json.dumps({key: value, "all": {key: [value]}})
+    call = {"function": {"name": "f", "arguments": arguments}}
+    rows = [
+        {"messages": [{"role": "assistant", "tool_calls": [call]}]},
+        {"messages": [{"role": "user", "content": "q"}], "item": {key: value}},
+    ]
+    path, target = tmp_path / "f", tmp_path / "out"
+    path.write_text("\n".join(map(json.dumps, rows)))
+    redact_file(path, target)
+    first, second = map(json.loads, target.read_text().splitlines())
+    found = json.loads(first["messages"][0]["tool_calls"][0]["function"]["arguments"])
+    assert found == {key: written, "all": {key: [written]}}
+    assert second["item"] == {key: written}
+
+
+def test_a_number_of_json_in_a_text_is_found_by_its_key() -> None:
+    text, _ = redact_text('{"telefono":612345678,"hora":"12:345678"}', Placeholders())
+    assert text == '{"telefono":<PHONE_1>,"hora":"12:345678"}'
 
 
 def test_placeholders_that_a_file_has_already_are_not_given_out_again(tmp_path: Path) -> None:

@@ -79,3 +79,13 @@ def test_lines_that_are_no_rows_are_counted(tmp_path: Path) -> None:
 def test_wrong_options_are_refused(wrong: dict[str, Any], tmp_path: Path) -> None:
     with pytest.raises(InvalidRequest):
         split(tmp_path, [row("a")], **wrong)
+
+
+def test_a_row_without_its_group_is_named_by_its_line(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    row = '{"messages": [{"role": "user", "content": "q"}], "region": "north"}'
+    path.write_text(f"{row}\n\n{row}\n{row.replace('region', 'other')}\n")
+    options = SplitOptions(by="group", group="region")
+    with pytest.raises(InvalidRequest, match="The row in line 4 has no 'region'"):
+        split_file(path, tmp_path / "a", tmp_path / "b", options)
+    assert not list(tmp_path.glob("*.part"))

@@ -26,7 +26,7 @@ _VERSION_BEFORE: Final = re.compile(
 _NOBODY: Final = frozenset({"0.0.0.0", "127.0.0.1", "255.255.255.255"})  # noqa: S104
 _IPV6: Final = re.compile(r"(?<![\w:.])(?:[0-9A-Fa-f]{0,4}:){2,7}[0-9A-Fa-f]{0,4}(?![\w:])")
 _PHONE: Final = re.compile(
-    r"(?<![\w.,@#/$€£:-])(?P<plus>\+|00)?\(?\+?\d[\d ().-]{5,20}\d"
+    r"(?:(?<![\w.,@#/$€£:-])|(?<=\":))(?P<plus>\+|00)?\(?\+?\d[\d ().-]{5,20}\d"
     r"(?:\s?(?:x|ext\.?|extension|ramal)\s?\d{1,6})?(?![\w€%-]|[.,:/]\d)"
 )
 _EXTENSION: Final = re.compile(r"(?i)\s?(?:x|ext\.?|extension|ramal)\s?\d{1,6}$")

@@ -14,6 +14,14 @@ from afina.errors import InvalidRequest
 
 _DIGITS: Final = re.compile(r"\d(?:\d{5}|[\d .()/:-]{5,}\d)")
 """Without such a row of digits nothing has a number that names anyone."""
+_SAYS_NOTHING: Final = frozenset(
+    {"content", "text", "name", "description", "arguments", "prompt", "completion", "refusal"}
+)
+"""Keys of chats, which stand in front of anything."""
+_SHORT: Final = 200
+"""A value of a field; longer ones have words of their own."""
+_INDEX: Final = re.compile(r"(?:\[\d+\])+$")
+_INNER_CAPITAL: Final = re.compile(r"(?<=[a-z])(?=[A-Z])")
 ALL_KINDS: Final = frozenset(PersonalKind)
 
 
@@ -35,6 +43,22 @@ def find_personal(text: str, kinds: frozenset[PersonalKind] = ALL_KINDS) -> list
     """Spans of `text` that hold personal data or secrets, by place, without overlaps."""
     found = [span for span in _all(text) if span.kind in kinds]
     return without_overlaps(found) if len(found) > 1 else found
+
+
+def find_in_field(text: str, where: str, kinds: frozenset[PersonalKind] = ALL_KINDS) -> list[Span]:
+    """As `find_personal`, of what stands under the key at the end of `where`: `telefono` or
+    `customerPhone` says what a number is that has no words around it."""
+    found = find_personal(text, kinds)
+    name = _INDEX.sub("", where.rpartition(".")[2])
+    if not name or name in _SAYS_NOTHING or len(text) > _SHORT:
+        return found
+    front = f"{_INNER_CAPITAL.sub(' ', name).replace('_', ' ').lower()}: "
+    named = [
+        Span(span.start - len(front), span.end - len(front), span.kind, span.rule)
+        for span in find_personal(front + text, kinds)
+        if span.start >= len(front)
+    ]
+    return without_overlaps([*found, *named])
 
 
 def _all(text: str) -> Iterator[Span]:

@@ -19,16 +19,21 @@ from typing import Any, BinaryIO, Final
 import msgspec
 
 from afina.data.lines import LineReader
-from afina.data.personal.detect import ALL_KINDS, find_personal
+from afina.data.personal.detect import ALL_KINDS, find_in_field, find_personal
 from afina.data.personal.spans import PersonalKind, Span
 from afina.data.rows import quick_value, shown_field, slow_value
 from afina.data.targets import check_targets
 from afina.errors import InvalidRequest
 
-VERSION: Final = 5
+VERSION: Final = 6
 """Of what is found and how it is written; part of the key of what the stage leaves behind."""
 _KEPT: Final = frozenset({"role", "type", "tool_call_id", "id", "weight"})
 """Keys whose values are structure, and not what people wrote."""
+_NO_ITEM: Final = frozenset(
+    {"messages", "tools", "functions", "prompt", "completion", "parallel_tool_calls"}
+    | {"input", "preferred_output", "non_preferred_output"}
+)
+"""Keys of a row whose numbers are nobody's: the others are an item's, which graders read."""
 _DEPTH: Final = 64
 _PLACEHOLDER: Final = re.compile(r"<([A-Z_]+)_(\d+)>")
 _PROGRESS_LINES: Final = 512
@@ -190,12 +195,18 @@ def restore_file(path: Path, target: Path, values: Mapping[str, str]) -> int:
     return changed
 
 
-def map_texts(value: Any, change: Callable[[str, str], str], where: str = "") -> Any:
-    """A JSON value with `change(text, field)` applied to all that people wrote in it."""
+def map_texts(
+    value: Any, change: Callable[[str, str], str], where: str = "", numbers: bool = False
+) -> Any:
+    """A JSON value with `change(text, field)` applied to all that people wrote in it. `numbers`:
+    whole numbers are texts too, and become texts where they change."""
     if isinstance(value, str):
         return change(value, where)
+    if numbers and isinstance(value, int) and not isinstance(value, bool):
+        written = change(str(value), where)
+        return value if written == str(value) else written
     if isinstance(value, list):
-        return [map_texts(item, change, f"{where}[{at}]") for at, item in enumerate(value)]
+        return [map_texts(item, change, f"{where}[{at}]", numbers) for at, item in enumerate(value)]
     if not isinstance(value, dict):
         return value
     changed = {}
@@ -206,7 +217,8 @@ def map_texts(value: Any, change: Callable[[str, str], str], where: str = "") ->
         elif key == "arguments" and isinstance(item, str):
             changed[key] = _map_arguments(item, change, inside)
         else:
-            changed[key] = map_texts(item, change, inside)
+            is_item = not where and key not in _NO_ITEM
+            changed[key] = map_texts(item, change, inside, numbers or is_item)
     return changed
 
 
@@ -233,7 +245,7 @@ class _Work:
         found: list[Redacted] = []
 
         def change(text: str, where: str) -> str:
-            spans = find_personal(text, self._kinds)
+            spans = find_in_field(text, where, self._kinds)
             named = [
                 (s, self.placeholders.of(s.kind, text[s.start : s.end], self._keep)) for s in spans
             ]
@@ -308,8 +320,8 @@ def _replaced(text: str, found: list[tuple[Span, str]]) -> str:
 
 
 def _map_arguments(text: str, change: Callable[[str, str], str], where: str) -> str:
-    """Arguments of a call are JSON in a string, and stay so: a number that is a telephone's becomes
-    a string."""
+    """Arguments of a call are JSON in a string, and stay so: a number that is somebody's becomes a
+    string."""
     try:
         value = json.loads(text)
     except (ValueError, RecursionError):
@@ -317,17 +329,7 @@ def _map_arguments(text: str, change: Callable[[str, str], str], where: str) -> 
     if not isinstance(value, dict):
         return change(text, where)
 
-    def of_numbers(item: Any) -> Any:
-        if isinstance(item, dict):
-            return {key: of_numbers(inner) for key, inner in item.items()}
-        if isinstance(item, list):
-            return [of_numbers(inner) for inner in item]
-        if isinstance(item, int) and not isinstance(item, bool):
-            written = change(str(item), where)
-            return item if written == str(item) else written
-        return item
-
-    changed = of_numbers(map_texts(value, change, where))
+    changed = map_texts(value, change, where, numbers=True)
     return text if changed == value else json.dumps(changed, ensure_ascii=False)
 
 
