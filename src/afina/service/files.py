@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import BinaryIO, Final
 
+from afina.data.readers.disguises import no_text
 from afina.data.uploads import upload_error
 from afina.domain import ids
 from afina.domain.accounts import Caller
@@ -268,13 +269,15 @@ def _check_first_bytes(staged: StagedBlob, purpose: Purpose) -> None:
             param="file",
             code="invalid_file_format",
         )
-    if b"\x00" in staged.head or (head and not head.startswith(b"{")):
+    if head and (not head.startswith(b"{") or head.startswith(b"{\x00")):
+        told = no_text(staged.path)
+        what = "The file does not begin with one." if told is None else f"The file is {told.what}."
         raise InvalidRequest(
             "Expected file to have JSONL format, where every line is a valid JSON dictionary. "
-            "The file does not begin with one.",
+            + what,
             param="file",
             code="invalid_file_format",
-            remedy=_CONVERT,
+            remedy=_CONVERT if told is None or told.code == "file_other_name" else told.remedy,
         )
 
 

@@ -90,6 +90,33 @@ def test_what_is_plainly_no_jsonl_is_refused_at_once(
     assert stored(platform) == []
 
 
+@pytest.mark.parametrize(
+    ("content", "what", "remedy"),
+    [
+        (b"%PDF-1.7\n", "The file is a PDF.", "Put questions and answers into a table"),
+        (b"\x1f\x8b" + bytes(30), "The file is compressed (gzip).", "Unpack it first."),
+        (b"\x89PNG\r\n" + bytes(9), "The file is a picture (PNG).", "Bring the table"),
+        (b"PAR1" + bytes(9), "The file is a Parquet file.", "Use `afina data convert`"),
+        (b"question,answer\n", "does not begin with one.", "Use `afina data convert`"),
+        ('{"a": 1}'.encode("utf-16-le"), "does not begin with one.", "Use `afina data convert`"),
+    ],
+)
+def test_what_a_file_is_that_is_no_jsonl_is_told_with_its_remedy(
+    platform: Platform, caller: Caller, content: bytes, what: str, remedy: str
+) -> None:
+    with pytest.raises(InvalidRequest) as refused:
+        upload(platform, caller, content)
+    assert refused.value.message.endswith(what)
+    assert str(refused.value.remedy).startswith(remedy)
+
+
+def test_a_zero_behind_the_first_row_is_named_by_its_place(
+    platform: Platform, caller: Caller
+) -> None:
+    with pytest.raises(InvalidRequest, match=r"Line 1: .*U\+0000 stands there"):
+        upload(platform, caller, ROW.rstrip() + b"\0\n" + ROW)
+
+
 @pytest.mark.parametrize("content", [b"\xef\xbb\xbf" + ROW, b"\n  \n" + ROW, b"{}\n"])
 def test_what_is_jsonl_is_left_to_the_job(
     platform: Platform, caller: Caller, content: bytes
