@@ -67,8 +67,8 @@ def _find(
 ) -> str:
     by_name: dict[str, list[str]] = {}
     for column in columns:
-        by_name.setdefault(column.strip().lower(), []).append(column)
-    wanted = usual if name is None else (name.strip().lower(),)
+        by_name.setdefault(_plain(column), []).append(column)
+    wanted = usual if name is None else (_plain(name),)
     found = [column for word in wanted for column in by_name.get(word, ())]
     if name is None and not found:
         found = [c for word in _LESS_USUAL.get(usual, ()) for c in by_name.get(word, ())]
@@ -106,6 +106,11 @@ def _unclear(columns: Sequence[str], found: Sequence[str], flag: str) -> str:
     return f"No column is plainly what {what}: {called}. Name it with --{flag}{perhaps}{chats}."
 
 
+def _plain(name: str) -> str:
+    """A name as it is compared: `Pregunta:` and `* pregunta` are one."""
+    return name.strip(" \t\r\n:*").lower()
+
+
 def _words(name: str) -> set[str]:
     """The words of a column's name that are more than a letter."""
     return {word for word in re.split(r"[\W_]+", name.lower()) if len(word) > 1}
@@ -114,9 +119,9 @@ def _words(name: str) -> set[str]:
 def name_a_pair(columns: Sequence[str], wanted: Sequence[str]) -> bool:
     """Whether these can be the names of a table's columns: all that the user named are there, or,
     where none is named, a question and an answer."""
-    names = {column.strip().lower() for column in columns}
+    names = {_plain(column) for column in columns}
     if wanted:
-        return all(name.strip().lower() in names for name in wanted)
+        return all(_plain(name) in names for name in wanted)
     if "messages" in names or "conversations" in names:
         return True
     return not names.isdisjoint(QUESTION_NAMES) and not names.isdisjoint(ANSWER_NAMES)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,6 +17,10 @@ from afina.data.rows import shown
 _MOST_ROLES: Final = 8
 _MOST_KEYS: Final = 8
 _NUL: Final = rb"\u0000"
+_READ_WRONG: Final = re.compile(
+    rb"\xc3\x83\xc2[\x80-\xbf]|\xc3\x82\xc2[\xa0-\xbf]|\xc3\xa2\xe2\x82\xac"
+)
+"""What becomes of letters whose UTF-8 was read as Windows-1252."""
 
 
 @dataclass
@@ -27,6 +32,7 @@ class Oddities:
     keys: Counter[str] = field(default_factory=Counter)
     left_out: Counter[str] = field(default_factory=Counter)
     zeros: int = 0
+    read_wrong: int = 0
     _first: dict[str, int | None] = field(default_factory=dict)
 
     def look_at_values(self, record: Record, columns: Sequence[str]) -> None:
@@ -62,10 +68,14 @@ class Oddities:
                 self.keys[key] += 1
 
     def look_at_text(self, line: int | None, written: bytes) -> None:
-        """The character U+0000, which is mostly what is left of another encoding."""
+        """The character U+0000, which is mostly what is left of another encoding, and letters that
+        were read in another one before."""
         if _NUL in written:
             self._first.setdefault("zero", line)
             self.zeros += 1
+        if _READ_WRONG.search(written) is not None:
+            self._first.setdefault("read wrong", line)
+            self.read_wrong += 1
 
     def notes(self) -> list[Remark]:
         """What was found, a sentence each."""
@@ -81,6 +91,8 @@ class Oddities:
             said.append(remark("key", key=shown(key), n=count, **self._at(f"key {key}")))
         if self.zeros:
             said.append(remark("zeros", n=self.zeros, **self._at("zero")))
+        if self.read_wrong:
+            said.append(remark("read_wrong", n=self.read_wrong, **self._at("read wrong")))
         return said
 
     def _at(self, what: str) -> dict[str, int]:

@@ -70,6 +70,10 @@ ENGLISH: Final[Mapping[str, str]] = {
     "{n} chats{at}, and no chat may have it: `afina data check FILE --fix OUT` takes it out.",
     "zeros": "The character U+0000 stands in {n} row{at}: look whether its text is whole.|The "
     "character U+0000 stands in {n} rows{at}: look whether their text is whole.",
+    "read_wrong": "Letters such as Ã© in place of é stand in {n} row{at}: the text was read in "
+    "another encoding before it came here. Export it anew as UTF-8.|Letters such as Ã© in place "
+    "of é stand in {n} rows{at}: the text was read in another encoding before it came here. "
+    "Export it anew as UTF-8.",
     "other_order": "Turns stand as in the file. Column {column} puts {n} of the conversations in "
     "another order: give --order {column} where it says theirs.",
     "dropped": "Dropped ({reason}): line {lines}.",

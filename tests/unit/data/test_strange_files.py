@@ -151,3 +151,57 @@ def test_a_zero_behind_an_object_is_named_and_an_archive_is_no_utf16(tmp_path: P
     (finding, *_) = check_file(source, CheckLimits(), None).findings
     assert finding.rule == "not-utf8"
     assert "UTF-16" not in finding.message
+
+
+SPOKEN = {
+    "es": "¿Cuándo llegará mi pedido? El señor dirá mañana qué pasó con la atención.",
+    "pt": "Não há informação: a apólice não está disponível, é preciso ligação.",
+    "de": "Für die Größe der Lösung müssen wir später prüfen, ob es möglich wäre.",
+    "fr": "L’été dernier, la réponse était déjà prête et le garçon très élégant.",
+    "en": "don’t – it’s “fine”… •item 10\xa0kg of\xa0the caf\xe9s",
+}
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "cp850", "mac_roman"])
+@pytest.mark.parametrize("language", SPOKEN)
+def test_a_code_page_is_known_by_the_letters_in_its_words(
+    language: str, encoding: str, tmp_path: Path
+) -> None:
+    text = SPOKEN[language]
+    if language in ("fr", "en") and encoding == "cp850":
+        text = text.translate({ord(sign): "" for sign in "’–“”…•"})
+    source, target = tmp_path / "table.csv", tmp_path / "rows.jsonl"
+    source.write_bytes(f"question|answer\n{text}|Yes\n".encode(encoding))
+    report = convert_file(source, target, ConvertOptions())
+    told = json.loads(target.read_text("utf-8"))["messages"][0]["content"]
+    assert (report.encoding, told) == (encoding, text)
+
+
+def test_letters_that_were_read_wrong_before_are_told(tmp_path: Path) -> None:
+    wrong = SPOKEN["pt"].encode().decode("cp1252", "replace")
+    source = tmp_path / "table.csv"
+    source.write_text(f"question;answer\nÁgua São NÃO Â É;ok\n{wrong};ok\n", encoding="utf-8")
+    report = convert_file(source, tmp_path / "rows.jsonl", ConvertOptions())
+    (note,) = [note for note in report.notes if "Ã©" in note]
+    assert "in 1 row, the first in line 3" in note
+
+
+def test_a_space_before_quotation_marks_and_a_colon_behind_a_name_are_no_part_of_them(
+    tmp_path: Path,
+) -> None:
+    source, target = tmp_path / "table.csv", tmp_path / "rows.jsonl"
+    source.write_text('"Pregunta:"; "* Respuesta"\n"¿a; b?"; "c"\n')
+    convert_file(source, target, ConvertOptions())
+    told = json.loads(target.read_text("utf-8"))["messages"]
+    assert [message["content"] for message in told] == ["¿a; b?", "c"]
+
+
+def test_a_merged_block_gives_its_value_to_the_rows_below(tmp_path: Path) -> None:
+    book = openpyxl.Workbook()
+    for row in (("question", "more", "answer"), ("Q", None, "a"), (None, None, "b")):
+        book.worksheets[0].append(row)
+    book.worksheets[0].merge_cells("A2:B3")
+    book.save(tmp_path / "f.xlsx")
+    convert_file(tmp_path / "f.xlsx", tmp_path / "rows.jsonl", ConvertOptions())
+    rows = [json.loads(line) for line in (tmp_path / "rows.jsonl").read_text().splitlines()]
+    assert [row["messages"][0]["content"] for row in rows] == ["Q", "Q"]

@@ -26,6 +26,7 @@ _DELIMITERS: Final = (",", ";", "\t", "|")
 _NAMES: Final = {"\t": "tab", ",": "comma", ";": "semicolon", "|": "bar"}
 _SAMPLE_RECORDS: Final = 40
 _HINT: Final = 20
+_FIRST_LINE: Final = 1 << 16
 _FIELD_CHARACTERS: Final = 16 * 1024 * 1024
 _SAID: Final = {
     "unexpected end of data": "a quotation mark opens a cell there, and none closes it",
@@ -84,7 +85,8 @@ def _rows(
     with opened(path, encoding, "") as (raw, file):
         if place is not None:
             place.follow(raw.tell)
-        reader = csv.reader(file, delimiter=delimiter, strict=True)
+        spaced = _is_spaced(path, encoding, delimiter)
+        reader = csv.reader(file, delimiter=delimiter, strict=True, skipinitialspace=spaced)
         line = 1
         while True:
             try:
@@ -107,6 +109,15 @@ def _rows(
                 return
             yield line, cells
             line = reader.line_num + 1
+
+
+def _is_spaced(path: Path, encoding: str, delimiter: str) -> bool:
+    """Whether a space stands between what separates names of columns and their quotation marks."""
+    try:
+        with path.open(encoding=encoding, newline=None) as file:
+            return any(f'{delimiter} "' in file.readline(_FIRST_LINE) for _ in range(2))
+    except UnicodeError:
+        return False
 
 
 def _in_words(error: csv.Error) -> str:

@@ -1,9 +1,10 @@
 """Which encoding a text file has: given, marked, or found out, and said in the report.
 
 The order: what the user says; a byte order mark; UTF-16 by its zero bytes; UTF-8 if every byte
-fits; Windows-1252 (Excel's, in western Europe and the Americas) if most bytes are ASCII; else the
-best guess of charset-normalizer. A file of which a part is UTF-8 and a part is not was put together
-from two: no single encoding reads it, and it is refused with the line where the other begins.
+fits; DOS 850 or Mac Roman where the letters inside words are theirs; Windows-1252 (Excel's, in
+western Europe and the Americas) if most bytes are ASCII; else the best guess of charset-normalizer.
+A file of which a part is UTF-8 and a part is not was put together from two: no single encoding
+reads it, and it is refused with the line where the other begins.
 """
 
 from __future__ import annotations
@@ -32,6 +33,17 @@ _UNDEFINED_IN_1252: Final = frozenset(b"\x81\x8d\x8f\x90\x9d")
 _WIDE: Final = re.compile(rb"[\xc3-\xf4][\x80-\xbf]{1,3}|\xc2[\xa1-\xbf]")
 _MIXED_FROM: Final = 3
 """So many characters of UTF-8 do not stand in text of another encoding by chance."""
+_OLDER: Final = ("cp850", "mac_roman")
+_INSIDE: Final = re.compile(r"(?<=[a-z])[^\x00-\x7f](?=[a-z])")
+_LETTERS: Final = {
+    **dict.fromkeys("áéíóúüñçãõâêôàèäöïëß", 1.0),
+    **dict.fromkeys("ìòùåæøîûœ", 0.5),
+}
+"""Those that one meets often count more: in another code page they become the others."""
+_JOINING: Final = frozenset("’‘–—·\xa0\xad")
+"""What stands between letters of two words, or of one that is cut."""
+_NO_WORDS: Final = 0.4
+_WORDS: Final = 0.8
 _MARKS: Final = (
     (codecs.BOM_UTF8, "utf-8-sig", "UTF-8"),
     (codecs.BOM_UTF32_LE, "utf-32", "UTF-32"),
@@ -139,6 +151,24 @@ def _refuse_mixed(path: Path, head: bytes, bad: int) -> None:
     )
 
 
+def _older(sample: bytes) -> str | None:
+    """The code page of DOS or of old Macs in which the letters between plain ones are those of
+    words, where they are not in Windows-1252; None where that one will do."""
+    usual = _in_words(sample.decode("cp1252", "replace"))
+    if usual is None or usual > _NO_WORDS:
+        return None
+    shares = {name: _in_words(sample.decode(name, "replace")) or 0.0 for name in _OLDER}
+    best = max(_OLDER, key=lambda name: shares[name])
+    return best if shares[best] > _WORDS else None
+
+
+def _in_words(text: str) -> float | None:
+    """Of the characters beyond ASCII inside words of small letters, the share that is letters of
+    western languages; None where there are none."""
+    inside = [one for one in _INSIDE.findall(text) if one not in _JOINING]
+    return sum(_LETTERS.get(one, 0.0) for one in inside) / len(inside) if inside else None
+
+
 def _single_byte(path: Path, head: bytes, bad: int) -> FoundEncoding:
     _refuse_mixed(path, head, bad)
     with path.open("rb") as file:
@@ -147,6 +177,9 @@ def _single_byte(path: Path, head: bytes, bad: int) -> FoundEncoding:
     high = sum(byte >= 0x80 for byte in sample)
     letters = sum(chr(byte).isalpha() for byte in sample if byte < 0x80) + high
     western = high <= letters * _MOSTLY_ASCII and not _UNDEFINED_IN_1252.intersection(sample)
+    if (older := _older(sample)) is not None and _first_bad_byte(path, older) is None:
+        why = f"byte {bad + 1} is not UTF-8, and words have their letters as {older}"
+        return FoundEncoding(older, why)
     if western and _first_bad_byte(path, "cp1252") is None:
         return FoundEncoding("cp1252", f"byte {bad + 1} is not UTF-8, and most are ASCII")
     best = charset_normalizer.from_bytes(sample, cp_isolation=list(_COMMON)).best()

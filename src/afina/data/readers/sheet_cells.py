@@ -19,7 +19,7 @@ _BLOCK: Final = 1 << 20
 _OVERLAP: Final = 256
 
 Merged = Mapping[int, Sequence[tuple[int, int]]]
-"""By the line in which they begin: columns (from 0) and last lines of merged cells."""
+"""By the line in which they begin: first columns (from 0) and last lines of merged cells."""
 
 
 @dataclass
@@ -70,7 +70,7 @@ def letters(place: int) -> str:
 
 @dataclass(frozen=True)
 class SheetFacts:
-    """Cells of one column that were merged, and the last row's line, 0 where it is not known."""
+    """Cells that were merged downwards, and the last row's line, 0 where it is not known."""
 
     merged: Merged
     last_line: int
@@ -95,8 +95,8 @@ def look_through(sheet: Any) -> SheetFacts:
             while block := part.read(_BLOCK):
                 text = kept + block
                 for match in _MERGED.finditer(text):
-                    left, top, right, bottom = match.groups()
-                    if left == right and top != bottom:
+                    left, top, _, bottom = match.groups()
+                    if top != bottom:  # of a wide one the first column holds the value
                         entry = (_place(left), int(bottom))
                         rows = found.setdefault(int(top), [])
                         rows += [entry] if entry not in rows else []
