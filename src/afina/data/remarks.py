@@ -26,8 +26,8 @@ ENGLISH: Final[Mapping[str, str]] = {
     "guessed_encoding": "The encoding is a guess: look at some letters with accents in what was "
     "written, and give --encoding where they are others.",
     "merged": "Cells were merged downwards: {n} of the rows below got their value.",
-    "cell_errors": "Errors of the sheet stand in place of values in {n} of the cells, {first} for "
-    "one: mend them there.",
+    "cell_errors": "Errors of the sheet stand in place of values in {n} of the cells, {error} in "
+    "{cell} for one: mend them there.",
     "hidden_rows": "Hidden rows are read too, {n} of them, line {line} for one: delete them, or "
     "copy what is visible, where they are not meant.",
     "hidden_sheets": "Hidden sheets are not read: {names} (--sheet reads one).",
@@ -48,6 +48,8 @@ ENGLISH: Final[Mapping[str, str]] = {
     "a comma behind their object; it was left out.",
     "taken_as": "Column {column} is taken as --{flag}.",
     "says_who": "Column {who} says who speaks, {what} what.",
+    "log": "The table may be a log of messages: {who} says who speaks, {what} what. Conversations "
+    "of several turns are made by `afina data convert FILE --group COLUMN`; bring what it writes.",
     "read_as": "Records are read as {layout}.",
     "not_used": "Not used: {names}.",
     "not_used_more": "Not used: {names} and {n} more.",

@@ -14,9 +14,10 @@ from typing import Final
 
 from afina.data.columns import ANSWER_NAMES, QUESTION_NAMES, map_columns
 from afina.data.convert import ConvertOptions, convert_file
+from afina.data.grouping import log_of
 from afina.data.layouts import find_layout
 from afina.data.readers.records import Source
-from afina.data.remarks import Remark
+from afina.data.remarks import Remark, remark
 from afina.domain.codec import decode, encode
 from afina.errors import InvalidRequest, TooLarge
 from afina.service.draft_edits import write_whole
@@ -125,6 +126,9 @@ def read_source(folder: Path, draft: Draft, source: Source, sheets: tuple[str, .
             user=_likely(source.columns, QUESTION_NAMES),
             assistant=_likely(source.columns, ANSWER_NAMES),
         )
+        if (log := log_of(source.columns)) is not None:
+            told = remark("log", who=repr(log[0]), what=repr(log[1]))
+            draft = replace(draft, notes=(*draft.notes, told))
     draft = replace(draft, is_table=True, chosen=chosen)
     whole = chosen.user and chosen.assistant and chosen.user != chosen.assistant
     return make_rows(folder, draft) if whole else draft

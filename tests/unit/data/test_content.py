@@ -142,6 +142,9 @@ def test_rows_of_the_training_file_in_the_validation_file_are_leaks(tmp_path: Pa
     ]
     assert "exactly what line 6" in found[0][3]
     assert "nearly what line 41" in found[1][3]
+    exact, nearly = (f.remedy for f in report.findings)
+    assert "`afina data split` keeps copies together" in exact
+    assert "not what is nearly the same" in nearly
 
 
 def test_copies_byte_for_byte_are_left_to_their_own_rule(tmp_path: Path) -> None:

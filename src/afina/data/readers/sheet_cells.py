@@ -31,7 +31,7 @@ class SheetCells:
     _open: dict[int, tuple[int, str]] = field(default_factory=dict)
     _filled: int = 0
     _errors: int = 0
-    _first_error: str = ""
+    _first_error: tuple[str, str] | None = None
 
     def look(self, line: int, cells: list[str]) -> None:
         """Gives a row the values of merged cells that it is in, and counts errors."""
@@ -48,14 +48,15 @@ class SheetCells:
         for place, cell in enumerate(cells):
             if cell[:1] == "#" and cell in _ERRORS:
                 self._errors += 1
-                self._first_error = self._first_error or f"{cell} in {letters(place)}{line}"
+                self._first_error = self._first_error or (cell, f"{letters(place)}{line}")
 
     def tell(self) -> None:
         """Adds what was found to the notes."""
         if self._filled:
             self.notes.append(remark("merged", n=self._filled))
-        if self._errors:
-            self.notes.append(remark("cell_errors", n=self._errors, first=self._first_error))
+        if self._first_error is not None:
+            error, cell = self._first_error
+            self.notes.append(remark("cell_errors", n=self._errors, error=error, cell=cell))
 
 
 def letters(place: int) -> str:

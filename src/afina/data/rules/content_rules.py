@@ -19,6 +19,12 @@ _ONE_CLASS: Final = 0.9
 _RARE_CLASS: Final = 5
 
 
+_NEARLY: Final = (
+    "Take it out of one of the files; a split keeps together what asks the same, and with `--by "
+    "group` what is of one group, not what is nearly the same."
+)
+
+
 @dataclass(frozen=True)
 class ContentFacts:
     """One file among those that were read; lines are its own."""
@@ -63,7 +69,7 @@ def leaked_row(facts: ContentFacts) -> Faults:
     for line, training, exact in facts.leaks:
         how = "exactly" if exact else "nearly"
         message = f"The row says {how} what line {training} of the training file says."
-        yield Fault(message, line=line, other_line=training)
+        yield Fault(message, line=line, other_line=training, remedy=None if exact else _NEARLY)
 
 
 def other_language(facts: ContentFacts) -> Faults:
