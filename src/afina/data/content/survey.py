@@ -214,7 +214,7 @@ class _Survey:
                                 rule.code,
                                 rule.severity,
                                 fault.message,
-                                rule.remedy,
+                                fault.remedy or rule.remedy,
                                 name,
                                 fault.line,
                                 other_line=fault.other_line,
