@@ -12,7 +12,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import torch
 import torch.nn.functional as F  # noqa: N812 - its usual name
@@ -20,6 +20,7 @@ from safetensors import safe_open
 from tokenizers import Tokenizer
 
 from afina.domain.encoders import MOST_TOKENS, NORMALIZATION, TOKENIZER, WEIGHTS
+from afina.model.laid_out import laid_out, product
 
 _BEGIN: Final = 0
 _END: Final = 2
@@ -172,19 +173,16 @@ class Encoder:
 
 def prepared(layer: Layer) -> Layer:
     """The layer with its bf16 matrices laid out for the processor once, where it can do that."""
-    if not torch._C._has_mkldnn or layer["qkv.w"].dtype != torch.bfloat16:
-        return layer
-    return {
-        n: torch.ops.mkldnn._reorder_linear_weight(t) if t.ndim == 2 else t
-        for n, t in layer.items()
-    }
+    packed = {name: laid_out(tensor) for name, tensor in layer.items() if tensor.ndim == 2}
+    return layer | {name: tensor for name, tensor in packed.items() if tensor is not None}
 
 
-def _product(x: torch.Tensor, layer: Layer, name: str, after: str = "none") -> torch.Tensor:
+def _product(
+    x: torch.Tensor, layer: Layer, name: str, after: Literal["none", "gelu"] = "none"
+) -> torch.Tensor:
     weight, bias = layer[f"{name}.w"], layer[f"{name}.b"]
     if weight.is_mkldnn:
-        found: torch.Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, after, [], "none")
-        return found
+        return product(x, weight, bias, after)
     plain = F.linear(x, weight, bias)
     return F.gelu(plain) if after == "gelu" else plain
 

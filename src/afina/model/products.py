@@ -17,6 +17,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from afina.model.laid_out import laid_out, product
 from afina.model.own_products import OwnProduct, own_product
 
 _TOGETHER: Final = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
@@ -103,14 +104,11 @@ class JointProduct:
     def frozen(self, x: torch.Tensor) -> torch.Tensor:
         """The base's part, x Wᵀ + bias. In bf16 the weight is laid out for the processor once; the
         bits stay the same."""
-        if x.dtype != torch.bfloat16 or not x.is_cpu or not torch._C._has_mkldnn:
-            return functional.linear(x, self.weight, self.bias)
+        if self._packed is None and x.dtype == torch.bfloat16:
+            self._packed = laid_out(self.weight)
         if self._packed is None:
-            self._packed = torch.ops.mkldnn._reorder_linear_weight(self.weight)
-        out: torch.Tensor = torch.ops.mkldnn._linear_pointwise(
-            x, self._packed, self.bias, "none", [], ""
-        )
-        return out
+            return functional.linear(x, self.weight, self.bias)
+        return product(x, self._packed, self.bias)
 
     def forward(
         self, x: torch.Tensor, beside: torch.Tensor | None = None

@@ -17,6 +17,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from afina.model import laid_out
 from afina.model.kernels.products import OUTS, PackedWeight, packed_weight
 from afina.model.lora import LoraLinear
 from afina.serving.pages import Pages
@@ -62,10 +63,7 @@ class Product:
             return found if self.bias is None else found.add_(self.bias)
         if self.packed is None:
             return functional.linear(x, self.weight, self.bias)
-        out: torch.Tensor = torch.ops.mkldnn._linear_pointwise.default(
-            x, self.packed, self.bias, "none", [], ""
-        )
-        return out
+        return laid_out.product(x, self.packed, self.bias)
 
 
 @dataclass(frozen=True)
@@ -240,8 +238,8 @@ def _product(names: list[str], linears: list[nn.Linear], bits: Bits | None) -> P
     if bits is not None:
         product.small = small_weight(weight, bias, 8 if names[0] == HEAD else bits)
     product.kernel = packed_weight(functional.pad(weight, (0, 0, 0, -len(weight) % OUTS)))
-    if product.kernel is None and weight.dtype == torch.bfloat16 and torch._C._has_mkldnn:
-        product.packed = torch.ops.mkldnn._reorder_linear_weight(weight)
+    if product.kernel is None:
+        product.packed = laid_out.laid_out(weight)
     is_copied = product.kernel is not None or product.packed is not None
     if is_copied:
         product.weight = weight.new_zeros(1, 1).expand_as(weight)
