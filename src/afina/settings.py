@@ -97,7 +97,7 @@ class Settings(BaseSettings):
     integrations: IntegrationSettings = Field(default_factory=IntegrationSettings)
     disk: DiskSettings = Field(default_factory=DiskSettings)
     hub: HubSettings = Field(default_factory=HubSettings)
-    kernels: Literal["auto", "vectors", "off"] = "auto"
+    kernels: Literal["auto", "vectors", "halves", "off"] = "auto"
     """Kernels of our own, where processor and compiler allow them; without its matrix tiles; or
     torch alone."""
     offline: bool = False
@@ -274,7 +274,7 @@ def child_environment(**extra: str) -> dict[str, str]:
 
 
 def kernels_wanted() -> str:
-    """Which kernels of our own may compute in this process: auto, vectors or off."""
+    """Which kernels of our own may compute in this process: auto, vectors, halves or off."""
     return _passed_on.get(_KERNELS, os.environ.get(_KERNELS, "auto"))
 
 

@@ -1,10 +1,10 @@
 """The compiled kernels: `source/*.c` as one shared library, or None where they cannot run.
 
-They are compiled at first use, by the machine's own C compiler, for processors that multiply bf16
-(AVX-512 BF16), in matrix tiles (AMX) where they have them, and kept in the user's cache folder
-under a name that says what they were made of. Without such a processor or a compiler, torch
-computes everything, as it does where `AFINA_KERNELS=off`. Results of one way are as good as those
-of the other, and not the same bits.
+They are compiled at first use, by the machine's own C compiler, for what its processor has: matrix
+tiles (AMX), else vectors that multiply bf16 (AVX-512 BF16), else halves of such vectors that
+multiply fp32 (AVX2). They are kept in the user's cache folder under a name that says what they were
+made of. Without such a processor or a compiler, torch computes everything, as it does where
+`AFINA_KERNELS=off`. Results of one way are as good as those of the other, and not the same bits.
 """
 
 from __future__ import annotations
@@ -23,7 +23,13 @@ from typing import Final
 import structlog
 import torch
 
-from afina.model.kernels.machine import NEEDED, compiler, why_none
+from afina.model.kernels.machine import (
+    HALVES_NEED,
+    TILES_NEED,
+    VECTORS_NEED,
+    compiler,
+    why_none,
+)
 from afina.settings import kernels_wanted
 
 SOURCE: Final = Path(__file__).parent / "source"
@@ -35,12 +41,9 @@ _FLAGS: Final = (
     "-ffp-contract=off",
     "-mavx2",
     "-mfma",
-    "-mavx512f",
-    "-mavx512bw",
-    "-mavx512vl",
-    "-mavx512dq",
-    "-mavx512bf16",
+    "-mf16c",
 )
+_OF_VECTORS: Final = ("-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq", "-mavx512bf16")
 _ARCH_PRCTL: Final = 158
 _ASK_FOR_STATE: Final = 0x1023
 _TILE_DATA: Final = 18
@@ -57,18 +60,22 @@ class Way:
     name: str
     needed: tuple[str, ...]
     """Of the processor, by the names of /proc/cpuinfo."""
-    flags: tuple[str, ...] = ()
+    flags: tuple[str, ...]
     """Of the compiler, beside those of all ways."""
 
 
-VECTORS: Final = Way("vectors", NEEDED)
+HALVES: Final = Way("halves of vectors", HALVES_NEED, ("-DAFINA_HALVES=1",))
+VECTORS: Final = Way("vectors", VECTORS_NEED, _OF_VECTORS)
 TILES: Final = Way(
     "matrix tiles",
-    (*NEEDED, "amx_tile", "amx_bf16"),
-    ("-DAFINA_TILES=1", "-mamx-tile", "-mamx-bf16"),
+    TILES_NEED,
+    (*_OF_VECTORS, "-DAFINA_TILES=1", "-mamx-tile", "-mamx-bf16"),
 )
-SLOW_TILES: Final = Way("matrix tiles number by number", NEEDED, ("-DAFINA_TILES=2",))
+SLOW_TILES: Final = Way(
+    "matrix tiles number by number", VECTORS_NEED, (*_OF_VECTORS, "-DAFINA_TILES=2")
+)
 """What tiles compute, for tests on processors without them."""
+_QUICKEST_FIRST: Final = (TILES, VECTORS, HALVES)
 
 
 @dataclass(frozen=True)
@@ -97,9 +104,14 @@ def loaded() -> Loaded:
 
 
 def load() -> Loaded:
-    """Compiles them, if need be, and loads them, in the quickest way that goes."""
-    found = load_way(TILES) if kernels_wanted() == "auto" else None
-    return found if found and found.kernels is not None else load_way(VECTORS)
+    """Compiles them, if need be, and loads them, in the quickest way that goes and that the setting
+    allows: `vectors` forgoes tiles, `halves` vectors too."""
+    wanted = kernels_wanted()
+    for way in _QUICKEST_FIRST[{"vectors": 1, "halves": 2}.get(wanted, 0) :]:
+        found = load_way(way)
+        if found.kernels is not None:
+            return found
+    return found
 
 
 def load_way(way: Way) -> Loaded:

@@ -10,8 +10,10 @@ from typing import Final
 
 from afina.settings import kernels_wanted
 
-NEEDED: Final = ("avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512_bf16")
-"""Of the processor, in any way of making them, by the names of /proc/cpuinfo."""
+HALVES_NEED: Final = ("avx2", "fma", "f16c")
+"""Of the processor, by the names of /proc/cpuinfo; what follows is for the other ways."""
+VECTORS_NEED: Final = ("avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512_bf16")
+TILES_NEED: Final = (*VECTORS_NEED, "amx_tile", "amx_bf16")
 _COMPILERS: Final = ("cc", "gcc", "clang")
 
 
@@ -20,7 +22,7 @@ def can_have_kernels() -> bool:
     return why_none() is None
 
 
-def why_none(needed: Sequence[str] = NEEDED) -> tuple[str, str] | None:
+def why_none(needed: Sequence[str] = HALVES_NEED) -> tuple[str, str] | None:
     """Why this machine has no kernels, and what would give it some; None where they can be made."""
     if kernels_wanted() == "off":
         return "turned off by the setting kernels (AFINA_KERNELS)", ""

@@ -15,24 +15,24 @@ static void adamw_part(void *given) {
     adamw *p = given;
     int64_t from, to;
     part_of(p->count / LANES, &from, &to);
-    __mmask16 fine = 0xffff;
-#define ALL(x) _mm512_set1_ps(x)
+    v_mask fine = 0xffff;
+#define ALL(x) v_all(x)
     for (int64_t i = from * LANES; i < to * LANES; i += LANES) {
-        __m512 weight = _mm512_loadu_ps(p->weights + i), grad = _mm512_loadu_ps(p->grads + i);
-        __m512 first = _mm512_loadu_ps(p->first + i), second = _mm512_loadu_ps(p->second + i);
-        if (p->clip < 1.0f) grad = _mm512_mul_ps(grad, ALL(p->clip));
-        if (p->decay != 1.0f) weight = _mm512_mul_ps(weight, ALL(p->decay));
-        first = _mm512_fmadd_ps(ALL(p->add_first), _mm512_sub_ps(grad, first), first);
-        second = _mm512_fmadd_ps(_mm512_mul_ps(ALL(p->add_second), grad), grad,
-                                 _mm512_mul_ps(second, ALL(p->keep_second)));
-        __m512 below = _mm512_add_ps(_mm512_div_ps(_mm512_sqrt_ps(second), ALL(p->root)),
+        v_wide weight = v_load(p->weights + i), grad = v_load(p->grads + i);
+        v_wide first = v_load(p->first + i), second = v_load(p->second + i);
+        if (p->clip < 1.0f) grad = v_mul(grad, ALL(p->clip));
+        if (p->decay != 1.0f) weight = v_mul(weight, ALL(p->decay));
+        first = v_fma(ALL(p->add_first), v_sub(grad, first), first);
+        second = v_fma(v_mul(ALL(p->add_second), grad), grad,
+                                 v_mul(second, ALL(p->keep_second)));
+        v_wide below = v_add(v_div(v_sqrt(second), ALL(p->root)),
                                      ALL(p->epsilon));
-        weight = _mm512_sub_ps(weight,
-                               _mm512_div_ps(_mm512_mul_ps(ALL(p->size), first), below));
-        fine &= _mm512_cmp_ps_mask(_mm512_abs_ps(weight), ALL(p->largest), _CMP_LE_OQ);
-        _mm512_storeu_ps(p->weights + i, weight);
-        _mm512_storeu_ps(p->first + i, first);
-        _mm512_storeu_ps(p->second + i, second);
+        weight = v_sub(weight,
+                               v_div(v_mul(ALL(p->size), first), below));
+        fine &= v_at_most(v_abs(weight), ALL(p->largest));
+        v_store(p->weights + i, weight);
+        v_store(p->first + i, first);
+        v_store(p->second + i, second);
     }
     if (fine != 0xffff) __atomic_store_n(&p->odd, 1, __ATOMIC_RELAXED);
 }

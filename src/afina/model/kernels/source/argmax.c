@@ -10,10 +10,9 @@ typedef struct {
 } search;
 
 /* Numbers whose order as signed 16 bits is that of the bf16 they were. */
-static inline __m512i ordered(__m512i x) {
-    x = _mm512_maskz_mov_epi16(_mm512_cmpneq_epi16_mask(x, _mm512_set1_epi16(INT16_MIN)), x);
-    __m512i sign = _mm512_srai_epi16(x, 15);
-    return _mm512_xor_si512(x, _mm512_srli_epi16(sign, 1));
+static inline v_bits ordered(v_bits x) {
+    x = v_without(x, v_all_numbers(INT16_MIN));
+    return v_xor(x, v_right(v_signs(x), 1));
 }
 
 static inline int16_t ordered_one(bf16 x) {
@@ -23,17 +22,17 @@ static inline int16_t ordered_one(bf16 x) {
 }
 
 static int64_t largest(const bf16 *row, int64_t width) {
-    __m512i most = _mm512_set1_epi16(INT16_MIN);
+    v_bits most = v_all_numbers(INT16_MIN);
     int64_t i = 0;
     for (; i + 32 <= width; i += 32)
-        most = _mm512_max_epi16(most, ordered(_mm512_loadu_si512(row + i)));
+        most = v_max_numbers(most, ordered(v_load_bits(row + i)));
     int16_t lanes[32], top = INT16_MIN;
-    _mm512_storeu_si512(lanes, most);
+    v_store_bits(lanes, most);
     for (int lane = 0; lane < 32; lane++) top = lanes[lane] > top ? lanes[lane] : top;
     for (; i < width; i++) top = ordered_one(row[i]) > top ? ordered_one(row[i]) : top;
-    __m512i wanted = _mm512_set1_epi16(top);
+    v_bits wanted = v_all_numbers(top);
     for (i = 0; i + 32 <= width; i += 32) {
-        __mmask32 is = _mm512_cmpeq_epi16_mask(ordered(_mm512_loadu_si512(row + i)), wanted);
+        v_mask32 is = v_equal_numbers(ordered(v_load_bits(row + i)), wanted);
         if (is) return i + __builtin_ctz(is);
     }
     while (i < width - 1 && ordered_one(row[i]) != top) i++;

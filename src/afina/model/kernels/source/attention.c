@@ -22,61 +22,61 @@ INLINE int find_room(forward_room *f, int64_t keys, int64_t size) {
     return 1;
 }
 
-typedef struct { __m512 top[2], total[2]; } running;
+typedef struct { v_wide top[2], total[2]; } running;
 
 /* Scores of a chunk become chances, as words of two keys; what was summed before shrinks. */
 static void soften(forward_room *f, const columns *c, running *now, int64_t from, int64_t count,
                    float factor, int64_t size, int first) {
-    __m512 scale = _mm512_set1_ps(factor), lowest = _mm512_set1_ps(-1e30f), shrink[2];
+    v_wide scale = v_all(factor), lowest = v_all(-1e30f), shrink[2];
     for (int v = 0; v < 2; v++) {
-        __m512 top = now->top[v];
+        v_wide top = now->top[v];
         for (int64_t k = 0; k < count; k++) {
             float *at = f->scores + k * WIDE + LANES * v;
-            __m512 score = _mm512_mul_ps(_mm512_loadu_ps(at), scale);
+            v_wide score = v_mul(v_load(at), scale);
             if (is_edge(c, from + k))
-                score = _mm512_mask_mov_ps(lowest, sees(c, v, from + k), score);
-            _mm512_storeu_ps(at, score);
-            top = _mm512_max_ps(top, score);
+                score = v_choose(sees(c, v, from + k), score, lowest);
+            v_store(at, score);
+            top = v_max(top, score);
         }
-        shrink[v] = power_of_two(_mm512_sub_ps(now->top[v], top));
+        shrink[v] = power_of_two(v_sub(now->top[v], top));
         now->top[v] = top;
-        __m512 total = _mm512_mul_ps(now->total[v], shrink[v]);
+        v_wide total = v_mul(now->total[v], shrink[v]);
         for (int64_t k = 0; k < count; k += 2) {
             const float *at = f->scores + k * WIDE + LANES * v;
-            __m512 one = power_of_two(_mm512_sub_ps(_mm512_loadu_ps(at), top));
-            __m512 two = k + 1 < count
-                             ? power_of_two(_mm512_sub_ps(_mm512_loadu_ps(at + WIDE), top))
-                             : _mm512_setzero_ps();
-            total = _mm512_add_ps(total, _mm512_add_ps(one, two));
-            _mm512_storeu_si512(f->chances + k * WIDE + WIDE * v, paired(one, two));
+            v_wide one = power_of_two(v_sub(v_load(at), top));
+            v_wide two = k + 1 < count
+                             ? power_of_two(v_sub(v_load(at + WIDE), top))
+                             : v_zero();
+            total = v_add(total, v_add(one, two));
+            v_store_bits(f->chances + k * WIDE + WIDE * v, v_paired(one, two));
         }
         now->total[v] = total;
     }
     if (first) return;
     float by[WIDE];
-    for (int v = 0; v < 2; v++) _mm512_storeu_ps(by + LANES * v, shrink[v]);
+    for (int v = 0; v < 2; v++) v_store(by + LANES * v, shrink[v]);
     for (int i = 0; i < WIDE; i++)
         for (int64_t d = 0; d < size; d += LANES) {
             float *at = f->sum + i * size + d;
-            _mm512_storeu_ps(at, _mm512_mul_ps(_mm512_loadu_ps(at), _mm512_set1_ps(by[i])));
+            v_store(at, v_mul(v_load(at), v_all(by[i])));
         }
 }
 
 static void finish(const attention *p, const forward_room *f, const columns *c,
                    const running *now) {
     float top[WIDE], share[WIDE];
-    __m512 one = _mm512_set1_ps(1.0f);
+    v_wide one = v_all(1.0f);
     for (int v = 0; v < 2; v++) {
-        _mm512_storeu_ps(top + LANES * v, now->top[v]);
-        _mm512_storeu_ps(share + LANES * v, _mm512_div_ps(one, now->total[v]));
+        v_store(top + LANES * v, now->top[v]);
+        v_store(share + LANES * v, v_div(one, now->total[v]));
     }
     for (int i = 0; i < c->count; i++) {
         int64_t at = c->token[i] * p->queries + c->head[i];
         p->tops[2 * at] = top[i];
         p->tops[2 * at + 1] = share[i];
         for (int64_t d = 0; d < p->size; d += LANES) {
-            __m512 done = _mm512_loadu_ps(f->sum + i * p->size + d);
-            store16(p->out + at * p->size + d, _mm512_mul_ps(done, _mm512_set1_ps(share[i])));
+            v_wide done = v_load(f->sum + i * p->size + d);
+            store16(p->out + at * p->size + d, v_mul(done, v_all(share[i])));
         }
     }
 }
@@ -91,8 +91,8 @@ static void attend_columns(attention *p, forward_room *f, const job *j, int64_t 
         rows[i] = p->qkv + c.token[i] * row_of(p) + c.head[i] * size;
     pack_rows(f->q, rows, c.count, size);
     for (int v = 0; v < 2; v++) {
-        now.top[v] = _mm512_set1_ps(-1e30f);
-        now.total[v] = _mm512_setzero_ps();
+        now.top[v] = v_all(-1e30f);
+        now.total[v] = v_zero();
     }
     for (int64_t from = c.unseen; from < c.seen_some; from += CHUNK) {
         int64_t count = c.seen_some - from < CHUNK ? c.seen_some - from : CHUNK;

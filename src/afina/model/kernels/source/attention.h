@@ -59,8 +59,8 @@ INLINE void copy_keys(bf16 *out, const attention *p, const job *j, int64_t head)
 INLINE void weave_rows(bf16 *out, const bf16 *rows, int64_t count, int64_t size) {
     for (int64_t k = 0; k < count; k += 2)
         for (int64_t d = 0; d < size; d += WIDE)
-            weave(out + k * size + 2 * d, _mm512_loadu_si512(rows + k * size + d),
-                  _mm512_loadu_si512(rows + (k + 1) * size + d));
+            weave(out + k * size + 2 * d, v_load_bits(rows + k * size + d),
+                  v_load_bits(rows + (k + 1) * size + d));
 }
 
 /* Thirty-two columns of a job: queries of one position side by side by head. */
@@ -70,7 +70,7 @@ typedef struct {
     int64_t seen_all, seen_some, unseen; /* keys: all columns see below seen_all, some below
                                             seen_some; none sees below unseen */
     int64_t skipped_some;                /* from here on no column is behind its window */
-    __m512i limit[2], floor[2];          /* of each column: floor <= key < limit */
+    v_bits limit[2], floor[2];          /* of each column: floor <= key < limit */
 } columns;
 
 INLINE void find_columns(columns *c, const attention *p, const job *j, int64_t at, int64_t g) {
@@ -91,25 +91,16 @@ INLINE void find_columns(columns *c, const attention *p, const job *j, int64_t a
     c->unseen = low[0] & ~1;
     c->skipped_some = low[c->count - 1];
     for (int v = 0; v < 2; v++) {
-        c->limit[v] = _mm512_loadu_si512(limit + LANES * v);
-        c->floor[v] = _mm512_loadu_si512(low + LANES * v);
+        c->limit[v] = v_load_bits(limit + LANES * v);
+        c->floor[v] = v_load_bits(low + LANES * v);
     }
 }
-INLINE __mmask16 sees(const columns *c, int v, int64_t key) {
-    __m512i k = _mm512_set1_epi32((int32_t)key);
-    return _mm512_cmplt_epi32_mask(k, c->limit[v]) & _mm512_cmpge_epi32_mask(k, c->floor[v]);
+INLINE v_mask sees(const columns *c, int v, int64_t key) {
+    v_bits k = v_all_words((int32_t)key);
+    return v_below_words(k, c->limit[v]) & ~v_below_words(k, c->floor[v]);
 }
 INLINE int is_edge(const columns *c, int64_t key) {
     return key >= c->seen_all || key < c->skipped_some;
-}
-
-/* One pair of numbers of two rows of 16 columns: 16 words, and as they are for a left side. */
-INLINE __m512i paired(__m512 even, __m512 odd) {
-    static const uint16_t order[32] = {0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23,
-                                       8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15,
-                                       31};
-    __m512i both = (__m512i)_mm512_cvtne2ps_pbh(odd, even);
-    return _mm512_permutexvar_epi16(_mm512_loadu_si512(order), both);
 }
 
 /* Products of the passes: out[row][32 columns] = or += left x right, fp32. `left_of` makes a left
@@ -118,7 +109,7 @@ INLINE __m512i paired(__m512 even, __m512 odd) {
 static void multiply(float *out, int64_t row, strip a, int64_t rows, const bf16 *b, int64_t b_row,
                      int64_t steps, int more) {
     for (int64_t m = 0; m < rows; m += MATRIX_ROWS) {
-        matrix_sides s = {a.at + m * a.row, a.row, 64, (const char *)b, 2 * b_row, steps, NULL, 0};
+        matrix_sides s = {a.at + m * a.row, a.row, 64, (const char *)b, 2 * b_row, steps, {NULL, 0}};
         int64_t count = rows - m < MATRIX_ROWS ? rows - m : MATRIX_ROWS;
         matrix_product(out + m * row, 4 * row, &s, count, more);
     }
@@ -126,13 +117,13 @@ static void multiply(float *out, int64_t row, strip a, int64_t rows, const bf16 
 static strip left_of(bf16 *turned, const bf16 *words, int64_t keys) {
     for (int side = 0; side < WIDE; side += LANES)
         for (int64_t k = 0; k < keys; k += 2 * LANES) {
-            __m512i r[LANES];
+            v_bits r[LANES];
             for (int i = 0; i < LANES; i++)
-                r[i] = k + 2 * i < keys ? _mm512_loadu_si512(words + (k + 2 * i) * WIDE + 2 * side)
-                                        : _mm512_setzero_si512();
+                r[i] = k + 2 * i < keys ? v_load_bits(words + (k + 2 * i) * WIDE + 2 * side)
+                                        : v_no_bits();
             turn_square(r);
             for (int i = 0; i < LANES; i++)
-                _mm512_storeu_si512(turned + (side + i) * CHUNK + k, r[i]);
+                v_store_bits(turned + (side + i) * CHUNK + k, r[i]);
         }
     strip found = {(const char *)turned, 2 * CHUNK, 4};
     return found;
@@ -141,13 +132,13 @@ static strip left_of(bf16 *turned, const bf16 *words, int64_t keys) {
 #define ONE_BLOCK(R)                                                                              \
     INLINE void block_##R(float *out, int64_t row, strip a, int64_t m, const char *b,             \
                           int64_t b_step, int64_t steps, int more) {                              \
-        __m512 sum[R][2];                                                                         \
+        v_wide sum[R][2];                                                                         \
         float *at = out + m * row;                                                                \
         a.at += m * a.row;                                                                        \
         EACH_ROW(R) EACH_SIDE(2) sum[r][v] =                                                      \
-            more ? _mm512_loadu_ps(at + r * row + LANES * v) : _mm512_setzero_ps();               \
+            more ? v_load(at + r * row + LANES * v) : v_zero();               \
         tile_##R##_2(a, b, b_step, steps, sum);                                                   \
-        EACH_ROW(R) EACH_SIDE(2) _mm512_storeu_ps(at + r * row + LANES * v, sum[r][v]);           \
+        EACH_ROW(R) EACH_SIDE(2) v_store(at + r * row + LANES * v, sum[r][v]);           \
     }
 ONE_BLOCK(12) ONE_BLOCK(8) ONE_BLOCK(4) ONE_BLOCK(2) ONE_BLOCK(1)
 

@@ -51,46 +51,46 @@ static void pack_columns(back_room *f, bf16 *packed, bf16 *woven, const bf16 *co
     weave_rows(woven, f->rows, WIDE, size);
 }
 
-typedef struct { __m512 top[2], share[2], dot[2]; } known;
+typedef struct { v_wide top[2], share[2], dot[2]; } known;
 
 /* What the forward pass knew of the columns, and the products of outputs with their gradients. */
 static void find_known(known *found, const attention *p, const columns *c) {
     float top[WIDE] = {0}, share[WIDE] = {0}, dot[WIDE] = {0};
     for (int i = 0; i < c->count; i++) {
         int64_t at = c->token[i] * p->queries + c->head[i];
-        __m512 sum = _mm512_setzero_ps();
+        v_wide sum = v_zero();
         for (int64_t d = 0; d < p->size; d += LANES)
-            sum = _mm512_fmadd_ps(load16(p->out + at * p->size + d),
+            sum = v_fma(load16(p->out + at * p->size + d),
                                   load16(p->of_out + at * p->size + d), sum);
         top[i] = p->tops[2 * at];
         share[i] = p->tops[2 * at + 1];
-        dot[i] = _mm512_reduce_add_ps(sum);
+        dot[i] = v_sum(sum);
     }
     for (int v = 0; v < 2; v++) {
-        found->top[v] = _mm512_loadu_ps(top + LANES * v);
-        found->share[v] = _mm512_loadu_ps(share + LANES * v);
-        found->dot[v] = _mm512_loadu_ps(dot + LANES * v);
+        found->top[v] = v_load(top + LANES * v);
+        found->share[v] = v_load(share + LANES * v);
+        found->dot[v] = v_load(dot + LANES * v);
     }
 }
 
 /* Chances and the gradients of scores of one key, 16 columns: chance (of_chance - dot) scale. */
 INLINE void of_key(const back_room *f, const columns *c, const known *k, float scale, int64_t from,
-                   int64_t key, int v, __m512 *chance, __m512 *slope) {
+                   int64_t key, int v, v_wide *chance, v_wide *slope) {
     int64_t at = key * WIDE + LANES * v;
-    __m512 factor = _mm512_set1_ps(scale * 1.4426950408889634f);
-    __m512 score = _mm512_mul_ps(_mm512_loadu_ps(f->scores + at), factor);
-    *chance = _mm512_mul_ps(power_of_two(_mm512_sub_ps(score, k->top[v])), k->share[v]);
+    v_wide factor = v_all(scale * 1.4426950408889634f);
+    v_wide score = v_mul(v_load(f->scores + at), factor);
+    *chance = v_mul(power_of_two(v_sub(score, k->top[v])), k->share[v]);
     if (is_edge(c, from + key))
-        *chance = _mm512_maskz_mov_ps(sees(c, v, from + key), *chance);
-    __m512 rest = _mm512_sub_ps(_mm512_loadu_ps(f->of_chances + at), k->dot[v]);
-    *slope = _mm512_mul_ps(_mm512_mul_ps(*chance, rest), _mm512_set1_ps(scale));
+        *chance = v_where(sees(c, v, from + key), *chance);
+    v_wide rest = v_sub(v_load(f->of_chances + at), k->dot[v]);
+    *slope = v_mul(v_mul(*chance, rest), v_all(scale));
 }
 static void find_slopes(back_room *f, const columns *c, const known *k, float scale, int64_t from,
                         int64_t count) {
     for (int64_t key = 0; key < count; key += 2)
         for (int v = 0; v < 2; v++) {
             int64_t at = key * WIDE + LANES * v;
-            __m512 chance, slope, next_chance, next = _mm512_setzero_ps();
+            v_wide chance, slope, next_chance, next = v_zero();
             of_key(f, c, k, scale, from, key, v, &chance, &slope);
             store16(f->chances + at, chance);
             store16(f->slopes + at, slope);
@@ -99,7 +99,7 @@ static void find_slopes(back_room *f, const columns *c, const known *k, float sc
                 store16(f->chances + at + WIDE, next_chance);
                 store16(f->slopes + at + WIDE, next);
             }
-            _mm512_storeu_si512(f->words + key * WIDE + WIDE * v, paired(slope, next));
+            v_store_bits(f->words + key * WIDE + WIDE * v, v_paired(slope, next));
         }
 }
 
@@ -135,7 +135,7 @@ static void pull_columns(attention *p, back_room *f, const job *j, int64_t at, i
     for (int i = 0; i < c.count; i++)
         for (int64_t d = 0; d < size; d += LANES)
             store16(p->of_qkv + c.token[i] * row_of(p) + c.head[i] * size + d,
-                    _mm512_loadu_ps(f->of_q + i * size + d));
+                    v_load(f->of_q + i * size + d));
 }
 
 static void pull_part(void *given) {
@@ -168,7 +168,7 @@ INLINE void add_keys(float *sum, const attention *p, const job *j, int64_t side,
         for (int64_t d = 0; d < size; d += LANES) {
             const float *more = found + (from + t - at) * size + d;
             float *into = sum + (t - first) * size + d;
-            _mm512_storeu_ps(into, _mm512_add_ps(_mm512_loadu_ps(into), _mm512_loadu_ps(more)));
+            v_store(into, v_add(v_load(into), v_load(more)));
         }
 }
 static void gather_part(void *given) {
@@ -190,7 +190,7 @@ static void gather_part(void *given) {
         for (int64_t t = first; t < last; t++)
             for (int64_t d = 0; d < size; d += LANES)
                 store16(p->of_qkv + t * row_of(p) + (p->queries + n % sides) * size + d,
-                        _mm512_loadu_ps(sum + (t - first) * size + d));
+                        v_load(sum + (t - first) * size + d));
     }
 }
 int afina_attend_back(attention *p, int threads) {

@@ -1,12 +1,13 @@
-/* What all kernels share. Compiled with AVX-512 and bf16 products switched on (see library.py). */
+/* What all kernels share. */
 #ifndef AFINA_COMMON_H
 #define AFINA_COMMON_H
 
-#include <immintrin.h>
 #include <stdint.h>
 #include <string.h>
 
 typedef uint16_t bf16; /* the bits of a bfloat16 */
+
+#include "vector.h"
 
 /* Threads are torch's own: its OpenMP runtime is in the process before this file is loaded, and is
    called by its entry points, so that any C compiler will do and no second pool of threads spins

@@ -15,12 +15,12 @@ typedef struct {
     int64_t failed, next; /* the next piece of work; 0 before */
 } gradient;
 
-INLINE __m512 scaled(const gradient *p, __m512 found, int64_t j) {
-    found = _mm512_mul_ps(found, _mm512_set1_ps(p->scale));
-    return p->weight ? _mm512_mul_ps(found, load_some(p->weight + j, lanes(p->ys - j))) : found;
+INLINE v_wide scaled(const gradient *p, v_wide found, int64_t j) {
+    found = v_mul(found, v_all(p->scale));
+    return p->weight ? v_mul(found, load_some(p->weight + j, lanes(p->ys - j))) : found;
 }
-INLINE void add_some(float *at, __m512 found, __mmask16 some) {
-    _mm512_mask_storeu_ps(at, some, _mm512_add_ps(found, _mm512_maskz_loadu_ps(some, at)));
+INLINE void add_some(float *at, v_wide found, v_mask some) {
+    v_store_some(at, some, v_add(found, v_load_some(some, at)));
 }
 #if AFINA_MATRIX
 #define ROUND 32 /* rows are summed so many at a time, with zeros behind the last */
@@ -29,10 +29,10 @@ INLINE void add_some(float *at, __m512 found, __mmask16 some) {
 static void scale_rows(bf16 *out, const gradient *p, int64_t from, int64_t to) {
     for (int64_t k = 0; k < p->rows; k++)
         for (int64_t i = from; i < to; i += LANES) {
-            __mmask16 some = lanes(to - i);
-            __m512 x = load_some(p->x + k * p->x_row + i, some);
+            v_mask some = lanes(to - i);
+            v_wide x = load_some(p->x + k * p->x_row + i, some);
             store_some(out + k * (to - from) + i - from,
-                       _mm512_mul_ps(x, _mm512_set1_ps(p->inverse[k])), some);
+                       v_mul(x, v_all(p->inverse[k])), some);
         }
 }
 /* Columns [from, to) of x, scaled if need be into `scaled_x`; how long their rows are. */
@@ -46,18 +46,16 @@ static const bf16 *columns_of(bf16 *scaled_x, const gradient *p, int64_t from, i
 
 /* Sixteen columns of x as rows: out[column][row], `length` of them. */
 static void turn_columns(bf16 *out, int64_t length, const bf16 *x, int64_t row, int64_t rows,
-                         __mmask16 some) {
+                         v_mask some) {
     for (int64_t k = 0; k < length; k += ROUND) {
-        __m512i pairs[LANES];
+        v_bits pairs[LANES];
         for (int s = 0; s < LANES; s++) {
             const bf16 *at = x + (k + 2 * s) * row;
-            __mmask16 first = k + 2 * s < rows ? some : 0, second = k + 2 * s + 1 < rows ? some : 0;
-            __m512i even = _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(first, at));
-            __m512i odd = _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(second, at + row));
-            pairs[s] = _mm512_or_si512(even, _mm512_slli_epi32(odd, 16));
+            v_mask first = k + 2 * s < rows ? some : 0, second = k + 2 * s + 1 < rows ? some : 0;
+            pairs[s] = v_joined(v_load_half_some(first, at), v_load_half_some(second, at + row));
         }
         turn_square(pairs);
-        for (int i = 0; i < LANES; i++) _mm512_storeu_si512(out + i * length + k, pairs[i]);
+        for (int i = 0; i < LANES; i++) v_store_bits(out + i * length + k, pairs[i]);
     }
 }
 /* The scaled columns lie behind the left sides. */
@@ -69,19 +67,21 @@ static void pack_left(bf16 *out, const gradient *p, int64_t from, int64_t to, in
 }
 /* Adds a square of sums, rows i and on, columns j and on. */
 static void add_square(const gradient *p, const float *sums, int64_t i, int64_t to, int64_t j) {
-    __mmask16 some = lanes(p->ys - j);
-    __m512 found[LANES];
+    v_mask some = lanes(p->ys - j);
+    v_wide found[LANES];
     if (!some) return;
     for (int r = 0; r < LANES; r++)
-        found[r] = r < to - i ? scaled(p, _mm512_load_ps(sums + r * WIDE), j) : _mm512_setzero_ps();
+        found[r] = r < to - i ? scaled(p, v_load(sums + r * WIDE), j) : v_zero();
     if (!p->turned) {
         for (int r = 0; r < LANES && r < to - i; r++)
             add_some(p->sum + (i + r) * p->sum_row + j, found[r], some);
         return;
     }
-    turn_square((__m512i *)found);
+    v_bits square[LANES];
+    for (int r = 0; r < LANES; r++) square[r] = v_as_bits(found[r]);
+    turn_square(square);
     for (int c = 0; c < LANES && (some >> c & 1); c++)
-        add_some(p->sum + (j + c) * p->sum_row + i, found[c], lanes(to - i));
+        add_some(p->sum + (j + c) * p->sum_row + i, v_as_wide(square[c]), lanes(to - i));
 }
 static void add_panel(const gradient *p, const bf16 *left, const bf16 *packed, int64_t length,
                       int64_t first, int64_t end, int64_t j) {
@@ -89,7 +89,7 @@ static void add_panel(const gradient *p, const bf16 *left, const bf16 *packed, i
     for (int64_t i = first; i < end; i += MATRIX_ROWS) {
         int64_t to = i + MATRIX_ROWS < end ? i + MATRIX_ROWS : end;
         matrix_sides s = {(const char *)(left + (i - first) * length), 2 * length, 64,
-                          (const char *)packed, 128, length / 2, NULL, 0};
+                          (const char *)packed, 128, length / 2, {NULL, 0}};
         matrix_product(sums, 4 * WIDE, &s, to - i, 0);
         for (int64_t r = i; r < to; r += LANES)
             for (int v = 0; v < 2; v++)
@@ -112,45 +112,44 @@ static void add_panels(const gradient *p, const bf16 *left, const bf16 *packed, 
 #define matrix_end()
 
 /* Numbers of row k of x, column i and on, times the row's factor. */
-INLINE __m512i some_of_row(const gradient *p, int64_t k, int64_t i, __mmask16 some) {
-    __m256i found = _mm256_maskz_loadu_epi16(some, p->x + k * p->x_row + i);
+INLINE v_half some_of_row(const gradient *p, int64_t k, int64_t i, v_mask some) {
+    v_half found = v_load_half_some(some, p->x + k * p->x_row + i);
     if (p->inverse)
-        found = (__m256i)_mm512_cvtneps_pbh(
-            _mm512_mul_ps(widened(found), _mm512_set1_ps(p->inverse[k])));
-    return _mm512_cvtepu16_epi32(found);
+        found = v_narrowed(
+            v_mul(v_widened(found), v_all(p->inverse[k])));
+    return found;
 }
 /* Columns [from, to) of x as left sides: [step][12][2] of twelve columns behind those of twelve
    others, so that a tile reads its side from one end to the other, in the first cache. */
 static void pack_left(bf16 *out, const gradient *p, int64_t from, int64_t to, int64_t length) {
     for (int64_t i = from; i < to; i += TALL, out += length * TALL) {
-        __mmask16 some = lanes(to - i < TALL ? to - i : TALL);
+        v_mask some = lanes(to - i < TALL ? to - i : TALL);
         for (int64_t k = 0; k < p->rows; k += 2) {
-            __m512i even = some_of_row(p, k, i, some);
-            __m512i odd = k + 1 < p->rows ? some_of_row(p, k + 1, i, some) : _mm512_setzero_si512();
-            _mm512_mask_storeu_epi32(out + k * TALL, (1 << TALL) - 1,
-                                     _mm512_or_si512(even, _mm512_slli_epi32(odd, 16)));
+            v_half even = some_of_row(p, k, i, some);
+            v_half odd = k + 1 < p->rows ? some_of_row(p, k + 1, i, some) : v_no_half();
+            v_store_words((1 << TALL) - 1, out + k * TALL, v_joined(even, odd));
         }
     }
 }
 /* Adds one vector of sums for row i, columns j and on. */
-static void add_vector(const gradient *p, __m512 found, int64_t i, int64_t j) {
-    __mmask16 some = lanes(p->ys - j);
+static void add_vector(const gradient *p, v_wide found, int64_t i, int64_t j) {
+    v_mask some = lanes(p->ys - j);
     found = scaled(p, found, j);
     if (!p->turned) {
         add_some(p->sum + i * p->sum_row + j, found, some);
         return;
     }
     float done[LANES], *at = p->sum + j * p->sum_row + i;
-    _mm512_storeu_ps(done, found);
+    v_store(done, found);
     for (int l = 0; l < LANES && (some >> l & 1); l++) at[l * p->sum_row] += done[l];
 }
 /* Where sums go is fetched while they are made: they lie in memory that was last touched a layer ago. */
 #define ONE_SUM(R)                                                                                \
     static void sum_##R(const gradient *p, strip x, const bf16 *packed, int64_t i, int64_t j) {   \
-        __m512 sum[R][2];                                                                         \
+        v_wide sum[R][2];                                                                         \
         EACH_ROW(R) {                                                                             \
             const float *into = p->sum + (i + r) * p->sum_row + j;                                \
-            sum[r][0] = sum[r][1] = _mm512_setzero_ps();                                          \
+            sum[r][0] = sum[r][1] = v_zero();                                          \
             if (p->turned) continue;                                                              \
             __builtin_prefetch(into, 1);                                                          \
             if (p->ys - j > LANES) __builtin_prefetch(into + LANES, 1);                           \

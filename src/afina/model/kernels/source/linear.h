@@ -27,36 +27,36 @@ INLINE strip rows_of(const bf16 *x, int64_t row, int64_t m) {
 INLINE int64_t column_of(const product *p, int64_t n, int v) {
     return p->inner ? (v ? p->outs / 2 : 0) + n / 2 : n + v * LANES;
 }
-INLINE void store(const product *p, __m512 sum, int64_t m, int64_t column, __mmask16 some) {
-    if (p->gain) sum = _mm512_mul_ps(sum, _mm512_maskz_loadu_ps(some, p->gain + column));
+INLINE void store(const product *p, v_wide sum, int64_t m, int64_t column, v_mask some) {
+    if (p->gain) sum = v_mul(sum, v_load_some(some, p->gain + column));
     if (p->beside)
-        sum = _mm512_add_ps(sum, load_some(p->beside + m * p->beside_row + column, some));
+        sum = v_add(sum, load_some(p->beside + m * p->beside_row + column, some));
     store_some(p->out + m * p->out_row + column, sum, some);
 }
-INLINE void open_gate(const product *p, __m512 gate, __m512 up, int64_t m, int64_t n) {
+INLINE void open_gate(const product *p, v_wide gate, v_wide up, int64_t m, int64_t n) {
     store16(p->inner + m * (p->outs / 2) + n / 2,
-            _mm512_mul_ps(_mm512_mul_ps(gate, chance(gate)), up));
+            v_mul(v_mul(gate, chance(gate)), up));
 }
-INLINE void gate_back(const product *p, __m512 grad, int64_t m, int64_t column, __mmask16 some) {
+INLINE void gate_back(const product *p, v_wide grad, int64_t m, int64_t column, v_mask some) {
     bf16 *at = p->both + 2 * m * p->outs + column;
-    __m512 x = load_some(at, some), up = load_some(at + p->outs, some), open = chance(x);
-    __m512 passed = _mm512_mul_ps(x, open);
+    v_wide x = load_some(at, some), up = load_some(at + p->outs, some), open = chance(x);
+    v_wide passed = v_mul(x, open);
     /* the slope of silu: open + x open (1 - open) */
-    __m512 slope = _mm512_fmadd_ps(passed, _mm512_sub_ps(_mm512_set1_ps(1.0f), open), open);
-    store_some(p->out + m * p->out_row + column, _mm512_mul_ps(passed, up), some);
-    store_some(at, _mm512_mul_ps(_mm512_mul_ps(grad, up), slope), some);
-    store_some(at + p->outs, _mm512_mul_ps(grad, passed), some);
+    v_wide slope = v_fma(passed, v_sub(v_all(1.0f), open), open);
+    store_some(p->out + m * p->out_row + column, v_mul(passed, up), some);
+    store_some(at, v_mul(v_mul(grad, up), slope), some);
+    store_some(at + p->outs, v_mul(grad, passed), some);
 }
 
 /* What becomes of 32 sums that lie in memory. */
 static __attribute__((unused)) void finish_row(const product *p, const float *sums, int64_t m,
                                                int64_t n) {
-    __m512 sum[2];
+    v_wide sum[2];
     EACH_SIDE(2) {
-        sum[v] = _mm512_load_ps(sums + v * LANES);
-        if (!p->rank && p->scale != 1.0f) sum[v] = _mm512_mul_ps(sum[v], _mm512_set1_ps(p->scale));
+        sum[v] = v_load(sums + v * LANES);
+        if (!p->rank && p->scale != 1.0f) sum[v] = v_mul(sum[v], v_all(p->scale));
         int64_t column = column_of(p, n, v);
-        __mmask16 some = p->inner ? 0xffff : lanes(p->outs - column);
+        v_mask some = p->inner ? 0xffff : lanes(p->outs - column);
         if (!some) continue;
         if (p->both)
             gate_back(p, sum[v], m, column, some);

@@ -1,5 +1,5 @@
-/* Products of strips and panels in matrix tiles. What the sums of a block are for is done while the
-   tiles multiply the next one: the two units of the processor work beside each other. */
+/* Products of strips and panels by matrix.h. What the sums of a block are for is done while the next
+   one is multiplied: matrix tiles and vectors are two units of a processor and work beside each other. */
 #ifndef AFINA_LINEAR_MATRIX_H
 #define AFINA_LINEAR_MATRIX_H
 #include "linear.h"
@@ -20,17 +20,15 @@ INLINE int64_t strip_size(const product *p) {
     return matrix_strip_size(p->in) + matrix_strip_size(p->rank);
 }
 
-/* The low-rank side carries the scale, so that one sum takes both terms. A scale that is no power of
-   two rounds that side once more. */
-static void pack_scaled(char *out, const product *p, int64_t m, int64_t to) {
-    matrix_pack(out, p->low + m * p->low_row, p->low_row, to - m, p->rank);
-    if (p->scale == 1.0f) return;
-    for (bf16 *at = (bf16 *)out; at < (bf16 *)(out + matrix_strip_size(p->rank)); at += LANES)
-        store16(at, _mm512_mul_ps(load16(at), _mm512_set1_ps(p->scale)));
+/* The low-rank side carries the scale, so that one sum takes both terms. */
+static void pack_low_side(char *out, const product *p, int64_t m, int64_t to, int64_t from,
+                          int64_t all) {
+    matrix_pack(out, p->low + m * p->low_row, p->low_row, to - m, p->rank, p->scale, from, all);
 }
 static void pack_strip(char *out, const product *p, int64_t m, int64_t to) {
-    matrix_pack(out, p->x + m * p->x_row, p->x_row, to - m, p->in);
-    if (p->rank) pack_scaled(out + matrix_strip_size(p->in), p, m, to);
+    int64_t in = room_of(p->in), all = in + room_of(p->rank);
+    matrix_pack(out, p->x + m * p->x_row, p->x_row, to - m, p->in, 1.0f, 0, all);
+    if (p->rank) pack_low_side(out, p, m, to, in, all);
 }
 INLINE void finish_two(void *given) {
     strips *s = given;
@@ -47,9 +45,9 @@ static void multiply_strip(strips *s, const bf16 *packed, const char *x, int64_t
     int64_t steps = (room_of(p->in) + room_of(p->rank)) / 2, pace = (BLOCK + count - 1) / count;
     const char *next = (const char *)(p->x + to * p->x_row) + 64 * pace * (p->in / 32) * i;
     int fetch = to < p->rows && p->x_row == p->in;
-    matrix_sides sides = {x, MATRIX_LINE, MATRIX_STRIDE, (const char *)packed, 128, steps,
-                          fetch ? next : NULL, pace};
-    matrix_multiply(s->sums[1 - s->turn], 4 * WIDE, &sides, to - m, 0, 1, finish_two, s);
+    matrix_fetch ahead = {fetch ? next : NULL, pace};
+    matrix_multiply_strip(s->sums[1 - s->turn], 4 * WIDE, x, (const char *)packed, steps, to - m, 0,
+                          &ahead, finish_two, s);
     finish_strips(s);
     s->turn = 1 - s->turn;
     s->m = m, s->n = n, s->row = 0, s->rows = to - m;
@@ -65,13 +63,15 @@ static void add_block(const product *p, char *strip_room, const bf16 *packed, fl
                       int64_t m, int64_t rows, int64_t count, deep_part at) {
     int64_t steps = room_of(at.length) / 2;
     if (at.low)
-        pack_scaled(strip_room, p, m, m + rows);
+        pack_low_side(strip_room, p, m, m + rows, 0, 2 * steps);
     else
-        matrix_pack(strip_room, p->x + m * p->x_row + at.k, p->x_row, rows, at.length);
+        matrix_pack(strip_room, p->x + m * p->x_row + at.k, p->x_row, rows, at.length, 1.0f, 0,
+                    2 * steps);
     for (int64_t i = 0; i < count; i++) {
-        matrix_sides sides = {strip_room, MATRIX_LINE, MATRIX_STRIDE,
-                              (const char *)(packed + i * 2 * steps * WIDE), 128, steps, NULL, 0};
-        matrix_product(sums + i * WIDE, 4 * count * WIDE, &sides, rows, at.more);
+        matrix_fetch none = {NULL, 0};
+        matrix_multiply_strip(sums + i * WIDE, 4 * count * WIDE, strip_room,
+                              (const char *)(packed + i * 2 * steps * WIDE), steps, rows, at.more,
+                              &none, matrix_nothing, NULL);
     }
 }
 #endif

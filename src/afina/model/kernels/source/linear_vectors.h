@@ -18,20 +18,20 @@ INLINE void pack_strip(char *out, const product *p, int64_t m, int64_t to) {
 
 #define ONE_TILE(R, V)                                                                            \
     static void product_##R##_##V(const product *p, const bf16 *packed, int64_t m, int64_t n) {   \
-        __m512 sum[R][V], scale = _mm512_set1_ps(p->scale);                                       \
+        v_wide sum[R][V], scale = v_all(p->scale);                                       \
         const char *w = (const char *)packed;                                                     \
-        EACH_ROW(R) EACH_SIDE(V) sum[r][v] = _mm512_setzero_ps();                                 \
+        EACH_ROW(R) EACH_SIDE(V) sum[r][v] = v_zero();                                 \
         if (p->rank)                                                                              \
             tile_##R##_##V(rows_of(p->low, p->low_row, m), w + p->in * 64, 128, p->rank / 2,      \
                            sum);                                                                  \
         else                                                                                      \
             tile_##R##_##V(rows_of(p->x, p->x_row, m), w, 128, p->in / 2, sum);                   \
         if (p->scale != 1.0f)                                                                     \
-            EACH_ROW(R) EACH_SIDE(V) sum[r][v] = _mm512_mul_ps(sum[r][v], scale);                 \
+            EACH_ROW(R) EACH_SIDE(V) sum[r][v] = v_mul(sum[r][v], scale);                 \
         if (p->rank) tile_##R##_##V(rows_of(p->x, p->x_row, m), w, 128, p->in / 2, sum);          \
         EACH_SIDE(V) {                                                                            \
             int64_t column = column_of(p, n, v);                                                  \
-            __mmask16 some = p->inner ? 0xffff : lanes(p->outs - column);                         \
+            v_mask some = p->inner ? 0xffff : lanes(p->outs - column);                         \
             if (p->both)                                                                          \
                 EACH_ROW(R) gate_back(p, sum[r][v], m + r, column, some);                         \
             else                                                                                  \
@@ -66,12 +66,12 @@ INLINE int64_t deep_strip_size(int64_t part) { return (void)part, 0; }
 #define DEEP_TILE(R)                                                                              \
     static void add_##R(strip x, const bf16 *packed, int64_t steps, float *at, int64_t row,       \
                         int more, float scale) {                                                  \
-        __m512 sum[R][2];                                                                         \
-        EACH_ROW(R) EACH_SIDE(2) sum[r][v] = more ? _mm512_load_ps(at + r * row + v * LANES)      \
-                                                  : _mm512_setzero_ps();                          \
+        v_wide sum[R][2];                                                                         \
+        EACH_ROW(R) EACH_SIDE(2) sum[r][v] = more ? v_load(at + r * row + v * LANES)      \
+                                                  : v_zero();                          \
         tile_##R##_2(x, (const char *)packed, 128, steps, sum);                                   \
-        EACH_ROW(R) EACH_SIDE(2) _mm512_store_ps(                                                 \
-            at + r * row + v * LANES, _mm512_mul_ps(sum[r][v], _mm512_set1_ps(scale)));           \
+        EACH_ROW(R) EACH_SIDE(2) v_store(                                                 \
+            at + r * row + v * LANES, v_mul(sum[r][v], v_all(scale)));           \
     }
 DEEP_TILE(12) DEEP_TILE(8) DEEP_TILE(4) DEEP_TILE(2) DEEP_TILE(1)
 

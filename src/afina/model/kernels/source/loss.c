@@ -16,25 +16,25 @@ typedef struct {
 static const float LOG2_E = 1.4426950408889634f;
 
 static float largest(const bf16 *x, int64_t size) {
-    __m512 top = _mm512_set1_ps(-INFINITY);
+    v_wide top = v_all(-INFINITY);
     for (int64_t i = 0; i < size; i += LANES) {
-        __mmask16 some = lanes(size - i);
-        top = _mm512_mask_max_ps(top, some, top, load_some(x + i, some));
+        v_mask some = lanes(size - i);
+        top = v_choose(some, v_max(top, load_some(x + i, some)), top);
     }
-    return _mm512_reduce_max_ps(top);
+    return v_largest(top);
 }
 /* exp(x - top) of numbers from i on, 0 behind the last. */
-INLINE __m512 chances(const bf16 *x, int64_t i, __m512 shift, __mmask16 some) {
-    __m512 scaled = _mm512_mul_ps(load_some(x + i, some), _mm512_set1_ps(LOG2_E));
-    return _mm512_maskz_mov_ps(some, power_of_two(_mm512_sub_ps(scaled, shift)));
+INLINE v_wide chances(const bf16 *x, int64_t i, v_wide shift, v_mask some) {
+    v_wide scaled = v_mul(load_some(x + i, some), v_all(LOG2_E));
+    return v_where(some, power_of_two(v_sub(scaled, shift)));
 }
-static float total(const bf16 *x, int64_t size, __m512 shift) {
-    __m512 sum[2] = {_mm512_setzero_ps(), _mm512_setzero_ps()};
+static float total(const bf16 *x, int64_t size, v_wide shift) {
+    v_wide sum[2] = {v_zero(), v_zero()};
     for (int64_t i = 0; i < size; i += LANES) {
         int side = i / LANES & 1;
-        sum[side] = _mm512_add_ps(sum[side], chances(x, i, shift, lanes(size - i)));
+        sum[side] = v_add(sum[side], chances(x, i, shift, lanes(size - i)));
     }
-    return _mm512_reduce_add_ps(_mm512_add_ps(sum[0], sum[1]));
+    return v_sum(v_add(sum[0], sum[1]));
 }
 INLINE float number(bf16 x) {
     uint32_t bits = (uint32_t)x << 16;
@@ -51,7 +51,7 @@ static void loss_part(void *given) {
         const bf16 *x = p->logits + m * p->row;
         int64_t target = p->targets[m];
         float top = largest(x, p->size), reached = number(x[target]);
-        __m512 shift = _mm512_set1_ps(top * LOG2_E);
+        v_wide shift = v_all(top * LOG2_E);
         float sum = total(x, p->size, shift), weight = p->weights[m];
         /* of equals the first is chosen */
         int first = reached == top;
@@ -61,12 +61,12 @@ static void loss_part(void *given) {
         if (!p->grad) continue;
         bf16 *grad = p->grad + m * p->row;
         float of_target = weight * (__builtin_exp2f((reached - top) * LOG2_E) / sum - 1.0f);
-        __m512 factor = _mm512_set1_ps(weight / sum);
+        v_wide factor = v_all(weight / sum);
         for (int64_t i = 0; i < p->size; i += LANES) {
-            __mmask16 some = lanes(p->size - i);
-            store_some(grad + i, _mm512_mul_ps(chances(x, i, shift, some), factor), some);
+            v_mask some = lanes(p->size - i);
+            store_some(grad + i, v_mul(chances(x, i, shift, some), factor), some);
         }
-        store_some(grad + target, _mm512_set1_ps(of_target), 1);
+        store_some(grad + target, v_all(of_target), 1);
     }
 }
 int afina_loss(loss *p, int threads) {

@@ -1,7 +1,7 @@
 /* What all kernels know of a thread's matrix tiles. */
 #include "matrix.h"
 
-#if AFINA_MATRIX
+#ifdef AFINA_TILES
 __thread matrix_state matrix_now;
 #if AFINA_TILES == 2
 __thread matrix_slow_tiles matrix_kept;

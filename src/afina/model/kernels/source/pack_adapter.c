@@ -16,32 +16,32 @@ typedef struct {
 static void pack_a(const matrices *m, int64_t first, int64_t used, bf16 *to) {
     int64_t words = m->in / 2;
     for (int64_t w = 0; w < words; w += LANES) {
-        __m512i square[16];
-        __mmask16 some = lanes(words - w);
+        v_bits square[16];
+        v_mask some = lanes(words - w);
         for (int r = 0; r < RANKS; r++)
-            square[r] = r < used ? _mm512_maskz_loadu_epi32(some, m->a + (first + r) * m->in + 2 * w)
-                                 : _mm512_setzero_si512();
+            square[r] = r < used ? v_load_words(some, m->a + (first + r) * m->in + 2 * w)
+                                 : v_no_bits();
         turn_square(square);
         for (int64_t i = 0; i < LANES && w + i < words; i++)
-            _mm512_storeu_si512(to + (w + i) * 2 * RANKS, square[i]);
+            v_store_bits(to + (w + i) * 2 * RANKS, square[i]);
     }
 }
 
 /* Sixteen ranks of sixteen outputs at a time, those behind the last zero, times the factor. */
 static void pack_b(const matrices *m, int64_t first, int64_t used, bf16 *to) {
-    __mmask16 some = lanes(used);
-    __m512 factor = _mm512_set1_ps(m->factor);
+    v_mask some = lanes(used);
+    v_wide factor = v_all(m->factor);
     for (int64_t o = 0; o < m->outs; o += LANES, to += LANES * RANKS) {
-        __m512i square[16];
+        v_bits square[16];
         for (int r = 0; r < LANES; r++) {
-            __m256i row = _mm256_setzero_si256();
-            if (o + r < m->outs) row = _mm256_maskz_loadu_epi16(some, m->b + (o + r) * m->rank + first);
+            v_half row = v_no_half();
+            if (o + r < m->outs) row = v_load_half_some(some, m->b + (o + r) * m->rank + first);
             if (m->factor != 1.0f)
-                row = (__m256i)_mm512_cvtneps_pbh(_mm512_mul_ps(widened(row), factor));
-            square[r] = _mm512_zextsi256_si512(row);
+                row = v_narrowed(v_mul(v_widened(row), factor));
+            square[r] = v_extended(row);
         }
         turn_square(square);
-        for (int k = 0; k < RANKS / 2; k++) _mm512_storeu_si512(to + k * 2 * LANES, square[k]);
+        for (int k = 0; k < RANKS / 2; k++) v_store_bits(to + k * 2 * LANES, square[k]);
     }
 }
 

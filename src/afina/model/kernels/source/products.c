@@ -16,15 +16,12 @@ typedef struct {
 
 /* `add`, where it is given, is added to the sums before they are rounded. */
 static inline __attribute__((always_inline)) void store(const product *p, int64_t at,
-                                                        __m512 low, __m512 high) {
+                                                        v_wide low, v_wide high) {
     if (p->add != NULL) {
-        __m512i both = _mm512_loadu_si512(p->add + at);
-        __m512i first = _mm512_cvtepu16_epi32(_mm512_castsi512_si256(both));
-        __m512i second = _mm512_cvtepu16_epi32(_mm512_extracti64x4_epi64(both, 1));
-        low = _mm512_add_ps(low, _mm512_castsi512_ps(_mm512_slli_epi32(first, 16)));
-        high = _mm512_add_ps(high, _mm512_castsi512_ps(_mm512_slli_epi32(second, 16)));
+        low = v_add(low, v_widened(v_load_half(p->add + at)));
+        high = v_add(high, v_widened(v_load_half(p->add + at + 16)));
     }
-    _mm512_storeu_si512(p->out + at, (__m512i)_mm512_cvtne2ps_pbh(high, low));
+    v_store_bits(p->out + at, v_narrowed_two(low, high));
 }
 
 #if AFINA_MATRIX
@@ -34,11 +31,11 @@ static void rows_of_block(const product *p, int64_t block) {
         int64_t count = p->rows - row < MATRIX_ROWS ? p->rows - row : MATRIX_ROWS;
         matrix_sides sides = {(const char *)(p->x + row * p->in), 2 * p->in, 64,
                               (const char *)(p->weight + block * OUTS * p->in), 4 * OUTS, p->in / 2,
-                              NULL, 0};
+                              {NULL, 0}};
         matrix_product(sums, 4 * OUTS, &sides, count, 0);
         for (int64_t r = 0; r < count; r++)
-            store(p, (row + r) * p->outs + block * OUTS, _mm512_load_ps(sums + r * OUTS),
-                  _mm512_load_ps(sums + r * OUTS + 16));
+            store(p, (row + r) * p->outs + block * OUTS, v_load(sums + r * OUTS),
+                  v_load(sums + r * OUTS + 16));
     }
 }
 #else
@@ -49,18 +46,16 @@ static inline __attribute__((always_inline)) void tile(const product *p, int64_t
                                                        int64_t block, const int count) {
     const bf16 *weight = p->weight + block * OUTS * p->in;
     const bf16 *x = p->x + row * p->in;
-    __m512 low[12], high[12];
-    for (int r = 0; r < count; r++) low[r] = high[r] = _mm512_setzero_ps();
+    v_wide low[12], high[12];
+    for (int r = 0; r < count; r++) low[r] = high[r] = v_zero();
     for (int64_t k = 0; k < p->in; k += 2) {
-        __m512bh first = (__m512bh)_mm512_loadu_si512(weight + k * OUTS);
-        __m512bh second = (__m512bh)_mm512_loadu_si512(weight + k * OUTS + 32);
+        v_pairs first = v_load_pairs(weight + k * OUTS);
+        v_pairs second = v_load_pairs(weight + k * OUTS + 32);
 #pragma GCC unroll 12
         for (int r = 0; r < count; r++) {
-            int32_t pair;
-            memcpy(&pair, x + r * p->in + k, sizeof pair);
-            __m512bh both = (__m512bh)_mm512_set1_epi32(pair);
-            low[r] = _mm512_dpbf16_ps(low[r], both, first);
-            high[r] = _mm512_dpbf16_ps(high[r], both, second);
+            v_pairs both = v_pair(x + r * p->in + k);
+            low[r] = v_dot(low[r], both, first);
+            high[r] = v_dot(high[r], both, second);
         }
     }
     for (int r = 0; r < count; r++)

@@ -17,17 +17,17 @@ static void norm_part(void *given) {
     part_of(p->rows, &from, &to);
     for (int64_t m = from; m < to; m++) {
         const bf16 *x = p->x + m * p->width;
-        __m512 sum = _mm512_setzero_ps();
+        v_wide sum = v_zero();
         for (int64_t i = 0; i < p->width; i += LANES) {
-            __m512 a = load_some(x + i, lanes(p->width - i));
-            sum = _mm512_fmadd_ps(a, a, sum);
+            v_wide a = load_some(x + i, lanes(p->width - i));
+            sum = v_fma(a, a, sum);
         }
-        float mean = _mm512_reduce_add_ps(sum) / (float)p->width;
+        float mean = v_sum(sum) / (float)p->width;
         float inverse = p->inverse[m] = 1.0f / __builtin_sqrtf(mean + p->epsilon);
         for (int64_t i = 0; i < p->width; i += LANES) {
-            __mmask16 some = lanes(p->width - i);
-            __m512 a = _mm512_mul_ps(load_some(x + i, some), _mm512_set1_ps(inverse));
-            a = _mm512_mul_ps(a, load_some(p->weight + i, some));
+            v_mask some = lanes(p->width - i);
+            v_wide a = v_mul(load_some(x + i, some), v_all(inverse));
+            a = v_mul(a, load_some(p->weight + i, some));
             store_some(p->out + m * p->width + i, a, some);
         }
     }
@@ -44,22 +44,22 @@ static void norm_back_part(void *given) {
     part_of(p->rows, &from, &to);
     for (int64_t m = from; m < to; m++) {
         int64_t at = m * p->width;
-        __m512 inverse = _mm512_set1_ps(p->inverse[m]), sum = _mm512_setzero_ps();
+        v_wide inverse = v_all(p->inverse[m]), sum = v_zero();
         for (int64_t i = 0; i < p->width; i += LANES) {
-            __mmask16 some = lanes(p->width - i);
-            __m512 g = _mm512_mul_ps(load_some(p->grad + at + i, some),
+            v_mask some = lanes(p->width - i);
+            v_wide g = v_mul(load_some(p->grad + at + i, some),
                                      load_some(p->weight + i, some));
-            sum = _mm512_fmadd_ps(g, load_some(p->x + at + i, some), sum);
+            sum = v_fma(g, load_some(p->x + at + i, some), sum);
         }
-        float along = _mm512_reduce_add_ps(sum) * p->inverse[m] / (float)p->width;
-        __m512 part = _mm512_set1_ps(along * p->inverse[m]);
+        float along = v_sum(sum) * p->inverse[m] / (float)p->width;
+        v_wide part = v_all(along * p->inverse[m]);
         for (int64_t i = 0; i < p->width; i += LANES) {
-            __mmask16 some = lanes(p->width - i);
-            __m512 g = _mm512_mul_ps(load_some(p->grad + at + i, some),
+            v_mask some = lanes(p->width - i);
+            v_wide g = v_mul(load_some(p->grad + at + i, some),
                                      load_some(p->weight + i, some));
-            g = _mm512_fnmadd_ps(load_some(p->x + at + i, some), part, g);
-            g = _mm512_mul_ps(g, inverse);
-            if (p->beside) g = _mm512_add_ps(g, load_some(p->beside + at + i, some));
+            g = v_fnma(load_some(p->x + at + i, some), part, g);
+            g = v_mul(g, inverse);
+            if (p->beside) g = v_add(g, load_some(p->beside + at + i, some));
             store_some(p->out + at + i, g, some);
         }
     }
@@ -83,15 +83,15 @@ static void scale_part(void *given) {
     int64_t from, to;
     part_of((p->width + LANES - 1) / LANES, &from, &to);
     for (int64_t i = from * LANES; i < to * LANES; i += LANES) {
-        __mmask16 some = lanes(p->width - i);
-        __m512 sum = _mm512_setzero_ps();
+        v_mask some = lanes(p->width - i);
+        v_wide sum = v_zero();
         for (int64_t m = 0; m < p->rows; m++) {
-            __m512 x = load_some(p->x + m * p->width + i, some);
-            x = _mm512_mul_ps(x, _mm512_set1_ps(p->inverse[m]));
-            sum = _mm512_fmadd_ps(load_some(p->grad + m * p->width + i, some), x, sum);
+            v_wide x = load_some(p->x + m * p->width + i, some);
+            x = v_mul(x, v_all(p->inverse[m]));
+            sum = v_fma(load_some(p->grad + m * p->width + i, some), x, sum);
         }
-        sum = _mm512_add_ps(sum, _mm512_maskz_loadu_ps(some, p->sum + i));
-        _mm512_mask_storeu_ps(p->sum + i, some, sum);
+        sum = v_add(sum, v_load_some(some, p->sum + i));
+        v_store_some(p->sum + i, some, sum);
     }
 }
 int afina_scale_gradient(scale_gradient *p, int threads) {
@@ -112,10 +112,10 @@ static void gate_part(void *given) {
     part_of(p->rows, &from, &to);
     for (int64_t m = from; m < to; m++)
         for (int64_t i = 0; i < p->width; i += LANES) {
-            __mmask16 some = lanes(p->width - i);
+            v_mask some = lanes(p->width - i);
             const bf16 *at = p->both + 2 * m * p->width + i;
-            __m512 x = load_some(at, some), up = load_some(at + p->width, some);
-            __m512 done = _mm512_mul_ps(_mm512_mul_ps(x, chance(x)), up);
+            v_wide x = load_some(at, some), up = load_some(at + p->width, some);
+            v_wide done = v_mul(v_mul(x, chance(x)), up);
             store_some(p->inner + m * p->width + i, done, some);
         }
 }
@@ -137,22 +137,22 @@ static void rotation_part(void *given) {
     const rotation *p = given;
     int64_t from, to, middle = p->size / 2;
     part_of(p->rows, &from, &to);
-    __m512 sign = _mm512_set1_ps(p->sign);
+    v_wide sign = v_all(p->sign);
     for (int64_t m = from; m < to; m++)
         for (int64_t i = 0; i < middle; i += LANES) {
-            __mmask16 some = lanes(middle - i);
+            v_mask some = lanes(middle - i);
             const bf16 *c = p->cos + m * p->size + i, *s = p->sin + m * p->size + i;
-            __m512 c1 = load_some(c, some), c2 = load_some(c + middle, some);
-            __m512 s1 = load_some(s, some), s2 = load_some(s + middle, some);
+            v_wide c1 = load_some(c, some), c2 = load_some(c + middle, some);
+            v_wide s1 = load_some(s, some), s2 = load_some(s + middle, some);
             /* going back each bf16 takes the other one's sine */
-            __m512 of_high = p->sign > 0 ? s1 : s2, of_low = p->sign > 0 ? s2 : s1;
-            of_high = _mm512_mul_ps(of_high, sign);
-            of_low = _mm512_mul_ps(of_low, sign);
+            v_wide of_high = p->sign > 0 ? s1 : s2, of_low = p->sign > 0 ? s2 : s1;
+            of_high = v_mul(of_high, sign);
+            of_low = v_mul(of_low, sign);
             for (int64_t h = 0; h < p->heads; h++) {
                 bf16 *at = p->x + m * p->row + h * p->size + i;
-                __m512 low = load_some(at, some), high = load_some(at + middle, some);
-                __m512 first = _mm512_fnmadd_ps(high, of_high, _mm512_mul_ps(low, c1));
-                __m512 second = _mm512_fmadd_ps(low, of_low, _mm512_mul_ps(high, c2));
+                v_wide low = load_some(at, some), high = load_some(at + middle, some);
+                v_wide first = v_fnma(high, of_high, v_mul(low, c1));
+                v_wide second = v_fma(low, of_low, v_mul(high, c2));
                 store_some(at, first, some);
                 store_some(at + middle, second, some);
             }

@@ -34,39 +34,39 @@ static int line_of(table *t, line *made) {
 static void take(const table *t, int64_t row, float heat, line *l) {
     const bf16 *narrow = (const bf16 *)t->rows + row * t->apart;
     const float *wide = (const float *)t->rows + row * t->apart;
-    __m512 over = _mm512_set1_ps(heat), none = _mm512_set1_ps(-INFINITY);
-    __m512 top = none, bottom = _mm512_set1_ps(INFINITY);
+    v_wide over = v_all(heat), none = v_all(-INFINITY);
+    v_wide top = none, bottom = v_all(INFINITY);
     for (int64_t i = 0; i < t->padded; i += LANES) {
-        __mmask16 some = lanes(t->width - i);
-        __m512 x = t->wide ? _mm512_maskz_loadu_ps(some, wide + i) : load_some(narrow + i, some);
+        v_mask some = lanes(t->width - i);
+        v_wide x = t->wide ? v_load_some(some, wide + i) : load_some(narrow + i, some);
         /* a zero more makes minus zero zero, which is its equal */
-        x = _mm512_mask_add_ps(none, some, _mm512_div_ps(x, over), _mm512_setzero_ps());
-        _mm512_storeu_ps(l->y + i, x);
-        top = _mm512_max_ps(x, top);
-        some = _mm512_cmp_ps_mask(x, none, _CMP_GT_OQ);
-        bottom = _mm512_mask_min_ps(bottom, some, x, bottom);
+        x = v_choose(some, v_add(v_div(x, over), v_zero()), none);
+        v_store(l->y + i, x);
+        top = v_max(x, top);
+        some = v_above(x, none);
+        bottom = v_choose(some, v_min(x, bottom), bottom);
     }
-    l->top = _mm512_reduce_max_ps(top), l->bottom = _mm512_reduce_min_ps(bottom);
-    top = _mm512_set1_ps(l->top);
+    l->top = v_largest(top), l->bottom = v_least(bottom);
+    top = v_all(l->top);
     for (int64_t i = 0; i < t->padded; i += LANES) {
-        __m512 below = _mm512_sub_ps(_mm512_loadu_ps(l->y + i), top);
-        __m512 power = power_of_two(_mm512_mul_ps(below, _mm512_set1_ps(LOG2_E)));
-        _mm512_storeu_ps(l->w + i, power);
+        v_wide below = v_sub(v_load(l->y + i), top);
+        v_wide power = power_of_two(v_mul(below, v_all(LOG2_E)));
+        v_store(l->w + i, power);
     }
 }
 
 /* What those weigh that reach `least`. No more can weigh less: sums run in one order. */
 static float mass(const float *y, const float *w, float least, int64_t count) {
-    __m512 from = _mm512_set1_ps(least), sum[4];
-    for (int s = 0; s < 4; s++) sum[s] = _mm512_setzero_ps();
+    v_wide from = v_all(least), sum[4];
+    for (int s = 0; s < 4; s++) sum[s] = v_zero();
     for (int64_t i = 0; i < count; i += 4 * LANES)
         for (int s = 0; s < 4; s++) {
-            __m512 x = _mm512_loadu_ps(y + i + s * LANES);
-            __mmask16 in = _mm512_cmp_ps_mask(x, from, _CMP_GE_OQ);
-            sum[s] = _mm512_mask_add_ps(sum[s], in, sum[s], _mm512_loadu_ps(w + i + s * LANES));
+            v_wide x = v_load(y + i + s * LANES);
+            v_mask in = v_at_least(x, from);
+            sum[s] = v_add_where(in, sum[s], v_load(w + i + s * LANES));
         }
-    return _mm512_reduce_add_ps(
-        _mm512_add_ps(_mm512_add_ps(sum[0], sum[1]), _mm512_add_ps(sum[2], sum[3])));
+    return v_sum(
+        v_add(v_add(sum[0], sum[1]), v_add(sum[2], sum[3])));
 }
 
 /* Numbers in the order of their bits, and back. */
@@ -86,19 +86,19 @@ static float number_at(int32_t order) {
 /* Lays those side by side that reach `low` and not `high`, to the next whole step of `mass`. Their
    number; what weigh those that reach `high`, into *above. */
 static int64_t gather(line *l, float low, float high, float *above) {
-    __m512 least = _mm512_set1_ps(low), most = _mm512_set1_ps(high), sum = _mm512_setzero_ps();
+    v_wide least = v_all(low), most = v_all(high), sum = v_zero();
     int64_t count = 0;
     for (int64_t i = 0; i < l->padded; i += LANES) {
-        __m512 y = _mm512_loadu_ps(l->y + i), w = _mm512_loadu_ps(l->w + i);
-        __mmask16 over = _mm512_cmp_ps_mask(y, most, _CMP_GE_OQ);
-        sum = _mm512_mask_add_ps(sum, over, sum, w);
-        __mmask16 in = _mm512_cmp_ps_mask(y, least, _CMP_GE_OQ) & ~over;
+        v_wide y = v_load(l->y + i), w = v_load(l->w + i);
+        v_mask over = v_at_least(y, most);
+        sum = v_add_where(over, sum, w);
+        v_mask in = v_at_least(y, least) & ~over;
         if (!in) continue;
-        _mm512_storeu_ps(l->near_y + count, _mm512_maskz_compress_ps(in, y));
-        _mm512_storeu_ps(l->near_w + count, _mm512_maskz_compress_ps(in, w));
+        v_store(l->near_y + count, v_together(in, y));
+        v_store(l->near_w + count, v_together(in, w));
         count += __builtin_popcount(in);
     }
-    *above = _mm512_reduce_add_ps(sum);
+    *above = v_sum(sum);
     for (; count % (4 * LANES); count++) l->near_y[count] = -INFINITY, l->near_w[count] = 0;
     return count;
 }
@@ -207,8 +207,8 @@ static void list_best(const line *l, float *values, int64_t *ids, int64_t most) 
     const float *y = l->y;
     for (int64_t k = 0; k < most; k++) values[k] = -INFINITY, ids[k] = k;
     for (int64_t i = 0; i < l->padded; i += LANES) {
-        __m512 last = _mm512_set1_ps(values[most - 1]);
-        uint32_t over = _mm512_cmp_ps_mask(_mm512_loadu_ps(y + i), last, _CMP_GT_OQ);
+        v_wide last = v_all(values[most - 1]);
+        uint32_t over = v_above(v_load(y + i), last);
         for (; over; over &= over - 1) {
             int64_t id = i + __builtin_ctz(over);
             if (y[id] > values[most - 1]) insert(y[id], id, values, ids, most);

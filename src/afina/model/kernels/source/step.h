@@ -106,20 +106,17 @@ static inline int64_t next_of(claim *c) {
     return __atomic_fetch_add(&c->next, 1, __ATOMIC_RELAXED);
 }
 
-static inline __m512 widened(const bf16 *from) {
-    __m512i half = _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)from));
-    return _mm512_castsi512_ps(_mm512_slli_epi32(half, 16));
+static inline v_wide widened(const bf16 *from) {
+    return v_widened(v_load_half(from));
 }
 
-static inline void put_narrowed(bf16 *to, __m512 x) {
-    _mm256_storeu_si256((__m256i *)to, (__m256i)_mm512_cvtneps_pbh(x));
+static inline void put_narrowed(bf16 *to, v_wide x) {
+    v_store_half(to, v_narrowed(x));
 }
 
 /* Two neighbouring numbers in all lanes. */
-static inline __m512bh pair_of(const bf16 *from) {
-    int32_t pair;
-    memcpy(&pair, from, sizeof pair);
-    return (__m512bh)_mm512_set1_epi32(pair);
+static inline v_pairs pair_of(const bf16 *from) {
+    return v_pair(from);
 }
 
 /* step_products.c and step_few_bits.c; each thread begins and ends a step */
@@ -128,8 +125,8 @@ void step_end(void);
 void step_product(const linear *w, const flow *f, claim *c);
 void step_small_tile(const linear *w, const flow *f, int64_t row, int64_t count, int64_t block);
 void step_sums(const bf16 *x, int64_t in, float *sums);
-void step_store(const linear *w, const flow *f, int64_t row, int64_t block, __m512 low,
-                __m512 high);
+void step_store(const linear *w, const flow *f, int64_t row, int64_t block, v_wide low,
+                v_wide high);
 /* step_adapters.c */
 void step_low(const linear *w, const bf16 *x, bf16 *low, const kin *k, const int64_t *first_page,
               const int64_t *pages);
@@ -137,7 +134,7 @@ void step_low(const linear *w, const bf16 *x, bf16 *low, const kin *k, const int
 void step_norm(const bf16 *h, const bf16 *weight, double eps, int64_t width, bf16 *out);
 void step_gate(const bf16 *gate_up, int64_t wide, bf16 *out);
 void step_turn(const network *n, const layer *l, const step *s, int64_t row);
-__m512 step_exp(__m512 x);
+v_wide step_exp(v_wide x);
 /* step_attention.c */
 void step_attend(const network *n, const layer *l, const step *s, const piece *p, int64_t head,
                  float *scores);

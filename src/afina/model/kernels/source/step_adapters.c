@@ -14,11 +14,11 @@ static void lower(const bf16 *x, const bf16 *a, int64_t in, bf16 *low, int64_t a
     float sums[MATRIX_ROWS * RANKS] __attribute__((aligned(64)));
     for (; count > 0; count -= MATRIX_ROWS) {
         int64_t rows = count < MATRIX_ROWS ? count : MATRIX_ROWS;
-        matrix_sides sides = {(const char *)x, 2 * in, 64, (const char *)a, 4 * RANKS, in / 2, NULL,
-                              0};
+        matrix_sides sides = {(const char *)x, 2 * in, 64, (const char *)a, 4 * RANKS, in / 2, {NULL,
+                              0}};
         matrix_multiply(sums, 4 * RANKS, &sides, rows, 0, 0, matrix_nothing, NULL);
         for (int64_t r = 0; r < rows; r++)
-            put_narrowed(low + r * apart, _mm512_load_ps(sums + r * RANKS));
+            put_narrowed(low + r * apart, v_load(sums + r * RANKS));
         x += MATRIX_ROWS * in, low += MATRIX_ROWS * apart;
     }
 }
@@ -29,27 +29,27 @@ static void lower(const bf16 *x, const bf16 *a, int64_t in, bf16 *low, int64_t a
 /* Rows `row` to `row + count` times one part of one page; `count` is a constant where called. */
 inlined void tile(const bf16 *x, const bf16 *a, int64_t in, bf16 *low, int64_t apart,
                   const int count) {
-    __m512 sum[TILE][SUMS];
+    v_wide sum[TILE][SUMS];
     for (int r = 0; r < count; r++)
-        for (int s = 0; s < SUMS; s++) sum[r][s] = _mm512_setzero_ps();
+        for (int s = 0; s < SUMS; s++) sum[r][s] = v_zero();
     int64_t pair = 0, pairs = in / 2;
     for (; pair + SUMS <= pairs; pair += SUMS) {
 #pragma GCC unroll 4
         for (int s = 0; s < SUMS; s++) {
-            __m512bh columns = (__m512bh)_mm512_loadu_si512(a + (pair + s) * 32);
+            v_pairs columns = v_load_pairs(a + (pair + s) * 32);
 #pragma GCC unroll 6
             for (int r = 0; r < count; r++)
-                sum[r][s] = _mm512_dpbf16_ps(sum[r][s], pair_of(x + r * in + 2 * (pair + s)), columns);
+                sum[r][s] = v_dot(sum[r][s], pair_of(x + r * in + 2 * (pair + s)), columns);
         }
     }
     for (; pair < pairs; pair++) {
-        __m512bh columns = (__m512bh)_mm512_loadu_si512(a + pair * 32);
+        v_pairs columns = v_load_pairs(a + pair * 32);
         for (int r = 0; r < count; r++)
-            sum[r][0] = _mm512_dpbf16_ps(sum[r][0], pair_of(x + r * in + 2 * pair), columns);
+            sum[r][0] = v_dot(sum[r][0], pair_of(x + r * in + 2 * pair), columns);
     }
     for (int r = 0; r < count; r++) {
-        __m512 two = _mm512_add_ps(sum[r][0], sum[r][1]);
-        put_narrowed(low + r * apart, _mm512_add_ps(two, _mm512_add_ps(sum[r][2], sum[r][3])));
+        v_wide two = v_add(sum[r][0], sum[r][1]);
+        put_narrowed(low + r * apart, v_add(two, v_add(sum[r][2], sum[r][3])));
     }
 }
 static void lower(const bf16 *x, const bf16 *a, int64_t in, bf16 *low, int64_t apart,

@@ -10,6 +10,12 @@
 
 #include "step.h"
 
+/* Vectors of scores, or of values, that four rows' sums are kept of: as many as registers hold. */
+#ifdef AFINA_HALVES
+#define AT_ONCE 1
+#else
+#define AT_ONCE 4
+#endif
 #define inlined static inline __attribute__((always_inline))
 
 /* What the tiles of one piece and one key head share. A query row is a position's query of one head:
@@ -35,21 +41,21 @@ inlined void score(const view *v, int64_t row, int64_t block, const int rows, co
     const bf16 *q[4], *k[4];
     for (int r = 0; r < rows; r++) q[r] = query(v, row + r);
     for (int b = 0; b < blocks; b++) k[b] = v->keys + v->table[v->first + block + b] * v->block_apart;
-    __m512 sum[4][4];
+    v_wide sum[4][4];
     for (int r = 0; r < rows; r++)
-        for (int b = 0; b < blocks; b++) sum[r][b] = _mm512_setzero_ps();
+        for (int b = 0; b < blocks; b++) sum[r][b] = v_zero();
     for (int64_t i = 0; i < v->size; i += 2) {
 #pragma GCC unroll 4
         for (int b = 0; b < blocks; b++) {
-            __m512bh keys = (__m512bh)_mm512_loadu_si512(k[b] + i * PLACES);
+            v_pairs keys = v_load_pairs(k[b] + i * PLACES);
 #pragma GCC unroll 4
             for (int r = 0; r < rows; r++)
-                sum[r][b] = _mm512_dpbf16_ps(sum[r][b], pair_of(q[r] + i), keys);
+                sum[r][b] = v_dot(sum[r][b], pair_of(q[r] + i), keys);
         }
     }
     for (int r = 0; r < rows; r++)
         for (int b = 0; b < blocks; b++)
-            _mm512_storeu_ps(v->scores + ((row + r) * v->blocks + block + b) * PLACES, sum[r][b]);
+            v_store(v->scores + ((row + r) * v->blocks + block + b) * PLACES, sum[r][b]);
 }
 
 inlined void score_rows(const view *v, int64_t block, const int blocks) {
@@ -61,13 +67,13 @@ inlined void score_rows(const view *v, int64_t block, const int blocks) {
 }
 
 /* The places of a block that a query at `position` sees. */
-static __mmask16 seen(const view *v, int64_t block, int64_t position) {
+static v_mask seen(const view *v, int64_t block, int64_t position) {
     int64_t begin = (v->first + block) * PLACES;
     int64_t last = position - begin, first = v->window > 0 ? position - v->window + 1 - begin : 0;
     if (last < 0 || first >= PLACES) return 0;
     uint32_t upto = last >= PLACES - 1 ? 0xFFFF : (1u << (last + 1)) - 1;
     uint32_t before = first > 0 ? (1u << first) - 1 : 0;
-    return (__mmask16)(upto & ~before);
+    return (v_mask)(upto & ~before);
 }
 
 /* Turns a row's scores into weights in bf16, in their place; the sum of the weights. */
@@ -75,35 +81,34 @@ static float weigh(const view *v, int64_t row) {
     float *scores = v->scores + row * v->blocks * PLACES;
     bf16 *weights = (bf16 *)scores;
     int64_t position = v->start + row / v->ratio;
-    const __m512 none = _mm512_set1_ps(-INFINITY);
-    __m512 most = none;
+    const v_wide none = v_all(-INFINITY);
+    v_wide most = none;
     for (int64_t b = 0; b < v->blocks; b++)
-        most = _mm512_mask_max_ps(most, seen(v, b, position), most,
-                                  _mm512_loadu_ps(scores + b * PLACES));
-    __m512 top = _mm512_set1_ps(_mm512_reduce_max_ps(most));
-    __m512 scaling = _mm512_set1_ps(v->scaling), sum = _mm512_setzero_ps();
+        most = v_choose(seen(v, b, position), v_max(most, v_load(scores + b * PLACES)), most);
+    v_wide top = v_all(v_largest(most));
+    v_wide scaling = v_all(v->scaling), sum = v_zero();
     for (int64_t b = 0; b < v->blocks; b++) {
-        __m512 x = _mm512_mul_ps(_mm512_sub_ps(_mm512_loadu_ps(scores + b * PLACES), top), scaling);
-        x = _mm512_maskz_mov_ps(seen(v, b, position), step_exp(x));
-        sum = _mm512_add_ps(sum, x);
+        v_wide x = v_mul(v_sub(v_load(scores + b * PLACES), top), scaling);
+        x = v_where(seen(v, b, position), step_exp(x));
+        sum = v_add(sum, x);
         put_narrowed(weights + b * PLACES, x);
     }
-    return _mm512_reduce_add_ps(sum);
+    return v_sum(sum);
 }
 
 /* Adds `pairs` pairs of a block's positions to sums of `rows` query rows over `wide` registers of a
    head; the last pair's second position is left out if `odd`. */
 inlined void add_block(const bf16 *values, const bf16 *const *weights, int64_t size, int64_t pairs,
-                       int odd, __m512 sum[4][4], const int rows, const int wide) {
+                       int odd, v_wide sum[4][4], const int rows, const int wide) {
     for (int64_t pair = 0; pair < pairs; pair++) {
-        __m512i mask = _mm512_set1_epi32(odd && pair == pairs - 1 ? 0xFFFF : -1);
+        v_bits mask = v_all_words(odd && pair == pairs - 1 ? 0xFFFF : -1);
 #pragma GCC unroll 4
         for (int d = 0; d < wide; d++) {
-            __m512i both = _mm512_loadu_si512(values + (pair * size + 16 * d) * 2);
-            __m512bh value = (__m512bh)_mm512_and_si512(both, mask);
+            v_bits both = v_load_bits(values + (pair * size + 16 * d) * 2);
+            v_pairs value = v_as_pairs(v_and(both, mask));
 #pragma GCC unroll 4
             for (int r = 0; r < rows; r++)
-                sum[r][d] = _mm512_dpbf16_ps(sum[r][d], pair_of(weights[r] + 2 * pair), value);
+                sum[r][d] = v_dot(sum[r][d], pair_of(weights[r] + 2 * pair), value);
         }
     }
 }
@@ -111,9 +116,9 @@ inlined void add_block(const bf16 *values, const bf16 *const *weights, int64_t s
 /* Weighted sums of values for `rows` query rows and `wide` registers of a head from `from` on. */
 inlined void mix(const view *v, int64_t row, int64_t from, const float *sums, bf16 *out,
                  int64_t out_apart, const int rows, const int wide) {
-    __m512 sum[4][4];
+    v_wide sum[4][4];
     for (int r = 0; r < rows; r++)
-        for (int d = 0; d < wide; d++) sum[r][d] = _mm512_setzero_ps();
+        for (int d = 0; d < wide; d++) sum[r][d] = v_zero();
     int64_t last = v->start + v->count - 1 - v->first * PLACES; /* of the piece, in what is read */
     for (int64_t b = 0; b < v->blocks; b++) {
         const bf16 *weights[4];
@@ -127,10 +132,10 @@ inlined void mix(const view *v, int64_t row, int64_t from, const float *sums, bf
             add_block(values, weights, v->size, (places + 1) / 2, places % 2, sum, rows, wide);
     }
     for (int r = 0; r < rows; r++) {
-        __m512 share = _mm512_set1_ps(1.0f / sums[row + r]);
+        v_wide share = v_all(1.0f / sums[row + r]);
         int64_t position = (row + r) / v->ratio, head = (row + r) % v->ratio;
         bf16 *to = out + position * out_apart + head * v->size + from;
-        for (int d = 0; d < wide; d++) put_narrowed(to + 16 * d, _mm512_mul_ps(sum[r][d], share));
+        for (int d = 0; d < wide; d++) put_narrowed(to + 16 * d, v_mul(sum[r][d], share));
     }
 }
 
@@ -169,14 +174,19 @@ void step_attend(const network *n, const layer *l, const step *s, const piece *p
         .window = l->window,
     };
     int64_t block = 0, rows = p->count * ratio;
-    for (; v.blocks - block >= 4; block += 4) score_rows(&v, block, 4);
+    for (; v.blocks - block >= AT_ONCE; block += AT_ONCE) score_rows(&v, block, AT_ONCE);
+#if AT_ONCE > 1
     if (v.blocks - block >= 2) score_rows(&v, block, 2), block += 2;
     if (v.blocks - block >= 1) score_rows(&v, block, 1);
+#endif
     float *sums = scores + rows * v.blocks * PLACES;
     for (int64_t row = 0; row < rows; row++) sums[row] = weigh(&v, row);
     bf16 *out = s->seen + p->row * apart + head * ratio * size;
     int64_t from = 0;
-    for (; size - from >= 64; from += 64) mix_rows(&v, from, sums, out, apart, 4);
+    for (; size - from >= 16 * AT_ONCE; from += 16 * AT_ONCE)
+        mix_rows(&v, from, sums, out, apart, AT_ONCE);
+#if AT_ONCE > 1
     if (size - from >= 32) mix_rows(&v, from, sums, out, apart, 2), from += 32;
     if (size - from >= 16) mix_rows(&v, from, sums, out, apart, 1);
+#endif
 }

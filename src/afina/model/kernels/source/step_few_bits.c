@@ -25,47 +25,47 @@ static const uint16_t plain[16] = {0x0000, 0x3F80, 0x4000, 0x4040, 0x4080, 0x40A
 static const uint16_t upper[16] = {0xC300, 0xC2E0, 0xC2C0, 0xC2A0, 0xC280, 0xC240, 0xC200, 0xC180,
                                    0x0000, 0x4180, 0x4200, 0x4240, 0x4280, 0x42A0, 0x42C0, 0x42E0};
 
-static __m512i twice(const uint16_t *table) {
-    return _mm512_broadcast_i64x4(_mm256_loadu_si256((const __m256i *)table));
+static v_bits twice(const uint16_t *table) {
+    return v_twice(v_load_half(table));
 }
 
-inlined __m512bh looked_up(__m512i table, __m512i words) {
-    return (__m512bh)_mm512_permutexvar_epi16(words, table);
+inlined v_pairs looked_up(v_bits table, v_bits words) {
+    return v_looked_up(table, words);
 }
 
 /* The sum of each group of a row's inputs. */
 void step_sums(const bf16 *x, int64_t in, float *sums) {
-    const __m512bh ones = (__m512bh)_mm512_set1_epi16(0x3F80);
+    const v_pairs ones = v_as_pairs(v_all_numbers(0x3F80));
     for (int64_t k = 0; k < in; k += GROUP) {
-        __m512bh inputs = (__m512bh)_mm512_loadu_si512(x + k);
-        *sums++ = _mm512_reduce_add_ps(_mm512_dpbf16_ps(_mm512_setzero_ps(), inputs, ones));
+        v_pairs inputs = v_load_pairs(x + k);
+        *sums++ = v_sum(v_dot(v_zero(), inputs, ones));
     }
 }
 
 /* Sums of one group: two chains for each half of a block. */
-inlined void add_group(const bf16 *x, int64_t in, const uint16_t *codes, __m512i table,
-                       __m512 sum[TILE][4], const int count) {
+inlined void add_group(const bf16 *x, int64_t in, const uint16_t *codes, v_bits table,
+                       v_wide sum[TILE][4], const int count) {
     for (int r = 0; r < count; r++)
-        for (int s = 0; s < 4; s++) sum[r][s] = _mm512_setzero_ps();
+        for (int s = 0; s < 4; s++) sum[r][s] = v_zero();
 #pragma GCC unroll 2
     for (int64_t k = 0; k < GROUP; k += 4) {
-        __m512i words = _mm512_loadu_si512(codes + k * 8);
-        __m512bh w[4] = {looked_up(table, words), looked_up(table, _mm512_srli_epi16(words, 4)),
-                         looked_up(table, _mm512_srli_epi16(words, 8)),
-                         looked_up(table, _mm512_srli_epi16(words, 12))};
+        v_bits words = v_load_bits(codes + k * 8);
+        v_pairs w[4] = {looked_up(table, words), looked_up(table, v_right(words, 4)),
+                         looked_up(table, v_right(words, 8)),
+                         looked_up(table, v_right(words, 12))};
 #pragma GCC unroll 4
         for (int r = 0; r < count; r++) {
-            __m512bh one = pair_of(x + r * in + k), two = pair_of(x + r * in + k + 2);
-            sum[r][0] = _mm512_dpbf16_ps(sum[r][0], one, w[0]);
-            sum[r][1] = _mm512_dpbf16_ps(sum[r][1], one, w[1]);
-            sum[r][2] = _mm512_dpbf16_ps(sum[r][2], two, w[2]);
-            sum[r][3] = _mm512_dpbf16_ps(sum[r][3], two, w[3]);
+            v_pairs one = pair_of(x + r * in + k), two = pair_of(x + r * in + k + 2);
+            sum[r][0] = v_dot(sum[r][0], one, w[0]);
+            sum[r][1] = v_dot(sum[r][1], one, w[1]);
+            sum[r][2] = v_dot(sum[r][2], two, w[2]);
+            sum[r][3] = v_dot(sum[r][3], two, w[3]);
         }
     }
 }
 
-inlined __m512 halves(const uint16_t *from) {
-    return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)from));
+inlined v_wide halves(const uint16_t *from) {
+    return v_from_fp16(v_load_half(from));
 }
 
 inlined void tile_4(const linear *w, const flow *f, int64_t row, int64_t block, const int count) {
@@ -73,20 +73,20 @@ inlined void tile_4(const linear *w, const flow *f, int64_t row, int64_t block, 
     const uint16_t *scales = (const uint16_t *)w->scales + block * w->in * 2;
     const bf16 *x = f->x + row * w->in;
     const float *sums = f->sums + row * (w->in / GROUP);
-    const __m512i table = twice(plain);
-    __m512 low[TILE], high[TILE];
-    for (int r = 0; r < count; r++) low[r] = high[r] = _mm512_setzero_ps();
+    const v_bits table = twice(plain);
+    v_wide low[TILE], high[TILE];
+    for (int r = 0; r < count; r++) low[r] = high[r] = v_zero();
     for (int64_t g = 0; g < w->in / GROUP; g++) {
-        __m512 sum[TILE][4];
+        v_wide sum[TILE][4];
         add_group(x + g * GROUP, w->in, codes + g * GROUP * 8, table, sum, count);
         const uint16_t *s = scales + g * GROUP * 2;
-        __m512 scale[2] = {halves(s), halves(s + 16)}, least[2] = {halves(s + 32), halves(s + 48)};
+        v_wide scale[2] = {halves(s), halves(s + 16)}, least[2] = {halves(s + 32), halves(s + 48)};
         for (int r = 0; r < count; r++) {
-            __m512 all = _mm512_set1_ps(sums[r * (w->in / GROUP) + g]);
-            low[r] = _mm512_fmadd_ps(_mm512_add_ps(sum[r][0], sum[r][2]), scale[0], low[r]);
-            high[r] = _mm512_fmadd_ps(_mm512_add_ps(sum[r][1], sum[r][3]), scale[1], high[r]);
-            low[r] = _mm512_fmadd_ps(all, least[0], low[r]);
-            high[r] = _mm512_fmadd_ps(all, least[1], high[r]);
+            v_wide all = v_all(sums[r * (w->in / GROUP) + g]);
+            low[r] = v_fma(v_add(sum[r][0], sum[r][2]), scale[0], low[r]);
+            high[r] = v_fma(v_add(sum[r][1], sum[r][3]), scale[1], high[r]);
+            low[r] = v_fma(all, least[0], low[r]);
+            high[r] = v_fma(all, least[1], high[r]);
         }
     }
     for (int r = 0; r < count; r++) step_store(w, f, row + r, block, low[r], high[r]);
@@ -96,24 +96,24 @@ inlined void tile_8(const linear *w, const flow *f, int64_t row, int64_t block, 
     const uint16_t *codes = (const uint16_t *)w->codes + block * w->in * 16;
     const float *scales = (const float *)w->scales + block * OUTS;
     const bf16 *x = f->x + row * w->in;
-    const __m512i few = twice(plain), many = twice(upper);
-    __m512 sum[TILE][4];
+    const v_bits few = twice(plain), many = twice(upper);
+    v_wide sum[TILE][4];
     for (int r = 0; r < count; r++)
-        for (int s = 0; s < 4; s++) sum[r][s] = _mm512_setzero_ps();
+        for (int s = 0; s < 4; s++) sum[r][s] = v_zero();
     for (int64_t k = 0; k < w->in; k += 2) {
-        __m512i words = _mm512_loadu_si512(codes + k * 16);
-        __m512bh c[4] = {looked_up(few, words), looked_up(many, _mm512_srli_epi16(words, 4)),
-                         looked_up(few, _mm512_srli_epi16(words, 8)),
-                         looked_up(many, _mm512_srli_epi16(words, 12))};
+        v_bits words = v_load_bits(codes + k * 16);
+        v_pairs c[4] = {looked_up(few, words), looked_up(many, v_right(words, 4)),
+                         looked_up(few, v_right(words, 8)),
+                         looked_up(many, v_right(words, 12))};
 #pragma GCC unroll 4
         for (int r = 0; r < count; r++) {
-            __m512bh both = pair_of(x + r * w->in + k);
-            for (int s = 0; s < 4; s++) sum[r][s] = _mm512_dpbf16_ps(sum[r][s], both, c[s]);
+            v_pairs both = pair_of(x + r * w->in + k);
+            for (int s = 0; s < 4; s++) sum[r][s] = v_dot(sum[r][s], both, c[s]);
         }
     }
     for (int r = 0; r < count; r++) {
-        __m512 low = _mm512_mul_ps(_mm512_add_ps(sum[r][0], sum[r][1]), _mm512_loadu_ps(scales));
-        __m512 high = _mm512_mul_ps(_mm512_add_ps(sum[r][2], sum[r][3]), _mm512_loadu_ps(scales + 16));
+        v_wide low = v_mul(v_add(sum[r][0], sum[r][1]), v_load(scales));
+        v_wide high = v_mul(v_add(sum[r][2], sum[r][3]), v_load(scales + 16));
         step_store(w, f, row + r, block, low, high);
     }
 }

@@ -11,40 +11,40 @@
 #define inlined static inline __attribute__((always_inline))
 
 /* Adds what the row's adapter has learned about 16 outputs: its low-rank input times its B. */
-inlined __m512 with_adapter(const linear *w, const flow *f, int64_t row, int64_t sixteen,
-                            __m512 sum) {
+inlined v_wide with_adapter(const linear *w, const flow *f, int64_t row, int64_t sixteen,
+                            v_wide sum) {
     int64_t part = w->part_of[sixteen];
     for (int64_t i = f->first_page[row]; i < f->first_page[row + 1]; i++) {
         const bf16 *low = f->low + (i * w->parts + part) * RANKS;
         const bf16 *b = w->b + f->pages[i] * w->b_apart + sixteen * RANKS * 16;
 #pragma GCC unroll 8
         for (int j = 0; j < RANKS / 2; j++)
-            sum = _mm512_dpbf16_ps(sum, pair_of(low + 2 * j),
-                                   (__m512bh)_mm512_loadu_si512(b + 32 * j));
+            sum = v_dot(sum, pair_of(low + 2 * j),
+                                   v_load_pairs(b + 32 * j));
     }
     return sum;
 }
 
-inlined __m512 finished(const linear *w, const flow *f, int64_t row, int64_t sixteen, __m512 sum) {
+inlined v_wide finished(const linear *w, const flow *f, int64_t row, int64_t sixteen, v_wide sum) {
     int64_t at = 16 * sixteen;
-    if (w->bias != NULL) sum = _mm512_add_ps(sum, widened(w->bias + at));
+    if (w->bias != NULL) sum = v_add(sum, widened(w->bias + at));
     if (f->low != NULL) sum = with_adapter(w, f, row, sixteen, sum);
     if (w->factor != NULL)
-        sum = _mm512_fmadd_ps(sum, _mm512_loadu_ps(w->factor + at), _mm512_loadu_ps(w->offset + at));
-    if (f->add != NULL) sum = _mm512_add_ps(sum, widened(f->add + row * w->outs + at));
+        sum = v_fma(sum, v_load(w->factor + at), v_load(w->offset + at));
+    if (f->add != NULL) sum = v_add(sum, widened(f->add + row * w->outs + at));
     return sum;
 }
 
-inlined void store(const linear *w, const flow *f, int64_t row, int64_t block, __m512 low,
-                   __m512 high) {
+inlined void store(const linear *w, const flow *f, int64_t row, int64_t block, v_wide low,
+                   v_wide high) {
     low = finished(w, f, row, 2 * block, low);
     high = finished(w, f, row, 2 * block + 1, high);
-    _mm512_storeu_si512(f->out + row * w->outs + block * OUTS,
-                        (__m512i)_mm512_cvtne2ps_pbh(high, low));
+    v_store_bits(f->out + row * w->outs + block * OUTS,
+                        v_narrowed_two(low, high));
 }
 
-void step_store(const linear *w, const flow *f, int64_t row, int64_t block, __m512 low,
-                __m512 high) {
+void step_store(const linear *w, const flow *f, int64_t row, int64_t block, v_wide low,
+                v_wide high) {
     store(w, f, row, block, low, high);
 }
 
@@ -84,8 +84,8 @@ inlined void finish_two(void *given) {
             fetch_row(at, at->next_row + at->fetched);
     for (int i = 0; i < 2 && at->done < at->count; i++, at->done++) {
         const float *sums = at->sums[at->turn] + at->done * OUTS;
-        store(at->w, at->f, at->row + at->done, at->block, _mm512_load_ps(sums),
-              _mm512_load_ps(sums + 16));
+        store(at->w, at->f, at->row + at->done, at->block, v_load(sums),
+              v_load(sums + 16));
     }
 }
 static void finish(finishing *at) {
@@ -96,7 +96,7 @@ static void multiply(finishing *at, int64_t row, int64_t block, const char *ahea
     const linear *w = at->w;
     matrix_sides sides = {(const char *)(at->f->x + row * w->in), 2 * w->in, 64,
                           (const char *)(w->weight + block * OUTS * w->in), 4 * OUTS, w->in / 2,
-                          ahead, pace};
+                          {ahead, pace}};
     at->next_row = row, at->next_block = block, at->fetched = 0, at->next_count = count;
     matrix_multiply(at->sums[1 - at->turn], 4 * OUTS, &sides, count, 0, 1, finish_two, at);
     finish(at);
@@ -122,18 +122,18 @@ inlined void tile(const linear *w, const flow *f, int64_t row, int64_t block, co
     const bf16 *x = f->x + row * w->in;
     const int64_t in = w->in;
     if (f->low != NULL) fetch_b(w, f, row, count, block);
-    __m512 low[TILE], high[TILE];
-    for (int r = 0; r < count; r++) low[r] = high[r] = _mm512_setzero_ps();
+    v_wide low[TILE], high[TILE];
+    for (int r = 0; r < count; r++) low[r] = high[r] = v_zero();
     for (int64_t k = 0; k < in; k += 2) {
-        __m512bh first = (__m512bh)_mm512_loadu_si512(weight + k * OUTS);
-        __m512bh second = (__m512bh)_mm512_loadu_si512(weight + k * OUTS + 32);
+        v_pairs first = v_load_pairs(weight + k * OUTS);
+        v_pairs second = v_load_pairs(weight + k * OUTS + 32);
         for (int64_t line = 0; line < pace; line++) _mm_prefetch(ahead + 64 * line, _MM_HINT_T1);
         ahead += 64 * pace;
 #pragma GCC unroll 12
         for (int r = 0; r < count; r++) {
-            __m512bh both = pair_of(x + r * in + k);
-            low[r] = _mm512_dpbf16_ps(low[r], both, first);
-            high[r] = _mm512_dpbf16_ps(high[r], both, second);
+            v_pairs both = pair_of(x + r * in + k);
+            low[r] = v_dot(low[r], both, first);
+            high[r] = v_dot(high[r], both, second);
         }
     }
     for (int r = 0; r < count; r++) store(w, f, row + r, block, low[r], high[r]);

@@ -3,45 +3,44 @@
 
 /* e to the x, within two units of the last place: 2^n times a polynomial in the rest (Cephes'
    expf). Far below, zero. */
-__m512 step_exp(__m512 x) {
-    x = _mm512_min_ps(x, _mm512_set1_ps(88.0f));
-    x = _mm512_max_ps(x, _mm512_set1_ps(-104.0f));
-    __m512 n = _mm512_roundscale_ps(_mm512_mul_ps(x, _mm512_set1_ps(1.44269504f)),
-                                    _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
-    __m512 r = _mm512_fnmadd_ps(n, _mm512_set1_ps(0.693359375f), x);
-    r = _mm512_fnmadd_ps(n, _mm512_set1_ps(-2.12194440e-4f), r);
-    __m512 p = _mm512_set1_ps(1.9875691500e-4f);
-    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(1.3981999507e-3f));
-    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(8.3334519073e-3f));
-    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(4.1665795894e-2f));
-    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(1.6666665459e-1f));
-    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(5.0000001201e-1f));
-    p = _mm512_fmadd_ps(p, _mm512_mul_ps(r, r), _mm512_add_ps(r, _mm512_set1_ps(1.0f)));
-    return _mm512_scalef_ps(p, n);
+v_wide step_exp(v_wide x) {
+    x = v_min(x, v_all(88.0f));
+    x = v_max(x, v_all(-104.0f));
+    v_wide n = v_round(v_mul(x, v_all(1.44269504f)));
+    v_wide r = v_fnma(n, v_all(0.693359375f), x);
+    r = v_fnma(n, v_all(-2.12194440e-4f), r);
+    v_wide p = v_all(1.9875691500e-4f);
+    p = v_fma(p, r, v_all(1.3981999507e-3f));
+    p = v_fma(p, r, v_all(8.3334519073e-3f));
+    p = v_fma(p, r, v_all(4.1665795894e-2f));
+    p = v_fma(p, r, v_all(1.6666665459e-1f));
+    p = v_fma(p, r, v_all(5.0000001201e-1f));
+    p = v_fma(p, v_mul(r, r), v_add(r, v_all(1.0f)));
+    return v_times_power(p, n);
 }
 
 /* The row divided by its root mean square, rounded, times the weight: where transformers rounds. */
 void step_norm(const bf16 *h, const bf16 *weight, double eps, int64_t width, bf16 *out) {
-    __m512 sum = _mm512_setzero_ps();
+    v_wide sum = v_zero();
     for (int64_t i = 0; i < width; i += 16) {
-        __m512 x = widened(h + i);
-        sum = _mm512_fmadd_ps(x, x, sum);
+        v_wide x = widened(h + i);
+        sum = v_fma(x, x, sum);
     }
-    float mean = _mm512_reduce_add_ps(sum) / (float)width;
-    __m512 scale = _mm512_div_ps(_mm512_set1_ps(1.0f), _mm512_sqrt_ps(_mm512_set1_ps(mean + (float)eps)));
+    float mean = v_sum(sum) / (float)width;
+    v_wide scale = v_div(v_all(1.0f), v_sqrt(v_all(mean + (float)eps)));
     for (int64_t i = 0; i < width; i += 16) {
-        put_narrowed(out + i, _mm512_mul_ps(widened(h + i), scale));
-        put_narrowed(out + i, _mm512_mul_ps(widened(out + i), widened(weight + i)));
+        put_narrowed(out + i, v_mul(widened(h + i), scale));
+        put_narrowed(out + i, v_mul(widened(out + i), widened(weight + i)));
     }
 }
 
 /* silu(gate) * up, for gate and up side by side. */
 void step_gate(const bf16 *gate_up, int64_t wide, bf16 *out) {
-    const __m512 one = _mm512_set1_ps(1.0f);
+    const v_wide one = v_all(1.0f);
     for (int64_t i = 0; i < wide; i += 16) {
-        __m512 gate = widened(gate_up + i), up = widened(gate_up + wide + i);
-        __m512 below = _mm512_add_ps(one, step_exp(_mm512_sub_ps(_mm512_setzero_ps(), gate)));
-        put_narrowed(out + i, _mm512_mul_ps(_mm512_div_ps(gate, below), up));
+        v_wide gate = widened(gate_up + i), up = widened(gate_up + wide + i);
+        v_wide below = v_add(one, step_exp(v_sub(v_zero(), gate)));
+        put_narrowed(out + i, v_mul(v_div(gate, below), up));
     }
 }
 
@@ -50,19 +49,19 @@ void step_gate(const bf16 *gate_up, int64_t wide, bf16 *out) {
 static void turn(bf16 *head, const bf16 *cos, const bf16 *sin, int64_t size) {
     int64_t half = size / 2, i = 0;
     for (; i + 16 <= half; i += 16) {
-        __m512 x = widened(head + i), y = widened(head + half + i);
-        __m512 c = widened(cos + i), s = widened(sin + i);
-        put_narrowed(head + i, _mm512_fnmadd_ps(y, s, _mm512_mul_ps(x, c)));
-        put_narrowed(head + half + i, _mm512_fmadd_ps(x, s, _mm512_mul_ps(y, c)));
+        v_wide x = widened(head + i), y = widened(head + half + i);
+        v_wide c = widened(cos + i), s = widened(sin + i);
+        put_narrowed(head + i, v_fnma(y, s, v_mul(x, c)));
+        put_narrowed(head + half + i, v_fma(x, s, v_mul(y, c)));
     }
     if (i < half) {
-        __mmask16 m = (__mmask16)((1u << (half - i)) - 1);
-#define PART(p) _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(m, p)), 16))
-        __m512 x = PART(head + i), y = PART(head + half + i), c = PART(cos + i), s = PART(sin + i);
-        __m512 first = _mm512_fnmadd_ps(y, s, _mm512_mul_ps(x, c));
-        __m512 second = _mm512_fmadd_ps(x, s, _mm512_mul_ps(y, c));
-        _mm256_mask_storeu_epi16(head + i, m, (__m256i)_mm512_cvtneps_pbh(first));
-        _mm256_mask_storeu_epi16(head + half + i, m, (__m256i)_mm512_cvtneps_pbh(second));
+        v_mask m = (v_mask)((1u << (half - i)) - 1);
+#define PART(p) v_widened(v_load_half_some(m, p))
+        v_wide x = PART(head + i), y = PART(head + half + i), c = PART(cos + i), s = PART(sin + i);
+        v_wide first = v_fnma(y, s, v_mul(x, c));
+        v_wide second = v_fma(x, s, v_mul(y, c));
+        v_store_half_some(head + i, m, v_narrowed(first));
+        v_store_half_some(head + half + i, m, v_narrowed(second));
 #undef PART
     }
 }

@@ -40,70 +40,67 @@ INLINE char *room(size_t size) {
 INLINE size_t padded(size_t bytes) { return (bytes + 63) & ~(size_t)63; }
 
 /* Numbers ------------------------------------------------------------------------------------ */
-INLINE __mmask16 lanes(int64_t count) {
-    return count >= LANES ? 0xffff : count <= 0 ? 0 : (__mmask16)((1u << count) - 1);
+INLINE v_mask lanes(int64_t count) {
+    return count >= LANES ? 0xffff : count <= 0 ? 0 : (v_mask)((1u << count) - 1);
 }
-INLINE __m512 widened(__m256i x) {
-    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(x), 16));
+INLINE v_wide load16(const bf16 *x) { return v_widened(v_load_half((const void *)x)); }
+INLINE v_wide load_some(const bf16 *x, v_mask some) {
+    return v_widened(v_load_half_some(some, x));
 }
-INLINE __m512 load16(const bf16 *x) { return widened(_mm256_loadu_si256((const void *)x)); }
-INLINE __m512 load_some(const bf16 *x, __mmask16 some) {
-    return widened(_mm256_maskz_loadu_epi16(some, x));
+INLINE void store16(bf16 *out, v_wide x) {
+    v_store_half((void *)out, v_narrowed(x));
 }
-INLINE void store16(bf16 *out, __m512 x) {
-    _mm256_storeu_si256((void *)out, (__m256i)_mm512_cvtneps_pbh(x));
-}
-INLINE void store_some(bf16 *out, __m512 x, __mmask16 some) {
-    _mm256_mask_storeu_epi16(out, some, (__m256i)_mm512_cvtneps_pbh(x));
+INLINE void store_some(bf16 *out, v_wide x, v_mask some) {
+    v_store_half_some(out, some, v_narrowed(x));
 }
 /* 2 to the power of x; 0 below -200, and what is not a number stays none: vmaxps gives its second
    side then. Polynomial of Cephes' exp2f (S. Moshier). */
-INLINE __m512 power_of_two(__m512 x) {
-    x = _mm512_max_ps(_mm512_set1_ps(-200.0f), x);
-    __m512 whole = _mm512_roundscale_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
-    __m512 rest = _mm512_sub_ps(x, whole), sum = _mm512_set1_ps(1.535336188319500e-4f);
-    sum = _mm512_fmadd_ps(sum, rest, _mm512_set1_ps(1.339887440266574e-3f));
-    sum = _mm512_fmadd_ps(sum, rest, _mm512_set1_ps(9.618437357674640e-3f));
-    sum = _mm512_fmadd_ps(sum, rest, _mm512_set1_ps(5.550332471162809e-2f));
-    sum = _mm512_fmadd_ps(sum, rest, _mm512_set1_ps(2.402264791363012e-1f));
-    sum = _mm512_fmadd_ps(sum, rest, _mm512_set1_ps(6.931472028550421e-1f));
-    sum = _mm512_fmadd_ps(sum, rest, _mm512_set1_ps(1.0f));
-    return _mm512_scalef_ps(sum, whole);
+INLINE v_wide power_of_two(v_wide x) {
+    x = v_max(v_all(-200.0f), x);
+    v_wide whole = v_round(x);
+    v_wide rest = v_sub(x, whole), sum = v_all(1.535336188319500e-4f);
+    sum = v_fma(sum, rest, v_all(1.339887440266574e-3f));
+    sum = v_fma(sum, rest, v_all(9.618437357674640e-3f));
+    sum = v_fma(sum, rest, v_all(5.550332471162809e-2f));
+    sum = v_fma(sum, rest, v_all(2.402264791363012e-1f));
+    sum = v_fma(sum, rest, v_all(6.931472028550421e-1f));
+    sum = v_fma(sum, rest, v_all(1.0f));
+    return v_times_power(sum, whole);
 }
 
 /* silu(x) = x chance(x), arXiv:1702.03118 */
-INLINE __m512 chance(__m512 x) { /* 1 / (1 + exp(-x)) */
-    __m512 power = power_of_two(_mm512_mul_ps(
-        _mm512_max_ps(_mm512_set1_ps(-80.0f), x), _mm512_set1_ps(-1.4426950408889634f)));
-    __m512 one = _mm512_set1_ps(1.0f);
-    return _mm512_div_ps(one, _mm512_add_ps(one, power));
+INLINE v_wide chance(v_wide x) { /* 1 / (1 + exp(-x)) */
+    v_wide power = power_of_two(v_mul(
+        v_max(v_all(-80.0f), x), v_all(-1.4426950408889634f)));
+    v_wide one = v_all(1.0f);
+    return v_div(one, v_add(one, power));
 }
 
 /* Packing ------------------------------------------------------------------------------------ */
 /* A 16 by 16 square of 32-bit words, turned. */
-INLINE void turn_square(__m512i r[16]) {
-    __m512i t[16];
+INLINE void turn_square(v_bits r[16]) {
+    v_bits t[16];
     for (int i = 0; i < 16; i += 2) {
-        t[i] = _mm512_unpacklo_epi32(r[i], r[i + 1]);
-        t[i + 1] = _mm512_unpackhi_epi32(r[i], r[i + 1]);
+        t[i] = v_zip_words_low(r[i], r[i + 1]);
+        t[i + 1] = v_zip_words_high(r[i], r[i + 1]);
     }
     for (int i = 0; i < 16; i += 4) {
-        r[i] = _mm512_unpacklo_epi64(t[i], t[i + 2]);
-        r[i + 1] = _mm512_unpackhi_epi64(t[i], t[i + 2]);
-        r[i + 2] = _mm512_unpacklo_epi64(t[i + 1], t[i + 3]);
-        r[i + 3] = _mm512_unpackhi_epi64(t[i + 1], t[i + 3]);
+        r[i] = v_zip_two_low(t[i], t[i + 2]);
+        r[i + 1] = v_zip_two_high(t[i], t[i + 2]);
+        r[i + 2] = v_zip_two_low(t[i + 1], t[i + 3]);
+        r[i + 3] = v_zip_two_high(t[i + 1], t[i + 3]);
     }
     for (int i = 0; i < 4; i++) {
-        t[i] = _mm512_shuffle_i32x4(r[i], r[i + 4], 0x88);
-        t[i + 4] = _mm512_shuffle_i32x4(r[i], r[i + 4], 0xdd);
-        t[i + 8] = _mm512_shuffle_i32x4(r[i + 8], r[i + 12], 0x88);
-        t[i + 12] = _mm512_shuffle_i32x4(r[i + 8], r[i + 12], 0xdd);
+        t[i] = v_even_quarters(r[i], r[i + 4]);
+        t[i + 4] = v_odd_quarters(r[i], r[i + 4]);
+        t[i + 8] = v_even_quarters(r[i + 8], r[i + 12]);
+        t[i + 12] = v_odd_quarters(r[i + 8], r[i + 12]);
     }
     for (int i = 0; i < 4; i++) {
-        r[i] = _mm512_shuffle_i32x4(t[i], t[i + 8], 0x88);
-        r[i + 8] = _mm512_shuffle_i32x4(t[i], t[i + 8], 0xdd);
-        r[i + 4] = _mm512_shuffle_i32x4(t[i + 4], t[i + 12], 0x88);
-        r[i + 12] = _mm512_shuffle_i32x4(t[i + 4], t[i + 12], 0xdd);
+        r[i] = v_even_quarters(t[i], t[i + 8]);
+        r[i + 8] = v_odd_quarters(t[i], t[i + 8]);
+        r[i + 4] = v_even_quarters(t[i + 4], t[i + 12]);
+        r[i + 12] = v_odd_quarters(t[i + 4], t[i + 12]);
     }
 }
 /* Up to 32 rows of `length` numbers (even), each a column of the packed side; the rest is 0. */
@@ -111,25 +108,21 @@ static void pack_rows(bf16 *out, const bf16 *const *rows, int count, int64_t len
     for (int side = 0; side < WIDE; side += LANES)
         for (int64_t k = 0; k < length; k += 2 * LANES) {
             int64_t words = (length - k) / 2 < LANES ? (length - k) / 2 : LANES;
-            __mmask16 some = lanes(words);
-            __m512i r[LANES];
+            v_mask some = lanes(words);
+            v_bits r[LANES];
             for (int i = 0; i < LANES; i++)
                 r[i] = side + i < count
-                           ? _mm512_maskz_loadu_epi32(some, rows[side + i] + k)
-                           : _mm512_setzero_si512();
+                           ? v_load_words(some, rows[side + i] + k)
+                           : v_no_bits();
             turn_square(r);
             for (int64_t i = 0; i < words; i++)
-                _mm512_storeu_si512(out + (k / 2 + i) * 2 * WIDE + 2 * side, r[i]);
+                v_store_bits(out + (k / 2 + i) * 2 * WIDE + 2 * side, r[i]);
         }
 }
 /* Two rows as one step of 32 columns: neighbours are the two rows' numbers. */
-INLINE void weave(bf16 *out, __m512i even, __m512i odd) {
-    static const uint16_t low[32] = {0, 32, 1, 33, 2, 34, 3, 35, 4, 36, 5, 37, 6, 38, 7, 39,
-                                     8, 40, 9, 41, 10, 42, 11, 43, 12, 44, 13, 45, 14, 46, 15, 47};
-    __m512i first = _mm512_loadu_si512(low);
-    __m512i second = _mm512_add_epi16(first, _mm512_set1_epi16(16));
-    _mm512_storeu_si512(out, _mm512_permutex2var_epi16(even, first, odd));
-    _mm512_storeu_si512(out + WIDE, _mm512_permutex2var_epi16(even, second, odd));
+INLINE void weave(bf16 *out, v_bits even, v_bits odd) {
+    v_store_bits(out, v_woven_low(even, odd));
+    v_store_bits(out + WIDE, v_woven_high(even, odd));
 }
 
 /* The panel of columns from n on of w, packed: [in / 2][32][2]. */
@@ -143,12 +136,12 @@ static __attribute__((unused)) void pack_panel(bf16 *out, const bf16 *w, int64_t
         pack_rows(out, rows, count, in);
         return;
     }
-    __mmask32 some = count == WIDE ? 0xffffffffu : (1u << count) - 1;
+    v_mask32 some = count == WIDE ? 0xffffffffu : (1u << count) - 1;
     for (int64_t k = 0; k < in; k += 2) {
         const bf16 *at = w + k * row + n;
-        __m512i even = _mm512_maskz_loadu_epi16(some, at);
-        __m512i odd = k + 1 < in ? _mm512_maskz_loadu_epi16(some, at + row)
-                                 : _mm512_setzero_si512();
+        v_bits even = v_load_numbers(some, at);
+        v_bits odd = k + 1 < in ? v_load_numbers(some, at + row)
+                                 : v_no_bits();
         weave(out + k * WIDE, even, odd);
     }
 }
@@ -162,15 +155,13 @@ typedef struct { const char *at; int64_t row, step; } strip;
 #define EACH_SIDE(V) _Pragma("GCC unroll 4") for (int v = 0; v < V; v++)
 #define TILE(R, V)                                                                                \
     INLINE void tile_##R##_##V(strip a, const char *b, int64_t b_step, int64_t steps,             \
-                               __m512 sum[R][V]) {                                                \
+                               v_wide sum[R][V]) {                                                \
         for (int64_t k = 0; k < steps; k++) {                                                     \
-            __m512bh w[V];                                                                        \
-            EACH_SIDE(V) w[v] = (__m512bh)_mm512_loadu_si512(b + 64 * v);          \
+            v_pairs w[V];                                                                        \
+            EACH_SIDE(V) w[v] = v_load_pairs(b + 64 * v);          \
             EACH_ROW(R) {                                \
-                int32_t pair;                                                                     \
-                memcpy(&pair, a.at + r * a.row, 4);                                               \
-                __m512bh x = (__m512bh)_mm512_set1_epi32(pair);                                   \
-                EACH_SIDE(V) sum[r][v] = _mm512_dpbf16_ps(sum[r][v], x, w[v]);     \
+                v_pairs x = v_pair(a.at + r * a.row);                                             \
+                EACH_SIDE(V) sum[r][v] = v_dot(sum[r][v], x, w[v]);     \
             }                                                                                     \
             a.at += a.step;                                                                       \
             b += b_step;                                                                          \
