@@ -1,15 +1,17 @@
-"""afina's trainer against TRL's SFTTrainer, side by side: same rows, same LoRA, both bf16.
+"""afina's trainer against TRL's SFTTrainer, side by side: same rows, same LoRA.
 
     python -m benchmarks.training [--model FOLDER] [--rows 64] [--repeats 3] [--batch 8]
                                   [--llama-factory PYTHON] [--only afina,llama-factory]
+                                  [--precision bf16]
 
 LLaMA-Factory runs beside both where the Python of its own environment is given; how to make that
 stands in `benchmarks/llama_factory.py`.
 
 Each run is a process of its own; runs alternate, in both orders. A run is one epoch over chats
 that share a system prompt, with answers of 8 to 300 words. Tokens are counted as they are billed;
-loading is left out, the first step's kernels are not. TRL gets what makes it fastest here: bf16
-weights, no gradient checkpointing.
+loading is left out, the first step's kernels are not. Peers get what makes them fastest here: the
+precision in which torch multiplies faster (bf16, or fp32 on processors without products of bf16),
+no gradient checkpointing.
 """
 
 from __future__ import annotations
@@ -28,10 +30,16 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
+from afina.domain.runs import Precision
+from afina.model.base import DTYPES
+from afina.model.kernels.machine import can_have_kernels
 from afina.pipeline.launcher import trainer_environment
 
 DEFAULT_MODEL = Path(__file__).parent.parent / ".afina" / "models" / "smollm2-135m-instruct"
 LEARNING_RATE = 2e-4
+MATRIX_SECONDS = 0.5
 GFLOP_OF_TOKEN = 0.47
 """What LoRA on the starter has to multiply for a token when nothing is shared: twice its layers'
 weights forward and twice back, and the head for half of the tokens."""
@@ -58,7 +66,7 @@ class Measured:
     peak_rss_mib: float
     last_loss: float
     matrix_rate: float = 0.0
-    """GFLOP/s of bf16 products, measured before it."""
+    """GFLOP/s of torch's products, measured before it."""
 
     @property
     def rate(self) -> float:
@@ -87,18 +95,23 @@ def chats(count: int, apart: bool = False) -> list[list[dict[str, str]]]:
     return found
 
 
-def matrix_rate(threads: int) -> float:
-    """GFLOP/s of this machine's bf16 products, of the shapes that training has."""
-    import torch
-
+def matrix_rate(threads: int, dtype: torch.dtype) -> float:
+    """GFLOP/s of this machine's products, of the shapes that training has."""
     torch.set_num_threads(threads)
-    x, weight = (torch.randn(n, 576).to(torch.bfloat16) for n in (1280, 1536))
-    for _ in range(5):
+    x, weight = (torch.randn(n, 576).to(dtype) for n in (1280, 1536))
+    torch.nn.functional.linear(x, weight)
+    began, done = time.perf_counter(), 0
+    while time.perf_counter() - began < MATRIX_SECONDS:
         torch.nn.functional.linear(x, weight)
-    began = time.perf_counter()
-    for _ in range(40):
-        torch.nn.functional.linear(x, weight)
-    return 40 * 2 * 1280 * 576 * 1536 / (time.perf_counter() - began) / 1e9
+        done += 1
+    return done * 2 * 1280 * 576 * 1536 / (time.perf_counter() - began) / 1e9
+
+
+def quickest(threads: int) -> tuple[float, Precision]:
+    """The rate of the precision in which torch multiplies faster, and which that is."""
+    rates = {name: matrix_rate(threads, dtype) for name, dtype in DTYPES.items()}
+    name = max(rates, key=lambda one: rates[one])
+    return rates[name], name
 
 
 def shards_of(given: argparse.Namespace, folder: Path) -> object:
@@ -113,8 +126,6 @@ def shards_of(given: argparse.Namespace, folder: Path) -> object:
 
 
 def run_afina(given: argparse.Namespace, folder: Path) -> Measured:
-    import torch
-
     from afina.data.shards import Shards
     from afina.domain.bins import bin_capacities
     from afina.domain.runs import BaseSpec, LoraSpec, OptimizerSpec, RunSpec
@@ -139,12 +150,12 @@ def run_afina(given: argparse.Namespace, folder: Path) -> Measured:
         batch_size=given.batch,
         optimizer=OptimizerSpec(LEARNING_RATE, 0, steps),
         seed=0,
-        precision="bf16",
+        precision=given.precision,
         threads=given.threads,
         bin_capacities=bin_capacities(data.longest_row),  # type: ignore[attr-defined]
         end_tokens=(),
     )
-    network = TrainedNetwork(load_base(given.model, "bf16"), spec.lora, spec.seed)
+    network = TrainedNetwork(load_base(given.model, given.precision), spec.lora, spec.seed)
     stepper = Stepper(spec, network, AdamW(spec.optimizer, network.adapter.masters), rows)
     began = time.perf_counter()
     results = [stepper.take(step) for step in range(1, steps + 1)]
@@ -153,7 +164,6 @@ def run_afina(given: argparse.Namespace, folder: Path) -> Measured:
 
 
 def run_trl(given: argparse.Namespace, folder: Path) -> Measured:
-    import torch
     from datasets import Dataset
     from peft import LoraConfig
     from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -172,7 +182,7 @@ def run_trl(given: argparse.Namespace, folder: Path) -> Measured:
         listed.append({"input_ids": ids.tolist(), "labels": labels})
     lora = LoraSpec()
     trainer = SFTTrainer(
-        model=AutoModelForCausalLM.from_pretrained(given.model, dtype=torch.bfloat16),
+        model=AutoModelForCausalLM.from_pretrained(given.model, dtype=DTYPES[given.precision]),
         args=SFTConfig(
             output_dir=str(folder / "trl"),
             per_device_train_batch_size=given.batch,
@@ -183,7 +193,7 @@ def run_trl(given: argparse.Namespace, folder: Path) -> Measured:
             save_strategy="no",
             report_to=[],
             use_cpu=True,
-            bf16=True,
+            bf16=given.precision == "bf16",
             gradient_checkpointing=False,
             max_length=None,
             disable_tqdm=True,
@@ -260,7 +270,11 @@ def peak() -> float:
 
 
 def child(given: argparse.Namespace) -> None:
-    rate = matrix_rate(given.threads)
+    rate, quicker = quickest(given.threads)
+    if given.child == "trl":
+        given.precision = quicker
+    elif given.precision is None:
+        given.precision = "bf16" if can_have_kernels() else quicker
     with tempfile.TemporaryDirectory() as name:
         run = run_afina if given.child == "afina" else run_trl
         measured = replace(run(given, Path(name)), matrix_rate=rate)
@@ -283,6 +297,8 @@ def measure(given: argparse.Namespace, trainer: str) -> Measured:
         command += [f"--{name}", str(getattr(given, name))]
     if given.apart:
         command.append("--apart")
+    if given.precision:
+        command += ["--precision", given.precision]
     # afina's trainer as its worker starts it, the peer as its user would
     environment = trainer_environment(given.threads) if trainer == "afina" else None
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
@@ -297,6 +313,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--apart", action="store_true", help="no system prompt that all share")
+    parser.add_argument("--precision", choices=tuple(DTYPES), help="of ours")
     parser.add_argument("--llama-factory", type=Path, help="the Python of its environment")
     parser.add_argument("--only", help="measure these, separated by commas")
     parser.add_argument("--child", choices=("afina", "trl"), help=argparse.SUPPRESS)
@@ -331,7 +348,7 @@ def print_table(given: argparse.Namespace, found: dict[str, list[Measured]]) -> 
     """Medians, spreads, and how many times as fast as each other one the first is."""
     medians = {n: statistics.median(one.rate for one in runs) for n, runs in found.items()}
     tokens = next(iter(found.values()))[0].tokens
-    print(f"LoRA training, {given.rows} chats, {tokens} tokens, bf16:")
+    print(f"LoRA training, {given.rows} chats, {tokens} tokens:")
     for name, runs in found.items():
         rates = [one.rate for one in runs]
         memory = max(one.peak_rss_mib for one in runs)

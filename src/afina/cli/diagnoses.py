@@ -72,8 +72,9 @@ def processor(cores: int, flags: Sequence[str]) -> Diagnosis:
         return Diagnosis(
             "processor",
             "note",
-            f"{text}; no bf16 arithmetic, so training is several times slower",
-            "Nothing to mend; expect longer jobs, or set AFINA_TRAINING__PRECISION=fp32.",
+            f"{text}; no bf16 arithmetic of their own, so jobs take several times as long as on "
+            "those that have it",
+            "Nothing to mend: afina computes in what is quickest here.",
         )
     return Diagnosis("processor", "ok", text)
 

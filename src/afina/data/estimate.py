@@ -129,6 +129,6 @@ def with_memory(found: Estimate, base: BaseModel) -> Estimate:
         own=False,
         batch=found.batch_size,
         largest=max(bin_capacities(found.longest_row)),
-        kernels=can_have_kernels(),
+        kernels=can_have_kernels() and element == 2,
     )
     return replace(found, memory_bytes=memory)

@@ -19,13 +19,14 @@ import psutil
 import torch
 from torch import nn
 
-from afina.domain.precision import resolve_precision
+from afina.domain.precision import BY_KERNELS, resolve_precision
 from afina.domain.runs import LoraSpec, Precision
 from afina.errors import BaseRefused
 from afina.model.attention import AttentionRefused
 from afina.model.base import DTYPES, LoadedBase, load_base
 from afina.model.block import fuse_blocks
 from afina.model.fused import fuse_frozen, fuse_head
+from afina.model.kernels.library import library
 from afina.model.lora import put_lora_layers
 from afina.model.packed import Masks, PackedContext, group_spans
 from afina.model.slots import AdvanceContext, PrefillContext, SlotCache
@@ -86,10 +87,8 @@ def probe(folder: Path) -> Probed:
             facts |= _compare(base, facts["lora_targets"])
             refusal = _refuse_by_numbers(base.precision, facts)
         if refusal is None:
-            rate, busy = _training_rate(base, asked)
-            facts["train_tokens_per_s"] = round(rate, 1)
-            if busy:
-                facts["train_rate_busy"] = True
+            base, measured = _measured(base, folder, facts["lora_targets"])
+            facts |= measured
     except AttentionRefused as error:
         refusal = str(error)
     except (ValueError, RuntimeError, NotImplementedError, TypeError, KeyError) as error:
@@ -309,9 +308,30 @@ def _call(
     return logits
 
 
-def _training_rate(base: LoadedBase, precision: Precision) -> tuple[float, bool]:
-    """Tokens a second of forward and backward in this machine's precision, LoRA as by default, and
-    whether other programs took so much of the machine that processor time was counted instead."""
+def _measured(
+    base: LoadedBase, folder: Path, targets: Sequence[str]
+) -> tuple[LoadedBase, dict[str, Any]]:
+    """How fast the base trains, and in which precision: in bf16 also where the processor does not
+    multiply it, if kernels compute all of its layers."""
+    precision = machine_precision()
+    if precision == "fp32" and library() is not None:
+        rate, busy, own = _training_rate(base, "bf16")
+        if own:
+            return base, _rate_facts(rate, busy) | {"precision": "bf16", "bf16_by": BY_KERNELS}
+        base = load_base(folder, _probe_precision(folder))
+        put_lora_layers(base.model, targets, _Nothing())
+    rate, busy, _ = _training_rate(base, precision)
+    return base, _rate_facts(rate, busy)
+
+
+def _rate_facts(rate: float, busy: bool) -> dict[str, Any]:
+    return {"train_tokens_per_s": round(rate, 1)} | ({"train_rate_busy": True} if busy else {})
+
+
+def _training_rate(base: LoadedBase, precision: Precision) -> tuple[float, bool, bool]:
+    """Tokens a second of forward and backward in a precision, LoRA as by default; whether other
+    programs took so much of the machine that processor time was counted instead; and whether
+    kernels compute all layers."""
     model = base.model.to(DTYPES[precision])
     layers = {n: m for n, m in model.named_modules() if hasattr(m, "set_adapters")}
     linears = {name: layer.base for name, layer in layers.items()}
@@ -319,7 +339,9 @@ def _training_rate(base: LoadedBase, precision: Precision) -> tuple[float, bool]
     for layer in layers.values():
         layer.set_adapters(adapter)
     fuse_frozen(model)
-    fuse_blocks(model, adapter)
+    own = fuse_blocks(model, adapter).own == base.layers
+    if precision == "bf16" and not own and machine_precision() == "fp32":
+        return 0.0, False, False  # torch would take minutes
     fuse_head(model)
     chats = [torch.arange(count) % base.vocab_size for count in _RATE_CHATS]
     ids, positions, spans = _flat(chats, _RATE_CAPACITY)
@@ -335,4 +357,4 @@ def _training_rate(base: LoadedBase, precision: Precision) -> tuple[float, bool]
         worked.append((time.process_time() - work_began) / torch.get_num_threads())
     fastest, alone = min(seconds), min(worked)
     busy = fastest > _BUSY * alone
-    return sum(_RATE_CHATS) / (alone if busy else fastest), busy
+    return sum(_RATE_CHATS) / (alone if busy else fastest), busy, own

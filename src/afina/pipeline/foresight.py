@@ -125,4 +125,5 @@ def _by_kernels(spec: RunSpec) -> bool:
     plain = not spec.lora.dropout and set(LoraSpec().target_modules) <= set(
         spec.lora.target_modules
     )
-    return can_have_kernels() and (spec.tune.kind == "full" or plain)
+    in_bf16 = spec.precision == "bf16"
+    return can_have_kernels() and in_bf16 and (spec.tune.kind == "full" or plain)

@@ -22,7 +22,7 @@ from afina.domain.bins import bin_capacities
 from afina.domain.jobs import Hyperparameters, Job
 from afina.domain.methods import Tuning
 from afina.domain.models import BaseModel
-from afina.domain.precision import resolve_precision
+from afina.domain.precision import precision_of_base, resolve_precision
 from afina.domain.runs import (
     RENDERED_AT,
     BaseSpec,
@@ -90,7 +90,9 @@ def resolve_run(given: Resolution, settings: TrainingSettings) -> tuple[RunSpec,
             total_steps=steps,
         ),
         seed=given.job.seed,
-        precision=precision_for(settings, given.base),
+        precision=precision_for(
+            settings, given.base, by_kernels=kernels_take(tune, extension.tuning)
+        ),
         threads=max(1, (settings.threads or free_cores()) // settings.processes),
         processes=settings.processes,
         sharded=settings.shard_full_weights and tune.kind == "full",
@@ -168,12 +170,22 @@ def base_rate_for(base: BaseModel, batch_size: int) -> float:
     return auto.base_learning_rate(width if isinstance(width, int) else None, batch_size)
 
 
-def precision_for(settings: TrainingSettings, base: BaseModel) -> Precision:
-    """As set; else what the base's probe recorded; else what this processor does natively."""
-    probed = base.capabilities.get("precision")
-    if settings.precision == "auto" and probed in ("bf16", "fp32"):
-        return "bf16" if probed == "bf16" else "fp32"
-    return resolve_precision(settings.precision, _cpu_flags())
+def precision_for(
+    settings: TrainingSettings, base: BaseModel, *, by_kernels: bool = True
+) -> Precision:
+    """As set; else what the base's probe recorded, for runs that kernels compute or for others;
+    else what this processor does natively."""
+    native = resolve_precision("auto", _cpu_flags())
+    return precision_of_base(settings.precision, base, native, by_kernels=by_kernels)
+
+
+def kernels_take(tune: TuneSpec, tuning: Tuning) -> bool:
+    """Whether kernels compute all products of such a run, on a base whose layers they compute."""
+    if tune.kind == "blocks":
+        return not tune.norm_and_head
+    targets = tuning.target_modules
+    plain = targets is None or set(LoraSpec().target_modules) <= set(targets)
+    return tune.kind == "lora" and tune.base_bits == 16 and plain and not tuning.dropout
 
 
 def free_cores() -> int:

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final
 
 import structlog
 import torch
@@ -19,6 +19,8 @@ from afina.domain.clock import Clock
 from afina.domain.codec import decode
 from afina.domain.manifests import OWN_WEIGHTS, Manifest, TuneKind, blob_path
 from afina.domain.models import BASE_ID, BaseModel
+from afina.domain.precision import precision_of_base
+from afina.domain.runs import Precision
 from afina.errors import (
     BadSettings,
     BaseRefused,
@@ -29,6 +31,7 @@ from afina.errors import (
 )
 from afina.model.base import LoadedBase, load_base
 from afina.model.dora import row_norms
+from afina.model.kernels.library import library
 from afina.model.own_weights import read_weights
 from afina.model.peft_files import (
     CONFIG,
@@ -62,15 +65,17 @@ _LOG = structlog.get_logger(__name__)
 OWN_KINDS: Final[frozenset[TuneKind]] = frozenset({"blocks", "full", "dora"})
 """Tunes with weights of their own: a lane for each. DoRA's are its base's, with rows of other
 lengths, so its lane takes no more memory than an adapter does."""
-Precision = Literal["bf16", "fp32"]
 _BITS: Final[dict[str, Bits | None]] = {"trained": None, "int8": 8, "int4": 4}
 
 
-def precision_of(settings: Settings) -> Precision:
-    """The precision that is set, else bf16 where the processor multiplies it."""
-    if settings.precision != "auto":
-        return settings.precision
+def native_precision() -> Precision:
+    """bf16 where the processor multiplies it."""
     return "bf16" if torch.cpu._is_avx512_bf16_supported() else "fp32"
+
+
+def encoder_precision(settings: Settings) -> Precision:
+    """The precision that is set, else the native one: torch computes encoders."""
+    return native_precision() if settings.precision == "auto" else settings.precision
 
 
 class Library:
@@ -81,19 +86,33 @@ class Library:
         self._journal = journal
         self.metrics = EngineMetrics()
         self._clock = clock
-        self.precision = precision_of(settings)
         self.bits: Bits | None = _BITS[settings.engine.weights]
-        if self.bits is not None and self.precision == "fp32":
-            raise BadSettings(
-                f"engine.weights is {settings.engine.weights}, and the precision is fp32.",
-                param="engine.weights",
-                remedy="Weights in few bits are multiplied in bf16: set engine.weights to trained.",
-            )
+        if self.bits is not None and native_precision() == "fp32" and library() is None:
+            raise self._no_few_bits("this machine computes in fp32")
 
-    @property
-    def weights(self) -> str:
-        """What the bases' weights that answer are kept in."""
-        return self.precision if self.bits is None else f"int{self.bits}"
+    def _no_few_bits(self, why: str) -> BadSettings:
+        return BadSettings(
+            f"engine.weights is {self._settings.engine.weights}, and {why}.",
+            param="engine.weights",
+            remedy="Weights in few bits are multiplied in bf16: set engine.weights to trained.",
+        )
+
+    def precision(self, record: BaseModel) -> Precision:
+        """What a base is computed in. Raises BadSettings where its weights can't have few bits."""
+        found = precision_of_base(self._settings.precision, record, native_precision())
+        if self.bits is not None and found == "fp32":
+            raise self._no_few_bits(f"{record.id} is computed in fp32")
+        return found
+
+    def weights(self, lanes: Iterable[Lane]) -> str:
+        """What the weights that answer are kept in: those of the bases in memory, or without one
+        what would usually be."""
+        if self.bits is not None:
+            return f"int{self.bits}"
+        usual = "bf16" if library() is not None else native_precision()
+        if self._settings.precision != "auto":
+            usual = self._settings.precision
+        return ", ".join(sorted({lane.runner.weights for lane in lanes}) or [usual])
 
     def record(self, base_id: str) -> BaseModel:
         """A base's record. Raises ModelNotFound or BaseRefused."""
@@ -120,11 +139,11 @@ class Library:
 
     def load_lane(self, base_id: str, is_wanted: Callable[[str], bool] = nobody) -> Lane:
         """A base in memory, ready to answer; adapters stay that are wanted. Takes seconds."""
-        self.record(base_id)
+        precision = self.precision(self.record(base_id))
         folder = self._settings.models / base_id
         engine = self._settings.engine
         tokenizer = ChatTokenizer.load(folder)
-        base = load_base(folder, self.precision)
+        base = load_base(folder, precision)
         bank = AdapterBank(engine.adapters_resident, is_wanted)
         return self._lane(base_id, base, tokenizer, bank)
 
@@ -136,7 +155,7 @@ class Library:
         if manifest.kind == "dora":
             return self._load_dora(parent, sha256, manifest)
         weights = read_weights(self._verified(manifest.files[OWN_WEIGHTS]))
-        base = load_base(self._settings.models / parent.base_id, self.precision)
+        base = self._base_of(parent)
         changed = put_weights(base.model, weights)
         share_embedding(base.model, parent.runner.base.model, changed)
         sharing = Sharing(parent.runner.layers, frozenset(map(id, changed)))
@@ -146,10 +165,14 @@ class Library:
         others = sum(p.nbytes for p in changed if id(p) in left)
         return OwnLane(lane, lane.runner.layers.size + others)
 
+    def _base_of(self, parent: Lane) -> LoadedBase:
+        folder = self._settings.models / parent.base_id
+        return load_base(folder, parent.runner.base.precision)
+
     def _load_dora(self, parent: Lane, sha256: str, manifest: Manifest) -> OwnLane:
         paths = [self._verified(manifest.files[name]) for name in (CONFIG, WEIGHTS)]
         config, pairs, magnitudes = read_dora(paths[0], paths[1])
-        base = load_base(self._settings.models / parent.base_id, self.precision)
+        base = self._base_of(parent)
         linears = {n: m for n, m in base.model.named_modules() if isinstance(m, torch.nn.Linear)}
         check_fit(pairs, {n: (m.in_features, m.out_features) for n, m in linears.items()})
         gains = {

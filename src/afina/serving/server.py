@@ -26,7 +26,7 @@ from afina.serving.failures import refuse, status_of
 from afina.serving.holdings import Held, Holdings
 from afina.serving.journal import Journal
 from afina.serving.lane import Delivery, Lane, Ticket
-from afina.serving.library import Library
+from afina.serving.library import Library, encoder_precision
 from afina.serving.listener import Exchange
 from afina.serving.networks import Networks
 from afina.serving.protocol import (
@@ -72,7 +72,7 @@ class Door:
         self._engine = Engine(self._from_engine, settings.engine.threads, clock)
         self._engine.on_fault = self._faulted
         self._holdings = Holdings(settings.engine, self._library, self._engine)
-        dtype = DTYPES[self._library.precision]
+        dtype = DTYPES[encoder_precision(settings)]
         self._vllm = self._make_vllm(settings)
         self._forgetting: asyncio.Future[None] | None = None
         self._networks = Networks(settings, self._engine.call, self._holdings.once, dtype)
@@ -308,7 +308,7 @@ class Door:
             waiting=max(0, alive - running),
             bases=sorted(set(bases)),
             adapters=sorted(set(adapters)),
-            precision=self._library.weights,
+            precision=self._library.weights(self._holdings.lanes),
             elsewhere={} if self._vllm is None else self._vllm.elsewhere,
         )
 

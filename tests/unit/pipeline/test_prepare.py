@@ -96,6 +96,35 @@ def test_a_good_file_becomes_a_queued_job_and_a_whole_spec(shop: Shop) -> None:
         assert shop.claim("trainer").job.id == job.id
 
 
+@pytest.mark.parametrize(
+    ("tuning", "precision"),
+    [
+        (Tuning(), "bf16"),
+        (Tuning("last_layers", layers=1), "bf16"),
+        (Tuning("last_layers", layers=1, norm_and_head=True), "fp32"),
+        (Tuning("full"), "fp32"),
+        (Tuning("dora"), "fp32"),
+        (Tuning(dropout=0.1), "fp32"),
+        (Tuning(target_modules=("q_proj", "v_proj")), "fp32"),
+        (Tuning(base_bits=4), "fp32"),
+    ],
+)
+def test_where_only_kernels_make_bf16_quick_other_runs_are_in_fp32(
+    shop: Shop, tuning: Tuning, precision: str
+) -> None:
+    folder = shop.platform.settings.models / "tiny"
+    capabilities = {"precision": "bf16", "bf16_by": "kernels"}
+    record = BaseModel("tiny", "", "0" * 64, 1, context_tokens=512, capabilities=capabilities)
+    config = {"max_position_embeddings": 512, "num_hidden_layers": 2}
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "afina.json").write_text(json.dumps(encode(record)))
+    training = upload(shop, "".join(chat(n) for n in range(12)))
+    request = JobRequest("tiny", training, seed=7, extension=Extension(tuning))
+    job = create_job(shop.platform, shop.caller, request)
+    assert prepare(shop, job).status is JobStatus.QUEUED
+    assert prepared_spec(shop, job).precision == precision
+
+
 def test_parity_prompts_come_by_hash_from_the_validation_rows(shop: Shop) -> None:
     training = upload(shop, "".join(chat(n) for n in range(10)))
     validation = upload(shop, "".join(chat(n, "thou") for n in range(20, 40)))
