@@ -33,8 +33,8 @@ ROLES = {
 
 
 def arguments(folder: Path, given: dict[str, Any]) -> dict[str, Any]:
-    """What its page on training shows, with what makes it fastest here: bf16, no gradient
-    checkpointing."""
+    """What its page on training shows, with what makes it fastest here: no gradient
+    checkpointing, and bf16 unless it is told otherwise."""
     return {
         "stage": "sft",
         "do_train": True,

@@ -228,6 +228,7 @@ def run_llama_factory(given: argparse.Namespace) -> Measured:
         "lora_target": ",".join(lora.target_modules),
         "learning_rate": LEARNING_RATE,
         "num_train_epochs": 1,
+        "bf16": quickest(given.threads)[1] == "bf16",
     }
     with tempfile.TemporaryDirectory() as name:
         rows = Shards.open(Path(shards_of(given, Path(name)).path))  # type: ignore[attr-defined]
