@@ -21,9 +21,11 @@ from tests.engine_rig import (
 from torch.nn import functional
 
 from afina.domain.clock import ManualClock
+from afina.domain.models import BaseModel
 from afina.errors import BadSettings
 from afina.inside_settings import EngineSettings
 from afina.model.four_bits import GROUP, dense, quantised
+from afina.serving import library as serving_library
 from afina.serving.journal import Journal
 from afina.serving.library import Library
 from afina.serving.scheduler import Limits
@@ -152,6 +154,24 @@ def test_what_a_tune_learned_stays_as_trained(tmp_path: Path) -> None:
     assert found == ["int4", "bf16", "int4"]
     assert not last.lane.runner.layers.all_small
     assert library.weights([base]) == "int4"
+
+
+def test_a_base_that_only_kernels_make_quick_in_bf16_is_in_fp32_without_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = Settings(data=tmp_path)
+    record = BaseModel(
+        "base", "", "0" * 64, 1, capabilities={"precision": "bf16", "bf16_by": "kernels"}
+    )
+    monkeypatch.setattr(serving_library, "library", lambda: object())
+    library = Library(settings, Journal(settings.journal), ManualClock())
+    assert library.precision(record) == "bf16"
+    monkeypatch.setattr(serving_library, "library", lambda: None)
+    assert library.precision(record) == "fp32"
+    library.bits = 4
+    with pytest.raises(BadSettings, match="base is computed in fp32") as refused:
+        library.precision(record)
+    assert refused.value.param == "engine.weights"
 
 
 def test_few_bits_are_refused_where_the_precision_is_fp32(tmp_path: Path) -> None:

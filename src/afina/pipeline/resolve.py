@@ -36,6 +36,7 @@ from afina.domain.runs import (
     TuneSpec,
 )
 from afina.inside_settings import TrainingSettings
+from afina.model.kernels.machine import can_have_kernels
 from afina.service.tuning import TUNE_KINDS
 
 PARITY_PROMPTS: Final = 8
@@ -176,7 +177,8 @@ def precision_for(
     """As set; else what the base's probe recorded, for runs that kernels compute or for others;
     else what this processor does natively."""
     native = resolve_precision("auto", _cpu_flags())
-    return precision_of_base(settings.precision, base, native, by_kernels=by_kernels)
+    taken = by_kernels and can_have_kernels()
+    return precision_of_base(settings.precision, base, native, by_kernels=taken)
 
 
 def kernels_take(tune: TuneSpec, tuning: Tuning) -> bool:

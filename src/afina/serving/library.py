@@ -99,7 +99,12 @@ class Library:
 
     def precision(self, record: BaseModel) -> Precision:
         """What a base is computed in. Raises BadSettings where its weights can't have few bits."""
-        found = precision_of_base(self._settings.precision, record, native_precision())
+        found = precision_of_base(
+            self._settings.precision,
+            record,
+            native_precision(),
+            by_kernels=library() is not None,
+        )
         if self.bits is not None and found == "fp32":
             raise self._no_few_bits(f"{record.id} is computed in fp32")
         return found

@@ -20,7 +20,7 @@ from afina.domain.models import BaseModel
 from afina.domain.runs import RunSpec
 from afina.inside_settings import EngineSettings, Price, RedactSettings, TrainingSettings
 from afina.outside_settings import VllmSettings
-from afina.pipeline import served_by
+from afina.pipeline import resolve, served_by
 from afina.pipeline.foresight import load_of, rate_of
 from afina.pipeline.lanes import PrepareLane
 from afina.pipeline.run_files import read_spec
@@ -110,8 +110,16 @@ def test_a_good_file_becomes_a_queued_job_and_a_whole_spec(shop: Shop) -> None:
     ],
 )
 def test_where_only_kernels_make_bf16_quick_other_runs_are_in_fp32(
-    shop: Shop, tuning: Tuning, precision: str
+    shop: Shop, tuning: Tuning, precision: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(resolve, "can_have_kernels", lambda: True)
+    assert precision_of(shop, tuning) == precision
+    monkeypatch.setattr(resolve, "can_have_kernels", lambda: False)
+    assert precision_of(shop, tuning) == "fp32"
+
+
+def precision_of(shop: Shop, tuning: Tuning) -> str:
+    """Of a run on a base that kernels alone make quick in bf16."""
     folder = shop.platform.settings.models / "tiny"
     capabilities = {"precision": "bf16", "bf16_by": "kernels"}
     record = BaseModel("tiny", "", "0" * 64, 1, context_tokens=512, capabilities=capabilities)
@@ -122,7 +130,7 @@ def test_where_only_kernels_make_bf16_quick_other_runs_are_in_fp32(
     request = JobRequest("tiny", training, seed=7, extension=Extension(tuning))
     job = create_job(shop.platform, shop.caller, request)
     assert prepare(shop, job).status is JobStatus.QUEUED
-    assert prepared_spec(shop, job).precision == precision
+    return prepared_spec(shop, job).precision
 
 
 def test_parity_prompts_come_by_hash_from_the_validation_rows(shop: Shop) -> None:
