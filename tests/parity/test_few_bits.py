@@ -168,6 +168,9 @@ def test_a_base_that_only_kernels_make_quick_in_bf16_is_in_fp32_without_them(
     assert library.precision(record) == "bf16"
     monkeypatch.setattr(serving_library, "library", lambda: None)
     assert library.precision(record) == "fp32"
+    asked = EngineSettings(weights="int4", precision="bf16")
+    told = Settings(data=tmp_path, engine=asked)
+    assert Library(told, Journal(told.journal), ManualClock()).precision(record) == "bf16"
     library.bits = 4
     with pytest.raises(BadSettings, match="base is computed in fp32") as refused:
         library.precision(record)

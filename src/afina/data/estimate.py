@@ -18,6 +18,7 @@ from afina.domain.bins import bin_capacities
 from afina.domain.foresight import MEMORY_ERROR, Network, Rows, training_memory
 from afina.domain.jobs import Hyperparameters
 from afina.domain.models import BaseModel
+from afina.domain.precision import precision_of_base
 from afina.domain.prices import Prices
 from afina.domain.rates import OVERHEAD_S, Load, TrainingRate
 from afina.domain.runs import LoraSpec
@@ -112,7 +113,8 @@ def with_memory(found: Estimate, base: BaseModel) -> Estimate:
         config = json.loads((Path(base.path) / "config.json").read_text())
     except (OSError, ValueError):
         return found
-    element = 4 if base.capabilities.get("precision") == "fp32" else 2
+    precision = precision_of_base("auto", base, "bf16", by_kernels=can_have_kernels())
+    element = 4 if precision == "fp32" else 2
     network = Network.of(config, base.parameters, element)
     if network is None:
         return found

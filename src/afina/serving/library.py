@@ -87,7 +87,7 @@ class Library:
         self.metrics = EngineMetrics()
         self._clock = clock
         self.bits: Bits | None = _BITS[settings.engine.weights]
-        if self.bits is not None and native_precision() == "fp32" and library() is None:
+        if self.bits is not None and encoder_precision(settings) == "fp32" and library() is None:
             raise self._no_few_bits("this machine computes in fp32")
 
     def _no_few_bits(self, why: str) -> BadSettings:

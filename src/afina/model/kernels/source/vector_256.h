@@ -238,12 +238,8 @@ V_INLINE v_bits v_no_bits(void) {
 }
 V_INLINE v_half v_no_half(void) { return _mm256_setzero_si256(); }
 V_BITS(v_and, _mm256_and_si256)
-V_BITS(v_or, _mm256_or_si256)
 V_BITS(v_xor, _mm256_xor_si256)
 V_BITS(v_max_numbers, _mm256_max_epi16)
-V_INLINE v_bits v_left(v_bits x, int by) {
-    return (v_bits){_mm256_slli_epi32(x.a, by), _mm256_slli_epi32(x.b, by)};
-}
 V_INLINE v_bits v_right(v_bits x, int by) {
     return (v_bits){_mm256_srli_epi16(x.a, by), _mm256_srli_epi16(x.b, by)};
 }

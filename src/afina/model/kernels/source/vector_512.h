@@ -74,9 +74,7 @@ V_INLINE v_bits v_paired(v_wide even, v_wide odd) { /* rounded, neighbours one o
 #define v_no_bits _mm512_setzero_si512
 #define v_no_half _mm256_setzero_si256
 #define v_and _mm512_and_si512
-#define v_or _mm512_or_si512
 #define v_xor _mm512_xor_si512
-#define v_left _mm512_slli_epi32   /* of words */
 #define v_right _mm512_srli_epi16  /* of numbers, zeros come in */
 #define v_signs(x) _mm512_srai_epi16(x, 15)
 #define v_max_numbers _mm512_max_epi16
