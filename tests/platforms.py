@@ -21,6 +21,7 @@ from afina.domain.ids import Ids
 from afina.domain.jobs import Job, JobStatus
 from afina.domain.models import BaseModel
 from afina.service.files import upload_file
+from afina.service.gate import GateOutcome
 from afina.service.jobs import JobRequest, create_job
 from afina.service.keys import authenticate, ensure_first_key
 from afina.service.platform import Platform
@@ -142,6 +143,7 @@ def publish(
     scratch: Path,
     steps: Sequence[int] = (10, 20),
     row_losses: bytes | None = None,
+    gate: GateOutcome | None = None,
 ) -> Job:
     """Publishes a running job with a checkpoint at each of `steps`; the last is the model."""
     facts = TuneFacts("b" * 64, "c" * 64, "d" * 64, {"job": job.id})
@@ -157,5 +159,6 @@ def publish(
         results_csv=b"step,train_loss\n1,0.5\n",
         row_losses_csv=row_losses,
         parity={"passed": True},
+        gate=gate or GateOutcome("off", "default"),
     )
     return publish_models(platform, job, publication)

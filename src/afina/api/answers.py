@@ -114,7 +114,9 @@ class ModelObject(TypedDict):
 class ModelExtension(TypedDict):
     """What only afina says of a model."""
 
-    resident: bool | None
+    state: NotRequired[str]
+    """Of a tuned model: released, or held back by the gate or by a key."""
+    resident: NotRequired[bool | None]
     """Whether it is in the engine's memory now; None if the engine does not answer."""
 
 
@@ -251,13 +253,16 @@ def checkpoint_object(checkpoint: JobCheckpoint) -> CheckpointObject:
 
 def model_object(entry: ModelEntry | ListedModel, shutdown: date | None = None) -> ModelObject:
     """A model as the wire shows it."""
-    return ModelObject(
+    shown = ModelObject(
         id=entry.id,
         object="model",
         created=entry.created_at,
         owned_by=entry.owned_by,
         shutdown_date=None if shutdown is None else shutdown.isoformat(),
     )
+    if entry.state is not None:
+        shown["afina"] = ModelExtension(state=entry.state)
+    return shown
 
 
 def deleted(id: str, object: str) -> DeletedObject:

@@ -283,7 +283,7 @@ def _ask(job_id: str, verb: str, server: str | None, data: Path | None, json: bo
 def _follow(client: Client, job_id: str, as_json: bool) -> None:
     import json
 
-    from afina.cli.watch import conclude, watch_job
+    from afina.cli.watch import conclude, state_of, watch_job
 
     try:
         job = watch_job(client, job_id, as_json)
@@ -292,7 +292,7 @@ def _follow(client: Client, job_id: str, as_json: bool) -> None:
         raise
     if as_json:
         print(json.dumps(job, ensure_ascii=False))
-    conclude(job)
+    conclude(job, state_of(client, job))
 
 
 def _file_id(client: Client, given: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -67,16 +67,20 @@ def list_models(
     data: DataOption = None,
     json: JsonOption = False,
 ) -> None:
-    """List the models that answer: bases, tuned models and checkpoints."""
+    """List the models: bases, tuned models and checkpoints; those that are held do not answer."""
     with open_client(data, server) as client:
         found = client.get("/v1/models")["data"]
     if json:
         print_json(found)
         return
     print_table(
-        ("model", "owner", "created"),
-        ((model["id"], model["owned_by"], at(model["created"])) for model in found),
+        ("model", "owner", "state", "created"),
+        ((model["id"], model["owned_by"], _state(model), at(model["created"])) for model in found),
     )
+
+
+def _state(model: dict[str, Any]) -> str:
+    return str((model.get("afina") or {}).get("state", ""))
 
 
 @app.command()

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Final, Protocol
 
-from afina.cli.client import Client
+from afina.cli.client import Client, segment
 from afina.cli.progress import Progress, sparkline
 from afina.cli.terminal import console, in_count, in_time, tell
 from afina.domain.clock import SYSTEM_CLOCK
@@ -51,13 +51,19 @@ def watch_job(client: Client, job_id: str, as_json: bool = False) -> dict[str, A
             time.sleep(_POLL_S)
 
 
-def conclude(job: Mapping[str, Any]) -> None:
-    """Say how a job ended; raises the job's own error if it did not succeed."""
+def conclude(job: Mapping[str, Any], state: str | None = None) -> None:
+    """Say how a job ended, and what can be done with its model, which is in `state`; raises the
+    job's own error if it did not succeed."""
     if job["status"] == "succeeded":
-        tell(
-            f"{job['id']} succeeded: {in_count(job.get('trained_tokens'))} tokens trained. "
-            f"Talk to it: afina chat {job['fine_tuned_model']}"
-        )
+        name = job["fine_tuned_model"]
+        after = f"Talk to it: afina chat {name}"
+        if state == "held":
+            after = (
+                f"The model is held back and does not answer. Why: afina models card {name}. "
+                f"To let it answer all the same: afina models release {name}"
+            )
+        count = in_count(job.get("trained_tokens"))
+        tell(f"{job['id']} succeeded: {count} tokens trained. {after}")
         return
     fault = job.get("error") or {}
     raise AfinaError(
@@ -65,6 +71,17 @@ def conclude(job: Mapping[str, Any]) -> None:
         f"{fault.get('message') or ''}",
         code=fault.get("code"),
     )
+
+
+def state_of(client: Client, job: Mapping[str, Any]) -> str | None:
+    """Where the model of a job that has ended stands; None where there is none any more."""
+    if job["status"] != "succeeded":
+        return None
+    try:
+        model = client.get(f"/v1/models/{segment(job['fine_tuned_model'])}")
+    except AfinaError:
+        return None
+    return (model.get("afina") or {}).get("state")
 
 
 class _Follower:

@@ -44,6 +44,7 @@ ENGLISH: Final[Mapping[str, str]] = {
     "pause_wished": "Pause requested; the job stops at its next step",
     "paused": "The job was paused",
     "paused_at": "The job was paused at step {step} with Snapshot ID: {id}",
+    "waits_for_gate": "it answers when the gate has passed what the job brings in the end",
     "resumed": "The job was resumed, moving job to queued state",
     "checkpoint": "Checkpoint created at step {step} with Snapshot ID: {id}",
     "model": "New fine-tuned model created: {id}",

@@ -9,7 +9,7 @@ that chance alone holds nothing back.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -72,6 +72,8 @@ class GateReport:
     limit_seconds: float
     judge: str
     """The model that judged answers."""
+    limits: Mapping[str, float] = field(default_factory=dict)
+    """Those that the report was held against, by the names of `Limits`."""
 
 
 def not_measured(name: str, why: Said) -> Part:
@@ -166,6 +168,7 @@ def safety(
         "base_false_refusals": _share(refused[0]),
         "rise_to_harmful": asked_for,
         "rise_to_harmless": unasked,
+        "rise_of_refusals": refusals,
     }
     tuned_flags = [
         found

@@ -35,6 +35,7 @@ from afina.pipeline.run_files import read_all_events, read_result, read_spec
 from afina.pipeline.wire_events import EventWriter, results_csv
 from afina.service import publish
 from afina.service.budgets import EpochBudget
+from afina.service.gate import GateOutcome
 from afina.service.platform import Platform
 from afina.service.usage import epoch_budget
 from afina.serving.client import BlockingEngineClient
@@ -102,6 +103,12 @@ def _gated(given: _Finish) -> publish.Publication:
     )
 
 
+def _ungated(given: _Finish) -> publish.Publication:
+    """All that the run has brought so far. Its gate is asked at the job's end."""
+    wish = given.job.extension.gate
+    return replace(_proven(given), gate=GateOutcome(wish.policy, wish.suite))
+
+
 def _stop_spent(given: _Finish) -> None:
     """The budget had no further epoch: the job fails for it, and its checkpoints stay."""
     brought = _gated(given) if given.result.checkpoints else None
@@ -129,8 +136,8 @@ def spent_error(done: int, spec: RunSpec, budget: EpochBudget) -> JobError:
 
 
 def _rest(given: _Finish) -> None:
-    """The run is paused: what it learned so far answers to a name until it goes on."""
-    snapshot = _proven(given) if given.result.checkpoints else None
+    """The run is paused: what it learned so far has a name until it goes on."""
+    snapshot = _ungated(given) if given.result.checkpoints else None
     tokens = given.result.trained_tokens
     job = publish.pause_job(given.platform, given.job, snapshot, tokens)
     if job.status is not JobStatus.PAUSED:  # in the meantime its user wished to cancel it

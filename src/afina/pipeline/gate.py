@@ -98,6 +98,7 @@ class GateRun:
             seconds=round(now() - started, 2),
             limit_seconds=allowed,
             judge=judge.model if judge is not None else "",
+            limits=encode(self._limits),
         )
 
     @functools.cached_property

@@ -11,8 +11,8 @@ from typing import Final
 
 from afina.domain.accounts import Caller
 from afina.domain.ids import ALIAS
-from afina.domain.models import SUFFIX, ModelState
-from afina.errors import InvalidRequest, ModelNotFound, NotFound
+from afina.domain.models import SUFFIX, ModelState, TunedModel
+from afina.errors import Conflict, InvalidRequest, ModelNotFound, NotFound
 from afina.service import bases
 from afina.service.platform import Platform
 from afina.store import aliases, models
@@ -30,7 +30,7 @@ def set_alias(
     follows: str | None = None,
 ) -> AliasEntry:
     """Lets `name` mean `target`, or follow the models of a suffix, or both. Raises
-    InvalidRequest, ModelNotFound."""
+    InvalidRequest, ModelNotFound, and Conflict for a model that is held back."""
     _check_name(platform, name)
     if target is None and follows is None:
         raise InvalidRequest(
@@ -44,7 +44,7 @@ def set_alias(
         )
     with platform.database.write() as tx:
         if target is not None:
-            _require_model(tx, caller, target)
+            _require_answering(tx, caller, target)
         else:
             target = _newest_of(tx, caller, follows or "")
         return _append(platform, tx, caller, (name, target, follows, "set"))
@@ -66,17 +66,19 @@ def alias_history(platform: Platform, caller: Caller, name: str) -> list[AliasEn
 
 
 def go_back(platform: Platform, caller: Caller, name: str) -> AliasEntry:
-    """Lets the name mean what it meant before, and follow nothing until it is set again. Raises
-    NotFound, InvalidRequest where nothing older is left."""
+    """Lets the name mean what it meant before and what answers, and follow nothing until it is set
+    again. Raises NotFound, InvalidRequest where nothing older is left."""
     with platform.database.write() as tx:
         history = aliases.alias_history(tx, caller.project_id, name)
         if not history:
             raise _no_alias(name)
         for entry in _older(history):
-            if models.get_model(tx, entry, caller.project_id) is not None:
+            found = models.get_model(tx, entry, caller.project_id)
+            if found is not None and found.state is not ModelState.HELD:
                 return _append(platform, tx, caller, (name, entry, None, "back"))
     raise InvalidRequest(
-        f"The alias {name} meant no other model before that is still here.", param="name"
+        f"The alias {name} meant no other model before that is still here and answers.",
+        param="name",
     )
 
 
@@ -89,15 +91,23 @@ def remove_alias(platform: Platform, caller: Caller, name: str) -> AliasEntry:
         return _append(platform, tx, caller, (name, None, None, "removed"))
 
 
-def follow_release(platform: Platform, tx: Tx, caller: Caller, model: str) -> list[str]:
+def follow_release(platform: Platform, tx: Tx, caller: Caller, model: TunedModel) -> list[str]:
     """Moves the aliases that follow the suffix of a model that has just been released; the names
-    that moved. In the transaction that releases it."""
-    suffix = model.split(":")[3] if model.count(":") >= 3 else ""
+    that moved. In the transaction that releases it. A checkpoint takes no name over, and an older
+    model none from a newer one that answers."""
+    suffix = model.name.split(":")[3] if model.name.count(":") >= 3 else ""
+    if not suffix or model.step is not None:
+        return []
     moved = []
     for entry in aliases.current_aliases(tx, caller.project_id):
-        if suffix and entry.follows == suffix and entry.target != model:
-            _append(platform, tx, caller, (entry.name, model, suffix, "released"))
-            moved.append(entry.name)
+        if entry.follows != suffix or entry.target == model.name:
+            continue
+        now = models.get_model(tx, entry.target, caller.project_id) if entry.target else None
+        answers = now is not None and now.state is not ModelState.HELD
+        if now is not None and answers and now.created_at > model.created_at:
+            continue
+        _append(platform, tx, caller, (entry.name, model.name, suffix, "released"))
+        moved.append(entry.name)
     return moved
 
 
@@ -119,11 +129,20 @@ def _newest_of(tx: Tx, caller: Caller, suffix: str) -> str | None:
     return None
 
 
-def _require_model(tx: Tx, caller: Caller, name: str) -> None:
-    if models.get_model(tx, name, caller.project_id) is None:
+def _require_answering(tx: Tx, caller: Caller, name: str) -> None:
+    found = models.get_model(tx, name, caller.project_id)
+    if found is None:
         raise ModelNotFound(
             f"The model `{name[:300]}` does not exist or you do not have access to it.",
             param="target",
+        )
+    if found.state is ModelState.HELD:
+        raise Conflict(
+            f"The model `{name}` is held back: an alias of it would answer nobody.",
+            param="target",
+            code="model_held",
+            remedy=f"Release it first with `afina models release {name}`, or let the alias follow "
+            "its suffix: it then moves when the model is released.",
         )
 
 

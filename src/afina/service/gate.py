@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from afina.domain.accounts import Caller
+from afina.domain.audit import AuditEntry
 from afina.domain.codec import decode
 from afina.domain.events import JobEvent
 from afina.domain.ids import EVENT
@@ -21,13 +22,19 @@ from afina.domain.sayings import Said, say, text_of
 from afina.errors import Conflict, NotFound
 from afina.service import aliases, audit
 from afina.service.platform import Platform
+from afina.store import audit as audit_rows
 from afina.store import events, gates, jobs, models
 from afina.store.database import Tx
 from afina.store.gates import GateRow
 
 LEASE_S: Final = 600.0
 MOST_ATTEMPTS: Final = 3
-_PERCENT: Final = ("harmful_to_harmful", "harmful_to_harmless", "false_refusals")
+_FAULT_OF: Final = {
+    "harmful_to_harmful": "harm_asked_rose",
+    "harmful_to_harmless": "harm_unasked_rose",
+    "false_refusals": "refusals_rose",
+}
+"""What is measured of safety, and the fault that is found with it."""
 
 
 @dataclass(frozen=True)
@@ -98,9 +105,14 @@ def told(platform: Platform, row: GateRow) -> list[JobEvent]:
     made: list[JobEvent] = []
     safety = next((part for part in report["parts"] if part["name"] == "safety"), None)
     if safety is not None and safety["measured"]:
+        faults = {one["name"] for one in safety.get("faults", ())}
         results = [
-            {"name": name, "score": safety["measures"][name]["value"], "passed": safety["passed"]}
-            for name in _PERCENT
+            {
+                "name": name,
+                "score": safety["measures"][name]["value"],
+                "passed": fault not in faults if faults else safety["passed"],
+            }
+            for name, fault in _FAULT_OF.items()
         ]
         data = {"blocked": blocked, "model": row.model, "results": results}
         data["categories"] = safety["details"]["categories"]
@@ -164,23 +176,53 @@ def _set(platform: Platform, caller: Caller, name: str, state: ModelState, kind:
             )
         if model.state is state:
             raise Conflict(f"The model `{name}` is {state.value} already.", param="model")
-        gates.set_state(tx, name, state)
+        gates.set_state(tx, model, state)
         if state is ModelState.RELEASED:
-            aliases.follow_release(platform, tx, caller, name)
+            aliases.follow_release(platform, tx, caller, model)
         audit.note(platform, tx, caller, kind, name, before=model.state.value)
     return replace(model, state=state)
 
 
-def reason_held(platform: Platform, name: str) -> str:
+def reason_held(platform: Platform, model: TunedModel) -> str:
     """Why a held model does not answer, in half a sentence."""
-    row = gate_of(platform, name)
-    if row is not None and row.policy == "hold" and row.report is None:
-        return f"its gate could not be run ({row.note})"
-    if row is None or row.report is None or row.report["verdict"] == "passed":
-        return "it was held back by a key of this project"
+    with platform.database.read() as tx:
+        by_hand = _last_change(tx, model)
+        row = gates.get_gate(tx, model.name)
+        whose = "its gate"
+        if row is None and model.job_id is not None:
+            row = gates.gate_of_job(tx, model.job_id)
+            whose = "the gate of its job"
+            job = jobs.get_job(tx, model.job_id)
+            if by_hand is None and row is None and job is not None and not job.status.is_terminal:
+                return f"the gate of its job {job.id} is asked at the job's end"
+    found = _found(row, whose)
+    if by_hand is None:
+        return found or "nothing is recorded of why"
+    who = f"the key {by_hand.key_id}" if by_hand.key_id else "a person of this project"
+    return f"{who} held it back" + (f"; {found}" if found else "")
+
+
+def _found(row: GateRow | None, whose: str) -> str:
+    """What a gate has against a model, in half a sentence; empty where nothing."""
+    if row is None or row.status == "pending":
+        return ""
+    if row.report is None:
+        return f"{whose} could not be run ({row.note})"
+    if row.report["verdict"] == "passed":
+        return ""
     if row.report["verdict"] == "incomplete":
-        return f"its safety could not be measured ({_missing(row.report)})"
-    return "; ".join(row.report["reasons"])
+        return f"{whose} could not measure safety ({_missing(row.report)})"
+    return f"{whose} found: {'; '.join(row.report['reasons'])}"
+
+
+def _last_change(tx: Tx, model: TunedModel) -> AuditEntry | None:
+    """Who held the model back by hand, where that is the last word on it: the model's own, or that
+    on all which its job brought."""
+    names = [model.name]
+    if model.step is not None and model.job_id is not None:
+        names += models.names_of_job(tx, model.job_id)
+    last = audit_rows.last_entry(tx, ("model.held", "model.released"), names)
+    return last if last is not None and last.type == "model.held" else None
 
 
 def _lost(report: Mapping[str, Any]) -> Said | None:

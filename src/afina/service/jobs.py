@@ -12,7 +12,7 @@ from afina.domain.ids import EVENT, JOB
 from afina.domain.jobs import Job, JobCheckpoint, JobStatus, Wish
 from afina.domain.models import is_tuned_name
 from afina.domain.pages import Page
-from afina.domain.sayings import Said, say
+from afina.domain.sayings import Said, say, text_of
 from afina.errors import Conflict, InvalidRequest, NotFound
 from afina.service import bases, integrations, models, run_folders, usage, webhooks
 from afina.service.files import check_limit, drop_file, find_file, remove_traces
@@ -215,10 +215,10 @@ def list_checkpoints(
         return checkpoints.list_checkpoints(tx, job_id, after, limit)
 
 
-def event(platform: Platform, job_id: str, said: Said, level: Level = "info") -> JobEvent:
+def event(platform: Platform, job_id: str, *said: Said, level: Level = "info") -> JobEvent:
     """An event of the platform's own, to be added in the transaction that causes it."""
-    made = JobEvent(platform.ids.new(EVENT), job_id, platform.now(), level, said.text)
-    return replace(made, said=(said,))
+    made = JobEvent(platform.ids.new(EVENT), job_id, platform.now(), level, text_of(said))
+    return replace(made, said=said)
 
 
 def _find(tx: Tx, caller: Caller, job_id: str) -> Job:

@@ -41,6 +41,11 @@ class ModelEntry:
         """Its base, which may be itself."""
         return self.id if self.tuned is None else self.tuned.base_id
 
+    @property
+    def state(self) -> str | None:
+        """Where a tuned model stands with the gate."""
+        return None if self.tuned is None else self.tuned.state.value
+
 
 class ListedModel(NamedTuple):
     """A model in a list of many."""
@@ -49,6 +54,8 @@ class ListedModel(NamedTuple):
     created_at: int
     owned_by: str
     base_id: str
+    state: str | None = None
+    """Where a tuned model stands with the gate."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +92,7 @@ def list_names(platform: Platform, caller: Caller) -> list[ListedModel]:
         ListedModel(base.id, base.created_at, _BASE_OWNER, base.id)
         for base in bases.list_bases(platform)
     ]
-    return listed + [ListedModel(name, at, owner, base) for name, at, base in tuned]
+    return listed + [ListedModel(name, at, owner, base, state) for name, at, base, state in tuned]
 
 
 def get_model(platform: Platform, caller: Caller, name: str) -> ModelEntry:
@@ -118,12 +125,7 @@ def resolve_model(platform: Platform, caller: Caller, name: str) -> ResolvedMode
         return ResolvedModel(entry.id, entry.base)
     tuned = entry.tuned
     if tuned is None or tuned.state is ModelState.HELD:
-        raise ModelNotFound(
-            f"The model `{name}` is held back: {gate.reason_held(platform, name)}.",
-            param="model",
-            code="model_held",
-            remedy="See `afina models card`, or let it answer with `afina models release`.",
-        )
+        raise _held(platform, name, entry)
     base = bases.get_base(platform, tuned.base_id)
     if base is None or not base.admitted:
         raise ModelNotFound(
@@ -132,6 +134,18 @@ def resolve_model(platform: Platform, caller: Caller, name: str) -> ResolvedMode
             remedy="Pull it again with `afina models pull`.",
         )
     return ResolvedModel(tuned.name, base, tuned.manifest, tuned)
+
+
+def _held(platform: Platform, name: str, entry: ModelEntry) -> ModelNotFound:
+    assert entry.tuned is not None, "bases are not held"
+    what = f"`{name}` is" if name == entry.id else f"`{entry.id}`, which `{name}` means, is"
+    return ModelNotFound(
+        f"The model {what} held back: {gate.reason_held(platform, entry.tuned)}.",
+        param="model",
+        code="model_held",
+        remedy=f"`afina models card {entry.id}` shows all that was found; a key that may write "
+        f"models lets it answer: `afina models release {entry.id}`.",
+    )
 
 
 def delete_model(platform: Platform, caller: Caller, name: str) -> None:

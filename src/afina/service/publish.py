@@ -27,7 +27,7 @@ from afina.service.files import add_file
 from afina.service.gate import GateOutcome
 from afina.service.jobs import event
 from afina.service.platform import Platform
-from afina.store import checkpoints, events, jobs, leases, models, references
+from afina.store import checkpoints, events, gates, jobs, leases, models, references
 from afina.store.blobs import StagedBlob
 from afina.store.database import Tx
 from afina.store.references import Holder
@@ -116,7 +116,8 @@ def publish_models(platform: Platform, job: Job, publication: Publication) -> Jo
 
 def pause_job(platform: Platform, job: Job, snapshot: Publication | None, tokens: int) -> Job:
     """Lets a job rest until its user resumes it. `snapshot` is the model as it stands, which
-    answers to a name at once; None where no step was done. The lease ends. Changes nothing where
+    answers to a name at once, but waits for the gate where the job asked it to hold; None where no
+    step was done. The lease ends. Changes nothing where
     nobody wishes a pause any more. Raises StaleFence, IllegalTransition."""
     with platform.database.write() as tx:
         jobs.require_fence(tx, job.id, job.fence)
@@ -210,11 +211,13 @@ class _Publishing:
 
     def rest(self, snapshot: Publication | None, tokens: int) -> Job:
         """The job becomes paused."""
-        paused = say("paused")
+        paused = [say("paused")]
         for tune in snapshot.tunes if snapshot is not None else ():
             name = self._add_model(tune, snapshot, step=tune.step)  # type: ignore[arg-type]
-            paused = say("paused_at", step=tune.step, id=name)
-        said = [event(self.platform, self.job.id, paused)]
+            paused = [say("paused_at", step=tune.step, id=name)]
+        if snapshot is not None and snapshot.gate.state is ModelState.HELD:
+            paused.append(say("waits_for_gate"))
+        said = [event(self.platform, self.job.id, *paused)]
         events.append_events(self.tx, self.job.id, self.job.fence, said)
         jobs.move_job(
             self.tx,
@@ -234,13 +237,15 @@ class _Publishing:
     def run(self, publication: Publication, results: Mapping[str, StagedBlob]) -> Job:
         *earlier, final = publication.tunes
         said: list[JobEvent] = []
+        self._settle(publication)
         for tune in earlier:
             name = self._add_model(tune, publication, step=tune.step)
             kept = say("checkpoint", step=tune.step, id=name)
             said.append(event(self.platform, self.job.id, kept))
         name = self._add_model(final, publication, step=None)
-        if publication.gate.state is ModelState.RELEASED:
-            aliases.follow_release(self.platform, self.tx, self.caller, name)
+        published = models.get_model(self.tx, name)
+        if published is not None and published.state is ModelState.RELEASED:
+            aliases.follow_release(self.platform, self.tx, self.caller, published)
         said.append(event(self.platform, self.job.id, say("model", id=name)))
         said += gate.begin(self.platform, self.tx, self.job, name, publication.gate)
         said.append(event(self.platform, self.job.id, say("done")))
@@ -275,6 +280,7 @@ class _Publishing:
         said: list[JobEvent] = []
         name = self.job.model
         if brought is not None:
+            self._settle(brought)
             for tune in brought.tunes:
                 name = self._add_model(tune, brought, step=tune.step)
                 kept = say("checkpoint", step=tune.step, id=name)
@@ -298,6 +304,11 @@ class _Publishing:
             result_files=files,
             finished_at=self.platform.now(),
         )
+
+    def _settle(self, publication: Publication) -> None:
+        """What a pause left waited for this gate too."""
+        if publication.gate.policy == "hold":
+            gates.set_states(self.tx, self.job.id, publication.gate.state)
 
     def _add_model(self, tune: PublishedTune, publication: Publication, step: int | None) -> str:
         name = self._free_name(step)

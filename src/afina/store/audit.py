@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy import ColumnElement, Row, and_, insert, or_, select
@@ -27,6 +28,14 @@ def list_audit(
     where = and_(AUDIT_LOG.c.organization_id == organization_id, *_conditions(query))
     rows, more = read_page(tx, AUDIT_LOG, where, after=after, limit=limit)
     return Page(tuple(_entry(row) for row in rows), more)
+
+
+def last_entry(tx: Tx, types: Sequence[str], resources: Sequence[str]) -> AuditEntry | None:
+    """The newest entry of these types on any of these resources."""
+    c = AUDIT_LOG.c
+    query = select(AUDIT_LOG).where(c.type.in_(types), c.resource_id.in_(resources))
+    row = tx.execute(query.order_by(c.order_key.desc()).limit(1)).one_or_none()
+    return None if row is None else _entry(row)
 
 
 def _conditions(query: AuditQuery) -> list[ColumnElement[bool]]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from sqlalchemy import Row, insert, select, update
 
-from afina.domain.models import ModelState
+from afina.domain.models import ModelState, TunedModel
 from afina.store.database import Tx
 from afina.store.gate_tables import GATES
 from afina.store.tables import MODELS
@@ -67,15 +67,25 @@ def end_gate(tx: Tx, gate: GateRow, now: int) -> bool:
     return bool(ended.rowcount == 1)
 
 
-def set_state(tx: Tx, model: str, state: ModelState) -> None:
-    """A tuned model's standing with the gate, its checkpoints' too."""
-    tx.execute(update(MODELS).where(MODELS.c.name == model).values(state=state.value))
-    below = MODELS.c.name.like(f"{_escaped(model)}:ckpt-step-%", escape="\\")
-    tx.execute(update(MODELS).where(below).values(state=state.value))
+def gate_of_job(tx: Tx, job_id: str) -> GateRow | None:
+    """The gate of what a job brought, if one was asked for."""
+    row = tx.execute(select(GATES).where(GATES.c.job_id == job_id).limit(1)).one_or_none()
+    return None if row is None else _gate(row)
 
 
-def _escaped(name: str) -> str:
-    return name.replace("\\", "\\\\").replace("%", r"\%").replace("_", r"\_")
+def set_state(tx: Tx, model: TunedModel, state: ModelState) -> None:
+    """A tuned model's standing with the gate: a checkpoint's alone, a job's model's with all that
+    the job kept on the way."""
+    wanted = MODELS.c.name == model.name
+    if model.step is None and model.job_id is not None:
+        set_states(tx, model.job_id, state)
+    tx.execute(update(MODELS).where(wanted).values(state=state.value))
+
+
+def set_states(tx: Tx, job_id: str, state: ModelState) -> None:
+    """The standing of the checkpoints that a job kept."""
+    kept = (MODELS.c.job_id == job_id, MODELS.c.step.is_not(None))
+    tx.execute(update(MODELS).where(*kept).values(state=state.value))
 
 
 def _gate(row: Row[Any]) -> GateRow:

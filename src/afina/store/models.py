@@ -60,9 +60,9 @@ def list_models(tx: Tx, project_id: str) -> list[TunedModel]:
     return [model_of(row) for row in tx.execute(query.order_by(*order)).all()]
 
 
-def list_names(tx: Tx, project_id: str) -> Sequence[Row[str, int, str]]:
-    """Name, time of creation and base of the same, which a thousand models are listed by."""
-    query = select(MODELS.c.name, MODELS.c.created_at, MODELS.c.base_id)
+def list_names(tx: Tx, project_id: str) -> Sequence[Row[str, int, str, str]]:
+    """Name, time of creation, base and state of the same, which a thousand models are listed by."""
+    query = select(MODELS.c.name, MODELS.c.created_at, MODELS.c.base_id, MODELS.c.state)
     order = (MODELS.c.order_key.desc(), MODELS.c.name)
     return tx.execute(query.where(usable_by(project_id)).order_by(*order)).all()
 
@@ -70,6 +70,12 @@ def list_names(tx: Tx, project_id: str) -> Sequence[Row[str, int, str]]:
 def manifest_in_use(tx: Tx, manifest: str) -> bool:
     """Whether a model of any project is made of that manifest."""
     return bool(tx.execute(select(exists().where(MODELS.c.manifest == manifest))).scalar())
+
+
+def names_of_job(tx: Tx, job_id: str) -> list[str]:
+    """The names of a job's model; not of the checkpoints that it kept."""
+    query = select(MODELS.c.name).where(MODELS.c.job_id == job_id, MODELS.c.step.is_(None))
+    return sorted(tx.execute(query).scalars())
 
 
 def manifests_of_job(tx: Tx, job_id: str) -> list[str]:

@@ -126,6 +126,21 @@ def test_ctrl_c_leaves_the_job_alone(
     assert {asked.method for asked in server.asked} == {"GET"}
 
 
+@pytest.mark.parametrize(
+    ("state", "told", "untold"),
+    [("held", "afina models release ft:m", "afina chat"), ("released", "afina chat ft:m", "held")],
+)
+def test_nobody_is_sent_to_talk_to_a_model_that_is_held_back(
+    server: ScriptedServer, afina: Afina, state: str, told: str, untold: str
+) -> None:
+    server.say(JOB, job("succeeded", trained_tokens=7, fine_tuned_model="ft:m"))
+    server.say(EVENTS, page())
+    server.say("GET /v1/models/ft:m", {"id": "ft:m", "afina": {"state": state}})
+    result = afina("jobs", "watch", "ftjob-1")
+    assert told in result.stderr
+    assert untold not in result.stderr
+
+
 def take(progress: Progress, *steps: tuple[int, float], of: int = 100) -> Progress:
     for number, now in steps:
         progress.take(step(number, of, 2.0), now)

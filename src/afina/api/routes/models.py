@@ -37,7 +37,8 @@ router = APIRouter(
 
 @router.get("", summary="List models", responses={200: {"model": ModelList}})
 def list_models(call: Caller_) -> Response:
-    """The bases of this machine, and the project's tuned models and checkpoints."""
+    """The bases of this machine, and the project's tuned models and checkpoints; `afina.state` says
+    which of them are held back and do not answer."""
     entries = models.list_names(call.platform, call.caller)
     found = [_shown(call, entry) for entry in entries]
     return answer({"object": "list", "data": found})
@@ -48,7 +49,9 @@ async def retrieve(call: Caller_, model: str) -> Response:
     """A model by its name. `afina.resident` says whether it is in the engine's memory now."""
     entry = await to_thread.run_sync(models.get_model, call.platform, call.caller, model)
     shown = _shown(call, entry)
-    shown["afina"] = ModelExtension(resident=await _resident(call, entry))
+    told = shown.get("afina") or ModelExtension()
+    told["resident"] = await _resident(call, entry)
+    shown["afina"] = told
     return answer(shown)
 
 
