@@ -33,6 +33,12 @@ class Exit:
 
     code: int
     step: int
+    has_result: bool = False
+    """Whether it did what it was asked for: a run that was paused is no crash when it goes on."""
+
+    @property
+    def crashed(self) -> bool:
+        return self.code != LEFT and not self.has_result
 
 
 @dataclass(frozen=True)
@@ -79,7 +85,7 @@ def next_attempt(paths: RunPaths) -> int:
 
 def give_up(ends: Sequence[Exit], max_attempts: int) -> JobError | None:
     """The error of a job whose crashes show that another attempt would not help."""
-    crashes = [end for end in ends if end.code != LEFT]
+    crashes = [end for end in ends if end.crashed]
     same = _same_step(crashes)
     if not crashes:
         return None
@@ -106,7 +112,7 @@ def give_up(ends: Sequence[Exit], max_attempts: int) -> JobError | None:
 
 def pause_before_next(ends: Sequence[Exit]) -> float:
     """Seconds to wait before the next attempt."""
-    crashes = [end for end in ends if end.code != LEFT]
+    crashes = [end for end in ends if end.crashed]
     if not crashes:
         return 0.0
     return float(min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2 ** (_same_step(crashes) - 1)))

@@ -69,6 +69,8 @@ class FakeTrainer:
         if end is not None:
             return end
         for step in range(done + 1, self._script.steps + 1):
+            if self._wish() == "pause":
+                return self._finish(step - 1, "paused")
             time.sleep(self._script.step_s)
             self._step(step)
             end = self._scripted_end(step)
@@ -117,7 +119,8 @@ class FakeTrainer:
             train_seconds=1.0, tokens_per_second=float(tokens), peak_rss_bytes=1,
             checkpoints=(kept,), parity=(_parity_row(),), precision="fp32",
         )  # fmt: skip
-        self._tell("finished", {})
+        if outcome != "paused":
+            self._tell("finished", {})
         write_json(self._paths.result, result)
         return 0
 

@@ -232,9 +232,10 @@ class TrainingRun:
     def _judge(self, attempt: int, code: int, last: RunEvent | None) -> None:
         verdict = exits.judge_exit(code, read_result(self._paths) is not None, last)
         step = self._follower.step if self._follower is not None else 0
-        exits.write_exit(self._paths, attempt, exits.Exit(code, step))
+        finished = verdict.kind == "finished"
+        exits.write_exit(self._paths, attempt, exits.Exit(code, step, finished))
         log.info("trainer.ended", job=self.job.id, attempt=attempt, code=code, step=step)
-        if verdict.kind == "finished":
+        if finished:
             self._begin_finish()
         elif verdict.kind == "failed" and verdict.error is not None:
             self._fail(verdict.error)

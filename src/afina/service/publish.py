@@ -311,6 +311,12 @@ class _Publishing:
             gates.set_states(self.tx, self.job.id, publication.gate.state)
 
     def _add_model(self, tune: PublishedTune, publication: Publication, step: int | None) -> str:
+        """The name that the tune answers to: a new one, or that which a pause at its step gave."""
+        standing = checkpoints.checkpoint_at(self.tx, self.job.id, tune.step)
+        if standing is not None and step is not None:
+            known = models.get_model(self.tx, standing.model)
+            if known is not None and known.manifest == tune.manifest:
+                return known.name
         name = self._free_name(step)
         for sha256 in self._parts(tune.manifest):
             references.add_reference(self.tx, sha256, Holder("model", name))
@@ -329,6 +335,9 @@ class _Publishing:
             rendered_at=publication.rendered_at,
         )
         models.insert_model(self.tx, model, self.caller, self.platform.clock.now())
+        if standing is not None:
+            checkpoints.rename_checkpoint(self.tx, standing.id, name)
+            return name
         checkpoint = JobCheckpoint(
             id=self.platform.ids.new(ids.CHECKPOINT),
             job_id=self.job.id,

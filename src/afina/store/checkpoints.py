@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import Row, insert, select
+from sqlalchemy import Row, insert, select, update
 
 from afina.domain.codec import encode
 from afina.domain.jobs import JobCheckpoint
@@ -18,6 +18,19 @@ def insert_checkpoint(tx: Tx, checkpoint: JobCheckpoint) -> None:
     """Adds a checkpoint; a job has one a step."""
     names = JobCheckpoint.__dataclass_fields__
     tx.execute(insert(CHECKPOINTS).values({n: encode(getattr(checkpoint, n)) for n in names}))
+
+
+def checkpoint_at(tx: Tx, job_id: str, step: int) -> JobCheckpoint | None:
+    """The job's checkpoint at that step, if it has one already."""
+    columns = CHECKPOINTS.c
+    query = select(CHECKPOINTS).where(columns.job_id == job_id, columns.step == step)
+    row = tx.execute(query).one_or_none()
+    return None if row is None else _checkpoint(row)
+
+
+def rename_checkpoint(tx: Tx, id_: str, model: str) -> None:
+    """The checkpoint answers to another model from now on."""
+    tx.execute(update(CHECKPOINTS).where(CHECKPOINTS.c.id == id_).values(model=model))
 
 
 def list_checkpoints(tx: Tx, job_id: str, after: str | None, limit: int) -> Page[JobCheckpoint]:

@@ -78,6 +78,13 @@ def test_leaving_is_no_crash() -> None:
     assert pause_before_next([Exit(LEFT, 0)] * 50) == 0.0
 
 
+def test_an_attempt_that_was_paused_is_no_crash() -> None:
+    paused = Exit(0, 4, has_result=True)
+    assert give_up([paused] * 50, 20) is None
+    assert pause_before_next([paused] * 50) == 0.0
+    assert give_up([Exit(-11, 4), paused, Exit(-11, 4)], 20) is None
+
+
 def test_pauses_grow_while_no_step_is_gained_and_shrink_again() -> None:
     assert pause_before_next([Exit(-11, 1)]) == 0.5
     assert pause_before_next([Exit(-11, 1)] * 2) == 1.0
