@@ -123,6 +123,7 @@ class Job:
     wish: Wish | None = None
     fence: int = 0
     attempt: int = 0
+    """The newest of its trainers: 1 for a job that went through without a break."""
 
 
 @dataclass(frozen=True)

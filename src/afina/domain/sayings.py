@@ -35,6 +35,9 @@ ENGLISH: Final[Mapping[str, str]] = {
     "flagged_stay": "{n} flagged row stays and is trained on: drop or mend it, or set "
     "moderation.policy to quarantine|{n} flagged rows stay and are trained on: drop or mend them, "
     "or set moderation.policy to quarantine",
+    "flagged_stay_valid": "{n} flagged row stays and is measured with: drop or mend it, or set "
+    "moderation.policy to quarantine|{n} flagged rows stay and are measured with: drop or mend "
+    "them, or set moderation.policy to quarantine",
     "redacted": "Redacted {found} in {n} of {rows} rows of the {file} file",
     "redacted_none": "Redacted nothing in {n} of {rows} rows of the {file} file",
     "queued": "Files validated, moving job to queued state",
@@ -48,6 +51,13 @@ ENGLISH: Final[Mapping[str, str]] = {
     "resumed": "The job was resumed, moving job to queued state",
     "checkpoint": "Checkpoint created at step {step} with Snapshot ID: {id}",
     "model": "New fine-tuned model created: {id}",
+    "stopped_early": "Stopped early after epoch {epoch} of {all}: for {n} epoch the validation "
+    "loss has not fallen as early_stopping asks; its lowest is {lowest_nats:.2f}, after "
+    "epoch {best}|"
+    "Stopped early after epoch {epoch} of {all}: for {n} epochs the validation loss has not "
+    "fallen as early_stopping asks; its lowest is {lowest_nats:.2f}, after epoch {best}",
+    "best_taken": "Of the epochs, that which ended at step {step} becomes the model: its "
+    "validation loss of {lowest_nats:.2f} is the lowest",
     "done": "The job has successfully completed",
     "waiting_engine": "Waiting for the engine to check the tuned model",
     "cleared": "The checkpoints of the run were removed to make room; its models stay",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, TypeVar
@@ -22,6 +22,7 @@ from afina.domain.runs import (
     RENDERED_AT,
     ParityRow,
     RunCheckpoint,
+    RunEvent,
     RunPaths,
     RunResult,
     RunSpec,
@@ -95,10 +96,12 @@ def _gated(given: _Finish) -> publish.Publication:
         )
     )
     given.lease.check()
+    told = read_all_events(given.paths)
     return replace(
         publication,
         gate=outcome,
-        results_csv=results_csv(read_all_events(given.paths)),
+        ending=how_it_ended(given.spec, given.result, told),
+        results_csv=results_csv(told),
         row_losses_csv=_read(given.paths.row_losses),
     )
 
@@ -107,6 +110,24 @@ def _ungated(given: _Finish) -> publish.Publication:
     """All that the run has brought so far. Its gate is asked at the job's end."""
     wish = given.job.extension.gate
     return replace(_proven(given), gate=GateOutcome(wish.policy, wish.suite))
+
+
+def how_it_ended(spec: RunSpec, result: RunResult, told: Sequence[RunEvent]) -> tuple[Said, ...]:
+    """What the validation loss decided: where the run stopped, and which epoch is the model."""
+    name = "full_valid_loss"
+    losses = [e.data[name] for e in told if e.kind == "step" and e.data.get(name) is not None]
+    said = []
+    if result.stopped_early and spec.early_stopping is not None and losses:
+        lowest = min(losses)
+        stopped = say(
+            "stopped_early", epoch=len(losses), all=spec.epochs, n=spec.early_stopping.patience,
+            lowest_nats=lowest, best=losses.index(lowest) + 1,
+        )  # fmt: skip
+        said.append(stopped)
+    final = result.checkpoints[-1]
+    if spec.best_checkpoint and name in final.metrics:
+        said.append(say("best_taken", step=final.step, lowest_nats=final.metrics[name]))
+    return tuple(said)
 
 
 def _stop_spent(given: _Finish) -> None:

@@ -136,7 +136,8 @@ class Moderation:
         if report.left_out:
             said.append(say("left_out", n=report.left_out))
         if flagged > report.left_out and not report.refused:
-            said.append(say("flagged_stay", n=flagged - report.left_out))
+            stay = "flagged_stay" if which == "training_file" else "flagged_stay_valid"
+            said.append(say(stay, n=flagged - report.left_out))
         data = {
             "file": which,
             "model": report.model,

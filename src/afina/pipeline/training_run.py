@@ -166,7 +166,7 @@ class TrainingRun:
         try:
             if ready is None:
                 end_other_trainer(self._paths)
-            self._mark_running()
+            self._mark_running(exits.next_attempt(self._paths) if ready is None else ready.attempt)
             self._tell(None, budget.epochs)
             self._pause_passed_on = False
             self._trainer = ready if ready is not None else self._started(spec)
@@ -186,8 +186,9 @@ class TrainingRun:
         attempt = exits.next_attempt(self._paths)
         return start_trainer(self._paths, attempt, spec.threads, self._command)
 
-    def _mark_running(self) -> None:
-        """Fenced, and just before every start: a worker that lost the job starts nothing."""
+    def _mark_running(self, attempt: int | None = None) -> None:
+        """Fenced, and just before every start: a worker that lost the job starts nothing.
+        `attempt` is that of the trainer that is about to start."""
         now = int(self._platform.clock.now())
         assert self._spec is not None
         base = bases.get_base(self._platform, self.job.model)
@@ -203,6 +204,8 @@ class TrainingRun:
                 events.append_events(tx, self.job.id, self.job.fence, [said])
             else:
                 job = jobs.update_job(tx, self.job.id, self.job.fence, stage="training")
+            if attempt is not None:
+                job = jobs.update_job(tx, self.job.id, self.job.fence, attempt=attempt)
         self._lease.job = replace(job, fence=self.job.fence)
 
     def _watch(self, trainer: Trainer) -> None:

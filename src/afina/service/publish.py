@@ -20,7 +20,7 @@ from afina.domain.files import Purpose, StoredFile
 from afina.domain.jobs import Job, JobCheckpoint, JobError, JobStatus, Wish
 from afina.domain.manifests import Manifest, TuneKind
 from afina.domain.models import ModelState, TunedModel, tuned_name
-from afina.domain.sayings import say
+from afina.domain.sayings import Said, say
 from afina.errors import IllegalTransition, Internal
 from afina.service import aliases, gate, usage, webhooks
 from afina.service.files import add_file
@@ -65,6 +65,8 @@ class Publication:
     parity: Mapping[str, Any] | None = None
     row_losses_csv: bytes | None = None
     gate: GateOutcome = field(default_factory=lambda: GateOutcome("off", "default"))
+    ending: tuple[Said, ...] = ()
+    """What decided where the run ended and which epoch is the model: an event each."""
 
 
 def store_tune(platform: Platform, job: Job, facts: TuneFacts, files: Mapping[str, Path]) -> str:
@@ -236,7 +238,7 @@ class _Publishing:
 
     def run(self, publication: Publication, results: Mapping[str, StagedBlob]) -> Job:
         *earlier, final = publication.tunes
-        said: list[JobEvent] = []
+        said = [event(self.platform, self.job.id, one) for one in publication.ending]
         self._settle(publication)
         for tune in earlier:
             name = self._add_model(tune, publication, step=tune.step)

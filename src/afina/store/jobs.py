@@ -68,6 +68,7 @@ class JobChanges(TypedDict, total=False):
     trained_tokens: int | None
     result_files: tuple[str, ...]
     error: JobError | None
+    attempt: int
 
 
 def job_of(row: Row[Any]) -> Job:

@@ -28,7 +28,7 @@ def claim_job(
     dead_owners: Sequence[str] = (),
 ) -> Job | None:
     """The oldest job in one of `statuses` that nobody holds, or whose lease ran out or belongs to
-    a dead owner. Raises its fence and attempt by one."""
+    a dead owner. Raises its fence by one."""
     free = or_(
         JOBS.c.lease_owner.is_(None),
         JOBS.c.lease_expires_at <= now,
@@ -51,7 +51,6 @@ def claim_job(
             lease_expires_at=now + lease_s,
             heartbeat_at=now,
             fence=JOBS.c.fence + 1,
-            attempt=JOBS.c.attempt + 1,
         )
         .returning(JOBS)
     ).one_or_none()

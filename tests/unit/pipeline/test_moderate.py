@@ -88,6 +88,17 @@ def test_flagged_rows_that_stay_are_named_by_line_place_category_and_score(
     assert CANARY not in json.dumps(dict(event.data))
 
 
+@pytest.mark.parametrize("shop", [{"policy": "warn"}], indirect=True)
+def test_flagged_rows_of_a_validation_file_are_measured_with_and_not_trained_on(
+    shop: Shop, tmp_path: Path
+) -> None:
+    stage, rows = moderation(shop, tmp_path)
+    stage.run("validation_file", "0" * 64, rows)
+    (event,) = shop.events(stage.job)
+    assert "2 flagged rows stay and are measured with: drop or mend them" in event.message
+    assert "trained" not in event.message
+
+
 @pytest.mark.parametrize(
     "shop", [{"policy": "quarantine", "max_flagged_share": 0.1}], indirect=True
 )

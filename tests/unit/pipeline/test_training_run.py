@@ -51,7 +51,7 @@ def test_a_job_goes_from_queued_to_a_model_with_the_wires_events(shop: Shop) -> 
     job = shop.queue_job(Script(steps=3))
     done = shop.finish(shop.run(shop.claim()))
     assert done.status is JobStatus.SUCCEEDED
-    assert done.trained_tokens == 30
+    assert (done.trained_tokens, done.attempt) == (30, 1)
     told = next(event for event in shop.events(job) if event.source == "foresight")
     assert told.data["measured"] == {"trained_tokens": 30, "seconds": 1.0, "memory_bytes": 1}
     assert set(told.data["estimate"]) == set(told.data["measured"])
@@ -91,6 +91,7 @@ def test_crashes_with_progress_are_gone_through_and_counted_once(shop: Shop) -> 
     assert steps(shop, job) == [1, 2, 3, 4, 5, 6]
     assert done.trained_tokens == 60
     assert [end.code for end in exits.read_exits(shop.paths(job))] == [KILLED, -11, 3, 75, 0]
+    assert done.attempt == 5
 
 
 def test_a_crash_at_the_same_step_three_times_fails_the_job_in_plain_words(shop: Shop) -> None:

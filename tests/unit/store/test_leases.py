@@ -33,15 +33,15 @@ def test_the_oldest_job_is_claimed_first(platform: Platform) -> None:
     assert [job and job.id for job in claimed] == [*made, None]
 
 
-def test_a_claim_raises_fence_and_attempt(platform: Platform) -> None:
+def test_a_claim_raises_the_fence_and_is_no_attempt(platform: Platform) -> None:
     start_job(platform, first_caller(platform))
     first = claim(platform)
     clock_of(platform).advance(60)
     second = claim(platform, "worker-2")
     assert first is not None
     assert second is not None
-    assert (first.fence, first.attempt) == (1, 1)
-    assert (second.fence, second.attempt) == (2, 2)
+    assert (first.fence, first.attempt) == (1, 0)
+    assert (second.fence, second.attempt) == (2, 0)
 
 
 def test_a_lease_that_is_beaten_is_not_taken_over(platform: Platform) -> None:
