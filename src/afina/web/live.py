@@ -17,10 +17,10 @@ from anyio import to_thread
 
 from afina.domain.accounts import Caller
 from afina.errors import AfinaError
+from afina.language.strings import Texts
 from afina.service.job_feed import News, news_of
 from afina.service.platform import Platform
 from afina.web.sayings import heard
-from afina.web.strings import Texts
 
 POLL_S: Final = 0.5
 BEAT_S: Final = 15.0

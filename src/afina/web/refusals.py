@@ -10,8 +10,8 @@ from __future__ import annotations
 from typing import Any
 
 from afina.errors import AfinaError
+from afina.language.strings import Texts
 from afina.web.sayings import Fault
-from afina.web.strings import Texts
 
 
 def refused(texts: Texts, error: AfinaError) -> Fault:

@@ -11,9 +11,9 @@ from collections.abc import Iterable
 from typing import Final
 
 from afina.data.remarks import Remark
-from afina.web import numbers
-from afina.web.sayings import Sentence
-from afina.web.strings import Texts
+from afina.language import numbers
+from afina.language.sentences import Sentence
+from afina.language.strings import Texts
 
 ELSEWHERE: Final = frozenset(
     {

@@ -17,9 +17,10 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from starlette.responses import HTMLResponse
 
 from afina.domain.models import short_name
-from afina.web import files, numbers
+from afina.language import numbers
+from afina.language.strings import NAMES, Texts
+from afina.web import files
 from afina.web.refusals import refused
-from afina.web.strings import NAMES, Texts
 from afina.web.visit import Visit
 
 _FOLDER: Final = Path(__file__).parent / "templates"

@@ -15,13 +15,13 @@ from starlette.requests import Request
 
 from afina.domain.accounts import Caller
 from afina.errors import Forbidden, InvalidRequest, TooLarge, Unauthenticated
+from afina.language.strings import Texts, chosen_language
 from afina.service.chat import ChatService
 from afina.service.completions import CompletionsService
 from afina.service.oidc_provider import OidcProvider
 from afina.service.platform import Platform
 from afina.service.sessions import Session, form_token, resume_session
 from afina.web.live import LiveJobs
-from afina.web.strings import Texts, chosen_language
 
 SESSION_COOKIE: Final = "afina_session"
 LANGUAGE_COOKIE: Final = "afina_language"

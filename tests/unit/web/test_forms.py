@@ -14,10 +14,10 @@ from tests.tiny import make_tiny_model
 from tests.unit.web.site import Site, signed_in
 
 from afina.errors import InvalidRequest
+from afina.language.strings import Texts
 from afina.service.files import upload_file
 from afina.service.keys import authenticate
 from afina.web.pages.tune_faults import fault_of
-from afina.web.strings import Texts
 
 pytestmark = pytest.mark.long
 

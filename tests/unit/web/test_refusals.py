@@ -17,8 +17,8 @@ from afina.errors import (
     QuotaExceeded,
     Unavailable,
 )
+from afina.language.strings import Texts
 from afina.web.refusals import as_json, refused
-from afina.web.strings import Texts
 
 MISSING = ModelNotFound("The model `x` does not exist.", remedy="See GET /v1/models.")
 

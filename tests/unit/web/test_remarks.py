@@ -11,8 +11,8 @@ import pytest
 from tests.unit.web.site import Site, signed_in
 
 from afina.data.remarks import ENGLISH, Remark, remark
+from afina.language.strings import Texts, table
 from afina.web.remarks import ELSEWHERE, reason_in, remarks_in
-from afina.web.strings import Texts, table
 
 
 @pytest.fixture

@@ -12,10 +12,11 @@ from afina.domain.events import JobEvent
 from afina.domain.jobs import JobError
 from afina.domain.sayings import ENGLISH, FAULTS, Said, say, text_of
 from afina.evaluation.gate import GateReport, Part, not_measured
+from afina.language.sentences import Sentence
+from afina.language.strings import Texts, table
 from afina.pipeline.gate import shown
 from afina.store.gates import GateRow
-from afina.web.sayings import Sentence, fault, gate_words, heard
-from afina.web.strings import Texts, table
+from afina.web.sayings import fault, gate_words, heard
 
 PLURAL = re.compile(r"\{(\w+):[^}]*\}")
 

@@ -6,8 +6,8 @@ import re
 from pathlib import Path
 
 from afina.data.rules import registry
-from afina.web import strings
-from afina.web.strings import LANGUAGES, Texts, chosen_language, table
+from afina.language import strings
+from afina.language.strings import LANGUAGES, Texts, chosen_language, table
 
 WEB = Path(strings.__file__).parent
 TEMPLATES = sorted((WEB / "templates").rglob("*.html"))

@@ -14,12 +14,12 @@ from afina.data.rules.registry import BY_CODE
 from afina.domain.findings import Finding
 from afina.domain.jobs import Hyperparameters
 from afina.errors import AfinaError, EngineFailed, InvalidRequest, Overloaded, Unavailable
+from afina.language import numbers
 from afina.service import bases, draft_rows, draft_views, drafts, encodings, files, stored
 from afina.service.draft_files import Columns, Draft
 from afina.service.draft_rows import DraftRow, Verdict
 from afina.service.files import FileQuery
 from afina.service.job_request import METHODS
-from afina.web import numbers
 from afina.web.chats import plain_messages, readable_json, shown_messages
 from afina.web.pages.tune_faults import MOST_EPOCHS
 from afina.web.remarks import reason_in, remarks_in

@@ -9,9 +9,9 @@ from anyio import to_thread
 from starlette.responses import RedirectResponse, Response
 
 from afina.errors import AfinaError, Unauthenticated
+from afina.language.strings import LANGUAGES
 from afina.service.sessions import SESSION_S, open_session, use_link
 from afina.web.render import page
-from afina.web.strings import LANGUAGES
 from afina.web.visit import (
     LANGUAGE_COOKIE,
     SESSION_COOKIE,

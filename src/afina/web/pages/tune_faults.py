@@ -13,10 +13,10 @@ from typing import Final
 
 from afina.domain.methods import MAX_RANK
 from afina.errors import AfinaError
+from afina.language import numbers
+from afina.language.strings import Texts
 from afina.service.job_request import MAX_BETA, MAX_SEED
-from afina.web import numbers
 from afina.web.refusals import refused
-from afina.web.strings import Texts
 
 MOST_EPOCHS: Final = 50
 MOST_ROWS: Final = 256

@@ -6,7 +6,7 @@ from decimal import ROUND_HALF_UP, Decimal
 from typing import Final
 
 from afina.domain.prices import dollars
-from afina.web.strings import Texts
+from afina.language.strings import Texts
 
 _SIGNS: Final = {"en": (",", "."), "es": (".", ","), "pt": (".", ",")}
 """What separates thousands, and what stands before decimals."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from afina.web.numbers import tiny
+from afina.language.numbers import tiny
 
 
 def test_a_small_number_is_written_by_its_power_of_ten_with_the_language_s_sign() -> None:

@@ -1,0 +1,1 @@
+"""Texts, sentences and numbers in the languages of the readers: English, Spanish, Portuguese."""
