@@ -223,7 +223,6 @@ def _chat_not_offered() -> Iterator[Case]:
         "verbosity": "low",
         "web_search_options": {},
         "moderation": {"model": "omni-moderation-latest"},
-        "prompt_cache_key": "k",
         "prompt_cache_options": {"mode": "explicit"},
         "prompt_cache_retention": "24h",
         "service_tier": "priority",
@@ -303,12 +302,6 @@ def _chat_formats() -> Iterator[Case]:
             "invalid_json_schema",
             "response_format",
             "uniqueItems",
-        ),
-        (
-            {"type": "json_schema", "json_schema": {"name": "x", "schema": {}, "description": "d"}},
-            "unsupported_parameter",
-            f"{_SCHEMA}.description",
-            "message",
         ),
     ):
         yield chat(f"format {param} {code}", code, param, needle, response_format=given)

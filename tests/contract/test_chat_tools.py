@@ -198,6 +198,104 @@ def test_a_call_that_was_cut_says_so(live: Live, client: openai.OpenAI) -> None:
     assert calls[0].function.arguments == '{"city": "Ro'
 
 
+def test_a_call_that_a_stop_string_cut_is_none_to_be_carried_out(
+    live: Live, client: openai.OpenAI
+) -> None:
+    whole = '<tool_call>{"name": "weather", "arguments": {}}'
+    live.engine.script = Script(whole.removesuffix("}}"))
+    asked: Any = {"model": BASE, "messages": HELLO, "tools": [WEATHER], "stop": ["}"]}
+    answer = client.chat.completions.create(**asked)
+    chunks = list(client.chat.completions.create(**asked, stream=True))
+    assert answer.choices[0].finish_reason == chunks[-1].choices[0].finish_reason == "stop"
+    live.engine.script = Script(whole)
+    answer = client.chat.completions.create(**asked)
+    assert answer.choices[0].finish_reason == "tool_calls"
+
+
+@pytest.mark.filterwarnings("ignore:Pydantic serializer")  # the client's own
+def test_what_the_clients_helpers_read_goes_back_in(live: Live, client: openai.OpenAI) -> None:
+    class weather(BaseModel):  # noqa: N801 - the function's name
+        city: str
+
+    live.engine.script = Script('<tool_call>{"name": "weather", "arguments": {"city": "Rome"}}')
+    tool = openai.pydantic_function_tool(weather)
+    said: Any = client.chat.completions.parse(model=BASE, messages=HELLO, tools=[tool])
+    call = said.choices[0].message
+    assert call.tool_calls[0].function.parsed_arguments == weather(city="Rome")
+    live.engine.script = Script('{"city": "Rome"}')
+    said = client.chat.completions.parse(model=BASE, messages=HELLO, response_format=weather)
+    result: Any = {"role": "tool", "tool_call_id": call.tool_calls[0].id, "content": "Rain."}
+    client.chat.completions.create(
+        model=BASE, messages=[*HELLO, call, result, said.choices[0].message, *HELLO]
+    )
+    prompt = live.engine.requests[-1].prompt
+    function = {"name": "weather", "arguments": call.tool_calls[0].function.arguments}
+    called = {"id": result["tool_call_id"], "type": "function", "function": function}
+    first: Any = {"role": "assistant", "tool_calls": [called]}
+    second: Any = {"role": "assistant", "content": '{"city": "Rome"}'}
+    client.chat.completions.create(model=BASE, messages=[*HELLO, first, result, second, *HELLO])
+    assert prompt == live.engine.requests[-1].prompt
+
+
+def _turn(*ids: str) -> Any:
+    calls = [
+        {"id": id_, "type": "function", "function": {"name": "weather", "arguments": "{}"}}
+        for id_ in ids
+    ]
+    return {"role": "assistant", "content": None, "tool_calls": calls}
+
+
+def _result(id_: str, **more: str) -> Any:
+    return {"role": "tool", "tool_call_id": id_, "content": f"of {id_}", **more}
+
+
+def test_a_result_reaches_the_call_that_it_answers(live: Live, client: openai.OpenAI) -> None:
+    for results in ((_result("a"), _result("b")), (_result("b"), _result("a", name="weather"))):
+        client.chat.completions.create(model=BASE, messages=[*HELLO, _turn("a", "b"), *results])
+    first, second = (request.prompt for request in live.engine.requests[-2:])
+    assert first == second
+
+
+@pytest.mark.parametrize(
+    ("messages", "param"),
+    [
+        ([*HELLO, _result("a")], "messages[1].tool_call_id"),
+        ([*HELLO, _turn("a"), _result("b")], "messages[2].tool_call_id"),
+        ([*HELLO, _result("a"), _turn("a")], "messages[1].tool_call_id"),
+        ([*HELLO, _turn("a"), _result("a", name="clock")], "messages[2].name"),
+    ],
+)
+def test_a_result_that_answers_no_call_is_refused(
+    client: openai.OpenAI, messages: Any, param: str
+) -> None:
+    with pytest.raises(openai.BadRequestError) as refused:
+        client.chat.completions.create(model=BASE, messages=messages)
+    assert refused.value.param == param
+
+
+def test_a_schema_that_cannot_be_is_refused_where_the_request_has_it(
+    client: openai.OpenAI,
+) -> None:
+    wrong: Any = {"name": "f", "parameters": {"type": "array"}}
+    other: Any = {"name": "g"}
+    asked: Any = {"model": BASE, "messages": HELLO}
+    choice = {"mode": "auto", "tools": [{"type": "function", "function": {"name": "f"}}]}
+    for more, param in (
+        (
+            {
+                "tools": [{"type": "function", "function": f} for f in (other, wrong)],
+                "tool_choice": {"type": "allowed_tools", "allowed_tools": choice},
+            },
+            "tools[1].function.parameters",
+        ),
+        ({"functions": [other, wrong]}, "functions[1].parameters"),
+        ({"functions": [other, other]}, "functions[1].name"),
+    ):
+        with pytest.raises(openai.BadRequestError) as refused:
+            client.chat.completions.create(**asked, **more)
+        assert refused.value.param == param
+
+
 def test_scores_are_changed_as_asked(live: Live, client: openai.OpenAI) -> None:
     client.chat.completions.create(
         model=BASE,

@@ -142,6 +142,26 @@ def test_a_neutral_value_is_no_reason_to_refuse(name: str) -> None:
     refuse_unsupported(parse(ChatRequest, {**HELLO, name: NEUTRAL[name]}))
 
 
+@pytest.mark.parametrize(
+    "hint",
+    [
+        {"prompt_cache_key": "thread-1"},
+        {"user": "someone", "safety_identifier": "s"},
+        {
+            "response_format": {
+                "type": "json_schema",
+                "json_schema": {"name": "x", "description": "An x.", "schema": {}},
+            }
+        },
+    ],
+)
+def test_what_only_describes_a_request_is_no_reason_to_refuse(hint: dict[str, Any]) -> None:
+    asked = chat_request.question(parse(ChatRequest, {**HELLO, **hint}))
+    assert asked.sampling == chat_request.question(parse(ChatRequest, HELLO)).sampling
+    labels = {name: value for name, value in hint.items() if name != "response_format"}
+    assert asked.labels == labels
+
+
 def test_a_refusal_of_a_field_names_the_field() -> None:
     for name in ("audio", "prediction", "web_search_options", "moderation"):
         asked = {**HELLO, name: {}}

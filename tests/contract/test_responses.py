@@ -90,6 +90,16 @@ def test_items_of_all_kinds_are_messages(live: Live, client: openai.OpenAI) -> N
     assert newest.data[0].id == listed[-1].id
 
 
+def test_an_output_that_answers_no_call_is_refused(client: openai.OpenAI) -> None:
+    call: Any = {"type": "function_call", "call_id": "c1", "name": "now", "arguments": "{}"}
+    output: Any = {"type": "function_call_output", "call_id": "c1", "output": "six"}
+    for items in ([output], [output, call], [call, output | {"call_id": "c2"}]):
+        with pytest.raises(openai.BadRequestError) as refused:
+            client.responses.create(model=BASE, input=items)
+        place = next(n for n, item in enumerate(items) if item is not call)
+        assert refused.value.param == f"input[{place}].call_id"
+
+
 def test_a_conversation_goes_on_from_an_earlier_response(live: Live, client: openai.OpenAI) -> None:
     first = client.responses.create(model=BASE, input="One.", instructions="Not again.")
     second = client.responses.create(model=BASE, input="Two.", previous_response_id=first.id)

@@ -73,9 +73,14 @@ BiasValue = Annotated[float, Field(ge=-100.0, le=100.0)]
 LogitBias = Annotated[dict[str, BiasValue], Field(max_length=2048)]
 
 
+CacheKey = Annotated[str, Field(max_length=512)]
+"""A hint for finding prefixes again; here a project's prefixes are found without one."""
+
+
 class SchemaFormat(Wire):
     """A schema that an answer must follow. With `strict` a keyword that cannot be held is refused;
-    without it, such a keyword is no rule."""
+    without it, such a keyword is no rule. Name and description are for the schema's readers, as are
+    the descriptions within it: none of it is shown to the model."""
 
     name: Annotated[str, Field(pattern=r"^[a-zA-Z0-9_-]{1,64}$")]
     schema_: Annotated[dict[str, Any] | None, Field(alias="schema")] = None
@@ -109,7 +114,7 @@ class ChatRequest(Wire):
     user: Annotated[str, Field(max_length=512)] | None = None
     safety_identifier: Annotated[str, Field(max_length=64)] | None = None
     service_tier: Literal["auto", "default", "flex", "scale", "priority", "fast"] | None = None
-    prompt_cache_key: str | None = None
+    prompt_cache_key: CacheKey | None = None
     prompt_cache_retention: Literal["in_memory", "24h"] | None = None
     prompt_cache_options: Json = None
     frequency_penalty: Penalty | None = None
@@ -156,7 +161,6 @@ _NOT_OFFERED: Mapping[str, tuple[tuple[object, ...], str]] = {
     "verbosity": (("medium",), "tell the model in a message how long to answer"),
     "web_search_options": ((), "nothing leaves this machine: leave it out"),
     "moderation": ((), "moderation of answers is not offered yet: leave it out"),
-    "prompt_cache_key": ((), "a project's prompts share one cache without a key: leave it out"),
     "prompt_cache_options": ((), "the prompt cache has no options: leave it out"),
     "prompt_cache_retention": (("in_memory",), "the prompt cache is in memory: leave it out"),
     "service_tier": (("auto", "default"), "there is one tier: leave it out"),
@@ -201,8 +205,6 @@ def _refuse_in_format(form: ResponseFormat) -> None:
             param=where,
             code="missing_required_parameter",
         )
-    if form.json_schema.description is not None:
-        raise unsupported(f"{where}.description", "say it in a message, where the model sees it")
 
 
 def plain_messages(request: ChatRequest) -> list[dict[str, Any]]:
@@ -213,7 +215,11 @@ def plain_messages(request: ChatRequest) -> list[dict[str, Any]]:
 def question(request: ChatRequest) -> Question:
     """What is asked, in plain values. Raises InvalidRequest, UnsupportedField."""
     refuse_unsupported(request)
-    labels = {"user": request.user, "safety_identifier": request.safety_identifier}
+    labels = {
+        "user": request.user,
+        "safety_identifier": request.safety_identifier,
+        "prompt_cache_key": request.prompt_cache_key,
+    }
     return Question(
         model=request.model,
         messages=plain_messages(request),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Discriminator, Field, Tag
@@ -112,6 +112,8 @@ class CalledFunction(Wire):
 
     name: str
     arguments: str
+    parsed_arguments: Annotated[Json, Field(exclude=True)] = None
+    """The arguments once more, as the client's helpers read them from an answer of ours."""
 
 
 class ToolCall(Wire):
@@ -135,6 +137,8 @@ class AssistantMessage(Wire):
     function_call: CalledFunction | None = None
     annotations: Annotated[list[Json] | None, Field(exclude=True)] = None
     """What the client sends back with an answer of ours: an empty list."""
+    parsed: Annotated[Json, Field(exclude=True)] = None
+    """The content once more, as the client's helpers read it from an answer of ours."""
 
 
 class ToolMessage(Wire):
@@ -143,6 +147,8 @@ class ToolMessage(Wire):
     role: Literal["tool"]
     content: Content
     tool_call_id: str
+    name: str | None = None
+    """The function's once more, as code of the first tools writes it."""
 
 
 class FunctionMessage(Wire):
@@ -169,8 +175,37 @@ _NO_NAME = "the models' templates have no place for names: put the name into the
 
 def refuse_in_messages(messages: Sequence[Message]) -> None:
     """Raises UnsupportedField or InvalidRequest for the first part that cannot be written."""
+    called: dict[str, str] = {}
     for number, message in enumerate(messages):
-        _refuse_in_message(message, f"messages[{number}]")
+        where = f"messages[{number}]"
+        _refuse_in_message(message, where)
+        if isinstance(message, AssistantMessage):
+            called |= {c.id: c.function.name for c in message.tool_calls or () if c.function}
+        elif isinstance(message, ToolMessage):
+            _refuse_result(message, called, where)
+
+
+def unmatched(param: str) -> InvalidRequest:
+    """The refusal of a tool's result that answers no call."""
+    return InvalidRequest(
+        f"Invalid value for '{param}': it answers no call that was made before it.",
+        param=param,
+        code="invalid_value",
+        remedy="Send the answer that made the call too, with its id.",
+    )
+
+
+def _refuse_result(message: ToolMessage, called: Mapping[str, str], where: str) -> None:
+    """A result that answers no call, or names another function than the call does."""
+    if message.tool_call_id not in called:
+        raise unmatched(f"{where}.tool_call_id")
+    if message.name not in (None, called[message.tool_call_id]):
+        raise InvalidRequest(
+            f"Invalid value for '{where}.name': the call that this answers is of another function.",
+            param=f"{where}.name",
+            code="invalid_value",
+            remedy="Leave it out, or name the function that was called.",
+        )
 
 
 def _refuse_in_message(message: Message, where: str) -> None:

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Discriminator, Field, Tag
 
 from afina.errors import InvalidRequest
-from afina.service.messages import Json, branch, text_or, unsupported
+from afina.service.messages import Json, branch, text_or, unmatched, unsupported
 from afina.service.refusals import Wire, fault, named
 
 _KINDS = ("message", "function_call", "function_call_output")
@@ -111,6 +111,7 @@ def item_messages(items: Sequence[Mapping[str, Any]], first: int = 0) -> list[di
     """The chat messages that items stand for; calls one after the other are one turn. The items
     from `first` on are the request's own. Raises InvalidRequest, UnsupportedField."""
     messages: list[dict[str, Any]] = []
+    called: set[str] = set()
     for place, item in enumerate(items):
         where = f"input[{place - first}]"
         for name in _NOT_OFFERED:
@@ -118,8 +119,11 @@ def item_messages(items: Sequence[Mapping[str, Any]], first: int = 0) -> list[di
                 raise unsupported(f"{where}.{name}", "leave it out")
         match item.get("type", "message"):
             case "function_call":
+                called.add(item["call_id"])
                 _add_call(messages, item)
             case "function_call_output":
+                if place >= first and item["call_id"] not in called:
+                    raise unmatched(f"{where}.call_id")
                 content = _text(item["output"], f"{where}.output")
                 answer = {"role": "tool", "tool_call_id": item["call_id"], "content": content}
                 messages.append(answer)

@@ -13,7 +13,7 @@ from pydantic import Discriminator, Field, Tag
 
 from afina.errors import InvalidRequest, UnsupportedField
 from afina.service.asking import Question, Sampling, SchemaAsked
-from afina.service.chat_request import Metadata, TokenLimit
+from afina.service.chat_request import CacheKey, Metadata, TokenLimit
 from afina.service.messages import Json, branch, text_or, unsupported
 from afina.service.refusals import Wire, parse
 from afina.service.response_items import Item, item_messages
@@ -112,7 +112,7 @@ class ResponseRequest(ResponseCount):
     max_tool_calls: Annotated[int, Field(ge=1)] | None = None
     moderation: Json = None
     prompt: Json = None
-    prompt_cache_key: str | None = None
+    prompt_cache_key: CacheKey | None = None
     prompt_cache_options: Json = None
     prompt_cache_retention: Literal["in_memory", "24h"] | None = None
 
@@ -139,7 +139,6 @@ _NOT_OFFERED: Mapping[str, tuple[tuple[object, ...], str]] = {
     "max_tool_calls": ((), "only functions of yours are called, by you: leave it out"),
     "moderation": ((), "moderation of answers is not offered yet: leave it out"),
     "prompt": ((), "there are no stored prompts here: send instructions and input"),
-    "prompt_cache_key": ((), "a project's prompts share one cache without a key: leave it out"),
     "prompt_cache_options": ((), "the prompt cache has no options: leave it out"),
     "prompt_cache_retention": (("in_memory",), "the prompt cache is in memory: leave it out"),
     "service_tier": (("auto", "default"), "there is one tier: leave it out"),
@@ -195,7 +194,11 @@ def question(request: ResponseCount, earlier: list[dict[str, Any]]) -> Question:
             top_p=1.0 if request.top_p is None else request.top_p,
             logprobs=(request.top_logprobs or 0) if request.wants_logprobs else None,
         )
-        given = {"user": request.user, "safety_identifier": request.safety_identifier}
+        given = {
+            "user": request.user,
+            "safety_identifier": request.safety_identifier,
+            "prompt_cache_key": request.prompt_cache_key,
+        }
         labels = {name: value for name, value in given.items() if value is not None}
     return Question(
         model=request.model,
@@ -213,7 +216,8 @@ def response_tools(request: ResponseCount) -> ToolUse | None:
     tools = []
     for number, written in enumerate(request.tools or ()):
         tools.append(_function(written, f"tools[{number}]"))
-    return tool_use(tools, _chat_choice(request.tool_choice), request.parallel_tool_calls)
+    choice = _chat_choice(request.tool_choice)
+    return tool_use(tools, choice, request.parallel_tool_calls, "tools[{}].parameters")
 
 
 def _function(written: Json, where: str) -> FunctionTool:
@@ -289,6 +293,4 @@ def _schema(text: TextConfig | None) -> SchemaAsked | None:
                 param=f"text.format.{name}",
                 code="missing_required_parameter",
             )
-    if form.description is not None:
-        raise unsupported("text.format.description", "say it in the instructions")
     return SchemaAsked(form.schema_ or {}, bool(form.strict), "text.format.schema")

@@ -28,8 +28,10 @@ class ChoiceReader:
         return events if delta.finish is None else [*events, *self._reader.finish()]
 
     def reason(self, finish: str) -> str:
-        """Why the choice ended, calls considered."""
-        made = self._reader is not None and self._reader.count > 0
+        """Why the choice ended, calls considered. A call that a stop string cut in two is none to
+        be carried out, so the reason stays `stop`."""
+        reader = self._reader
+        made = reader is not None and reader.count > 0 and not reader.is_inside
         return "tool_calls" if made and finish == "stop" else finish
 
 

@@ -35,11 +35,10 @@ class FunctionDefinition(Wire):
     parameters: dict[str, Any] | None = None
     strict: bool | None = None
 
-    @property
-    def callable_tool(self) -> CallableTool:
-        """What calls of it must look like."""
+    def callable_tool(self, param: str) -> CallableTool:
+        """What calls of it must look like; `param` is the field of its schema."""
         schema = NO_PARAMETERS if self.parameters is None else self.parameters
-        return CallableTool(self.name, schema, bool(self.strict))
+        return CallableTool(self.name, schema, bool(self.strict), param)
 
 
 class FunctionTool(Wire):
@@ -133,35 +132,43 @@ class Choice:
 
 
 def tool_use(
-    tools: Sequence[Tool], choice: Json, parallel: bool | None, param: str = "tools"
+    tools: Sequence[Tool],
+    choice: Json,
+    parallel: bool | None,
+    schemas: str = "tools[{}].function.parameters",
 ) -> ToolUse | None:
-    """The use of a request's tools; None where there are none or none may be called. Raises
-    InvalidRequest, UnsupportedField."""
+    """The use of a request's tools; None where there are none or none may be called. `schemas` is
+    where the request has their schemas. Raises InvalidRequest, UnsupportedField."""
     functions: list[FunctionTool] = []
     for number, tool in enumerate(tools):
         if not isinstance(tool, FunctionTool):
-            raise unsupported(f"{param}[{number}].type", "only functions can be called")
+            raise unsupported(f"tools[{number}].type", "only functions can be called")
         functions.append(tool)
     chosen = _choice(choice)
     if not functions:
         if chosen is not None and (chosen.required or chosen.names is not None):
             raise InvalidRequest(
-                f"'tool_choice' is only allowed when '{param}' are specified.",
+                "'tool_choice' is only allowed when 'tools' are specified.",
                 param="tool_choice",
                 code="invalid_value",
             )
         return None
-    _refuse_twice([f.function.name for f in functions], param)
     if chosen is None:
         return None
     definitions = [function.written for function in functions]
-    return ToolUse(definitions, call_rules([f.function for f in functions], chosen, parallel))
+    rules = call_rules([f.function for f in functions], chosen, parallel, schemas)
+    return ToolUse(definitions, rules)
 
 
 def call_rules(
-    functions: Sequence[FunctionDefinition], choice: Choice, parallel: bool | None
+    functions: Sequence[FunctionDefinition],
+    choice: Choice,
+    parallel: bool | None,
+    schemas: str = "functions[{}].parameters",
 ) -> CallRules:
-    """The rules of calls. Raises InvalidRequest for a choice that names no function."""
+    """The rules of calls. Raises InvalidRequest for two functions of one name, and for a choice
+    that names none."""
+    _refuse_twice([f.name for f in functions], schemas.replace("parameters", "name"))
     known = {function.name for function in functions}
     for name in choice.names or ():
         if name not in known:
@@ -172,7 +179,11 @@ def call_rules(
             )
     wanted = known if choice.names is None else set(choice.names)
     return CallRules(
-        tools=[f.callable_tool for f in functions if f.name in wanted],
+        tools=[
+            function.callable_tool(schemas.format(number))
+            for number, function in enumerate(functions)
+            if function.name in wanted
+        ],
         required=choice.required,
         parallel=parallel is not False and not choice.single,
     )
@@ -206,11 +217,11 @@ def _choice(choice: Json) -> Choice | None:
         raise
 
 
-def _refuse_twice(names: Sequence[str], param: str) -> None:
+def _refuse_twice(names: Sequence[str], places: str) -> None:
     for number, name in enumerate(names):
         if name in names[:number]:
             raise InvalidRequest(
-                f"Two of the {param} have the same name.",
-                param=f"{param}[{number}].function.name",
+                "Two of the functions have the same name.",
+                param=places.format(number),
                 code="invalid_value",
             )

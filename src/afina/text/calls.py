@@ -136,6 +136,11 @@ class CallReader:
         self.count = 0
         """Calls whose function was named."""
 
+    @property
+    def is_inside(self) -> bool:
+        """Whether the answer is in the middle of a call's arguments."""
+        return self._read == self._arguments
+
     def push(self, text: str) -> list[Event]:
         """More text; what it tells."""
         self._held += text

@@ -61,6 +61,7 @@ def read_conversation(
         message["role"] == "assistant" and source.get("weight", 1) != 0
         for message, source in zip(read, messages, strict=True)
     ]
+    _sort_results(read)
     if dialect.native_tools:
         return Conversation(
             [_native(message) for message in read],
@@ -136,6 +137,25 @@ def _read_message(message: Mapping[str, Any], number: int) -> Message:
         if isinstance(message.get(key), str):
             read[key] = message[key]
     return read
+
+
+def _sort_results(messages: list[Message]) -> None:
+    """Puts results of tools into the order of their calls: most templates write no ids, so that
+    their order alone tells which call each answers."""
+    start = 0
+    while start < len(messages):
+        calls = messages[start].get("calls") or ()
+        start += 1
+        end = start
+        while end < len(messages) and messages[end]["role"] == "tool":
+            end += 1
+        places = {call["id"]: place for place, call in reversed(list(enumerate(calls)))}
+        if len(places) > 1 and end - start > 1:
+            # Whatever answers no call of this turn stays behind those that do.
+            messages[start:end] = sorted(
+                messages[start:end], key=lambda m: places.get(m.get("tool_call_id"), len(calls))
+            )
+        start = end
 
 
 def _read_content(content: Any, where: str, may_be_null: bool) -> str:

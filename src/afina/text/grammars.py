@@ -22,6 +22,7 @@ from afina.text.tokenizer import ChatTokenizer
 
 _FREE: Final = {"whitespace_flexible": True, "whitespace_pattern": r"\n?[ \t]{0,16}"}
 _MOST_CHARACTERS: Final = 256 * 1024
+_NO_OBJECTS: Final = ("array", "string", "number", "integer", "boolean", "null")
 _ANY_TEXT: Final = r"/(.|\n)*/"
 
 
@@ -32,6 +33,8 @@ class CallableTool:
     name: str
     parameters: Mapping[str, Any]
     strict: bool = False
+    param: str = "tools"
+    """The field in which the request has the schema."""
 
 
 @dataclass(frozen=True)
@@ -88,9 +91,7 @@ def calls_grammar(
         "key_separator": syntax.key_separator,
     }
     for number, tool in enumerate(rules.tools):
-        arguments = _checked(
-            _object(tool.parameters), form, tool.strict, f"tools[{number}].function.parameters"
-        )
+        arguments = _checked(_object(tool), form, tool.strict, tool.param)
         named = literal.of(tool.name + syntax.middle)
         lines.append(f"call_{number}: {named} arguments_{number}")
         lines.append(f"arguments_{number}: %json {arguments}")
@@ -130,8 +131,17 @@ def _fault(schema: str) -> str:
     return str(told[0]).strip().rstrip(".")[:200] if wrong and told else ""
 
 
-def _object(parameters: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Arguments are an object, whether the schema says so or not."""
+def _object(tool: CallableTool) -> Mapping[str, Any]:
+    """Arguments are an object, whether the schema says so or not. Raises InvalidRequest for one
+    that says something else."""
+    parameters = tool.parameters
+    if parameters.get("type") in _NO_OBJECTS:
+        raise InvalidRequest(
+            f"Invalid schema for '{tool.param}': arguments are an object, so its 'type' must be "
+            "'object'.",
+            param=tool.param,
+            code="invalid_json_schema",
+        )
     if any(key in parameters for key in ("type", "$ref", "anyOf", "oneOf", "allOf")):
         return parameters
     return {**parameters, "type": "object"}

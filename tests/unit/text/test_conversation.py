@@ -101,3 +101,19 @@ def test_older_function_calls_are_tool_calls() -> None:
 def test_a_refusal_is_what_the_assistant_says() -> None:
     message: dict[str, Any] = {"role": "assistant", "content": None, "refusal": "I will not."}
     assert read_conversation([USER, message], None, PLAIN).messages[1]["content"] == "I will not."
+
+
+@pytest.mark.parametrize("native", [True, False])
+def test_results_stand_in_the_order_of_their_calls(native: bool) -> None:
+    calls = [
+        {"id": id_, "type": "function", "function": {"name": name, "arguments": "{}"}}
+        for id_, name in (("c1", "first"), ("c2", "second"), ("c3", "third"))
+    ]
+    asked = [USER, {"role": "assistant", "content": None, "tool_calls": calls}]
+    results = [{"role": "tool", "tool_call_id": f"c{n}", "content": f"result {n}"} for n in (3, 1)]
+    late = {"role": "tool", "tool_call_id": "c9", "content": "of another turn"}
+    dialect = Dialect(native_tools=native, developer=True)
+    chat = read_conversation([*asked, late, *results, USER], None, dialect)
+    text = "\n".join(str(m["content"]) for m in chat.messages)
+    places = [text.index(said) for said in ("result 1", "result 3", "of another turn")]
+    assert places == sorted(places)
