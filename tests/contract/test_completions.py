@@ -92,6 +92,24 @@ def test_logprobs_of_echo_begin_with_one_that_nobody_knows(
     assert [len(top) for top in told.top_logprobs[1:]] == [1] * (len(told.tokens) - 1)
 
 
+def test_offsets_count_characters_that_several_tokens_make(
+    live: Live, client: openai.OpenAI
+) -> None:
+    live.engine.scored = lambda asked: Scored(
+        [-0.5] * len(asked.ids), [[i] for i in asked.ids], [[-0.5]] * len(asked.ids)
+    )
+    said = "the \N{OCTOPUS} fox"
+    answer = client.completions.create(model=BASE, prompt=said, echo=True, logprobs=1)
+    told: Any = answer.choices[0].logprobs
+    text = answer.choices[0].text
+    cut = [token for token in told.tokens if token.startswith("bytes:")]
+    assert len(cut) > 1
+    assert told.text_offset == sorted(told.text_offset)
+    for token, offset in zip(told.tokens, told.text_offset, strict=True):
+        if not token.startswith("bytes:"):
+            assert text[offset : offset + len(token)] == token
+
+
 def test_nothing_is_written_and_paid_where_nothing_is_asked_for(
     live: Live, client: openai.OpenAI
 ) -> None:

@@ -36,16 +36,18 @@ class _Told:
     text_offset: list[int] = field(default_factory=list)
 
     def add(self, token: bytes, logprob: float | None, top: dict[bytes, float], offset: int) -> int:
-        """Adds a token at `offset`; the offset after it."""
+        """Adds a token that begins after `offset` characters; how many have begun after it. A token
+        that goes on with a character is told where that character is."""
         text = _shown(token)
+        goes_on = bool(token) and token[0] & 0xC0 == 0x80
         best = {_shown(candidate): value for candidate, value in top.items()}
         if logprob is not None:
             best.setdefault(text, logprob)
         self.tokens.append(text)
         self.token_logprobs.append(logprob)
         self.top_logprobs.append(None if logprob is None else best)
-        self.text_offset.append(offset)
-        return offset + (len(text) if text.encode() == token else 0)
+        self.text_offset.append(max(0, offset - goes_on))
+        return offset + sum(byte & 0xC0 != 0x80 for byte in token)
 
 
 @dataclass(frozen=True)
@@ -66,6 +68,7 @@ class CompletionChoice:
         self._text = ""
         self._told = _Told()
         self._finish = "stop"
+        self._offset = 0
         self._sum = 0.0
         self._count = 0
         self._unsent: Piece | None = None
@@ -79,21 +82,23 @@ class CompletionChoice:
         self, prompt: str, tokens: Sequence[tuple[bytes, float | None, dict[bytes, float]]]
     ) -> None:
         """Puts the prompt in front, with what is known of its tokens."""
-        told, offset = _Told(), 0
+        told = _Told()
         for token, logprob, top in tokens:
-            offset = told.add(token, logprob, top, offset)
+            self._offset = told.add(token, logprob, top, self._offset)
+        self._offset = len(prompt)
         self._text = prompt
         self._extend(told)
         self._unsent = Piece(prompt, self._shape(told), None)
 
     def take(self, delta: Delta) -> Piece | None:
         """More of the choice; what is new of it for a stream, None where nothing is."""
-        told, offset = _Told(), len(self._text)
+        told = _Told()
         for token in delta.logprobs:
             self._sum += token.logprob
             self._count += 1
             top = {t.bytes.encode("latin-1"): t.logprob for t in token.top}
-            offset = told.add(token.bytes.encode("latin-1"), token.logprob, top, offset)
+            raw = token.bytes.encode("latin-1")
+            self._offset = told.add(raw, token.logprob, top, self._offset)
         text = "" if self._hidden else delta.text
         finish = "length" if self._hidden and delta.finish else delta.finish
         if self._hidden:
