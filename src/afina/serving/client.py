@@ -34,7 +34,12 @@ from afina.serving.protocol import (
 )
 
 T = TypeVar("T")
-_REMEDY = "Start it with `afina engine`, or all parts with `afina up`."
+_REMEDY = (
+    "Ask again in some seconds if it is just starting; else start it with `afina engine`, or all "
+    "parts with `afina up`."
+)
+_AGAIN_S = 5.0
+"""How long a client should wait: an engine that was killed is back about then."""
 
 
 class EngineClient:
@@ -182,11 +187,14 @@ def _scored(body: bytes) -> Scored:
 
 
 def _unavailable(path: Path) -> Unavailable:
-    return Unavailable(f"The engine is not running (no answer on {path}).", remedy=_REMEDY)
+    return Unavailable(
+        f"The engine is not running (no answer on {path}).", remedy=_REMEDY, retry_after_s=_AGAIN_S
+    )
 
 
 def _broken_off() -> EngineFailed:
     return EngineFailed(
         "The engine broke off its answer before the end.",
         remedy="Ask again: the engine is restarted by itself.",
+        retry_after_s=_AGAIN_S,
     )

@@ -172,7 +172,9 @@ class Door:
         self, exchange: Exchange, name: str, serve: Callable[[_Visit], Awaitable[None]]
     ) -> None:
         if self.draining or self.fault.done():
-            raise Unavailable("The engine is stopping.", remedy="Ask again in a moment.")
+            raise Unavailable(
+                "The engine is stopping.", remedy="Ask again in a moment.", retry_after_s=5.0
+            )
         if name in self._visits:
             raise InvalidRequest("A request of this id is alive already.", param="request_id")
         if len(self._visits) >= self._settings.max_queue + self._settings.max_batch:

@@ -59,6 +59,8 @@ def test_no_engine_is_unavailable_with_a_remedy(tmp_path: Path) -> None:
     with pytest.raises(Unavailable) as caught:
         run(tmp_path / "none.sock", ask())
     assert caught.value.remedy
+    # So long that clients which try again find it restarted.
+    assert caught.value.retry_after_s == 5.0
     with pytest.raises(Unavailable):
         BlockingEngineClient(tmp_path / "none.sock").health()
 
