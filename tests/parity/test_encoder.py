@@ -84,3 +84,18 @@ def test_one_sentence_in_a_long_text_is_found(folder: Path) -> None:
     )
     assert max(first) < 0.5 < max(second)
     assert 0 < 2 * tokens < more
+
+
+def test_ids_of_another_tokenizer_are_told_from_its_own(encoder: Encoder) -> None:
+    texts = [
+        *TEXTS,
+        "def f(x):\n    return 'a'",
+        "日本語のテキスト",
+        "🚀 ﬁn ½",
+        "a",
+        "  many   spaces ",
+    ]
+    ids = encoder.tokenizer.ids(texts)
+    assert encoder.tokenizer.own(ids) == [True] * len(texts)
+    strange = [[one + 1 for one in ids[3]], [0, *ids[0]]]
+    assert encoder.tokenizer.own(strange) == [False] * len(strange)

@@ -26,6 +26,8 @@ _BEGIN: Final = 0
 _END: Final = 2
 _PAD: Final = 1
 _CAPACITIES: Final = (32, 64, 128, 256, 512, 1024, 2048)
+_SPACE: Final = "\u2581"
+"""How the tokenizer writes a space."""
 Layer = dict[str, torch.Tensor]
 """One layer's tensors: qkv, ao, fi, fo (`.w`, `.b`) and the norms aln, oln."""
 PREFIX: Final = "query: "
@@ -55,6 +57,14 @@ class TextTokenizer:
         plain = [text.encode("utf-8", "replace").decode().translate(self._table) for text in texts]
         found = self._tokenizer.encode_batch_fast(plain, add_special_tokens=False)
         return [encoding.ids for encoding in found]
+
+    def own(self, contents: Sequence[Sequence[int]]) -> list[bool]:
+        """Of each list of ids, whether it is what this tokenizer makes of a text: another one's ids
+        stand for other words here."""
+        pieces = ["".join(self._tokenizer.id_to_token(i) or "" for i in ids) for ids in contents]
+        texts = [text.replace(_SPACE, " ").removeprefix(" ") for text in pieces]
+        again = self.ids(texts)
+        return [list(ids) == found for ids, found in zip(contents, again, strict=True)]
 
 
 class Encoder:

@@ -12,14 +12,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from afina.domain.accounts import Caller
 from afina.domain.encoders import ENCODER_ID, WIDTH
 from afina.errors import InvalidRequest, ModelNotFound, UnsupportedField
 from afina.service.budgets import check_budget
 from afina.service.platform import Platform
-from afina.service.refusals import Wire
+from afina.service.refusals import Wire, fault, named
 from afina.service.usage import record_embedding
 from afina.serving.network_client import NetworkClient
 from afina.serving.network_protocol import Embed
@@ -30,13 +30,33 @@ MOST_CHARACTERS: Final = 400_000
 Token = Annotated[int, Field(ge=0, le=2**31)]
 
 
-class EmbeddingRequest(Wire):
-    """POST /v1/embeddings."""
+def _text_or_ids(value: object) -> object:
+    """Refuses in one sentence what is neither text nor ids of tokens, one or several."""
+    parts = value if isinstance(value, list) else [value]
+    if all(isinstance(part, str) for part in parts):
+        return value
+    if isinstance(value, list):
+        several = all(isinstance(part, list) for part in value)
+        ids = [one for part in value for one in part] if several else value
+        if all(isinstance(one, int) and not isinstance(one, bool) for one in ids):
+            return value
+    raise fault(
+        "invalid_type",
+        "expected a string, an array of strings, ids of tokens, or an array of arrays of ids"
+        + ("" if isinstance(value, list) else f", but got {named(value)} instead"),
+    )
 
-    input: str | list[str] | list[Token] | list[list[Token]]
+
+class EmbeddingRequest(Wire):
+    """POST /v1/embeddings. `user` is for the caller's own order: nothing depends on it."""
+
+    input: Annotated[
+        str | list[str] | list[Token] | list[list[Token]], BeforeValidator(_text_or_ids)
+    ]
     model: Annotated[str, Field(min_length=1, max_length=300)]
-    encoding_format: Literal["float", "base64"] = "float"
+    encoding_format: Literal["float", "base64"] | None = None
     dimensions: Annotated[int, Field(ge=1)] | None = None
+    user: Annotated[str, Field(max_length=512)] | None = None
 
 
 @dataclass(frozen=True)

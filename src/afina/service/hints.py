@@ -50,6 +50,8 @@ def hint_for(model: type[BaseModel], where: str) -> str | None:
         for other in _ELSEWHERE.get(name, ()):
             if other in places:
                 return f"Here it is '{other}'."
+    if f"{parent}.{name}" in places:  # a message of another kind has it: it is no slip
+        return None
     names = {place.rpartition(".")[2] for place in places}
     near = get_close_matches(name, names, n=1, cutoff=_NEAR) or sorted(
         known for known in names if len(name) >= _BEGINNING and known.startswith(name)

@@ -108,6 +108,15 @@ class Networks:
                 f"A token of 'input' is outside the model's {encoder.vocabulary} tokens.",
                 param="input",
             )
+        for number, is_own in enumerate(encoder.tokenizer.own(asked.ids)):
+            if not is_own:
+                raise InvalidRequest(
+                    f"Invalid value for 'input': the ids number {number + 1} are not what the "
+                    f"tokenizer of '{ENCODER_ID}' makes of any text; they mean other words here.",
+                    param="input",
+                    code="invalid_value",
+                    remedy="Send the text itself (in LangChain: check_embedding_ctx_length=False).",
+                )
         vectors = [""] * len(ids)
         for part in _parts([len(one) for one in ids]):
             chosen = [ids[i] for i in part]

@@ -11,6 +11,7 @@ from afina.service.refusals import parse
 from afina.service.response_request import ResponseRequest
 
 JOB = {"model": "m", "training_file": "file-a"}
+FUNCTION = {"role": "function", "name": "f", "content": "6"}
 CHAT = {"model": "m", "messages": [{"role": "user", "content": "q"}]}
 
 
@@ -35,6 +36,8 @@ CHAT = {"model": "m", "messages": [{"role": "user", "content": "q"}]}
         (ResponseRequest, {"model": "m", "max_tokens": 5}, "Here it is 'max_output_tokens'."),
         (ResponseRequest, {"model": "m", "response_format": {}}, "Here it is 'text'."),
         (JobCreate, JOB | {"zebra": 1}, None),
+        # The field of a message of another kind is no other name for the same field.
+        (ChatRequest, {"model": "m", "messages": [FUNCTION | {"tool_call_id": "c"}]}, None),
     ],
 )
 def test_an_unknown_field_is_told_its_name(

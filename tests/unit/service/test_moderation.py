@@ -121,7 +121,10 @@ def test_moderation_that_is_off_says_so(tmp_path: Path) -> None:
         ({"input": "a", "model": "text-embedding-3-small"}, ModelNotFound, "model"),
         ({"input": []}, InvalidRequest, "input"),
         ({"input": [""]}, InvalidRequest, "input"),
-        ({"input": "a", "user": "someone"}, UnknownField, "user"),
+        ({"input": ["a", 1]}, InvalidRequest, "input"),
+        ({"input": [[1], "a"]}, InvalidRequest, "input"),
+        ({"input": [True]}, InvalidRequest, "input"),
+        ({"input": "a", "metadata": {}}, UnknownField, "metadata"),
     ],
 )
 def test_embeddings_refuse_what_they_do_not_do(
@@ -138,3 +141,17 @@ def test_embeddings_refuse_what_they_do_not_do(
     with pytest.raises(error) as refused:
         ask()
     assert refused.value.param == param
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"input": "a", "user": "someone"},
+        {"input": ["a", "b"], "encoding_format": None, "dimensions": None},
+        {"input": [[1, 2], [3]]},
+        {"input": [1, 2]},
+    ],
+)
+def test_what_clients_send_with_embeddings_is_taken(asked: dict[str, object]) -> None:
+    taken = parse(EmbeddingRequest, {"model": "multilingual-e5-small"} | asked)
+    assert taken.input == asked["input"]
