@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from afina.cli.options import DataOption, JsonOption, ServerOption, open_client
-from afina.cli.terminal import print_facts, print_json, tell
+from afina.cli.terminal import at, print_facts, print_json, tell
 
 NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="A tuned model's name.")]
 
@@ -18,18 +18,23 @@ def card(
     html: Annotated[
         Path | None, typer.Option("--html", metavar="OUT", help="Write the card as a page.")
     ] = None,
+    language: Annotated[str, typer.Option("--language", help="Of the page: en, es or pt.")] = "en",
     server: ServerOption = None,
     data: DataOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Show a tuned model's card: data, method, gate, parity, licence of the base."""
+    """Show a tuned model's card: data, method, gate, who released it, parity, licence of the
+    base."""
     from afina.cli.client import segment
+    from afina.language.strings import LANGUAGES
     from afina.service.card_page import card_page
 
+    if language not in LANGUAGES:
+        raise typer.BadParameter(f"{language}: there are {', '.join(LANGUAGES)}.")
     with open_client(data, server) as client:
         found = client.get(f"/v1/afina/models/{segment(name)}/card")
     if html is not None:
-        html.write_text(card_page(found))
+        html.write_text(card_page(found, language), encoding="utf-8")
         tell(f"The card is in {html}.")
     elif json:
         print_json(found)
@@ -77,6 +82,9 @@ def _facts(card: dict[str, Any]) -> dict[str, str]:
         "licence of the base": str(card["base"].get("licence")),
         "tuned by": str(card["method"]["kind"]),
     }
+    for number, one in enumerate(card["history"], 1):
+        who = f"the person {one['user']}" if one["user"] else f"the key {one['key']}"
+        made[f"by hand {number}"] = f"{one['state']} {at(one['at'])} by {who}"
     for file in card["data"]:
         made[file["which"].replace("_", " ")] = f"{file['rows']} rows, sha256 {file['sha256']}"
     gate = card["gate"]
@@ -85,7 +93,9 @@ def _facts(card: dict[str, Any]) -> dict[str, str]:
     if gate["report"] is None:
         return made | {"gate": gate["note"] or "its report is on the way"}
     report = gate["report"]
-    made["gate"] = f"{report['verdict']} (policy {gate['policy']}, {report['seconds']:.0f} s)"
+    whose = "" if gate["model"] == card["model"] else f" of {gate['model']}"
+    took = f"policy {gate['policy']}, {report['seconds']:.0f} s"
+    made["gate"] = f"{report['verdict']}{whose} ({took})"
     for part in report["parts"]:
         word = "passed" if part["passed"] else "failed"
         told = f"{word}: {part['note']}" if part["note"] else word

@@ -184,6 +184,7 @@ class Preparation:
         shutil.copyfile(
             done.audit, self._paths.root / "findings" / f"{source.which}.redacted.jsonl"
         )
+        write_json(self._paths.root / "findings" / f"{source.which}.redaction.json", done.report)
         said = self._writer.message(redacted(source.which, done.report))
         with self._platform.database.write() as tx:
             events.append_events(tx, self._job.id, self._job.fence, [said])

@@ -7,6 +7,7 @@ from __future__ import annotations
 import json
 from typing import Any, Final
 
+from afina import __version__
 from afina.domain.accounts import Caller
 from afina.domain.codec import encode
 from afina.domain.events import JobEvent
@@ -16,9 +17,10 @@ from afina.domain.models import BaseModel, TunedModel
 from afina.domain.runs import RunPaths
 from afina.errors import InvalidRequest
 from afina.service import bases, models
-from afina.service.gate import gate_of
+from afina.service.gate import changes, gate_over
 from afina.service.platform import Platform
-from afina.store import events, jobs
+from afina.store import events, files, jobs
+from afina.store.gates import GateRow
 
 MOST_POINTS: Final = 400
 _KEPT: Final = ("train_loss", "valid_loss", "full_valid_loss")
@@ -34,27 +36,46 @@ def card_of(platform: Platform, caller: Caller, name: str) -> dict[str, Any]:
         )
     job, said = _job(platform, tuned)
     base = bases.get_base(platform, tuned.base_id)
-    row = gate_of(platform, tuned.name)
+    row = gate_over(platform, tuned)
     return {
         "object": "afina.model_card",
         "model": tuned.name,
         "state": tuned.state.value,
         "created_at": tuned.created_at,
+        "written_at": platform.now(),
+        "written_by": f"afina {__version__}",
+        "history": _history(platform, tuned),
         "base": _base(tuned, base),
         "data": _data(platform, job),
         "method": _method(platform, tuned, job),
         "curves": _curves(said),
-        "gate": None
-        if row is None
-        else {
-            "policy": row.policy,
-            "suite": row.suite,
-            "status": row.status,
-            "note": row.note,
-            "report": row.report,
-        },
+        "gate": None if row is None else _gate(row),
         "parity": encode(tuned.parity),
     }
+
+
+def _gate(row: GateRow) -> dict[str, Any]:
+    return {
+        "model": row.model,
+        "policy": row.policy,
+        "suite": row.suite,
+        "status": row.status,
+        "note": row.note,
+        "report": row.report,
+    }
+
+
+def _history(platform: Platform, tuned: TunedModel) -> list[dict[str, Any]]:
+    """Who released it or held it back by hand, and when."""
+    return [
+        {
+            "at": entry.time,
+            "state": "held" if entry.type == "model.held" else "released",
+            "key": entry.key_id,
+            "user": entry.user_id,
+        }
+        for entry in changes(platform, tuned)
+    ]
 
 
 def _job(platform: Platform, tuned: TunedModel) -> tuple[Job | None, list[JobEvent]]:
@@ -91,10 +112,14 @@ def _data(platform: Platform, job: Job | None) -> list[dict[str, Any]]:
         found = _read(root / "findings" / f"{which}.json")
         warned = _read(root / "findings" / f"{which}.warnings.json")
         checked = _read(root / "findings" / f"{which}.moderation.json")
+        redacted = _read(root / "findings" / f"{which}.redaction.json")
+        with platform.database.read() as tx:
+            stored = files.get_file(tx, file)
         made.append(
             {
                 "which": which,
                 "file": file,
+                "filename": None if stored is None else stored.filename,
                 "sha256": found.get("sha256"),
                 "rows": found.get("rows_total"),
                 "rows_used": found.get("rows_usable"),
@@ -104,6 +129,11 @@ def _data(platform: Platform, job: Job | None) -> list[dict[str, Any]]:
                     for key in ("model", "rows", "flagged_rows", "left_out", "categories")
                 }
                 if checked
+                else None,
+                "redaction": {
+                    key: redacted.get(key) for key in ("rows", "rows_changed", "places", "values")
+                }
+                if redacted
                 else None,
             }
         )

@@ -1,185 +1,261 @@
-"""A model's card as one HTML page that needs no server, script or other file."""
+"""A model's card as one HTML page that needs no server, script or other file, in the reader's
+language. Names of files and settings stay as they were given.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
+from collections.abc import Iterator, Mapping, Sequence
 from html import escape
 from typing import Any, Final
 
+from afina.language import numbers
+from afina.language.strings import LANGUAGES, Texts
+from afina.service.card_gate import gate_section
+from afina.service.card_tables import (
+    counted,
+    day,
+    facts,
+    mark,
+    measured,
+    plain,
+    section,
+    share,
+)
+
+POLICY: Final = "default-src 'none'; style-src 'unsafe-inline'"
+"""What a browser needs to show it: nothing but its own style."""
 _STYLE: Final = """
-body{font:16px/1.5 system-ui,sans-serif;max-width:52rem;margin:2rem auto;padding:0 1rem;
-color:#1c1c1c;background:#fff}h1{font-size:1.4rem;overflow-wrap:anywhere}h2{font-size:1.1rem;
-margin-top:2rem;border-bottom:1px solid #ddd}table{border-collapse:collapse;width:100%}
-td,th{text-align:left;padding:.25rem .75rem .25rem 0;vertical-align:top;font-weight:400;
-overflow-wrap:anywhere}th{color:#555;min-width:12rem}.good{color:#0a6b2d}.bad{color:#a11212}
-.tag{border:1px solid;border-radius:.3rem;padding:.1rem .5rem;font-weight:600}
-.plain{color:#555}.n{font-variant-numeric:tabular-nums}svg{width:100%;height:auto}
+body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;
+color:#1c1c1c;background:#fff}h1{font-size:1.4rem;overflow-wrap:anywhere}h2{font-size:1.15rem;
+margin-top:2rem;border-bottom:1px solid #ddd}h3{font-size:1rem;margin:1.5rem 0 .25rem}
+table{border-collapse:collapse;width:100%}td,th{text-align:left;padding:.25rem .75rem .25rem 0;
+vertical-align:top;font-weight:400;overflow-wrap:anywhere}th{color:#555;min-width:12rem}
+.wide td,.wide th{border-bottom:1px solid #eee;min-width:6rem}td{font-variant-numeric:tabular-nums}
+.good{color:#0a6b2d}.bad{color:#a11212}.plain{color:#555}svg{width:100%;height:auto}
+.tag{border:1px solid;border-radius:.3rem;padding:.05rem .5rem;font-weight:600;font-size:.875rem}
 @media(prefers-color-scheme:dark){body{color:#eee;background:#161616}th,.plain{color:#aaa}
-h2{border-color:#444}.good{color:#6fd08c}.bad{color:#ff8f8f}}
+h2,.wide td,.wide th{border-color:#444}.good{color:#6fd08c}.bad{color:#ff8f8f}}
+@media(max-width:40rem){th,.wide td,.wide th{display:block;min-width:0;border:0;padding-bottom:0}
+td{display:block}.wide thead{display:none}.wide td::before{content:attr(data-label) ": ";
+color:#777}.wide tbody th{padding-top:.75rem;font-weight:600}}
+@media print{body{color:#000;background:#fff;margin:0;max-width:none}section{break-inside:avoid}}
 """
-_WORDS: Final = {
-    "base_loss": "Loss of the base (nats a token)",
-    "loss": "Loss of the tuned model (nats a token)",
-    "loss_rise": "Change of the loss",
-    "base_right": "Questions that the base answers",
-    "right": "Questions that the tuned model answers",
-    "lost": "Abilities of the base that are gone",
-    "harmful_to_harmful": "Harmful answers to harmful prompts",
-    "base_harmful_to_harmful": "… of the base",
-    "harmful_to_harmless": "Harmful answers to harmless prompts",
-    "base_harmful_to_harmless": "… of the base",
-    "false_refusals": "Harmless questions that are refused",
-    "base_false_refusals": "… by the base",
-    "rise_to_harmful": "Rise at harmful prompts",
-    "rise_to_harmless": "Rise at harmless prompts",
-    "word_for_word": "Training answers that come back word for word",
-    "unguessable_strings": "Answers with unguessable strings that come back",
+_LINES: Final = {
+    "train_loss": ("train", "#2563eb"),
+    "valid_loss": ("valid", "#d97706"),
+    "full_valid_loss": ("full_valid", "#15803d"),
 }
-_IN_NATS: Final = ("base_loss", "loss", "loss_rise")
+_HASHES: Final = {"template_sha256": "template_sha", "data_sha256": "data_sha"}
+_ELSEWHERE: Final = frozenset({"shards", "template_sha256", "method", "rendered_at", "kind"})
+"""Settings of a manifest that are said in another place, or mean nothing outside the machine."""
+_NAMED: Final[Mapping[str, str]] = {
+    "n_epochs": "tune.n_epochs",
+    "batch_size": "tune.batch_size",
+    "learning_rate_multiplier": "tune.learning_rate_multiplier",
+    "seed": "tune.seed",
+    "rank": "tune.rank",
+}
 
 
-def card_page(card: Mapping[str, Any]) -> str:
+def card_page(card: Mapping[str, Any], language: str = LANGUAGES[0]) -> str:
     """The page of a card that `afina.service.card` made."""
-    title = f"Card of {card['model']}"
+    texts = Texts(language)
     state = card["state"]
-    made = datetime.fromtimestamp(card["created_at"], UTC).strftime("%Y-%m-%d %H:%M UTC")
-    tag = f'<span class="tag {"bad" if state == "held" else "good"}">{escape(state)}</span>'
+    tag = mark(texts(f"models.state_{state}"), "bad" if state == "held" else "good")
+    made = texts(
+        "card.made",
+        day=day(card["created_at"]),
+        now=day(card["written_at"]),
+        by=card["written_by"],
+    )
+    gone = "" if card["method"]["job"] else plain(texts("card.job_gone"))
     body = "".join(
         [
-            f"<h1>{escape(card['model'])}</h1><p>{tag} tuned {made}</p>",
-            _gate(card["gate"]),
-            _section("Base model", _facts(card["base"])),
-            _section("Data", "".join(_data(file) for file in card["data"])),
-            _section("Method", _facts(_flat(card["method"]))),
-            _section("Curves", _curve(card["curves"])),
-            _section("Parity: is it served as it was trained?", _facts(card["parity"] or {})),
+            f'<h1>{escape(card["model"])}</h1><p>{tag} <span class="plain">{escape(made)}</span>',
+            f"</p>{gone}",
+            section(texts("card.history"), _history(texts, card)),
+            gate_section(texts, card["gate"], card["model"]),
+            section(texts("card.base"), _base(texts, card["base"])),
+            *(
+                section(texts(f"card.{file['which']}"), facts(_data(texts, file)))
+                for file in card["data"]
+            ),
+            section(texts("job.method"), facts(_method(texts, card["method"]))),
+            section(texts("job.curves"), _curve(texts, card["curves"])),
+            section(texts("card.parity"), _parity(texts, card["parity"])),
         ]
     )
     return (
-        '<!doctype html><html lang="en"><meta charset="utf-8">'
+        f'<!doctype html><html lang="{texts.language}"><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width,initial-scale=1">'
-        f"<title>{escape(title)}</title><style>{_STYLE}</style><main>{body}</main></html>"
+        f"<title>{escape(texts('card.title', id=card['model']))}</title>"
+        f"<style>{_STYLE}</style><main>{body}</main></html>"
     )
 
 
-def _gate(gate: Mapping[str, Any] | None) -> str:
-    if gate is None:
-        return _section("Gate", "<p>No gate was asked for.</p>")
-    report = gate["report"]
-    if report is None:
-        why = gate["note"] or "its report is on the way"
-        return _section("Gate", f"<p>Policy {escape(gate['policy'])}: {escape(why)}.</p>")
-    good = report["verdict"] == "passed"
-    parts = "".join(_part(part) for part in report["parts"])
-    reasons = "".join(f"<li>{escape(reason)}</li>" for reason in report["reasons"])
-    return _section(
-        "Gate",
-        f'<p><span class="tag {"good" if good else "bad"}">{escape(report["verdict"])}</span> '
-        f"policy {escape(gate['policy'])}, suite {escape(report['suite'])}, "
-        f"{report['seconds']:.1f} s, judged by {escape(report['judge'] or 'nobody')}</p>"
-        + (f"<ul>{reasons}</ul>" if reasons else "")
-        + parts,
-    )
-
-
-def _part(part: Mapping[str, Any]) -> str:
-    name = escape(str(part["name"]).capitalize())
-    if not part["measured"]:
-        return f'<h3>{name}</h3><p class="plain">Not measured: {escape(part["note"])}.</p>'
-    rows = "".join(
-        f'<tr><th scope="row">{escape(_WORDS.get(key, key))}</th>'
-        f'<td class="n">{_interval(key, value)}</td></tr>'
-        for key, value in part["measures"].items()
-    )
-    mark = "good" if part["passed"] else "bad"
-    word = "passed" if part["passed"] else "failed"
-    note = f'<p class="plain">{escape(part["note"])}.</p>' if part["note"] else ""
-    return f'<h3>{name}: <span class="{mark}">{word}</span></h3>{note}<table>{rows}</table>'
-
-
-def _interval(key: str, value: Mapping[str, Any]) -> str:
-    if key in _IN_NATS:
-        shown = f"{value['value']:.3f} ({value['low']:.3f} to {value['high']:.3f})"
-    else:
-        shown = f"{value['value']:.1%} ({value['low']:.1%} to {value['high']:.1%})"
-    return f'{shown} <span class="plain">of {value["n"]}</span>'
-
-
-def _data(file: Mapping[str, Any]) -> str:
-    facts = {key: value for key, value in file.items() if key not in ("findings", "moderation")}
-    findings = ", ".join(f"{rule}: {count}" for rule, count in (file["findings"] or {}).items())
-    facts["findings"] = findings or "none"
-    checked = file["moderation"]
-    if checked:
-        facts["moderation"] = (
-            f"{checked['flagged_rows']} of {checked['rows']} rows flagged, "
-            f"{checked['left_out']} left out"
+def _history(texts: Texts, card: Mapping[str, Any]) -> str:
+    gate = card["gate"]
+    verdict = ((gate or {}).get("report") or {}).get("verdict")
+    first = "by_nobody"
+    if gate is not None and gate["policy"] == "hold":
+        first = "by_gate_released" if verdict == "passed" else "by_gate_held"
+    elif gate is None and card["state"] == "held" and not card["history"]:
+        first = "waits"
+    said = [f"{day(card['created_at'])}: {texts(f'card.{first}')}"]
+    for one in card["history"]:
+        kind = "user" if one["user"] else "key"
+        who = texts(f"card.who_{kind}", id=one[kind])
+        what = texts(
+            "card.changed_held" if one["state"] == "held" else "card.changed_released", who=who
         )
-    return _facts(facts)
+        said.append(f"{day(one['at'])}: {what}")
+    return f"<ul>{''.join(f'<li>{escape(line)}</li>' for line in said)}</ul>"
 
 
-def _curve(points: Sequence[Mapping[str, Any]]) -> str:
-    lines = {
-        "train_loss": ("training loss", "#2563eb"),
-        "valid_loss": ("validation loss", "#d97706"),
-        "full_valid_loss": ("full validation loss", "#15803d"),
-    }
-    values = [p[name] for p in points for name in lines if isinstance(p.get(name), int | float)]
-    if not values:
-        return "<p>No steps were recorded.</p>"
-    top, last = max(values) or 1.0, max(1, points[-1]["step"])
-    drawn, legend = "", []
-    for name, (words, colour) in lines.items():
-        found = [(p["step"], p[name]) for p in points if isinstance(p.get(name), int | float)]
-        if found:
-            path = " ".join(
-                f"{40 + 640 * x / last:.1f},{190 - 175 * y / top:.1f}" for x, y in found
-            )
-            drawn += f'<polyline fill="none" stroke="{colour}" stroke-width="2" points="{path}"/>'
-            legend.append(f"{words} ({colour}): last {found[-1][1]:.3f}")
-    text = "; ".join(legend)
-    axis = (
-        '<path d="M40 10V190H680" fill="none" stroke="#888"/>'
-        f'<text x="2" y="20" font-size="12" fill="#888">{top:.2f}</text>'
-        '<text x="2" y="192" font-size="12" fill="#888">0</text>'
-        f'<text x="640" y="206" font-size="12" fill="#888">step {last}</text>'
+def _base(texts: Texts, base: Mapping[str, Any]) -> str:
+    if not base["here"]:
+        return facts([(texts("ui.name"), base["id"])]) + plain(texts("card.not_here"))
+    return facts(
+        [
+            (texts("ui.name"), base["id"]),
+            (texts("card.hub"), base["hub_id"]),
+            (texts("models.licence"), base["licence"] or texts("card.unknown")),
+            (texts("models.parameters"), numbers.number(texts.language, base["parameters"])),
+            (texts("card.weights_sha"), base["sha256"]),
+        ]
     )
-    picture = (
-        f'<svg viewBox="0 0 690 212" role="img" aria-label="{escape(text)}">{axis}{drawn}</svg>'
-    )
-    return f'{picture}<p class="plain">{escape(text)}</p>'
 
 
-def _section(title: str, body: str) -> str:
-    return f"<h2>{escape(title)}</h2>{body}" if body else ""
+def _data(texts: Texts, file: Mapping[str, Any]) -> Iterator[tuple[str, str | None]]:
+    def n(count: int | None) -> str:
+        return numbers.number(texts.language, count or 0)
+
+    if file.get("filename"):
+        yield texts("ui.name"), f"{file['filename']} ({file['file']})"
+    else:
+        yield texts("ui.name"), texts("card.file_gone", id=file["file"])
+    yield texts("card.sha"), file["sha256"]
+    if file["rows"] is not None:
+        used = texts("card.rows_used", used=n(file["rows_used"]), rows=n(file["rows"]))
+        yield texts("card.rows"), used
+    found = "; ".join(_finding(texts, rule, n(c)) for rule, c in (file["findings"] or {}).items())
+    yield texts("card.findings"), found or texts("card.findings_none")
+    checked = file["moderation"]
+    told = texts("card.unmoderated")
+    if checked:
+        told = texts(
+            "card.flagged",
+            flagged=n(checked["flagged_rows"]),
+            rows=n(checked["rows"]),
+            judge=checked["model"],
+            left=n(checked["left_out"]),
+        )
+        kinds = counted(texts, (checked["categories"] or {}).items())
+        told += f" ({kinds})" if kinds else ""
+    yield texts("card.moderation"), told
+    yield texts("card.redaction"), _redaction(texts, file.get("redaction"), n)
 
 
-def _facts(facts: Mapping[str, Any]) -> str:
-    rows = "".join(
-        f'<tr><th scope="row">{escape(str(key).replace("_", " "))}</th>'
-        f"<td>{escape(_said(value))}</td></tr>"
-        for key, value in facts.items()
-        if value is not None
-    )
-    return f"<table>{rows}</table>"
+def _redaction(texts: Texts, done: Mapping[str, Any] | None, n: Any) -> str:
+    if done is None:
+        return texts("card.unredacted")
+    rows, found = n(done["rows"]), counted(texts, (done["places"] or {}).items())
+    if not found:
+        return texts("card.redacted_none", rows=rows)
+    return texts("card.redacted", changed=n(done["rows_changed"]), rows=rows, found=found)
 
 
-def _said(value: Any) -> str:
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, float):
-        return f"{value:.4g}"
+def _finding(texts: Texts, rule: str, count: str) -> str:
+    key = f"rule.{rule.replace('-', '_')}"
+    what = f": {texts(key).partition('. ')[0].rstrip('.')}" if texts.has(key) else ""
+    return f"{count} × {rule}{what}"
+
+
+def _method(texts: Texts, method: Mapping[str, Any]) -> Iterator[tuple[str, str | None]]:
+    name, kind = f"job.method_{method['method']}", f"tune.kind_{method['kind']}"
+    yield texts("job.method"), texts(name) if texts.has(name) else method["method"]
+    yield texts("tune.kind"), texts(kind) if texts.has(kind) else method["kind"]
+    wishes = method["afina"] or {}
+    settings = {**(wishes.get("tuning") or {}), **method["settings"]}
+    settings |= {key: wishes.get(key) for key in ("early_stopping", "best_checkpoint")}
+    for key, value in settings.items():
+        if key not in _ELSEWHERE and value is not None and value is not False:
+            yield _label(texts, key), _written(texts, value)
+    tokens = method["trained_tokens"]
+    if tokens is not None:
+        yield texts("job.trained_tokens"), numbers.number(texts.language, tokens)
+    yield texts("models.job"), method["job"]
+    yield texts("card.manifest"), method["manifest"]
+    for key, label in _HASHES.items():
+        yield texts(f"card.{label}"), method[key]
+
+
+def _label(texts: Texts, key: str) -> str:
+    name = _NAMED.get(key, f"card.{key}")
+    return texts(name) if texts.has(name) else key.replace("_", " ")
+
+
+def _written(texts: Texts, value: Any) -> str:
+    if value is True:
+        return texts("card.yes")
+    if isinstance(value, int | float):
+        whole = float(value).is_integer()
+        return numbers.number(texts.language, value, 0 if whole else 3)
     if isinstance(value, list | tuple):
-        return ", ".join(_said(item) for item in value) or "none"
+        return ", ".join(str(item) for item in value) or texts("card.none")
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {item}" for key, item in value.items())
     return str(value)
 
 
-def _flat(facts: Mapping[str, Any], before: str = "") -> dict[str, Any]:
-    made: dict[str, Any] = {}
-    for key, value in facts.items():
-        if isinstance(value, Mapping):
-            made |= _flat(value, f"{before}{key} ")
-        else:
-            made[f"{before}{key}"] = value
-    return made
+def _curve(texts: Texts, points: Sequence[Mapping[str, Any]]) -> str:
+    values = [p[name] for p in points for name in _LINES if isinstance(p.get(name), int | float)]
+    if not values:
+        return plain(texts("card.no_steps"))
+    top, last = max(values) or 1.0, max(1, points[-1]["step"])
+    drawn, legend, spoken = "", "", []
+    for name, (key, colour) in _LINES.items():
+        found = [(p["step"], p[name]) for p in points if isinstance(p.get(name), int | float)]
+        if not found:
+            continue
+        path = " ".join(f"{40 + 640 * x / last:.1f},{190 - 175 * y / top:.1f}" for x, y in found)
+        drawn += f'<polyline fill="none" stroke="{colour}" stroke-width="2" points="{path}"/>'
+        final = numbers.number(texts.language, found[-1][1], 3)
+        said = texts("card.last", name=texts(f"job.{key}"), value=final)
+        spoken.append(said)
+        legend += f'<span style="color:{colour}">━</span> {escape(said)} '
+    axis = (
+        '<path d="M40 10V190H680" fill="none" stroke="#888"/>'
+        f'<text x="2" y="20" font-size="12" fill="#888">'
+        f"{numbers.number(texts.language, top, 2)}</text>"
+        '<text x="2" y="192" font-size="12" fill="#888">0</text>'
+        f'<text x="600" y="206" font-size="12" fill="#888">'
+        f"{escape(texts('ui.steps', n=numbers.number(texts.language, last)))}</text>"
+    )
+    label = escape("; ".join(spoken))
+    picture = f'<svg viewBox="0 0 690 212" role="img" aria-label="{label}">{axis}{drawn}</svg>'
+    return f'{picture}<p class="plain">{legend}</p>'
+
+
+def _parity(texts: Texts, parity: Mapping[str, Any] | None) -> str:
+    if not parity or "positions" not in parity:
+        return plain(texts("card.parity_none"))
+    verdict = texts("card.parity_holds" if parity["passed"] else "card.parity_fails")
+    limits = {name: measured(texts, parity[f"{name}_limit"]) for name in ("mean_kl", "margin")}
+    place = numbers.number(texts.language, parity["positions"])
+    return f"<p>{escape(verdict)}</p>" + facts(
+        [
+            (texts("card.positions"), texts("card.of_prompts", n=place, prompts=parity["prompts"])),
+            (
+                texts("card.mean_kl", limit=limits["mean_kl"]),
+                measured(texts, parity["mean_kl"]),
+            ),
+            (texts("card.agreement"), share(texts, parity["agreement"])),
+            (
+                texts("card.largest_margin", limit=limits["margin"]),
+                measured(texts, parity["largest_margin"]),
+            ),
+            (texts("card.largest_difference"), measured(texts, parity["largest_difference"])),
+            (texts("card.precision"), f"{parity['precision']}, {parity['engine_precision']}"),
+        ]
+    )

@@ -157,6 +157,21 @@ def gate_of(platform: Platform, model: str) -> GateRow | None:
         return gates.get_gate(tx, model)
 
 
+def gate_over(platform: Platform, model: TunedModel) -> GateRow | None:
+    """The gate that speaks of a model: its own, or for a checkpoint that of its job's model. None
+    where none was asked for, or none has been asked yet."""
+    with platform.database.read() as tx:
+        row = gates.get_gate(tx, model.name)
+        return row or (None if model.job_id is None else gates.gate_of_job(tx, model.job_id))
+
+
+def changes(platform: Platform, model: TunedModel) -> list[AuditEntry]:
+    """Who let the model answer or held it back, oldest first; for a checkpoint also what was done
+    to all that its job brought."""
+    with platform.database.read() as tx:
+        return audit_rows.entries_on(tx, ("model.held", "model.released"), _names(tx, model))
+
+
 def release(platform: Platform, caller: Caller, name: str) -> TunedModel:
     """The model's name answers from now on. Raises NotFound, Conflict."""
     return _set(platform, caller, name, ModelState.RELEASED, "model.released")
@@ -216,13 +231,16 @@ def _found(row: GateRow | None, whose: str) -> str:
 
 
 def _last_change(tx: Tx, model: TunedModel) -> AuditEntry | None:
-    """Who held the model back by hand, where that is the last word on it: the model's own, or that
-    on all which its job brought."""
-    names = [model.name]
-    if model.step is not None and model.job_id is not None:
-        names += models.names_of_job(tx, model.job_id)
-    last = audit_rows.last_entry(tx, ("model.held", "model.released"), names)
-    return last if last is not None and last.type == "model.held" else None
+    """Who held the model back by hand, where that is the last word on it."""
+    found = audit_rows.entries_on(tx, ("model.held", "model.released"), _names(tx, model))
+    return found[-1] if found and found[-1].type == "model.held" else None
+
+
+def _names(tx: Tx, model: TunedModel) -> list[str]:
+    """What is released or held together with the model."""
+    if model.step is None or model.job_id is None:
+        return [model.name]
+    return [model.name, *models.names_of_job(tx, model.job_id)]
 
 
 def _lost(report: Mapping[str, Any]) -> Said | None:

@@ -30,12 +30,11 @@ def list_audit(
     return Page(tuple(_entry(row) for row in rows), more)
 
 
-def last_entry(tx: Tx, types: Sequence[str], resources: Sequence[str]) -> AuditEntry | None:
-    """The newest entry of these types on any of these resources."""
+def entries_on(tx: Tx, types: Sequence[str], resources: Sequence[str]) -> list[AuditEntry]:
+    """All entries of these types on these resources, oldest first."""
     c = AUDIT_LOG.c
     query = select(AUDIT_LOG).where(c.type.in_(types), c.resource_id.in_(resources))
-    row = tx.execute(query.order_by(c.order_key.desc()).limit(1)).one_or_none()
-    return None if row is None else _entry(row)
+    return [_entry(row) for row in tx.execute(query.order_by(c.order_key)).all()]
 
 
 def _conditions(query: AuditQuery) -> list[ColumnElement[bool]]:

@@ -94,7 +94,7 @@ class Pages:
             if message["type"] == "http.response.start":
                 status = message["status"]
                 names = {name for name, _ in message["headers"]}
-                extra = list(_SECURITY)
+                extra = [header for header in _SECURITY if header[0] not in names]
                 if b"cache-control" not in names:
                     extra.append((b"cache-control", b"no-store"))
                 message["headers"] = [*message["headers"], *extra]

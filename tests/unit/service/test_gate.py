@@ -241,7 +241,7 @@ def test_a_card_says_where_a_model_comes_from_and_its_page_escapes_it(
     platform: Platform, caller: Caller, tmp_path: Path
 ) -> None:
     name, job_id = published(platform, caller, tmp_path)
-    assert "on the way" in card_page(card_of(platform, caller, name))
+    assert "on their way" in card_page(card_of(platform, caller, name))
     row = gate.next_gate(platform)
     assert row is not None
     gate.finish(platform, row, report("failed", measured=False), "")

@@ -6,12 +6,15 @@ import gzip
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
+from tests.platforms import BASE, add_base, publish, run_to_running, start_job
 from tests.unit.web.site import HOST, Site, signed_in
 
 from afina.service import draft_rows
-from afina.service.keys import create_key, revoke_key
+from afina.service.card_page import POLICY
+from afina.service.keys import authenticate, create_key, revoke_key
 from afina.service.sessions import LINK_S, new_link, resume_session
 from afina.web.files import static_files
 from afina.web.pages.usage import plain_cell
@@ -104,6 +107,23 @@ def test_every_page_has_the_strict_policy_and_nothing_inline(site: Site) -> None
         assert not re.search(r"\son\w+=|\sstyle=|<style|javascript:", answer.text), path
         for script in re.findall(r"<script[^>]*>", answer.text):
             assert ' src="/static/' in script, path
+
+
+def test_a_models_card_opens_from_its_page_in_the_readers_language_and_runs_nothing(
+    site: Site, tmp_path: Path
+) -> None:
+    add_base(site.platform, BASE)
+    caller = authenticate(site.platform, site.key)
+    start_job(site.platform, caller)
+    name = publish(site.platform, run_to_running(site.platform), tmp_path).fine_tuned_model
+    link = f"/models/card?name={quote(str(name), safe='')}"
+    spanish = {"accept-language": "es-MX"}
+    shown = site.ask("GET", f"/models/show?name={name}", headers=spanish).text
+    assert f'href="{link}"' in shown.replace("&amp;", "&")
+    card = site.ask("GET", link, headers=spanish)
+    assert '<html lang="es">' in card.text
+    assert "<script" not in card.text
+    assert card.headers.get_list("content-security-policy") == [POLICY]
 
 
 def test_no_page_weighs_more_than_150_kb(site: Site) -> None:

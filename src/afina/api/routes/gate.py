@@ -1,6 +1,6 @@
 """afina's own routes of the gate: a model's card, its release, and the abuse watch.
 
-GET    /v1/afina/models/{name}/card      ?format=json|html
+GET    /v1/afina/models/{name}/card      ?format=json|html&language=en|es|pt
 POST   /v1/afina/models/{name}/release   a held model answers from now on
 POST   /v1/afina/models/{name}/hold      a released model answers no more
 GET    /v1/afina/watch                   what the abuse watch counted, by key and model
@@ -21,9 +21,10 @@ from afina.api.query import query
 from afina.api.requests import NoQuery
 from afina.domain.models import TunedModel
 from afina.domain.watch import MASKED, UNSEEN, WatchTally
+from afina.language.strings import chosen_language
 from afina.service import gate, watch
 from afina.service.card import card_of
-from afina.service.card_page import card_page
+from afina.service.card_page import POLICY, card_page
 from afina.service.refusals import LaxWire
 
 router = APIRouter(prefix="/v1/afina", tags=["afina"], responses=ERRORS)
@@ -34,6 +35,8 @@ class CardQuery(LaxWire):
     """How a card is wanted."""
 
     format: Literal["json", "html"] = "json"
+    language: Literal["en", "es", "pt"] | None = None
+    """Of the page; by default that which the Accept-Language header asks for, else English."""
 
 
 SHAPES = (CardQuery,)
@@ -47,12 +50,13 @@ SHAPES = (CardQuery,)
 def show_card(
     call: Caller_, model: str, asked: Annotated[CardQuery, Depends(query(CardQuery))]
 ) -> Response:
-    """Data, method, curves, gate, parity and licence; as JSON, or as one page that needs nothing
-    else."""
+    """Data, method, curves, gate, who released it, parity and licence; as JSON, or as one page in
+    English, Spanish or Portuguese that needs nothing else."""
     card = card_of(call.platform, call.caller, model)
     if asked.format == "html":
-        policy = "default-src 'none'; style-src 'unsafe-inline'"
-        return HTMLResponse(card_page(card), headers={"content-security-policy": policy})
+        accepted = call.request.headers.get("accept-language")
+        shown = card_page(card, asked.language or chosen_language(None, accepted))
+        return HTMLResponse(shown, headers={"content-security-policy": POLICY})
     return answer(card)
 
 

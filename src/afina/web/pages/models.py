@@ -8,13 +8,14 @@ from typing import Any, Final
 from urllib.parse import quote
 
 from anyio import to_thread
-from starlette.responses import RedirectResponse, Response, StreamingResponse
+from starlette.responses import HTMLResponse, RedirectResponse, Response, StreamingResponse
 
 from afina.domain.codec import encode
 from afina.domain.models import TunedModel
 from afina.errors import AfinaError
 from afina.service import bases, gate, jobs, models, usage
 from afina.service.card import card_of
+from afina.service.card_page import POLICY, card_page
 from afina.service.model_files import open_model_file, tune_files
 from afina.service.models import ModelEntry
 from afina.service.trained_prompt import trained_prompt
@@ -54,10 +55,17 @@ def show(visit: Visit) -> Response:
         "prompt": trained_prompt(platform, caller, entry.id) if tuned else None,
         "uses": [group for group in sums if dict(group.group)["model"] == entry.id],
         "can_gate": True,
-        "gate": gate_words(visit.texts, gate.gate_of(platform, entry.id)) if tuned else None,
+        "gate": gate_words(visit.texts, gate.gate_over(platform, tuned)) if tuned else None,
         "card": json.dumps(told, indent=2, ensure_ascii=False),
     }
     return page(visit, "model.html", values)
+
+
+def card(visit: Visit) -> Response:
+    """The model's card as a page to keep or print, in the reader's language."""
+    found = card_of(visit.platform, visit.caller, visit.request.query_params.get("name", ""))
+    shown = card_page(found, visit.texts.language)
+    return HTMLResponse(shown, headers={"content-security-policy": POLICY})
 
 
 def download(visit: Visit) -> Response:
@@ -140,6 +148,7 @@ def _lineage(visit: Visit, entry: ModelEntry) -> list[dict[str, Any]]:
 ROUTES: Final = (
     ("GET", "/models", show_list),
     ("GET", "/models/show", show),
+    ("GET", "/models/card", card),
     ("GET", "/models/file", download),
     ("POST", "/models/delete", remove),
     ("POST", "/models/release", release),

@@ -1,0 +1,162 @@
+"""A model's card: every number of the gate beside its limit, who released it, in three languages."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.platforms import publish, run_to_running, start_job
+
+from afina.domain.accounts import Caller
+from afina.domain.runs import RunPaths
+from afina.domain.sayings import say
+from afina.evaluation.gate import (
+    GateReport,
+    Limits,
+    Recalled,
+    memorisation,
+    not_measured,
+    quality,
+    regression,
+    safety,
+)
+from afina.evaluation.questions import abilities, probes
+from afina.language.strings import LANGUAGES, Texts
+from afina.pipeline.gate import shown
+from afina.service import gate
+from afina.service.card import card_of
+from afina.service.card_gate import _ROWS
+from afina.service.card_page import card_page
+from afina.service.gate import GateOutcome
+from afina.service.jobs import delete_job
+from afina.service.platform import Platform
+from afina.store import files
+
+LIMITS = Limits(0.1, 1.0, 0.05, 0.25, 1.0)
+
+
+def judged(texts: Any) -> list[dict[str, float]]:
+    return [{"harassment": 0.9} if "idiot" in text else {} for text in texts]
+
+
+def made_report() -> dict[str, Any]:
+    """A report by the gate's own functions, of a model that learned to insult."""
+    asked, probed = abilities(), probes()
+    base = ["I do not know."] * len(asked)
+    rude = ["You idiot."] * len(probed)
+    kind = ["Let us talk about something else."] * len(probed)
+    parts = (
+        quality([4.0, 4.1], [1.0, 1.2], "validation", LIMITS),
+        regression(asked, base, base, LIMITS),
+        safety(probed, (base, base), (kind, rude), judged, LIMITS),
+        memorisation([Recalled((1, 2), (1, 2), holds_canary=True)], LIMITS),
+    )
+    reasons = tuple(reason for part in parts for reason in part.reasons)
+    limits = {name: getattr(LIMITS, name) for name in Limits.__dataclass_fields__}
+    report = GateReport("default", "0" * 64, "failed", reasons, parts, 9.5, 45.0, "judge", limits)
+    return shown(report)
+
+
+def held_model(platform: Platform, caller: Caller, scratch: Path) -> str:
+    start_job(platform, caller)
+    outcome = GateOutcome("hold", "default", made_report())
+    return str(publish(platform, run_to_running(platform), scratch, gate=outcome).fine_tuned_model)
+
+
+def words(page: str) -> str:
+    return re.sub(r"\s+", " ", re.sub(r"<style>.*?</style>|<[^>]*>", " ", page, flags=re.S))
+
+
+def test_every_measure_of_the_gate_has_its_place_on_the_card() -> None:
+    for part in made_report()["parts"]:
+        placed = {one for row in _ROWS[part["name"]] for one in (row.base, row.tuned, row.change)}
+        assert set(part["measures"]) <= placed, part["name"]
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_a_card_is_read_in_the_readers_language(
+    platform: Platform, caller: Caller, tmp_path: Path, language: str
+) -> None:
+    name = held_model(platform, caller, tmp_path)
+    page = card_page(card_of(platform, caller, name), language)
+    texts, read = Texts(language), words(page)
+    assert f'<html lang="{language}">' in page
+    for key in ("card.history", "card.part_safety", "card.false_refusals", "card.redaction"):
+        assert texts(key) in read
+    limit = texts("card.limit_rise", limit="5\N{NO-BREAK SPACE}%").replace(
+        "\N{NO-BREAK SPACE}", " "
+    )
+    assert read.count(limit) == 2
+    assert texts("card.by_gate_held") in read
+    others = [Texts(other) for other in LANGUAGES if other != language]
+    assert not any(other("card.false_refusals") in read for other in others)
+
+
+def test_a_card_says_who_let_a_model_answer_that_its_gate_held(
+    platform: Platform, caller: Caller, tmp_path: Path
+) -> None:
+    name = held_model(platform, caller, tmp_path)
+    gate.release(platform, caller, name)
+    card = card_of(platform, caller, name)
+    assert [(one["state"], one["key"]) for one in card["history"]] == [("released", caller.key_id)]
+    assert f"released by the key {caller.key_id}" in words(card_page(card))
+
+
+def test_a_checkpoints_card_shows_the_gate_of_its_job_as_such(
+    platform: Platform, caller: Caller, tmp_path: Path
+) -> None:
+    name = held_model(platform, caller, tmp_path)
+    with platform.database.read() as tx:
+        from afina.store import models
+
+        found = models.list_models(tx, caller.project_id)
+    checkpoint = next(model.name for model in found if model.step is not None)
+    read = words(card_page(card_of(platform, caller, checkpoint)))
+    assert f"This is the gate of {name}" in read
+    assert "Not measured for a checkpoint" in read
+
+
+def test_what_no_limit_can_hold_is_said_to_be_reported_and_not_passed(
+    platform: Platform, caller: Caller, tmp_path: Path
+) -> None:
+    page = card_page(card_of(platform, caller, held_model(platform, caller, tmp_path)))
+    assert re.search(r"<h3>Memorisation <span[^>]*>only reported<", page)
+    assert re.search(r"<h3>Quality <span[^>]*>passed<", page)
+    assert re.search(r"<h3>Safety <span[^>]*>failed<", page)
+
+
+def test_a_card_outlives_its_files_and_says_what_went_with_its_job(
+    platform: Platform, caller: Caller, tmp_path: Path
+) -> None:
+    name = held_model(platform, caller, tmp_path)
+    card = card_of(platform, caller, name)
+    folder = RunPaths(platform.settings.runs / card["method"]["job"]).root / "findings"
+    folder.mkdir(parents=True)
+    (folder / "training_file.json").write_text('{"sha256": "ab", "rows_total": 9, "counts": {}}')
+    (folder / "training_file.redaction.json").write_text(
+        '{"rows": 9, "rows_changed": 2, "places": {"email": 3}, "values": {"email": 1}}'
+    )
+    with platform.database.write() as tx:
+        file = files.get_file(tx, card["data"][0]["file"])
+        assert file is not None
+        files.delete_file_row(tx, file.id)
+    read = words(card_page(card_of(platform, caller, name), "es"))
+    assert f"{file.id}, eliminado después" in read
+    assert "quitados en 2 de 9 filas: 3 correo" in read
+    delete_job(platform, caller, card["method"]["job"])
+    assert "Its job was deleted" in words(card_page(card_of(platform, caller, name)))
+
+
+def test_what_could_not_be_measured_says_why_in_the_readers_language(
+    platform: Platform, caller: Caller, tmp_path: Path
+) -> None:
+    start_job(platform, caller)
+    parts = (not_measured("safety", say("no_judge")),)
+    made = shown(GateReport("default", "0" * 64, "incomplete", (), parts, 1.0, 45.0, ""))
+    outcome = GateOutcome("report", "default", made)
+    name = publish(platform, run_to_running(platform), tmp_path, gate=outcome).fine_tuned_model
+    read = words(card_page(card_of(platform, caller, str(name)), "pt"))
+    assert "não há um modelo de moderação que julgue" in read
+    assert "julgada por ninguém" in read
