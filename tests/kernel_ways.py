@@ -8,10 +8,11 @@ from contextlib import contextmanager
 import pytest
 
 from afina.model.kernels import library
-from afina.model.kernels.library import HALVES, SLOW_TILES, TILES, VECTORS, Way
+from afina.model.kernels.library import HALVES, SLOW_TILES, TILES, VECTORS, WIDE, Way
 
 WAYS = [
-    pytest.param(way, id=way.name.replace(" ", "-")) for way in (HALVES, VECTORS, TILES, SLOW_TILES)
+    pytest.param(way, id=way.name.replace(" ", "-"))
+    for way in (HALVES, WIDE, VECTORS, TILES, SLOW_TILES)
 ]
 
 

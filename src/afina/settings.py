@@ -97,9 +97,9 @@ class Settings(BaseSettings):
     integrations: IntegrationSettings = Field(default_factory=IntegrationSettings)
     disk: DiskSettings = Field(default_factory=DiskSettings)
     hub: HubSettings = Field(default_factory=HubSettings)
-    kernels: Literal["auto", "vectors", "halves", "off"] = "auto"
-    """Kernels of our own, where processor and compiler allow them; without its matrix tiles; or
-    torch alone."""
+    kernels: Literal["auto", "vectors", "wide", "halves", "off"] = "auto"
+    """Kernels of our own, where processor and compiler allow them; `vectors` without matrix tiles,
+    `wide` without bf16 products too, `halves` without AVX-512; `off` is torch alone."""
     offline: bool = False
     """Nothing leaves this machine: no pull from a hub, no webhook, no online integration, no other
     account's API."""
@@ -274,7 +274,7 @@ def child_environment(**extra: str) -> dict[str, str]:
 
 
 def kernels_wanted() -> str:
-    """Which kernels of our own may compute in this process: auto, vectors, halves or off."""
+    """Which kernels of our own may compute in this process: auto, vectors, wide, halves or off."""
     return _passed_on.get(_KERNELS, os.environ.get(_KERNELS, "auto"))
 
 

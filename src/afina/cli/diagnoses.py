@@ -72,8 +72,8 @@ def processor(cores: int, flags: Sequence[str]) -> Diagnosis:
         return Diagnosis(
             "processor",
             "note",
-            f"{text}; no bf16 arithmetic of their own, so jobs take several times as long as on "
-            "those that have it",
+            f"{text}; no bf16 arithmetic of their own, so jobs take longer than on those that "
+            "have it",
             "Nothing to mend: afina computes in what is quickest here.",
         )
     return Diagnosis("processor", "ok", text)

@@ -10,10 +10,10 @@ from tests.kernel_ways import kernels_made
 from torch.optim.adamw import adamw
 
 from afina.model.kernels.adamw import Rates, can_move, move
-from afina.model.kernels.library import HALVES, VECTORS
+from afina.model.kernels.library import HALVES, VECTORS, WIDE
 
 
-@pytest.fixture(autouse=True, params=[HALVES, VECTORS], ids=lambda way: way.name)
+@pytest.fixture(autouse=True, params=[HALVES, WIDE, VECTORS], ids=lambda way: way.name)
 def _kernels(request: pytest.FixtureRequest) -> Iterator[None]:
     before = torch.get_num_threads()
     with kernels_made(request.param):

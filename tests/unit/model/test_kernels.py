@@ -11,7 +11,7 @@ from tests.kernel_ways import WAYS, kernels_made
 
 from afina.model.kernels import library as kernels
 from afina.model.kernels import machine
-from afina.model.kernels.library import HALVES, TILES, VECTORS, Loaded
+from afina.model.kernels.library import HALVES, TILES, VECTORS, WIDE, Loaded
 from afina.model.kernels.products import PackedWeight, packed_weight
 
 
@@ -94,7 +94,7 @@ def test_a_weight_of_an_odd_shape_or_type_has_no_kernel() -> None:
 def test_without_a_compiler_there_are_no_kernels_and_a_remedy(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(machine, "_processor_flags", lambda: {"avx2", "fma", "f16c"})
+    monkeypatch.setattr(machine, "_processor", lambda _field: {"avx2", "fma", "f16c"})
     monkeypatch.setattr(shutil, "which", lambda name: None)
     found = kernels.load()
     assert found.kernels is None
@@ -126,18 +126,23 @@ def test_a_source_that_does_not_compile_leaves_torch_and_no_half_made_file(
 def test_kernels_are_made_in_the_quickest_way_that_goes_and_is_allowed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    _, vectors, halves = made = [kernels.load_way(way) for way in (TILES, VECTORS, HALVES)]
+    tiles, vectors, wide, halves = (kernels.load_way(way) for way in (TILES, VECTORS, WIDE, HALVES))
     if halves.kernels is None:
         pytest.skip(halves.text)
 
     def quickest(*found: Loaded) -> str:
         return next(one.text for one in found if one.kernels is not None)
 
-    assert kernels.load().text == quickest(*made)
-    monkeypatch.setattr(kernels, "kernels_wanted", lambda: "vectors")
-    assert kernels.load().text == quickest(vectors, halves)
-    monkeypatch.setattr(kernels, "kernels_wanted", lambda: "halves")
-    assert kernels.load().text == halves.text
+    for pay, of_bf16 in ((True, [vectors]), (False, [])):
+        monkeypatch.setattr(kernels, "bf16_vectors_pay", lambda pay=pay: pay)
+        for allowed, ways in {
+            "auto": [tiles, *of_bf16, wide, halves],
+            "vectors": [vectors, wide, halves],
+            "wide": [wide, halves],
+            "halves": [halves],
+        }.items():
+            monkeypatch.setattr(kernels, "kernels_wanted", lambda allowed=allowed: allowed)
+            assert kernels.load().text == quickest(*ways)
     monkeypatch.setattr(kernels, "kernels_wanted", lambda: "auto")
     monkeypatch.setattr(kernels, "_lent_tiles", lambda: False)
-    assert kernels.load().text == quickest(vectors, halves)
+    assert kernels.load().text == quickest(wide, halves)

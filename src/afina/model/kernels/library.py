@@ -1,10 +1,11 @@
 """The compiled kernels: `source/*.c` as one shared library, or None where they cannot run.
 
 They are compiled at first use, by the machine's own C compiler, for what its processor has: matrix
-tiles (AMX), else vectors that multiply bf16 (AVX-512 BF16), else halves of such vectors that
-multiply fp32 (AVX2). They are kept in the user's cache folder under a name that says what they were
-made of. Without such a processor or a compiler, torch computes everything, as it does where
-`AFINA_KERNELS=off`. Results of one way are as good as those of the other, and not the same bits.
+tiles (AMX), else vectors that multiply bf16 (AVX-512 BF16) where that pays, else vectors that
+multiply fp32 (AVX-512), else halves of such vectors (AVX2). They are kept in the user's cache
+folder under a name that says what they were made of. Without such a processor or a compiler, torch
+computes everything, as it does where `AFINA_KERNELS=off`. Results of one way are as good as those
+of another, and not the same bits.
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ from afina.model.kernels.machine import (
     HALVES_NEED,
     TILES_NEED,
     VECTORS_NEED,
+    WIDE_NEED,
+    bf16_vectors_pay,
     compiler,
     why_none,
 )
@@ -43,7 +46,8 @@ _FLAGS: Final = (
     "-mfma",
     "-mf16c",
 )
-_OF_VECTORS: Final = ("-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq", "-mavx512bf16")
+_OF_WIDE: Final = ("-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq")
+_OF_VECTORS: Final = (*_OF_WIDE, "-mavx512bf16")
 _ARCH_PRCTL: Final = 158
 _ASK_FOR_STATE: Final = 0x1023
 _TILE_DATA: Final = 18
@@ -65,6 +69,7 @@ class Way:
 
 
 HALVES: Final = Way("halves of vectors", HALVES_NEED, ("-DAFINA_HALVES=1",))
+WIDE: Final = Way("vectors in fp32", WIDE_NEED, (*_OF_WIDE, "-DAFINA_WIDE=1"))
 VECTORS: Final = Way("vectors", VECTORS_NEED, _OF_VECTORS)
 TILES: Final = Way(
     "matrix tiles",
@@ -75,7 +80,13 @@ SLOW_TILES: Final = Way(
     "matrix tiles number by number", VECTORS_NEED, (*_OF_VECTORS, "-DAFINA_TILES=2")
 )
 """What tiles compute, for tests on processors without them."""
-_QUICKEST_FIRST: Final = (TILES, VECTORS, HALVES)
+_QUICKEST_FIRST: Final = {
+    "auto": (TILES, VECTORS, WIDE, HALVES),
+    "vectors": (VECTORS, WIDE, HALVES),
+    "wide": (WIDE, HALVES),
+    "halves": (HALVES,),
+}
+"""By what the setting `kernels` allows."""
 
 
 @dataclass(frozen=True)
@@ -105,9 +116,12 @@ def loaded() -> Loaded:
 
 def load() -> Loaded:
     """Compiles them, if need be, and loads them, in the quickest way that goes and that the setting
-    allows: `vectors` forgoes tiles, `halves` vectors too."""
+    allows: `vectors` forgoes tiles, `wide` bf16 products too, `halves` AVX-512."""
     wanted = kernels_wanted()
-    for way in _QUICKEST_FIRST[{"vectors": 1, "halves": 2}.get(wanted, 0) :]:
+    ways = _QUICKEST_FIRST.get(wanted, _QUICKEST_FIRST["auto"])
+    if wanted != "vectors" and not bf16_vectors_pay():
+        ways = tuple(way for way in ways if way is not VECTORS)
+    for way in ways:
         found = load_way(way)
         if found.kernels is not None:
             return found

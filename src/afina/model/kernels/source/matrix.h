@@ -1,6 +1,6 @@
 /* Products of blocks of rows by panels of 32 columns, where a processor has better means for them
-   than VDPBF16PS and its vectors of registers: matrix tiles (matrix_tiles.h), or no bf16 products at
-   all (matrix_halves.h). Elsewhere AFINA_MATRIX is 0 and nothing here exists.
+   than VDPBF16PS and its vectors of registers: matrix tiles (matrix_tiles.h), or, where
+   that is missing or slow, FMA (matrix_fma.h). Elsewhere AFINA_MATRIX is 0 and nothing here exists.
 
    MATRIX_ROWS            rows of a block, at most
    matrix_begin, _end     what each thread does before and after
@@ -16,7 +16,7 @@
 #define AFINA_MATRIX_H
 #include "common.h"
 
-#if defined(AFINA_TILES) || defined(AFINA_HALVES)
+#if defined(AFINA_TILES) || defined(AFINA_FMA)
 #define AFINA_MATRIX 1
 #define MATRIX_INLINE static inline __attribute__((always_inline))
 
@@ -43,7 +43,7 @@ MATRIX_INLINE void matrix_nothing(void *given) { (void)given; }
 #ifdef AFINA_TILES
 #include "matrix_tiles.h"
 #else
-#include "matrix_halves.h"
+#include "matrix_fma.h"
 #endif
 
 static __attribute__((unused)) void matrix_product(float *sum, int64_t row, const matrix_sides *s,

@@ -9,7 +9,7 @@
    8 bits: w = scale (q - 128), a scale an output. Codes [outs / 32][in / 2][16][2] words: the bytes
            are the outputs o and 16 + o. Scales in fp32, [outs].
 
-   few_bits_vectors.h and few_bits_halves.h have a tile of up to TILE rows: tile_4 and tile_8. */
+   few_bits_vectors.h and few_bits_fma.h have a tile of up to TILE rows: tile_4 and tile_8. */
 #include "step.h"
 
 #define inlined static inline __attribute__((always_inline))
@@ -27,8 +27,8 @@ inlined v_wide halves(const uint16_t *from) {
     return v_from_fp16(v_load_half(from));
 }
 
-#ifdef AFINA_HALVES
-#include "few_bits_halves.h"
+#ifdef AFINA_FMA
+#include "few_bits_fma.h"
 #else
 #include "few_bits_vectors.h"
 #endif

@@ -18,6 +18,9 @@
 typedef __mmask16 v_mask;
 typedef __mmask32 v_mask32;
 
+#if defined(AFINA_HALVES) || defined(AFINA_WIDE)
+#define AFINA_FMA 1 /* numbers in bf16 are multiplied as fp32 */
+#endif
 #ifdef AFINA_HALVES
 #include "vector_256.h"
 #else

@@ -233,6 +233,16 @@ V_INLINE v_bits v_all_words(int x) { return (v_bits){_mm256_set1_epi32(x), _mm25
 V_INLINE v_bits v_all_numbers(int x) {
     return (v_bits){_mm256_set1_epi16((short)x), _mm256_set1_epi16((short)x)};
 }
+V_INLINE v_wide v_from_words(v_bits x) {
+    return (v_wide){_mm256_cvtepi32_ps(x.a), _mm256_cvtepi32_ps(x.b)};
+}
+#define V_SHIFT(name, intrinsic)                                                                 \
+    V_INLINE v_bits name(v_bits x, int by) {                                                     \
+        return (v_bits){intrinsic(x.a, by), intrinsic(x.b, by)};                                 \
+    }
+V_SHIFT(v_words_right, _mm256_srli_epi32)
+V_SHIFT(v_words_left, _mm256_slli_epi32)
+V_SHIFT(v_words_right_signed, _mm256_srai_epi32)
 V_INLINE v_bits v_no_bits(void) {
     return (v_bits){_mm256_setzero_si256(), _mm256_setzero_si256()};
 }

@@ -1,11 +1,17 @@
-/* vector.h for processors with AVX-512 and its bf16 products (Intel 64 manual, volume 2). */
+/* vector.h for processors with AVX-512 (Intel 64 manual, volume 2). Two numbers in bf16 are multiplied
+   by VDPBF16PS, or, with AFINA_WIDE, as fp32 by FMA: for processors that have no such instruction,
+   or a slow one. */
 #ifndef AFINA_VECTOR_512_H
 #define AFINA_VECTOR_512_H
 
 typedef __m512 v_wide;
 typedef __m256i v_half;
 typedef __m512i v_bits;
+#ifdef AFINA_WIDE
+typedef __m512i v_pairs;
+#else
 typedef __m512bh v_pairs;
+#endif
 
 /* Arithmetic of numbers in fp32 */
 #define v_all _mm512_set1_ps
@@ -22,7 +28,6 @@ typedef __m512bh v_pairs;
 #define v_sqrt _mm512_sqrt_ps
 #define v_round(x) _mm512_roundscale_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)
 #define v_times_power _mm512_scalef_ps /* times two to the power of a whole number */
-#define v_dot _mm512_dpbf16_ps         /* sum + both products of each pair */
 #define v_sum _mm512_reduce_add_ps
 #define v_largest _mm512_reduce_max_ps
 #define v_least _mm512_reduce_min_ps
@@ -44,7 +49,7 @@ typedef __m512bh v_pairs;
 #define v_load_some _mm512_maskz_loadu_ps
 #define v_store_some _mm512_mask_storeu_ps
 #define v_load_bits(p) _mm512_loadu_si512(p)
-#define v_load_pairs(p) ((__m512bh)_mm512_loadu_si512(p))
+#define v_load_pairs(p) ((v_pairs)_mm512_loadu_si512(p))
 #define v_store_bits(p, x) _mm512_storeu_si512(p, x)
 #define v_load_words _mm512_maskz_loadu_epi32
 #define v_store_words(mask, p, x) _mm512_mask_storeu_epi32(p, mask, x)
@@ -58,17 +63,49 @@ typedef __m512bh v_pairs;
 V_INLINE v_wide v_widened(v_half x) {
     return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(x), 16));
 }
+#ifdef AFINA_WIDE
+/* To the nearest, and of two to the even one, in the low half of each word. */
+V_INLINE __m512i v_rounded(__m512 x) {
+    __m512i bits = _mm512_castps_si512(x), high = _mm512_srli_epi32(bits, 16);
+    __m512i odd = _mm512_and_si512(high, _mm512_set1_epi32(1));
+    __m512i up = _mm512_add_epi32(bits, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff)));
+    /* what is no number stays none, and would not if its bits ran over */
+    __m512i none = _mm512_or_si512(high, _mm512_set1_epi32(0x40));
+    return _mm512_mask_mov_epi32(_mm512_srli_epi32(up, 16),
+                                 _mm512_cmp_ps_mask(x, x, _CMP_UNORD_Q), none);
+}
+#define v_narrowed(x) _mm512_cvtepi32_epi16(v_rounded(x))
+V_INLINE v_bits v_narrowed_two(v_wide low, v_wide high) {
+    return _mm512_inserti64x4(_mm512_castsi256_si512(v_narrowed(low)), v_narrowed(high), 1);
+}
+V_INLINE v_bits v_paired(v_wide even, v_wide odd) { /* rounded, neighbours one of each */
+    return _mm512_or_si512(v_rounded(even), _mm512_slli_epi32(v_rounded(odd), 16));
+}
+V_INLINE v_wide v_even(v_pairs x) { return _mm512_castsi512_ps(_mm512_slli_epi32(x, 16)); }
+V_INLINE v_wide v_odd(v_pairs x) {
+    return _mm512_castsi512_ps(_mm512_and_si512(x, _mm512_set1_epi32((int)0xffff0000)));
+}
+/* sum + both products of each pair */
+V_INLINE v_wide v_dot(v_wide sum, v_pairs x, v_pairs y) {
+    return v_fma(v_odd(x), v_odd(y), v_fma(v_even(x), v_even(y), sum));
+}
+#else
+#define v_dot _mm512_dpbf16_ps
 #define v_narrowed(x) ((__m256i)_mm512_cvtneps_pbh(x))
 #define v_narrowed_two(low, high) ((__m512i)_mm512_cvtne2ps_pbh(high, low))
-#define v_from_fp16 _mm512_cvtph_ps
-V_INLINE v_bits v_paired(v_wide even, v_wide odd) { /* rounded, neighbours one of each */
+V_INLINE v_bits v_paired(v_wide even, v_wide odd) {
     static const uint16_t order[32] = {0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23,
                                        8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15,
                                        31};
     return _mm512_permutexvar_epi16(_mm512_loadu_si512(order), v_narrowed_two(even, odd));
 }
-
+#endif
+#define v_from_fp16 _mm512_cvtph_ps
 /* Bits */
+#define v_from_words _mm512_cvtepi32_ps
+#define v_words_right _mm512_srli_epi32 /* zeros come in */
+#define v_words_left _mm512_slli_epi32
+#define v_words_right_signed _mm512_srai_epi32
 #define v_all_words _mm512_set1_epi32
 #define v_all_numbers _mm512_set1_epi16
 #define v_no_bits _mm512_setzero_si512
@@ -83,7 +120,7 @@ V_INLINE v_bits v_without(v_bits x, v_bits what) { /* 0 where numbers are equal 
 }
 #define v_as_wide _mm512_castsi512_ps
 #define v_as_bits _mm512_castps_si512
-#define v_as_pairs(x) ((__m512bh)(x))
+#define v_as_pairs(x) ((v_pairs)(x))
 #define v_extended _mm512_zextsi256_si512
 #define v_twice _mm512_broadcast_i64x4
 V_INLINE v_bits v_joined(v_half even, v_half odd) { /* words of one number of each */
@@ -91,7 +128,7 @@ V_INLINE v_bits v_joined(v_half even, v_half odd) { /* words of one number of ea
                            _mm512_slli_epi32(_mm512_cvtepu16_epi32(odd), 16));
 }
 /* Numbers by the low four bits of each, from a table that stands there twice */
-#define v_looked_up(table, x) ((__m512bh)_mm512_permutexvar_epi16(x, table))
+#define v_looked_up(table, x) ((v_pairs)_mm512_permutexvar_epi16(x, table))
 
 /* Turning squares */
 #define v_zip_words_low _mm512_unpacklo_epi32

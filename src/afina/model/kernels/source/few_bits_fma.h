@@ -1,19 +1,18 @@
 /* Tiles of step_few_bits.c without bf16 products. Codes become whole numbers and then fp32, where they
    stand in their words: what a nibble is too large by, a power of two, is taken from the input that
    it is multiplied with, so that no code is shifted. Each product is exact, as with bf16. */
-#ifndef AFINA_FEW_BITS_HALVES_H
-#define AFINA_FEW_BITS_HALVES_H
+#ifndef AFINA_FEW_BITS_FMA_H
+#define AFINA_FEW_BITS_FMA_H
 
+#ifdef AFINA_HALVES
 #define TILE 2
-#define EACH_ROW _Pragma("GCC unroll 2") for (int r = 0; r < count; r++)
+#else
+#define TILE 4
+#endif
+#define EACH_ROW _Pragma("GCC unroll 4") for (int r = 0; r < count; r++)
 
-inlined __m256 code_at(__m256i words, int mask) {
-    return _mm256_cvtepi32_ps(_mm256_and_si256(words, _mm256_set1_epi32(mask)));
-}
-/* sum += code x, for the two halves of a block: outputs o and 16 + o. */
-inlined void add_codes(__m256 *low, __m256 *high, __m256 of_low, __m256 of_high, const float *x) {
-    *low = _mm256_fmadd_ps(of_low, _mm256_broadcast_ss(x), *low);
-    *high = _mm256_fmadd_ps(of_high, _mm256_broadcast_ss(x + 1), *high);
+inlined v_wide code_at(v_bits words, int mask) {
+    return v_from_words(v_and(words, v_all_words(mask)));
 }
 
 /* A group's inputs, eight numbers for four: of each nibble of an even and of an odd input the input
@@ -30,25 +29,23 @@ inlined void spread_group(float *out, const bf16 *x) {
         _mm256_store_ps(out + 2 * k, _mm256_mul_ps(_mm256_permutevar8x32_ps(four, order), over));
     }
 }
-/* Sums of one group: sum[row][half of a block], each of 16 outputs. */
+/* Sums of one group: sum[row][half of a block], each of 16 outputs: o and 16 + o. */
 inlined void add_group(const float x[TILE][2 * GROUP], const uint16_t *codes,
                        v_wide sum[TILE][2], const int count) {
     EACH_ROW sum[r][0] = sum[r][1] = v_zero();
     for (int64_t k = 0; k < GROUP; k += 4) {
-        v_bits even = v_load_bits(codes + k * 8);
-        v_bits odd = {_mm256_srli_epi32(even.a, 16), _mm256_srli_epi32(even.b, 16)};
+        v_bits even = v_load_bits(codes + k * 8), odd = v_words_right(even, 16);
 #pragma GCC unroll 2
         for (int place = 0; place < 2; place++) {
-            __m256i a = place ? odd.a : even.a, b = place ? odd.b : even.b;
+            v_bits words = place ? odd : even;
 #pragma GCC unroll 2
             for (int next = 0; next < 2; next++) {
                 int mask = next ? 0xf00 : 0xf;
-                __m256 low_a = code_at(a, mask), high_a = code_at(a, mask << 4);
-                __m256 low_b = code_at(b, mask), high_b = code_at(b, mask << 4);
+                v_wide low = code_at(words, mask), high = code_at(words, mask << 4);
                 EACH_ROW {
                     const float *at = x[r] + 2 * k + 4 * place + 2 * next;
-                    add_codes(&sum[r][0].a, &sum[r][1].a, low_a, high_a, at);
-                    add_codes(&sum[r][0].b, &sum[r][1].b, low_b, high_b, at);
+                    sum[r][0] = v_fma(low, v_all(at[0]), sum[r][0]);
+                    sum[r][1] = v_fma(high, v_all(at[1]), sum[r][1]);
                 }
             }
         }
@@ -80,29 +77,25 @@ inlined void tile_4(const linear *w, const flow *f, int64_t row, int64_t block, 
 }
 
 /* A byte of each word, less 128: their highest bits are turned before. */
-inlined __m256 byte_at(__m256i words, int byte) {
-    return _mm256_cvtepi32_ps(_mm256_srai_epi32(_mm256_slli_epi32(words, 24 - 8 * byte), 24));
+inlined v_wide byte_at(v_bits words, const int byte) {
+    return v_from_words(v_words_right_signed(v_words_left(words, 24 - 8 * byte), 24));
 }
 inlined void tile_8(const linear *w, const flow *f, int64_t row, int64_t block, const int count) {
     const uint16_t *codes = (const uint16_t *)w->codes + block * w->in * 16;
     const float *scales = (const float *)w->scales + block * OUTS;
-    const __m256i turn = _mm256_set1_epi32((int)0x80808080);
+    const v_bits turn = v_all_words((int)0x80808080);
     v_wide sum[TILE][2];
     EACH_ROW sum[r][0] = sum[r][1] = v_zero();
     for (int64_t k = 0; k < w->in; k += 2) {
-        v_bits words = v_load_bits(codes + k * 16);
-        __m256i a = _mm256_xor_si256(words.a, turn), b = _mm256_xor_si256(words.b, turn);
+        v_bits words = v_xor(v_load_bits(codes + k * 16), turn);
 #pragma GCC unroll 2
         for (int place = 0; place < 2; place++) {
-            __m256 low_a = byte_at(a, 2 * place), high_a = byte_at(a, 2 * place + 1);
-            __m256 low_b = byte_at(b, 2 * place), high_b = byte_at(b, 2 * place + 1);
+            v_wide low = byte_at(words, 2 * place), high = byte_at(words, 2 * place + 1);
             EACH_ROW {
                 uint32_t bits = (uint32_t)f->x[(row + r) * w->in + k + place] << 16;
-                __m256 x = _mm256_castsi256_ps(_mm256_set1_epi32((int)bits));
-                sum[r][0].a = _mm256_fmadd_ps(low_a, x, sum[r][0].a);
-                sum[r][1].a = _mm256_fmadd_ps(high_a, x, sum[r][1].a);
-                sum[r][0].b = _mm256_fmadd_ps(low_b, x, sum[r][0].b);
-                sum[r][1].b = _mm256_fmadd_ps(high_b, x, sum[r][1].b);
+                v_wide x = v_as_wide(v_all_words((int)bits));
+                sum[r][0] = v_fma(low, x, sum[r][0]);
+                sum[r][1] = v_fma(high, x, sum[r][1]);
             }
         }
     }
