@@ -92,6 +92,11 @@ class Moderator:
         self._keep(found)
         return [self._verdict(*found[key]) for key in keys]
 
+    def together(self, verdicts: Sequence[Verdict]) -> Verdict:
+        """One verdict on the parts of one input: of each category the highest score."""
+        scores = tuple(max(column) for column in zip(*(v.scores for v in verdicts), strict=True))
+        return self._verdict(scores, sum(verdict.tokens for verdict in verdicts))
+
     def _verdict(self, scores: tuple[float, ...], tokens: int) -> Verdict:
         return Verdict(scores, flagged(scores, self.thresholds), tokens)
 

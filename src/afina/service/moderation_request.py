@@ -56,7 +56,7 @@ class ModerationService:
         model, tokens = self.moderator.model, sum(verdict.tokens for verdict in verdicts)
         record_moderation(self.platform, caller, request_id, model, tokens)
         if isinstance(asked.input, list) and asked.input and isinstance(asked.input[0], TextPart):
-            verdicts = [max(verdicts, key=lambda verdict: max(verdict.scores))]
+            verdicts = [self.moderator.together(verdicts)]
         return {
             "id": self.platform.ids.new(MODERATION),
             "model": model,

@@ -74,6 +74,23 @@ def test_parts_of_one_input_have_one_result_and_images_are_refused(answer: Answe
     assert refused.value.param == "input[0]"
 
 
+def test_what_any_part_is_flagged_for_the_whole_input_is(
+    platform: Platform, caller: Caller
+) -> None:
+    scores = {"calm": {"illicit": 0.85}, "blow": {"violence": 0.6}, "slur": {"hate": 0.7}}
+
+    class Several(Judge):
+        def judge(self, texts: Sequence[str]) -> list[tuple[list[float], int]]:
+            return [([scores[text].get(name, 0.0) for name in CATEGORIES], 1) for text in texts]
+
+    service = ModerationService(platform, Moderator(Several(), {"illicit": 0.9}))
+    parts = [{"type": "text", "text": text} for text in scores]
+    found = service.answer(caller, parse(ModerationRequest, {"input": parts}), "req_1")
+    (result,) = found["results"]
+    assert {name for name, is_so in result["categories"].items() if is_so} == {"violence", "hate"}
+    assert result["category_scores"]["illicit"] == 0.85
+
+
 @pytest.mark.parametrize("body", [{}, {"input": []}, {"input": 3}, {"input": "a", "model": "gpt"}])
 def test_a_wrong_request_is_refused_by_its_field(answer: Answer, body: dict[str, object]) -> None:
     with pytest.raises(InvalidRequest) as refused:
