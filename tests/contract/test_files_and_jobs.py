@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import json
 import tarfile
@@ -15,6 +16,13 @@ from openai.types import FileObject, Model
 from openai.types.fine_tuning import FineTuningJob, FineTuningJobEvent
 from tests.contract.live import ALIAS, BASE, Live, running, settings_for
 from tests.contract.walk import training_file
+
+from afina.domain import ids
+from afina.domain.accounts import Caller
+from afina.domain.files import Purpose, StoredFile
+from afina.service.files import add_file
+from afina.service.keys import authenticate
+from afina.service.platform import Platform
 
 
 def upload(client: openai.OpenAI, name: str = "train.jsonl", rows: int = 12) -> FileObject:
@@ -43,6 +51,32 @@ def test_a_files_name_may_have_letters_of_any_script(client: openai.OpenAI) -> N
     assert upload(client, "例.jsonl").filename == "例.jsonl"
     for path in ("/home/ana/train.jsonl", "../../train.jsonl", "C:\\data\\train.jsonl"):
         assert upload(client, path).filename == "train.jsonl", "paths of their machine stay there"
+
+
+def test_a_jobs_tables_come_as_base64_and_its_report_as_it_is(
+    live: Live, client: openai.OpenAI
+) -> None:
+    caller = authenticate(live.platform, client.api_key)
+    for name, raw in (("step_metrics.csv", b"step\n"), ("training_file.moderation.json", b"{}\n")):
+        file = kept_result(live.platform, caller, name, raw)
+        wanted = base64.b64encode(raw) if name.endswith(".csv") else raw
+        assert client.files.content(file).read() == wanted
+
+
+def kept_result(platform: Platform, caller: Caller, name: str, raw: bytes) -> str:
+    staged = platform.blobs.stage([raw])
+    file = StoredFile(
+        platform.ids.new(ids.FILE),
+        caller.project_id,
+        name,
+        Purpose.FINE_TUNE_RESULTS,
+        len(raw),
+        staged.sha256,
+        platform.now(),
+    )
+    with platform.database.write() as tx:
+        add_file(platform, tx, caller, file, staged)
+    return file.id
 
 
 def test_a_large_file_comes_back_as_it_was(client: openai.OpenAI) -> None:

@@ -14,6 +14,7 @@ class Purpose(enum.StrEnum):
     BATCH = "batch"
     BATCH_OUTPUT = "batch_output"
     FINE_TUNE_RESULTS = "fine-tune-results"
+    """Tables of a job's numbers, and the report of moderation on a file that it refused."""
 
 
 class FileStatus(enum.StrEnum):
@@ -38,3 +39,8 @@ class StoredFile:
     status: FileStatus = FileStatus.PROCESSED
     status_details: str | None = None
     expires_at: int | None = None
+
+    @property
+    def is_table(self) -> bool:
+        """Whether it is a table of a job's numbers, which the wire carries as base64."""
+        return self.purpose is Purpose.FINE_TUNE_RESULTS and self.filename.endswith(".csv")

@@ -44,7 +44,7 @@ _T = TypeVar("_T", bound=_Named)
 _PAGE: Final = 1000
 _IN_MEMORY_BYTES: Final = 8 * 1024 * 1024
 _LEDGER_COLUMNS: Final = [n for n in LedgerEntry.__dataclass_fields__ if n != "amount_pico"]
-_ENDINGS: Final = {Purpose.FINE_TUNE: ".jsonl", Purpose.FINE_TUNE_RESULTS: ".csv"}
+_ENDINGS: Final = {Purpose.FINE_TUNE: ".jsonl", Purpose.FINE_TUNE_RESULTS: ".json"}
 
 
 @dataclass(frozen=True)
@@ -174,7 +174,8 @@ def _write_lines(file: BinaryIO, values: Iterable[object]) -> None:
 
 def _put_files(platform: Platform, parcel: Parcel, found: Sequence[StoredFile]) -> None:
     for file in found:
-        _put_blob(platform, parcel, f"files/{file.id}{_ENDINGS.get(file.purpose, '')}", file.sha256)
+        ending = ".csv" if file.is_table else _ENDINGS.get(file.purpose, "")
+        _put_blob(platform, parcel, f"files/{file.id}{ending}", file.sha256)
 
 
 def _put_models(platform: Platform, parcel: Parcel, found: Sequence[TunedModel]) -> None:

@@ -26,7 +26,6 @@ from afina.api.multipart import FileField, read_form
 from afina.api.query import nested, query
 from afina.api.requests import FileListQuery, NoQuery, UploadForm, refuse_purpose
 from afina.api.retries import idempotency_of
-from afina.domain.files import Purpose
 from afina.errors import InvalidRequest
 from afina.service import files
 from afina.service.refusals import parse
@@ -126,10 +125,10 @@ _CONTENT: dict[int | str, dict[str, Any]] = {
     "/{file_id}/content", summary="Download a file", responses=_CONTENT, dependencies=[_NO_QUERY]
 )
 def content(call: Caller_, file_id: str) -> Response:
-    """The bytes as they were uploaded; a job's results as base64 text, as the hosted service
-    serves them."""
+    """The bytes as they were uploaded; a job's tables as base64 text, as the hosted service serves
+    them."""
     stored, handle = files.open_file(call.platform, call.caller, file_id)
-    if stored.purpose is Purpose.FINE_TUNE_RESULTS:
+    if stored.is_table:
         with handle:
             return Response(base64.b64encode(handle.read()), media_type="text/plain")
     headers = {
