@@ -55,6 +55,8 @@ SENTENCES = {
         K.NIE: ["Mi NIE es {}.", "NIE: {}", "El titular {} firma."],
         K.CIF: ["El CIF es {}.", "CIF: {}", "La empresa {} factura."],
         K.CURP: ["Mi CURP es {}.", "CURP: {}", "Registrado como {} en México."],
+        K.RFC: ["Mi RFC es {}.", "RFC: {}", "Facture al RFC {} por favor."],
+        K.CLABE: ["Mi CLABE es {}.", "Deposite a la cuenta {}.", "CLABE interbancaria: {}"],
     },
     "pt": {
         K.EMAIL: ["Escreva para {} hoje.", "Meu e-mail é {}.", "E-mail: {}", "{} escreveu."],
@@ -96,6 +98,8 @@ def value(kind: PersonalKind, fake: Faker, chance: random.Random) -> str:
         K.NIE: lambda: fake.nie(),
         K.CIF: lambda: fake.cif(),
         K.CURP: lambda: fake.curp(),
+        K.RFC: lambda: fake.rfc(),
+        K.CLABE: lambda: clabe(fake, chance),
         K.CPF: lambda: fake.cpf(),
         K.CNPJ: lambda: fake.cnpj(),
         K.NHS: lambda: nhs(chance),
@@ -115,6 +119,13 @@ def iban(fake: Faker, chance: random.Random) -> str:
     if chance.random() < 0.5:
         return " ".join(whole[at : at + 4] for at in range(0, len(whole), 4))
     return str(whole)
+
+
+def clabe(fake: Faker, chance: random.Random) -> str:
+    whole = str(fake.clabe())
+    if chance.random() < 0.5:
+        return f"{whole[:3]} {whole[3:6]} {whole[6:17]} {whole[17]}"
+    return whole
 
 
 def url(fake: Faker, chance: random.Random) -> str:
@@ -171,7 +182,7 @@ def labelled(locale: str, count: int, seed: int) -> Iterator[Labelled]:
 
 
 ABSENT = {
-    *((locale, K.CURP) for locale in ("es_ES",)),
+    *(("es_ES", kind) for kind in (K.CURP, K.RFC, K.CLABE)),
     *(("es_MX", kind) for kind in (K.NIF, K.NIE, K.CIF)),
 }
 

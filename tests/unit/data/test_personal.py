@@ -41,6 +41,16 @@ FOUND = [
     ("nie", "NIE X1234567L.", "X1234567L"),
     ("cif", "CIF A58818501.", "A58818501"),
     ("curp", "CURP BOXW310820HNERXN09", "BOXW310820HNERXN09"),
+    ("curp", "mi CURP: GODE561231HDFRRN04", "GODE561231HDFRRN04"),
+    ("rfc", "Facture a GODE561231GR8.", "GODE561231GR8"),
+    ("rfc", "R.F.C. VACJ880326XXX", "VACJ880326XXX"),
+    ("clabe", "CLABE 032180000118359719", "032180000118359719"),
+    ("clabe", "Deposite a la cuenta 032 180 00011835971 9", "032 180 00011835971 9"),
+    ("nif", "o meu NIF é 501 442 600", "501 442 600"),
+    ("phone", "WhatsApp del cliente en Puebla +52 1 55 1234 5678", "+52 1 55 1234 5678"),
+    ("phone", "anota +5215512345678", "+5215512345678"),
+    ("phone", "Cel. 55 1234 5678", "55 1234 5678"),
+    ("phone", "sus teléfonos: 612345678", "612345678"),
     ("cpf", "CPF 529.982.247-25.", "529.982.247-25"),
     ("cnpj", "CNPJ 11.444.777/0001-61", "11.444.777/0001-61"),
     ("nhs", "NHS number 943 476 5919.", "943 476 5919"),
@@ -81,6 +91,9 @@ CLEAN = [
     "Your password is required, and the password is wrong. La contraseña es incorrecta.",
     "password: <your password>, password=os.getenv('X'), token: str, secret: $SECRET",
     "NIF 12345678A is not one, nor is CPF 529.982.247-26, nor IBAN ES91 2100 0418 4502 0005 1333.",
+    "RFC XAXX010101000 is anybody's. A CURP has eighteen places, an RFC twelve or thirteen.",
+    "VACJ880326XXX is a model, 032180000118359719 a serial number, 501442600 a part.",
+    "Celular da loja, CEP 01310-100; Tel. y código postal 06700-123.",
     "SSN 000-12-3456 and 666-12-3456 and 912-12-3456 were never given out.",
     "https://example.com/page?id=12345&lang=es and @nobody and a@b",
     "The password is base64 encoded or SHA256, password OAuth2, a password Windows10 asks for.",
@@ -187,6 +200,49 @@ def test_the_name_of_a_field_says_what_stands_in_it(
     found = json.loads(first["messages"][0]["tool_calls"][0]["function"]["arguments"])
     assert found == {key: written, "all": {key: [written]}}
     assert second["item"] == {key: written}
+
+
+def test_the_name_of_a_field_that_is_somebodys_is_taken_out_and_comes_back(
+    tmp_path: Path,
+) -> None:
+    """In arguments, in what a tool gave, in an item; the audit names no such field."""
+    held = {"ana@b.example": {"nota": "llamar al 612 34 56 78"}, "529.982.247-25": {"cpf": None}}
+    call = {"function": {"name": "f", "arguments": json.dumps(held)}}
+    answer = {"role": "tool", "content": json.dumps(held)}
+    row = {"messages": [{"role": "assistant", "tool_calls": [call]}, answer], "item": held}
+    path, target, audit, back = (tmp_path / name for name in ("f", "out", "audit", "back"))
+    path.write_text(json.dumps(row) + "\n")
+    report, names = redact_file(path, target, audit=audit, keep_values=True)
+    assert dict(report.places) == {"email": 3, "phone": 3, "cpf": 3}
+    for file in (target, audit):
+        for value in ("ana@", "529.982", "612 34"):
+            assert value not in file.read_text()
+    found = json.loads(target.read_text())
+    assert set(found["item"]) == {"<EMAIL_1>", "<CPF_1>"}
+    assert json.loads(found["messages"][1]["content"]) == found["item"]
+    fields = {json.loads(line)["field"] for line in audit.read_text().splitlines()}
+    assert {"item.?", "item.?.nota", "messages[1].content.?"} <= fields
+    restore_file(target, back, names.values)
+    assert json.loads(back.read_text()) == row
+
+
+def test_no_field_is_lost_where_two_names_are_spellings_of_one(tmp_path: Path) -> None:
+    path, target = tmp_path / "f", tmp_path / "out"
+    path.write_text(json.dumps({"messages": [], "item": {"a@b.example": 1, "A@B.example": 2}}))
+    redact_file(path, target)
+    assert sorted(json.loads(target.read_text())["item"].values()) == [1, 2]
+
+
+def test_what_a_tool_gave_stays_json(tmp_path: Path) -> None:
+    path, target = tmp_path / "f", tmp_path / "out"
+    rows = ('{"telefono": 612345678, "n": 3}', '[{"movil": 612345678}]', "phone 612345678")
+    messages = [{"role": "tool", "content": content} for content in rows]
+    path.write_text(json.dumps({"messages": messages}))
+    redact_file(path, target)
+    first, second, third = (m["content"] for m in json.loads(target.read_text())["messages"])
+    assert json.loads(first) == {"telefono": "<PHONE_1>", "n": 3}
+    assert json.loads(second) == [{"movil": "<PHONE_1>"}]
+    assert third == "phone <PHONE_1>"
 
 
 def test_a_number_of_json_in_a_text_is_found_by_its_key() -> None:

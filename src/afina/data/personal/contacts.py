@@ -31,20 +31,23 @@ _PHONE: Final = re.compile(
 )
 _EXTENSION: Final = re.compile(r"(?i)\s?(?:x|ext\.?|extension|ramal)\s?\d{1,6}$")
 _PHONE_WORDS: Final = re.compile(
-    r"(?i)(?:\b(?:phone|tel|telephone|call|called|calling|mobile|cell|fax|text|dial|whatsapp|reach"
-    r"|ring|sms|number is|tel[eé]fono|m[oó]vil|celular|ll[aá]m\w*|marc\w+|telefone|telem[oó]vel"
-    r"|lig\w{1,4}|fone|contact\w*|contat\w*|zap)\b)"
+    r"(?i)(?:\b(?:phones?|tel|telephones?|call|called|calling|mobiles?|cell?s?|fax|text|dial"
+    r"|whatsapp|reach|ring|sms|number is|tel[eé]fonos?|m[oó]vil(?:es)?|celular(?:es)?|ll[aá]m\w*"
+    r"|marc\w+|telefones?|telem[oó]ve(?:l|is)|lig\w{1,4}|fones?|contact\w*|contat\w*|zap)\b)"
 )
 _NOT_PHONE_WORDS: Final = re.compile(
     r"(?i)\b(?:isbn|issn|order|invoice|ticket|ref|reference|id|sku|part|article|case|account"
     r"|pedido|factura|fatura|referencia|referência|protocolo|expediente|serial|model|no\.|nr|n[º°]"
-    r"|doi|pmid|version|between|from)[\s.:#º°-]*(?:number|n[uú]mero)?[\s.:#º°-]*$"
+    r"|doi|pmid|version|between|from|cep|zip(?: code)?|c[oó]digo postal|c\.?p\.?)"
+    r"[\s.:#º°-]*(?:number|n[uú]mero)?[\s.:#º°-]*$"
 )
 _NUMBER: Final = re.compile(
     r"^\d+\.\d+$|^\d{3}-\d{2}-\d{4}$"  # a fraction; the form of an SSN, which has its own rule
     r"|^\(?(?:1[5-9]|20)\d\d\)?[ ]?[-/ ][ ]?\(?(?:1[5-9]|20)?\d\d\)?$"  # years
     r"|^(?:\d{4}[-/.]\d{1,2}[-/.]\d{1,2}|\d{1,2}[-/. ]\d{1,2}[-/. ]\d{2,4})(?:[ T-]+\d.*)?$"
 )
+_OLD_MEXICAN: Final = re.compile(r"^521(?=\d{10}$)")
+"""Mobile numbers had a 1 behind the country until 2019, and people write it still."""
 _REGIONS: Final = ("US", "ES", "MX", "BR", "GB", "PT")
 _BEFORE: Final = 40
 
@@ -132,7 +135,8 @@ def _phone_rule(text: str, start: int, written: str) -> str | None:
 
 def _international(number: str) -> str:
     digits = re.sub(r"\D", "", number)
-    return "+" + (digits[2:] if number.lstrip("(").startswith("00") else digits)
+    digits = digits[2:] if number.lstrip("(").startswith("00") else digits
+    return "+" + _OLD_MEXICAN.sub("52", digits)
 
 
 def _groups_fit(number: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -13,7 +14,8 @@ from stdnum.es import cif, dni, nie
 from stdnum.exceptions import ValidationError
 from stdnum.gb import nhs
 from stdnum.iso7064 import mod_97_10
-from stdnum.mx import curp
+from stdnum.mx import curp, rfc
+from stdnum.pt import nif as portuguese_nif
 
 from afina.data.personal.spans import NAMED_CARD, PersonalKind, Span
 
@@ -28,6 +30,17 @@ _NIF: Final = re.compile(r"(?<![\w-])\d{1,2}\.?\d{3}\.?\d{3}[ -]?[A-HJ-NP-TV-Z](
 _NIE: Final = re.compile(r"(?<![\w-])[XYZ][ -]?\d{7}[ -]?[A-HJ-NP-TV-Z](?![\w])")
 _CIF: Final = re.compile(r"(?<![\w-])[A-HJNP-SUVW][ -]?\d{7}[ -]?[0-9A-J](?![\w])")
 _CURP: Final = re.compile(r"(?<!\w)[A-Z]{4}\d{6}[HMX][A-Z]{5}[A-Z0-9]\d(?!\w)")
+_CURP_WORDS: Final = re.compile(r"(?i)\bCURP\b")
+_RFC: Final = re.compile(r"(?<!\w)[A-ZÑ&]{3,4}\d{6}[A-Z0-9]{2}[0-9A-Z](?!\w)")
+_RFC_WORDS: Final = re.compile(r"(?i)\bR\.?F\.?C\b")
+_ANYBODY: Final = frozenset({"XAXX010101000", "XEXX010101000"})
+"""What the Mexican tax office gives those who have none."""
+_CLABE: Final = re.compile(r"(?<![\w.+-])(?:\d{18}|\d{3}[ -]\d{3}[ -]\d{11}[ -]\d)(?![\w-]|\.\d)")
+_CLABE_WORDS: Final = re.compile(
+    r"(?i)\b(?:clabe|cuenta|interbancaria|spei|transfer\w*|dep[oó]sit\w*)\b"
+)
+_PORTUGUESE_NIF: Final = re.compile(r"(?<![\w.+-])[1235689]\d{2}[ .]?\d{3}[ .]?\d{3}(?![\w-]|\.\d)")
+_PORTUGUESE_NIF_WORDS: Final = re.compile(r"(?i)\b(?:nif|nipc|contribuinte)\b")
 _SMALL_NIE, _SMALL_NIF, _SMALL_CIF, _SMALL_CURP = (
     re.compile(pattern.pattern, re.I) for pattern in (_NIE, _NIF, _CIF, _CURP)
 )
@@ -68,13 +81,42 @@ def find_papers(text: str) -> Iterator[Span]:
     yield from _checked(text, _NIE, PersonalKind.NIE, nie.is_valid)
     yield from _checked(text, _NIF, PersonalKind.NIF, _is_nif)
     yield from _checked(text, _CIF, PersonalKind.CIF, cif.is_valid)
-    yield from _checked(text, _CURP, PersonalKind.CURP, _is_curp)
+    yield from _curps(text)
+    yield from _tax_numbers(text)
     for span in _checked(text, _NHS, PersonalKind.NHS, nhs.is_valid):
         if _named(text, span.start, _NHS_WORDS):
             yield span
     yield from _social_security(text)
     if _PAPER_WORDS.search(text):
         yield from _written_small(text)
+
+
+def _tax_numbers(text: str) -> Iterator[Span]:
+    """Those of Mexico and Portugal, and Mexican accounts: short sums, so most are believed beside
+    their name alone."""
+    for match in _RFC.finditer(text):
+        written = match.group()
+        if written in _ANYBODY or not rfc.is_valid(written):
+            continue
+        if rfc.is_valid(written, validate_check_digits=True):
+            yield Span(match.start(), match.end(), PersonalKind.RFC, "checksum")
+        elif _named(text, match.start(), _RFC_WORDS):
+            yield Span(match.start(), match.end(), PersonalKind.RFC, "context")
+    for pattern, kind, valid, words in (
+        (_CLABE, PersonalKind.CLABE, _is_clabe, _CLABE_WORDS),
+        (_PORTUGUESE_NIF, PersonalKind.NIF, portuguese_nif.is_valid, _PORTUGUESE_NIF_WORDS),
+    ):
+        for span in _checked(text, pattern, kind, valid):
+            if _named(text, span.start, words):
+                yield replace(span, rule="checksum-beside-name")
+
+
+def _is_clabe(written: str) -> bool:
+    digits = [int(digit) for digit in re.sub(r"\D", "", written)]
+    *first, check = digits
+    weights = itertools.cycle((3, 7, 1))
+    weighted = sum(digit * next(weights) % 10 for digit in first)
+    return (weighted + check) % 10 == 0
 
 
 def _written_small(text: str) -> Iterator[Span]:
@@ -128,6 +170,14 @@ def _is_card(written: str) -> bool:
 def _is_nif(written: str) -> bool:
     digits = re.sub(r"\D", "", written)
     return len(digits) in (7, 8) and bool(dni.is_valid(digits.zfill(8) + written[-1]))
+
+
+def _curps(text: str) -> Iterator[Span]:
+    for match in _CURP.finditer(text):
+        if _is_curp(match.group()):
+            yield Span(match.start(), match.end(), PersonalKind.CURP, "checksum")
+        elif _named(text, match.start(), _CURP_WORDS):
+            yield Span(match.start(), match.end(), PersonalKind.CURP, "context")
 
 
 def _is_curp(written: str) -> bool:

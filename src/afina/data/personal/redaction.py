@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from pathlib import Path
@@ -25,7 +25,7 @@ from afina.data.rows import quick_value, shown_field, slow_value
 from afina.data.targets import check_targets
 from afina.errors import InvalidRequest
 
-VERSION: Final = 6
+VERSION: Final = 7
 """Of what is found and how it is written; part of the key of what the stage leaves behind."""
 _KEPT: Final = frozenset({"role", "type", "tool_call_id", "id", "weight"})
 """Keys whose values are structure, and not what people wrote."""
@@ -34,6 +34,10 @@ _NO_ITEM: Final = frozenset(
     | {"input", "preferred_output", "non_preferred_output"}
 )
 """Keys of a row whose numbers are nobody's: the others are an item's, which graders read."""
+_TOOLS: Final = frozenset({"tool", "function"})
+"""Roles of messages that hold what a tool gave."""
+_IN_KEY: Final = re.compile(r"[@<]|\d[\d .()/:-]{4,}\d")
+"""Without it the name of a field is nobody's."""
 _DEPTH: Final = 64
 _PLACEHOLDER: Final = re.compile(r"<([A-Z_]+)_(\d+)>")
 _PROGRESS_LINES: Final = 512
@@ -209,17 +213,30 @@ def map_texts(
         return [map_texts(item, change, f"{where}[{at}]", numbers) for at, item in enumerate(value)]
     if not isinstance(value, dict):
         return value
-    changed = {}
+    changed: dict[str, Any] = {}
+    from_tool = value.get("role") in _TOOLS
     for key, item in value.items():
-        inside = f"{where}.{shown_field(key) or '?'}" if where else (shown_field(key) or "?")
+        name = _key(key, change, where, changed)
+        inside = f"{where}.{shown_field(name) or '?'}" if where else (shown_field(name) or "?")
         if key in _KEPT and isinstance(item, str | int):
-            changed[key] = item
-        elif key == "arguments" and isinstance(item, str):
-            changed[key] = _map_arguments(item, change, inside)
+            changed[name] = item
+        elif isinstance(item, str) and (key == "arguments" or (from_tool and key == "content")):
+            changed[name] = _map_json(item, change, inside)
         else:
             is_item = not where and key not in _NO_ITEM
-            changed[key] = map_texts(item, change, inside, numbers or is_item)
+            changed[name] = map_texts(item, change, inside, numbers or is_item)
     return changed
+
+
+def _key(key: str, change: Callable[[str, str], str], where: str, taken: Container[str]) -> str:
+    """The name of a field, which may be somebody's address. No field is lost where two names that
+    were spelled differently become one."""
+    if _IN_KEY.search(key) is None:
+        return key
+    name = change(key, f"{where}.?" if where else "?")
+    while name != key and name in taken:
+        name += "+"
+    return name
 
 
 class _Work:
@@ -319,14 +336,14 @@ def _replaced(text: str, found: list[tuple[Span, str]]) -> str:
     return "".join([*pieces, text[done:]])
 
 
-def _map_arguments(text: str, change: Callable[[str, str], str], where: str) -> str:
-    """Arguments of a call are JSON in a string, and stay so: a number that is somebody's becomes a
-    string."""
+def _map_json(text: str, change: Callable[[str, str], str], where: str) -> str:
+    """Arguments of a call are JSON in a string, and what a tool gave often is: it stays so, and a
+    number that is somebody's becomes a string."""
     try:
         value = json.loads(text)
     except (ValueError, RecursionError):
         return change(text, where)
-    if not isinstance(value, dict):
+    if not isinstance(value, dict | list):
         return change(text, where)
 
     changed = map_texts(value, change, where, numbers=True)

@@ -23,6 +23,8 @@ class PersonalKind(enum.StrEnum):
     NIE = "nie"
     CIF = "cif"
     CURP = "curp"
+    RFC = "rfc"
+    CLABE = "clabe"
     CPF = "cpf"
     CNPJ = "cnpj"
     NHS = "nhs"
@@ -37,9 +39,11 @@ ORDER: Final = (
     PersonalKind.PASSWORD,
     PersonalKind.EMAIL,
     PersonalKind.IBAN,
+    PersonalKind.CLABE,
     PersonalKind.CNPJ,
     PersonalKind.CARD,
     PersonalKind.CURP,
+    PersonalKind.RFC,
     PersonalKind.NIE,
     PersonalKind.NIF,
     PersonalKind.CIF,
