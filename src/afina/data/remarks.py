@@ -21,6 +21,7 @@ _LINES: Final = frozenset({"line", "lines"})
 ENGLISH: Final[Mapping[str, str]] = {
     "header_line": "The names of columns stand in line {line}; what is above is passed over.",
     "table_in_text": "The text is a table and was read as one; --format txt takes its lines.",
+    "single_quotes": "Cells stand in single quotation marks, which were left out.",
     "plain_lines": "Each line is a completion with an empty prompt.",
     "no_rows": "There are names of columns and no row below them.",
     "guessed_encoding": "The encoding is a guess: look at some letters with accents in what was "

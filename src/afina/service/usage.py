@@ -75,21 +75,8 @@ def record_embedding(
     platform: Platform, caller: Caller, request_id: str, model: str, tokens: int
 ) -> None:
     """Writes an embedding's tokens into the ledger, once per request."""
-    entry = LedgerEntry(
-        id=platform.ids.new(ids.ENTRY),
-        kind=EntryKind.EMBEDDING,
-        request_id=request_id,
-        time=platform.now(),
-        organization_id=caller.organization_id,
-        project_id=caller.project_id,
-        key_id=caller.key_id or None,
-        base_id=model,
-        model=model,
-        amount_pico=prices_of(platform.settings, model).inference_cost(tokens, 0, 0),
-        prompt_tokens=tokens,
-    )
-    with platform.database.write() as tx:
-        ledger.append_entries(tx, [entry], platform.clock.now())
+    cost = prices_of(platform.settings, model).inference_cost(tokens, 0, 0)
+    _record_read(platform, caller, EntryKind.EMBEDDING, request_id, (model, tokens, cost))
     raise_alerts(platform, caller)
 
 
@@ -98,9 +85,21 @@ def record_moderation(
 ) -> None:
     """Notes a request for moderation in the ledger, once. It costs nothing, as with the hosted
     service, so nothing is checked before and no alert follows."""
+    _record_read(platform, caller, EntryKind.MODERATION, request_id, (model, tokens, 0))
+
+
+def _record_read(
+    platform: Platform,
+    caller: Caller,
+    kind: EntryKind,
+    request_id: str,
+    read: tuple[str, int, int],
+) -> None:
+    """An entry of what was read and not answered: model, tokens, cost."""
+    model, tokens, cost = read
     entry = LedgerEntry(
         id=platform.ids.new(ids.ENTRY),
-        kind=EntryKind.MODERATION,
+        kind=kind,
         request_id=request_id,
         time=platform.now(),
         organization_id=caller.organization_id,
@@ -108,7 +107,7 @@ def record_moderation(
         key_id=caller.key_id or None,
         base_id=model,
         model=model,
-        amount_pico=0,
+        amount_pico=cost,
         prompt_tokens=tokens,
     )
     with platform.database.write() as tx:

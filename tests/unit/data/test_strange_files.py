@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import openpyxl
+import openpyxl.chart
 import pytest
 from tests.unit.data.test_ugly_files import CHATS, convert
 
@@ -194,6 +195,41 @@ def test_a_space_before_quotation_marks_and_a_colon_behind_a_name_are_no_part_of
     convert_file(source, target, ConvertOptions())
     told = json.loads(target.read_text("utf-8"))["messages"]
     assert [message["content"] for message in told] == ["¿a; b?", "c"]
+
+
+@pytest.mark.parametrize(
+    ("text", "question", "single"),
+    [
+        ("question,answer\n'What, is it?','It is'\n'x','It''s y'\n", "What, is it?", True),
+        ("'question';'answer'\n'a;\nb';'c'\n", "a;\nb", True),
+        ("question,answer\n'tis true?,aye 'tis\n'twas so?,yes\n", "'tis true?", False),
+        ("question,answer\n'Hello,' he said,x\n", None, False),
+        ("question,answer\n\"'a, b'\",c\n", "'a, b'", False),
+    ],
+)
+def test_cells_in_single_quotation_marks_are_read_and_apostrophes_left_alone(
+    tmp_path: Path, text: str, question: str | None, single: bool
+) -> None:
+    source, target = tmp_path / "table.csv", tmp_path / "rows.jsonl"
+    source.write_text(text)
+    report = convert_file(source, target, ConvertOptions())
+    assert any("single quotation marks" in note for note in report.notes) is single
+    rows = [json.loads(line)["messages"] for line in target.read_text("utf-8").splitlines()]
+    assert (rows[0][0]["content"] if rows else None) == question
+
+
+def test_a_workbook_of_charts_alone_is_called_that(tmp_path: Path) -> None:
+    book = openpyxl.Workbook()
+    sheet = book.worksheets[0]
+    chart = openpyxl.chart.BarChart()
+    chart.add_data(openpyxl.chart.Reference(sheet, min_col=1, min_row=1, max_row=2))
+    book.create_chartsheet("Chart").add_chart(chart)
+    book.remove(sheet)
+    path = tmp_path / "charts.xlsx"
+    book.save(path)
+    with pytest.raises(DataUnreadable, match="holds charts and no sheet with cells") as told:
+        convert_file(path, tmp_path / "rows.jsonl", ConvertOptions())
+    assert told.value.code == "file_charts"
 
 
 def test_a_merged_block_gives_its_value_to_the_rows_below(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from afina.data.readers.records import (
     opened,
     unique_columns,
 )
+from afina.data.remarks import remark
 from afina.errors import DataUnreadable, InvalidRequest
 
 _DELIMITERS: Final = (",", ";", "\t", "|")
@@ -44,8 +45,9 @@ def read_delimited(path: Path, options: ReadOptions) -> Source:
     hint = _excel_hint(path, found.name)
     given = _given(options.delimiter) or hint
     delimiter = given or _find(path, found.name, options.wanted)
+    single = _is_single_quoted(path, found.name, delimiter)
     place = Place(path.stat().st_size)
-    rows = _rows(path, found.name, delimiter, place)
+    rows = _rows(path, found.name, delimiter, place, quote="'" if single else '"')
     if hint is not None:
         next(rows)  # `sep=;` says how the rest is written and is no row
     header = find_header(rows, options.wanted)
@@ -54,10 +56,13 @@ def read_delimited(path: Path, options: ReadOptions) -> Source:
             f"{path.name} is empty.", remedy="Give a table with a header.", code="file_empty"
         )
     columns = unique_columns(header.names)
+    notes = [header.note] if header.note else []
+    if single:
+        notes.append(remark("single_quotes"))
     return Source(
         columns=columns,
         records=_records(header.rows, columns),
-        notes=[header.note] if header.note else [],
+        notes=notes,
         encoding=found.name,
         encoding_reason=found.reason,
         delimiter=_NAMES.get(delimiter, delimiter),
@@ -79,14 +84,16 @@ def _records(
 
 
 def _rows(
-    path: Path, encoding: str, delimiter: str, place: Place | None = None
+    path: Path, encoding: str, delimiter: str, place: Place | None = None, quote: str = '"'
 ) -> Iterator[tuple[int, list[str]]]:
     """Rows with the line that each begins in; lines end as editors count them."""
     with opened(path, encoding, "") as (raw, file):
         if place is not None:
             place.follow(raw.tell)
-        spaced = _is_spaced(path, encoding, delimiter)
-        reader = csv.reader(file, delimiter=delimiter, strict=True, skipinitialspace=spaced)
+        spaced = _is_spaced(path, encoding, delimiter, quote)
+        reader = csv.reader(
+            file, delimiter=delimiter, quotechar=quote, strict=True, skipinitialspace=spaced
+        )
         line = 1
         while True:
             try:
@@ -111,11 +118,27 @@ def _rows(
             line = reader.line_num + 1
 
 
-def _is_spaced(path: Path, encoding: str, delimiter: str) -> bool:
+def _is_single_quoted(path: Path, encoding: str, delimiter: str) -> bool:
+    """Whether cells stand in single quotation marks: the first row below the names begins with one,
+    and the rows read so have as many cells as there are names. Apostrophes do not read so."""
+    try:
+        with path.open(encoding=encoding, newline=None) as file:
+            second = [file.readline(_FIRST_LINE) for _ in range(2)][1]
+        if not second.startswith("'"):
+            return False
+        found = islice(_rows(path, encoding, delimiter, quote="'"), _SAMPLE_RECORDS)
+        header, *rows = [cells for _, cells in found]
+    except (UnicodeError, DataUnreadable, ValueError):
+        return False
+    full = [cells for cells in rows if cells]
+    return len(header) > 1 and all(len(cells) == len(header) for cells in full)
+
+
+def _is_spaced(path: Path, encoding: str, delimiter: str, quote: str) -> bool:
     """Whether a space stands between what separates names of columns and their quotation marks."""
     try:
         with path.open(encoding=encoding, newline=None) as file:
-            return any(f'{delimiter} "' in file.readline(_FIRST_LINE) for _ in range(2))
+            return any(f"{delimiter} {quote}" in file.readline(_FIRST_LINE) for _ in range(2))
     except UnicodeError:
         return False
 

@@ -45,7 +45,7 @@ def read_workbook(path: Path, options: ReadOptions) -> Source:
     book = _open(path)
     try:
         sheet = _choose(book, path, options.sheet)
-    except InvalidRequest:
+    except (InvalidRequest, DataUnreadable):
         book.close()
         raise
     facts = look_through(book[sheet])
@@ -177,6 +177,13 @@ def _choose(book: Any, path: Path, wanted: str | None) -> str:
     visible = [sheet.title for sheet in book.worksheets if sheet.sheet_state == "visible"]
     if len(visible) == 1:
         return str(visible[0])
+    if not names:
+        raise DataUnreadable(
+            f"{path.name} holds charts and no sheet with cells.",
+            param="sheet",
+            remedy="Bring the workbook with the numbers and texts that they are drawn from.",
+            code="file_charts",
+        )
     raise InvalidRequest(
         f"{path.name} has {len(visible)} visible sheets: {', '.join(map(repr, visible or names))}.",
         param="sheet",
