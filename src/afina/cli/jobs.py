@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from afina.cli import job_body, job_rows
+from afina.cli import job_body, job_facts, job_rows
 from afina.cli.job_body import RATE, TUNING_FIELDS, given, named
+from afina.cli.job_files import bringing
 from afina.cli.options import (
     DataOption,
     JsonOption,
@@ -21,7 +21,6 @@ from afina.cli.terminal import (
     agreed,
     at,
     in_count,
-    in_time,
     print_facts,
     print_json,
     print_table,
@@ -83,11 +82,12 @@ def create(
     body |= job_body.integrations_of(wandb, mlflow)
     body |= job_body.extension_of(tuned, early_stopping, best_checkpoint, wished)
     with open_client(data, server) as client:
-        body["training_file"] = _file_id(client, file)
-        if validation is not None:
-            body["validation_file"] = _file_id(client, validation)
-        headers = {"idempotency_key": idempotency_key} if idempotency_key else {}
-        job = client.post(_JOBS, body, **headers)
+        with bringing(client) as file_id:
+            body["training_file"] = file_id(file)
+            if validation is not None:
+                body["validation_file"] = file_id(validation)
+            headers = {"idempotency_key": idempotency_key} if idempotency_key else {}
+            job = client.post(_JOBS, body, **headers)
         if watch:
             if not json:
                 print(job["id"], flush=True)
@@ -140,7 +140,7 @@ def get(
     if json:
         print_json(job)
     else:
-        print_facts(_facts(job) | _foresight(said))
+        print_facts(job_facts.of(job) | job_facts.foresight(said))
 
 
 @app.command()
@@ -295,20 +295,6 @@ def _follow(client: Client, job_id: str, as_json: bool) -> None:
     conclude(job, state_of(client, job))
 
 
-def _file_id(client: Client, given: str) -> str:
-    """A path that exists is uploaded first; anything else is taken as an id."""
-    path = Path(given)
-    if given.startswith("file-") and not path.exists():
-        return given
-    if not path.is_file():
-        raise typer.BadParameter(
-            f"{given} is neither a file on this machine nor the id of an uploaded one"
-        )
-    stored = client.upload(path, "fine-tune")
-    tell(f"{path.name} is uploaded as {stored['id']}.")
-    return str(stored["id"])
-
-
 def _pairs(given: list[str] | None) -> dict[str, str] | None:
     if not given:
         return None
@@ -330,57 +316,3 @@ def _first(items: Any, limit: int | None) -> list[dict[str, Any]]:
 def _metric(point: dict[str, Any], name: str) -> str:
     value = point["metrics"].get(name)
     return "–" if value is None else f"{value:.3f}"
-
-
-def _facts(job: dict[str, Any]) -> dict[str, str]:
-    facts = {
-        "id": job["id"],
-        "status": job["status"],
-        "base": job["model"],
-        "tuned model": job["fine_tuned_model"] or "–",
-        "training file": job["training_file"],
-        "validation file": job["validation_file"] or "–",
-        "created": at(job["created_at"]),
-        "finished": at(job["finished_at"]),
-        "expected": at(job.get("estimated_finish")),
-        "trained tokens": in_count(job["trained_tokens"]),
-        "results": ", ".join(job["result_files"]) or "–",
-        "seed": str(job["seed"]),
-    }
-    for name, value in (job.get("hyperparameters") or {}).items():
-        facts[name.replace("_", " ")] = str(value)
-    facts |= _tuning_facts(job.get("afina") or {})
-    for name, value in (job.get("metadata") or {}).items():
-        facts[f"metadata {name}"] = value
-    fault = job.get("error") or {}
-    if fault.get("message"):
-        facts["error"] = f"{fault['message']} [{fault.get('code')}]"
-    return facts
-
-
-def _foresight(events: list[dict[str, Any]]) -> dict[str, str]:
-    """What was expected of a job beside what it took, from the event that tells of it."""
-    told = next((e["data"] for e in events if "measured" in (e["data"] or {})), None)
-    if told is None:
-        return {}
-    words: tuple[tuple[str, str, Callable[[Any], str]], ...] = (
-        ("trained_tokens", "tokens", in_count),
-        ("seconds", "time", in_time),
-        ("memory_bytes", "memory", lambda size: f"{size / 1e9:.2f} GB"),
-    )
-    facts = {}
-    for name, word, shown in words:
-        before, after = told["estimate"][name], told["measured"][name]
-        expected = "unknown" if before is None else shown(before)
-        facts[f"{word}: expected, taken"] = f"{expected}, {shown(after)}"
-    return facts
-
-
-def _tuning_facts(extension: dict[str, Any]) -> dict[str, str]:
-    facts = {}
-    if extension.get("parent"):
-        facts["continues"] = extension["parent"]
-    for name, value in (extension.get("tuning") or {}).items():
-        shown = ", ".join(value) if isinstance(value, list) else str(value)
-        facts["tuning" if name == "kind" else name.replace("_", " ")] = shown
-    return facts

@@ -24,6 +24,11 @@ def base_slug(hub_id: str) -> str:
     return slug[:96] or "model"
 
 
+def plain_suffix(given: str) -> str:
+    """What is nearest to `given` of all that a suffix may be; empty where nothing is."""
+    return re.sub(r"[^a-z0-9-]+", "-", given.lower()).strip("-")[:64]
+
+
 def tuned_name(base: str, org: str, suffix: str | None, tail: str, step: int | None = None) -> str:
     """`ft:{base}:{org}:{suffix or empty}:{8 characters}`, and `:ckpt-step-N` if `step` is given."""
     name = f"ft:{base}:{org}:{suffix or ''}:{tail}"

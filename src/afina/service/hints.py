@@ -44,6 +44,7 @@ def hint_for(model: type[BaseModel], where: str) -> str | None:
     for pattern, sentence in _SHAPES:
         if pattern.fullmatch(where):
             return sentence
+    shown = where.rpartition(".")[0]
     parent, _, name = re.sub(r"\[\d+\]", "", where).rpartition(".")
     places = _places(model)
     if not parent:
@@ -60,7 +61,8 @@ def hint_for(model: type[BaseModel], where: str) -> str | None:
         return None
     found = sorted(place for place in places if place.rpartition(".")[2] == near[0])
     beside = [place for place in found if place.rpartition(".")[0] == parent]
-    return f"Did you mean '{(beside or found)[0]}'?"
+    meant = f"{shown}.{near[0]}" if beside and parent else (beside or found)[0]
+    return f"Did you mean '{meant}'?"
 
 
 @functools.cache

@@ -14,7 +14,7 @@ from typing import Final
 from afina.domain.integrations import Integration
 from afina.domain.jobs import Auto, Hyperparameters
 from afina.domain.methods import Extension
-from afina.domain.models import SUFFIX
+from afina.domain.models import SUFFIX, plain_suffix
 from afina.errors import InvalidRequest, UnsupportedField
 
 MAX_SEED: Final = 2_147_483_647
@@ -52,10 +52,12 @@ def check_request(request: JobRequest) -> None:
             remedy=f"Use {' or '.join(METHODS)}.",
         )
     if request.suffix is not None and SUFFIX.fullmatch(request.suffix) is None:
+        plain = plain_suffix(request.suffix)
         raise InvalidRequest(
             "The suffix must be 1 to 64 characters of a-z, 0-9 and hyphen.",
             param="suffix",
             code="invalid_value",
+            remedy=f"'{plain}' is one." if plain else None,
         )
     if request.seed is not None and not 0 <= request.seed <= MAX_SEED:
         raise _outside("seed", f"from 0 to {MAX_SEED}")

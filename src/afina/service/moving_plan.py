@@ -12,6 +12,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from afina.domain.models import plain_suffix
+
 MARK: Final = "moved_from"
 """The key of metadata that says which job of the other account a job here comes from."""
 _MAX_PAIRS: Final = 16
@@ -155,7 +157,7 @@ def _suffix(job: Mapping[str, Any]) -> tuple[str | None, str | None]:
         given = named["suffix"] if named else None
     if not given:
         return None, None
-    plain = re.sub(r"[^a-z0-9-]+", "-", str(given).lower()).strip("-")[:64]
+    plain = plain_suffix(str(given))
     note = None if plain == given else f"its suffix {given!r} is {plain!r} here"
     return plain or None, note
 

@@ -32,13 +32,13 @@ def rate_for(
     method: str = "supervised",
     step_tokens: float | None = None,
 ) -> TrainingRate | None:
-    """From jobs that finished on this machine; else, for LoRA, what the base's probe measured when
-    it was pulled; else None."""
+    """From jobs that finished on this machine; else, for LoRA over whole weights, what the base's
+    probe measured when it was pulled; else None: making weights anew from 4 bits takes longer."""
     workload = Workload(base.sha256, kind, base_bits, method, machine_name())
     costs = costs_of(base)
     found = learned_rate(_past_runs(settings.rates), workload, step_tokens, costs)
     probed = base.capabilities.get("train_tokens_per_s")
-    if found is not None or not probed or kind != "lora":
+    if found is not None or not probed or kind != "lora" or base_bits != 16:
         return found
     busy = bool(base.capabilities.get("train_rate_busy"))
     return TrainingRate(float(probed), busy=busy, costs=costs)

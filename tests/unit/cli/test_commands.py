@@ -114,6 +114,47 @@ def test_lists_are_whole_where_nobody_looks_at_a_terminal(
     assert "12 kB" in done.stdout
 
 
+def test_what_was_uploaded_for_a_job_that_is_refused_is_deleted_again(
+    server: ScriptedServer, afina: Afina, tmp_path: Path
+) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text("{}\n")
+    server.say("POST /v1/files", {"id": "file-9"})
+    server.refuse("POST /v1/fine_tuning/jobs", 400, "No such thing.")
+    server.say("DELETE /v1/files/file-9", {"id": "file-9", "deleted": True})
+    done = afina("jobs", "create", "--model", "base", "--file", str(path), "--rank", "0")
+    assert done.exit_code == 1
+    assert "rows.jsonl is deleted from the server again" in done.stderr
+    assert done.stderr.rstrip().endswith("No such thing.")
+    assert server.asked[-1].method == "DELETE"
+
+
+def test_what_was_uploaded_stays_where_nobody_knows_whether_the_job_was_created(
+    server: ScriptedServer, afina: Afina, tmp_path: Path
+) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text("{}\n")
+    server.say("POST /v1/files", {"id": "file-9"})
+    server.refuse("POST /v1/fine_tuning/jobs", 503, "Not now.")
+    assert afina("jobs", "create", "--model", "base", "--file", str(path)).exit_code == 1
+    assert "DELETE" not in {one.method for one in server.asked}
+
+
+def test_a_job_shows_what_was_asked_of_it(server: ScriptedServer, afina: Afina) -> None:
+    extension = {
+        "early_stopping": {"patience": 2, "min_delta": 0.05},
+        "best_checkpoint": True,
+        "gate": {"policy": "hold", "suite": "default"},
+    }
+    job = JOB | {"method": {"type": "dpo"}, "user_provided_suffix": "bard", "afina": extension}
+    server.say("GET /v1/fine_tuning/jobs/ftjob-1", job)
+    shown = afina("jobs", "get", "ftjob-1").stdout
+    facts = dict(line.split(maxsplit=1) for line in shown.replace("y st", "y-st").splitlines())
+    assert (facts["method"], facts["suffix"]) == ("dpo", "bard")
+    assert facts["early-stopping"].strip() == "2 epochs without a fall by more than 0.05"
+    assert facts["gate"] == "hold, suite default"
+
+
 def test_a_jobs_results_come_out_as_csv(
     server: ScriptedServer, afina: Afina, tmp_path: Path
 ) -> None:

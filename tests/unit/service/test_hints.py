@@ -22,6 +22,11 @@ CHAT = {"model": "m", "messages": [{"role": "user", "content": "q"}]}
         (JobCreate, JOB | {"sufix": "a"}, "Did you mean 'suffix'?"),
         (
             JobCreate,
+            JOB | {"integrations": [{"type": "wandb", "wandb": {"project": "p", "nme": "x"}}]},
+            "Did you mean 'integrations[0].wandb.name'?",
+        ),
+        (
+            JobCreate,
             JOB | {"hyperparameters": {"learning_rate": 1.0}},
             "Did you mean 'hyperparameters.learning_rate_multiplier'?",
         ),

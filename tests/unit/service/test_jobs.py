@@ -111,6 +111,18 @@ def test_going_on_from_a_model_that_is_not_there_is_refused_by_name(
 
 
 @pytest.mark.parametrize(
+    ("given", "named"), [("My Model_v2", "my-model-v2"), ("a/../b", "a-b"), ("Bard", "bard")]
+)
+def test_a_suffix_that_may_not_be_is_refused_with_one_that_may(
+    platform: Platform, caller: Caller, given: str, named: str
+) -> None:
+    with pytest.raises(InvalidRequest) as refused:
+        start_job(platform, caller, suffix=given)
+    assert (refused.value.param, refused.value.remedy) == ("suffix", f"'{named}' is one.")
+    assert start_job(platform, caller, suffix=named).suffix == named
+
+
+@pytest.mark.parametrize(
     ("fields", "param"),
     [
         ({"suffix": ""}, "suffix"),

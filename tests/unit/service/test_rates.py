@@ -48,9 +48,10 @@ def test_a_damaged_record_costs_its_damaged_lines_alone(tmp_path: Path) -> None:
     assert learned.jobs == 1
 
 
-def test_only_lora_is_guessed_from_the_probe(tmp_path: Path) -> None:
+def test_only_lora_over_whole_weights_is_guessed_from_the_probe(tmp_path: Path) -> None:
     settings = Settings(data=tmp_path)
     assert rate_for(settings, BASE, kind="full") is None
+    assert rate_for(settings, BASE, base_bits=4) is None
     assert rate_for(settings, replace(BASE, capabilities={})) is None
     busy = replace(BASE, capabilities={"train_tokens_per_s": 50.0, "train_rate_busy": True})
     guessed = rate_for(settings, busy)
