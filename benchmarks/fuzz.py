@@ -161,18 +161,26 @@ def others_hold(path: Path, report: Any, numbers: set[int], size: int) -> None:
     assert split.training + split.validation >= report.rows_usable, split
 
 
-def try_table(given: Input, folder: Path, chance: random.Random) -> str:
-    """The laws of converting; how it ended."""
-    table, out = folder / given.name, folder / "out"
-    table.write_bytes(given.content)
-    options = ConvertOptions(
+def options_for(given: Input, chance: random.Random) -> ConvertOptions:
+    """What is asked of a file. Lines of text are read as such nearly always: what else can be asked
+    for is refused before a line is read."""
+    if given.name.endswith(".txt") and chance.random() < 0.9:
+        layout, write = chance.choice([None, "pair"]), chance.choice(["chat", "pair"])
+        return ConvertOptions(format=chance.choice([None, "txt"]), layout=layout, write=write)
+    return ConvertOptions(
         layout=chance.choice(LAYOUTS),
         group=chance.choice([None] * 9 + ["id"]),
         system=chance.choice([None, None, "Be kind."]),
         write=chance.choice(["chat"] * 6 + ["pair", "sharegpt", "alpaca", "chatml", "preference"]),
     )
+
+
+def try_table(given: Input, folder: Path, chance: random.Random) -> str:
+    """The laws of converting; how it ended."""
+    table, out = folder / given.name, folder / "out"
+    table.write_bytes(given.content)
     try:
-        done = convert_file(table, out, options)
+        done = convert_file(table, out, options_for(given, chance))
     except AfinaError as error:
         if not error.message.strip():
             raise AssertionError("an error says what happened") from error

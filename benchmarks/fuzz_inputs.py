@@ -43,7 +43,8 @@ EXPORTS: list[dict[str, Any]] = [
 ]
 LINES = [
     *(text.encode() for example in EXAMPLES.values() for text in (example.bad, example.good)),
-    b"question,answer", b'"a ""quoted"" one","two\nlines"', b"a;b;c", b"\xef\xbb\xbf{}",
+    b"question,answer", b"'a, ''b'' c','d\ne'",
+    b'"a ""quoted"" one","two\nlines"', b"a;b;c", b"\xef\xbb\xbf{}",
     b"\xff\xfe",
     b'{"a": NaN}', b'{"a": 1e999}', b'{"a": "\\ud800"}', b'{"a": 1, "a": 2}', b"[" * 90, b"\x00",
     "{\"a\": \"\u2028 \u0085 é 日本 me@example.com +34 612 345 678\"}".encode(), b"", b" \t",

@@ -198,6 +198,30 @@ def test_row_groups_and_rows_beyond_all_sense_are_refused(
         convert_file(path, tmp_path / "out", ConvertOptions())
 
 
+def test_parquet_whose_facts_contradict_each_other_is_an_error_and_no_end_of_the_process(
+    tmp_path: Path,
+) -> None:
+    """A column that is said to have no gaps, and how many there are: asked for single columns, the
+    package ends the process."""
+    path = tmp_path / "f.parquet"
+    parquet.write_table(pyarrow.table({"question": [None, "q"], "answer": ["a", "b"]}), path)
+    content = path.read_bytes()
+    path.write_bytes(content.replace(b"%\x02\x18\x08question", b"%\x00\x18\x08question"))
+    assert path.read_bytes() != content
+    code = (
+        "import sys, pathlib\n"
+        "from afina.data.convert import ConvertOptions, convert_file\n"
+        "from afina.errors import DataUnreadable\n"
+        "path = pathlib.Path(sys.argv[1])\n"
+        "try:\n    convert_file(path, path.with_name('out'), ConvertOptions())\n"
+        "except DataUnreadable as error:\n    print(error.code)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout) == (0, "file_damaged\n"), done.stderr
+
+
 @pytest.mark.parametrize(
     ("good", "bad"), [(b"question", b"quest\xc3on"), (b"needle", b"need\xc3e")]
 )

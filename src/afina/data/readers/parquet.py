@@ -62,17 +62,14 @@ def _no_parquet(path: Path) -> Disguise | None:
 
 
 def _refuse_bombs(facts: Any, path: Path) -> None:
-    """A column of a row group is unpacked as a whole, and rows cost their readers memory and disk
-    however well they were packed."""
+    """Columns of a row group are unpacked as a whole, and rows cost their readers memory and disk
+    however well they were packed. Single columns are not asked: where their facts contradict each
+    other, the package ends the process."""
     for number in range(facts.num_row_groups):
-        group = facts.row_group(number)
-        unpacked = max(
-            (group.column(place).total_uncompressed_size for place in range(group.num_columns)),
-            default=0,
-        )
+        unpacked = facts.row_group(number).total_byte_size
         if unpacked > _MOST_UNPACKED:
             raise DataUnreadable(
-                f"{path.name} has a row group with a column of {unpacked:,} bytes.",
+                f"{path.name} has a row group of {unpacked:,} bytes.",
                 remedy="Write it with smaller row groups, of 100,000 rows say.",
             )
     if facts.num_rows > max(_UNSUSPECTED_ROWS, _ROWS_A_BYTE * path.stat().st_size):
