@@ -33,6 +33,12 @@ _ORDER_COLUMNS: Final = (
     *("turno", "orden", "posición", "posicion", "fecha", "hora"),
     *("ordem", "posição", "posicao", "data"),
 )
+_GROUP_COLUMNS: Final = (
+    *("conversation", "conversation_id", "conversationid", "chat_id", "thread", "thread_id"),
+    *("session", "session_id", "dialog_id", "dialogue_id", "ticket", "ticket_id"),
+    *("conversación", "conversacion", "id_conversacion", "conversacion_id", "hilo", "sesión"),
+    *("conversa", "id_conversa", "conversa_id", "sessão"),
+)
 NO_CONVERSATION: Final = "the conversation is not named"
 NO_ORDER: Final = "the order of the conversation is not known"
 
@@ -88,6 +94,12 @@ def log_of(columns: Sequence[str]) -> tuple[str, str] | None:
     role = next((by_name[name] for name in _ROLE_COLUMNS if name in by_name), None)
     text = next((by_name[name] for name in _TEXT_COLUMNS if name in by_name), None)
     return (role, text) if role and text else None
+
+
+def likely_group(columns: Sequence[str]) -> str | None:
+    """The column that may say which conversation a record is of."""
+    by_name = {column.strip().lower(): column for column in columns}
+    return next((by_name[name] for name in _GROUP_COLUMNS if name in by_name), None)
 
 
 def likely_order(columns: Sequence[str]) -> str | None:

@@ -49,8 +49,8 @@ ENGLISH: Final[Mapping[str, str]] = {
     "a comma behind their object; it was left out.",
     "taken_as": "Column {column} is taken as --{flag}.",
     "says_who": "Column {who} says who speaks, {what} what.",
-    "log": "The table may be a log of messages: {who} says who speaks, {what} what. Conversations "
-    "of several turns are made by `afina data convert FILE --group COLUMN`; bring what it writes.",
+    "log": "The table may be a log of messages: {who} says who speaks, {what} what. Choose the "
+    "column that says which conversation a message is of.",
     "read_as": "Records are read as {layout}.",
     "not_used": "Not used: {names}.",
     "not_used_more": "Not used: {names} and {n} more.",

@@ -14,7 +14,7 @@ from typing import Final
 
 from afina.data.columns import ANSWER_NAMES, QUESTION_NAMES, map_columns
 from afina.data.convert import ConvertOptions, convert_file
-from afina.data.grouping import log_of
+from afina.data.grouping import likely_group, log_of
 from afina.data.layouts import find_layout
 from afina.data.readers.records import Source
 from afina.data.remarks import Remark, remark
@@ -27,12 +27,26 @@ _WORD: Final = re.compile(r"\w+")
 
 @dataclass(frozen=True)
 class Columns:
-    """Which columns are what; `system` is a text for every row."""
+    """Which columns are what; `system` is a text for every row. `group` says which conversation a
+    record is of, and `order` in which order its records stand."""
 
     user: str | None = None
     assistant: str | None = None
     system_column: str | None = None
     system: str | None = None
+    group: str | None = None
+    order: str | None = None
+
+    @property
+    def named(self) -> set[str]:
+        """The columns that mean something."""
+        every = {self.user, self.assistant, self.system_column, self.group, self.order}
+        return {name for name in every if name is not None}
+
+    @property
+    def says_all(self) -> bool:
+        """Whether there is a question and an answer."""
+        return bool(self.user and self.assistant and self.user != self.assistant)
 
 
 @dataclass(frozen=True)
@@ -127,11 +141,16 @@ def read_source(folder: Path, draft: Draft, source: Source, sheets: tuple[str, .
             assistant=_likely(source.columns, ANSWER_NAMES),
         )
         if (log := log_of(source.columns)) is not None:
+            chosen = Columns(group=likely_group(source.columns))
             told = remark("log", who=repr(log[0]), what=repr(log[1]))
             draft = replace(draft, notes=(*draft.notes, told))
     draft = replace(draft, is_table=True, chosen=chosen)
-    whole = chosen.user and chosen.assistant and chosen.user != chosen.assistant
-    return make_rows(folder, draft) if whole else draft
+    return make_rows(folder, draft) if can_be_rows(draft, chosen) else draft
+
+
+def can_be_rows(draft: Draft, chosen: Columns) -> bool:
+    """Whether the columns make rows: a question and an answer, or a log's conversations."""
+    return chosen.says_all or (chosen.group is not None and log_of(draft.columns) is not None)
 
 
 def _likely(columns: Sequence[str], usual: Sequence[str]) -> str | None:
@@ -152,10 +171,12 @@ def make_rows(folder: Path, draft: Draft) -> Draft:
         return replace(draft, rows=_index(target))
     given = draft.chosen
     options = ConvertOptions(
-        user=given.user or None,
-        assistant=given.assistant or None,
+        user=given.user if given.says_all else None,
+        assistant=given.assistant if given.says_all else None,
         system_column=given.system_column or None,
         system=given.system or None,
+        group=given.group or None,
+        order=given.order or None,
         sheet=draft.sheet,
         encoding=draft.asked_encoding,
         keep_broken=True,

@@ -149,8 +149,7 @@ def choose_encoding(platform: Platform, caller: Caller, draft_id: str, encoding:
             draft, chosen=Columns(), is_table=False, rows=0, dropped={}, asked_encoding=encoding
         )
         fresh = read_source(folder, fresh, source, draft.sheets)
-        named = {draft.chosen.user, draft.chosen.assistant, draft.chosen.system_column} - {None}
-        if fresh.is_table and draft.chosen.user and named <= set(fresh.columns):
+        if fresh.is_table and draft.chosen.named <= set(fresh.columns) and draft.is_ready:
             fresh = make_rows(folder, replace(fresh, chosen=draft.chosen))
         forget_rows(folder)
         write_draft(folder, fresh)

@@ -69,6 +69,7 @@ def test_the_page_says_what_the_command_says_of_a_file(site: Site) -> None:
         assert told in page
     page = site.ask("GET", site.bring("log.csv", b"chat,quien,texto\n1,cliente,Hi\n")).text
     assert "The table may be a log of messages: &#39;quien&#39; says who speaks" in page
+    assert "--group" not in page
     thought = {"role": "model", "parts": [{"text": "?", "thought": True}, {"text": "Yes"}]}
     turns = [{"role": "user", "parts": [{"text": "Hi"}]}, thought]
     raw = json.dumps({"contents": turns}).encode() + b"\nbroken\n"

@@ -16,7 +16,7 @@ from afina.domain.jobs import Hyperparameters
 from afina.errors import AfinaError, EngineFailed, InvalidRequest, Overloaded, Unavailable
 from afina.language import numbers
 from afina.service import bases, draft_rows, draft_views, drafts, encodings, files, stored
-from afina.service.draft_files import Columns, Draft
+from afina.service.draft_files import Columns, Draft, can_be_rows
 from afina.service.draft_rows import DraftRow, Verdict
 from afina.service.files import FileQuery
 from afina.service.job_request import METHODS
@@ -75,13 +75,11 @@ async def choose(visit: Visit) -> Response:
     """Other columns, or another model to check by; answers the changed part of the page."""
     form = await form_of(visit)
     draft = await to_thread.run_sync(_draft, visit)
-    given = {name: str(form.get(name) or "") for name in ("user", "assistant", "system_column")}
-    chosen = Columns(
-        given["user"] or None,
-        given["assistant"] or None,
-        given["system_column"] or None,
-        str(form.get("system") or "").strip() or None,
-    )
+    names = ("user", "assistant", "system_column", "group", "order")
+    given = {name: str(form.get(name) or "") or None for name in names}
+    if given["group"] is None:
+        given["order"] = None  # it has nothing to put in order
+    chosen = Columns(**given, system=str(form.get("system") or "").strip() or None)
     base = str(form.get("base") or "") or None
     sheet = str(form.get("sheet") or "") or None
     encoding = str(form.get("encoding") or "") or None
@@ -94,7 +92,7 @@ async def choose(visit: Visit) -> Response:
             return drafts.choose_encoding(visit.platform, visit.caller, draft.id, encoding)
         if base != found.base:
             found = drafts.choose_base(visit.platform, visit.caller, draft.id, base)
-        if found.is_table and chosen != found.chosen and chosen.user and chosen.assistant:
+        if found.is_table and chosen != found.chosen and can_be_rows(found, chosen):
             found = drafts.choose_columns(visit.platform, visit.caller, draft.id, chosen)
         return found
 
