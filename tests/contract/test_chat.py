@@ -177,6 +177,15 @@ def test_the_raw_stream_ends_with_done_or_with_an_error(live: Live) -> None:
     assert '"error":{' in broken.rstrip().split("\n\n")[-1]
 
 
+@pytest.mark.parametrize("path", ["chat/completions", "completions", "responses"])
+def test_proxies_are_told_not_to_hold_a_stream_back(live: Live, path: str) -> None:
+    words = {"chat/completions": {"messages": HELLO}, "responses": {"input": "Hi"}}
+    body = {"model": BASE, "stream": True, **words.get(path, {"prompt": "Hi"})}
+    headers = live.http.post(f"/v1/{path}", json=body).headers
+    assert headers["x-accel-buffering"] == "no"
+    assert headers["cache-control"] == "no-store"
+
+
 @pytest.mark.parametrize("stream", [False, True])
 def test_a_client_that_leaves_frees_its_slot_at_once(live: Live, stream: bool) -> None:
     hold = threading.Event()

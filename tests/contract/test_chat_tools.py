@@ -219,11 +219,11 @@ def test_what_the_clients_helpers_read_goes_back_in(live: Live, client: openai.O
 
     live.engine.script = Script('<tool_call>{"name": "weather", "arguments": {"city": "Rome"}}')
     tool = openai.pydantic_function_tool(weather)
-    said: Any = client.chat.completions.parse(model=BASE, messages=HELLO, tools=[tool])
-    call = said.choices[0].message
+    with client.chat.completions.stream(model=BASE, messages=HELLO, tools=[tool]) as stream:
+        call: Any = stream.get_final_completion().choices[0].message
     assert call.tool_calls[0].function.parsed_arguments == weather(city="Rome")
     live.engine.script = Script('{"city": "Rome"}')
-    said = client.chat.completions.parse(model=BASE, messages=HELLO, response_format=weather)
+    said: Any = client.chat.completions.parse(model=BASE, messages=HELLO, response_format=weather)
     result: Any = {"role": "tool", "tool_call_id": call.tool_calls[0].id, "content": "Rain."}
     client.chat.completions.create(
         model=BASE, messages=[*HELLO, call, result, said.choices[0].message, *HELLO]

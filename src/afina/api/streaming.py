@@ -33,7 +33,10 @@ from afina.service.refusals import parse
 
 _read_query = query(NoQuery)
 _JSON: Final = [(b"content-type", b"application/json")]
-_EVENTS: Final = [(b"content-type", b"text/event-stream; charset=utf-8")]
+_EVENTS: Final = [
+    (b"content-type", b"text/event-stream; charset=utf-8"),
+    (b"x-accel-buffering", b"no"),  # nginx would hold the events back to fill a buffer
+]
 M = TypeVar("M", bound=BaseModel)
 P = TypeVar("P", bound="Streamable")
 Asked = TypeVar("Asked", bound=BaseModel, contravariant=True)

@@ -123,6 +123,8 @@ class ToolCall(Wire):
     type: Literal["function", "custom"] = "function"
     function: CalledFunction | None = None
     custom: Json = None
+    index: Annotated[int | None, Field(exclude=True)] = None
+    """Its number in the stream that it came in, as the client's helpers keep it."""
 
 
 class AssistantMessage(Wire):

@@ -63,7 +63,12 @@ class Bounds:
 
     def _check_ids(self, ids: Sequence[int], param: str) -> None:
         if min(ids) < 0 or max(ids) >= self.vocab_size:
-            raise InvalidRequest("A token id is outside the model's vocabulary.", param=param)
+            raise InvalidRequest(
+                f"Invalid value for '{param}': an id is outside the model's vocabulary, whose "
+                f"ids are from 0 to {self.vocab_size - 1}.",
+                param=param,
+                code="invalid_value",
+            )
 
 
 def _within(name: str, value: float, least: float, most: float) -> None:

@@ -82,7 +82,8 @@ async def answer(visit: Visit) -> Response:
             except AfinaError as error:
                 yield error_event({"error": as_json(visit.texts, error)})
 
-    return StreamingResponse(events(), media_type="text/event-stream")
+    headers = {"x-accel-buffering": "no"}
+    return StreamingResponse(events(), media_type="text/event-stream", headers=headers)
 
 
 def _base(entries: list[models.ModelEntry], tuned: list[str]) -> str | None:
