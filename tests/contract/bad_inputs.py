@@ -303,8 +303,21 @@ def _chat_formats() -> Iterator[Case]:
             "response_format",
             "uniqueItems",
         ),
+        (
+            {
+                "type": "json_schema",
+                "json_schema": {
+                    "name": "x",
+                    "strict": True,
+                    "schema": {"type": "integer", "multipleOf": 100_000_007},
+                },
+            },
+            "invalid_json_schema",
+            "response_format",
+            "multipleOf",
+        ),
     ):
-        yield chat(f"format {param} {code}", code, param, needle, response_format=given)
+        yield chat(f"format {param} {code} {needle}", code, param, needle, response_format=given)
     yield chat(
         "odd format",
         "invalid_value",

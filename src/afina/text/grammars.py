@@ -18,6 +18,7 @@ from llguidance import LLMatcher
 
 from afina.errors import InvalidRequest, UnsupportedField
 from afina.text.calls import CallSyntax
+from afina.text.schema_bounds import bound
 from afina.text.tokenizer import ChatTokenizer
 
 _FREE: Final = {"whitespace_flexible": True, "whitespace_pattern": r"\n?[ \t]{0,16}"}
@@ -105,30 +106,38 @@ def checked_schema(schema: Mapping[str, Any], *, strict: bool, param: str) -> st
 
 def _checked(schema: Mapping[str, Any], form: Mapping[str, Any], strict: bool, param: str) -> str:
     options = {**form, "lenient": not strict}
-    text = json.dumps({**schema, "x-guidance": options}, ensure_ascii=False)
+    try:
+        text = json.dumps({**schema, "x-guidance": options}, ensure_ascii=False)
+    except RecursionError:
+        raise _invalid(param, "it is nested too deeply") from None
     if len(text) > _MOST_CHARACTERS:
-        raise InvalidRequest(
-            f"Invalid schema for '{param}': it is longer than {_MOST_CHARACTERS} characters.",
-            param=param,
-            code="invalid_json_schema",
-        )
-    fault = _fault(text)
+        raise _invalid(param, f"it is longer than {_MOST_CHARACTERS} characters")
+    text, fault = _held(text, strict)
     if fault:
-        raise InvalidRequest(
-            f"Invalid schema for '{param}': {fault}.", param=param, code="invalid_json_schema"
-        )
+        raise _invalid(param, fault)
     return text
 
 
+def _invalid(param: str, why: str) -> InvalidRequest:
+    return InvalidRequest(
+        f"Invalid schema for '{param}': {why}.", param=param, code="invalid_json_schema"
+    )
+
+
 @functools.lru_cache(maxsize=256)
-def _fault(schema: str) -> str:
-    """Why a schema cannot be held; empty where it can."""
+def _held(text: str, strict: bool) -> tuple[str, str]:
+    """A schema as it can be held, and why it cannot; the latter is empty where it can."""
+    schema = json.loads(text)
     try:
-        grammar = LLMatcher.grammar_from_json_schema(schema)
+        if bound(schema, strict=strict):
+            text = json.dumps(schema, ensure_ascii=False)
+        grammar = LLMatcher.grammar_from_json_schema(text)
+    except RecursionError:
+        return text, "it is nested too deeply"
     except ValueError as error:
-        return str(error)[:200]
+        return text, str(error)[:200]
     wrong, told = LLMatcher.validate_grammar_with_warnings(grammar)
-    return str(told[0]).strip().rstrip(".")[:200] if wrong and told else ""
+    return text, str(told[0]).strip().rstrip(".")[:200] if wrong and told else ""
 
 
 def _object(tool: CallableTool) -> Mapping[str, Any]:
@@ -136,12 +145,7 @@ def _object(tool: CallableTool) -> Mapping[str, Any]:
     that says something else."""
     parameters = tool.parameters
     if parameters.get("type") in _NO_OBJECTS:
-        raise InvalidRequest(
-            f"Invalid schema for '{tool.param}': arguments are an object, so its 'type' must be "
-            "'object'.",
-            param=tool.param,
-            code="invalid_json_schema",
-        )
+        raise _invalid(tool.param, "arguments are an object, so its 'type' must be 'object'")
     if any(key in parameters for key in ("type", "$ref", "anyOf", "oneOf", "allOf")):
         return parameters
     return {**parameters, "type": "object"}
