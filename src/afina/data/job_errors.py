@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final, Literal
 
 from afina.data.check import CheckReport
+from afina.data.kinds import RowKind
 from afina.domain.findings import Finding, Severity
 from afina.domain.jobs import JobError
 from afina.domain.sayings import Said, say
@@ -12,6 +13,12 @@ from afina.domain.sayings import Said, say
 Which = Literal["training_file", "validation_file"]
 
 _LINES_SHOWN: Final = 20
+_KINDS: Final = {
+    RowKind.CHAT: 'chats ("messages")',
+    RowKind.PROMPT_COMPLETION: 'raw text ("prompt" and "completion")',
+    RowKind.PREFERENCE: 'preferences ("input" and two outputs)',
+    RowKind.RFT: "tasks",
+}
 _TITLE: Final = {"training_file": "Training file", "validation_file": "Validation file"}
 
 
@@ -24,12 +31,36 @@ def job_error(report: CheckReport, which: Which) -> JobError | None:
     if of_rows:
         message = _format_message(report, of_rows[0], which)
         return JobError("invalid_file_format", message, which, _said(report, of_rows[0], which))
+    return _too_few(report, which)
+
+
+def left_too_few(report: CheckReport, which: Which, left_out: int) -> JobError | None:
+    """Why a job fails where moderation left out so many of a file's rows; None where enough of
+    them stay."""
+    if report.rows_usable - left_out >= report.limits.min_rows:
+        return None
+    return _too_few(report, which, left_out)
+
+
+def kinds_differ(training: RowKind, validation: RowKind) -> JobError | None:
+    """Why a job fails whose validation rows are of another kind; None where they are not."""
+    if training is validation:
+        return None
     message = (
-        f"{_TITLE[which]} has {report.rows_usable} example(s), but must have at least "
-        f"{report.limits.min_rows} examples"
+        "The job failed due to a file format error in the validation file. Invalid file format. "
+        f"Its rows are {_KINDS[validation]}, and those of the training file are "
+        f"{_KINDS[training]}: their losses cannot be compared. Give rows of one kind in both."
     )
-    file = which.removesuffix("_file")
-    few = say("too_few", file=file, n=report.rows_usable, least=report.limits.min_rows)
+    return JobError("invalid_file_format", message, "validation_file")
+
+
+def _too_few(report: CheckReport, which: Which, left_out: int = 0) -> JobError:
+    count, least = report.rows_usable - left_out, report.limits.min_rows
+    without = f" without the {left_out} that moderation left out" if left_out else ""
+    message = (
+        f"{_TITLE[which]} has {count} example(s){without}, but must have at least {least} examples"
+    )
+    few = say("too_few", file=which.removesuffix("_file"), n=count, least=least)
     return JobError("invalid_n_examples", message, which, (few,))
 
 

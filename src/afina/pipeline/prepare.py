@@ -11,12 +11,11 @@ from array import array
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
 
 import structlog
 
 from afina.data.check import CheckLimits, CheckReport, check_file
-from afina.data.job_errors import job_error
+from afina.data.job_errors import Which, job_error, kinds_differ, left_too_few
 from afina.data.limits import limits_of
 from afina.data.personal.detect import kinds_named
 from afina.data.personal.redaction import RedactionReport
@@ -47,7 +46,6 @@ from afina.store import events, files, jobs
 from afina.store.database import Tx
 from afina.text.renderer import Renderer
 
-Which = Literal["training_file", "validation_file"]
 log = structlog.get_logger()
 
 
@@ -89,8 +87,11 @@ class Preparation:
         sources = self._sources()
         self._stage("validating")
         reports = [self._validate(source, renderer) for source in sources]
+        _refuse(kinds_differ(reports[0].kind, reports[-1].kind))
         self._stage("moderating")
         left_out = [self._moderate(source) for source in sources]
+        for source, report, lines in zip(sources, reports, left_out, strict=True):
+            _refuse(left_too_few(report, source.which, len(lines)))
         if self._platform.settings.redact.enabled:
             self._stage("redacting")
             sources = [self._scrub(source) for source in sources]
@@ -142,9 +143,7 @@ class Preparation:
             source.blob, limits, renderer, progress=self._progress, name=source.file.filename
         )
         self._keep_findings(source, report)
-        error = job_error(report, source.which)
-        if error is not None:
-            raise JobRefused(error)
+        _refuse(job_error(report, source.which))
         return report
 
     def _keep_findings(self, source: _Source, report: CheckReport) -> None:
@@ -302,6 +301,11 @@ class Preparation:
     def _progress(self, done: int, total: int) -> None:
         self._lease.check()
         self._note.note(self._at, done, total)
+
+
+def _refuse(error: JobError | None) -> None:
+    if error is not None:
+        raise JobRefused(error)
 
 
 def redacted(which: str, report: RedactionReport) -> Said:
