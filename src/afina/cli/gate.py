@@ -91,7 +91,9 @@ def _facts(card: dict[str, Any]) -> dict[str, str]:
     if gate is None:
         return made | {"gate": "none was asked for"}
     if gate["report"] is None:
-        return made | {"gate": gate["note"] or "its report is on the way"}
+        waits = {"gone": "it went with the job's model", "waits": "asked at the job's end"}
+        told = waits.get(gate["status"], "its report is on the way")
+        return made | {"gate": gate["note"] or told}
     report = gate["report"]
     whose = "" if gate["model"] == card["model"] else f" of {gate['model']}"
     took = f"policy {gate['policy']}, {report['seconds']:.0f} s"

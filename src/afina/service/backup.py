@@ -2,6 +2,7 @@
 
     afina.db            a copy of one moment        blobs/…   all that it refers to
     runs/<job>/…        of jobs that are not over   api-key, afina.toml
+    cards/<job>.json    of jobs that are over, for the cards of their models
     backup.json         every part with its size and sha256, the base models needed; written last
 
 The database is copied first, and blobs never change, so a part that is missing was deleted in
@@ -25,11 +26,11 @@ from typing import Any, BinaryIO, Final
 from afina import __version__
 from afina.domain.jobs import JobStatus
 from afina.errors import BadSettings, Conflict, DataUnreadable, Internal, InvalidRequest
-from afina.service import bases
+from afina.service import bases, card_facts
 from afina.service.parcels import Parcel, open_parcel
 from afina.service.platform import Platform
 from afina.settings import Settings
-from afina.store import jobs, snapshots
+from afina.store import jobs, models, snapshots
 from afina.store.blobs import LocalBlobs
 from afina.store.database import Database
 
@@ -63,6 +64,7 @@ def backup(platform: Platform, target: Path) -> BackupReport:
         finally:
             database.unlink(missing_ok=True)
         _put_runs(platform, parcel)
+        _put_cards(platform, parcel)
         for name in _PLAIN:
             path = platform.settings.data / name
             if path.is_file():
@@ -123,6 +125,17 @@ def _put_blobs(platform: Platform, parcel: Parcel, database: Path) -> None:
         copy.close()
         for ending in ("-wal", "-shm"):
             Path(f"{database}{ending}").unlink(missing_ok=True)
+
+
+def _put_cards(platform: Platform, parcel: Parcel) -> None:
+    """What the cards of models say of data: their runs are not copied."""
+    with platform.database.read() as tx:
+        for job_id in models.jobs_with_models(tx):
+            card_facts.keep_facts(platform, job_id)
+    folder = platform.settings.data / card_facts.FOLDER
+    for path in sorted(folder.glob("*.json")) if folder.is_dir() else ():
+        with path.open("rb") as file:
+            parcel.add(f"{card_facts.FOLDER}/{path.name}", file)
 
 
 def _put_runs(platform: Platform, parcel: Parcel) -> None:

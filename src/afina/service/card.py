@@ -4,7 +4,6 @@ and the proof of parity say. One value; the API gives it as JSON and as a page.
 
 from __future__ import annotations
 
-import json
 from typing import Any, Final
 
 from afina import __version__
@@ -14,9 +13,9 @@ from afina.domain.events import JobEvent
 from afina.domain.jobs import Job
 from afina.domain.manifests import Manifest
 from afina.domain.models import BaseModel, TunedModel
-from afina.domain.runs import RunPaths
 from afina.errors import InvalidRequest
 from afina.service import bases, models
+from afina.service.card_facts import facts_of
 from afina.service.gate import changes, gate_over
 from afina.service.platform import Platform
 from afina.store import events, files, jobs
@@ -46,10 +45,10 @@ def card_of(platform: Platform, caller: Caller, name: str) -> dict[str, Any]:
         "written_by": f"afina {__version__}",
         "history": _history(platform, tuned),
         "base": _base(tuned, base),
-        "data": _data(platform, job),
+        "data": _data(platform, tuned, job),
         "method": _method(platform, tuned, job),
         "curves": _curves(said),
-        "gate": None if row is None else _gate(row),
+        "gate": _unasked(job) if row is None else _gate(row),
         "parity": encode(tuned.parity),
     }
 
@@ -63,6 +62,17 @@ def _gate(row: GateRow) -> dict[str, Any]:
         "note": row.note,
         "report": row.report,
     }
+
+
+def _unasked(job: Job | None) -> dict[str, Any] | None:
+    """A gate that was asked for and is not there: the job has not ended, or the model is gone that
+    it spoke of. None where none was asked for."""
+    if job is None or job.extension.gate.policy == "off":
+        return None
+    wish = job.extension.gate
+    status = "gone" if job.status.is_terminal else "waits"
+    made = {"model": None, "policy": wish.policy, "suite": wish.suite, "status": status}
+    return made | {"note": None, "report": None}
 
 
 def _history(platform: Platform, tuned: TunedModel) -> list[dict[str, Any]]:
@@ -99,45 +109,25 @@ def _base(tuned: TunedModel, base: BaseModel | None) -> dict[str, Any]:
     }
 
 
-def _data(platform: Platform, job: Job | None) -> list[dict[str, Any]]:
+def _data(platform: Platform, tuned: TunedModel, job: Job | None) -> list[dict[str, Any]]:
     """What is known of the files that the model was tuned on: hashes, counts, findings by rule."""
-    if job is None:
+    if tuned.job_id is None:
         return []
     made = []
-    root = RunPaths(platform.settings.runs / job.id).root
-    for which in ("training_file", "validation_file"):
-        file = getattr(job, which)
-        if file is None:
-            continue
-        found = _read(root / "findings" / f"{which}.json")
-        warned = _read(root / "findings" / f"{which}.warnings.json")
-        checked = _read(root / "findings" / f"{which}.moderation.json")
-        redacted = _read(root / "findings" / f"{which}.redaction.json")
+    for one in facts_of(platform, tuned.job_id) or _unknown(job):
         with platform.database.read() as tx:
-            stored = files.get_file(tx, file)
-        made.append(
-            {
-                "which": which,
-                "file": file,
-                "filename": None if stored is None else stored.filename,
-                "sha256": found.get("sha256"),
-                "rows": found.get("rows_total"),
-                "rows_used": found.get("rows_usable"),
-                "findings": {**found.get("counts", {}), **warned.get("counts", {})},
-                "moderation": {
-                    key: checked.get(key)
-                    for key in ("model", "rows", "flagged_rows", "left_out", "categories")
-                }
-                if checked
-                else None,
-                "redaction": {
-                    key: redacted.get(key) for key in ("rows", "rows_changed", "places", "values")
-                }
-                if redacted
-                else None,
-            }
-        )
+            stored = None if one["file"] is None else files.get_file(tx, one["file"])
+        made.append({"filename": None if stored is None else stored.filename, **one})
     return made
+
+
+def _unknown(job: Job | None) -> list[dict[str, Any]]:
+    """Files of which nothing is known but that the job names them."""
+    named = [] if job is None else [("training_file", job.training_file)]
+    if job is not None and job.validation_file is not None:
+        named.append(("validation_file", job.validation_file))
+    empty = dict.fromkeys(("sha256", "rows", "rows_used", "moderation", "redaction"))
+    return [{"which": which, "file": file, **empty, "findings": {}} for which, file in named]
 
 
 def _method(platform: Platform, tuned: TunedModel, job: Job | None) -> dict[str, Any]:
@@ -167,11 +157,3 @@ def _curves(said: list[JobEvent]) -> list[dict[str, Any]]:
         {"step": data["step"]} | {name: data[name] for name in _KEPT if data.get(name) is not None}
         for data in kept
     ]
-
-
-def _read(path: Any) -> dict[str, Any]:
-    try:
-        found: dict[str, Any] = json.loads(path.read_text())
-    except (OSError, ValueError):
-        return {}
-    return found

@@ -57,12 +57,13 @@ def gate_section(texts: Texts, gate: Mapping[str, Any] | None, model: str) -> st
         return section(title, f"<p>{escape(texts('card.no_gate'))}</p>")
     policy = f"card.policy_{gate['policy']}"
     head = plain(texts(policy)) if texts.has(policy) else ""
-    if gate["model"] != model:
+    if gate["model"] not in (None, model):
         head = plain(texts("card.of_other", id=gate["model"])) + head
     report = gate["report"]
     if report is None:
-        if gate["status"] == "pending":
-            return section(title, head + f"<p>{escape(texts('job.gate_waiting'))}</p>")
+        waits = {"pending": "job.gate_waiting", "waits": "card.waits", "gone": "card.gate_gone"}
+        if gate["status"] in waits:
+            return section(title, head + f"<p>{escape(texts(waits[gate['status']]))}</p>")
         why = f' <span lang="en">{escape(gate["note"] or "")}</span>'
         return section(title, f"{head}<p>{escape(texts('job.gate_incomplete'))}{why}</p>")
     parts = sorted(report["parts"], key=_place)

@@ -99,8 +99,7 @@ def _history(texts: Texts, card: Mapping[str, Any]) -> str:
     first = "by_nobody"
     if gate is not None and gate["policy"] == "hold":
         first = "by_gate_released" if verdict == "passed" else "by_gate_held"
-    elif gate is None and card["state"] == "held" and not card["history"]:
-        first = "waits"
+        first = {"waits": "waits", "gone": "by_gate"}.get(gate["status"], first)
     said = [f"{day(card['created_at'])}: {texts(f'card.{first}')}"]
     for one in card["history"]:
         kind = "user" if one["user"] else "key"

@@ -212,7 +212,7 @@ def reason_held(platform: Platform, model: TunedModel) -> str:
                 return f"the gate of its job {job.id} is asked at the job's end"
     found = _found(row, whose)
     if by_hand is None:
-        return found or "nothing is recorded of why"
+        return found or "the gate of its job held it, and its report went with the job's model"
     who = f"the key {by_hand.key_id}" if by_hand.key_id else "a person of this project"
     return f"{who} held it back" + (f"; {found}" if found else "")
 

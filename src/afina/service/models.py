@@ -12,7 +12,7 @@ from afina.domain.encoders import ENCODER_ID
 from afina.domain.ids import JOB, OUTBOX
 from afina.domain.models import BaseModel, ModelState, TunedModel
 from afina.errors import Forbidden, ModelNotFound
-from afina.service import bases, gate, run_folders
+from afina.service import bases, card_facts, gate, run_folders
 from afina.service.platform import Platform
 from afina.store import aliases, jobs, models, outbox, references
 from afina.store.database import Tx
@@ -168,8 +168,11 @@ def delete_model(platform: Platform, caller: Caller, name: str) -> None:
             payload = {"adapter": tuned.manifest}
             outbox.put_item(tx, id_, outbox.FORGET_ADAPTER, payload, platform.clock.now())
         job = None if tuned.job_id is None else jobs.get_job(tx, tuned.job_id)
+        is_last = tuned.job_id is not None and not models.manifests_of_job(tx, tuned.job_id)
     if job is not None and job.status.is_terminal:
         run_folders.remove_checkpoints(platform, job.id)
+    if is_last and tuned.job_id is not None:
+        card_facts.forget_facts(platform, tuned.job_id)
     references.remove_blobs(platform.database, platform.blobs, held)
 
 

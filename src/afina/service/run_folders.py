@@ -10,11 +10,17 @@ import shutil
 from pathlib import Path
 
 from afina.domain.runs import CHECKPOINTS
+from afina.service.card_facts import keep_facts
 from afina.service.platform import Platform
+from afina.store import models
 
 
 def remove_run(platform: Platform, job_id: str) -> None:
-    """Removes a job's run directory."""
+    """Removes a job's run directory; what its models' cards say of the data stays."""
+    with platform.database.read() as tx:
+        has_models = bool(models.manifests_of_job(tx, job_id))
+    if has_models:
+        keep_facts(platform, job_id)
     _remove(platform, platform.settings.runs / job_id)
 
 

@@ -72,6 +72,12 @@ def manifest_in_use(tx: Tx, manifest: str) -> bool:
     return bool(tx.execute(select(exists().where(MODELS.c.manifest == manifest))).scalar())
 
 
+def jobs_with_models(tx: Tx) -> list[str]:
+    """The jobs of all projects that brought models which are here."""
+    query = select(MODELS.c.job_id).where(MODELS.c.job_id.is_not(None)).distinct()
+    return sorted(tx.execute(query).scalars())
+
+
 def names_of_job(tx: Tx, job_id: str) -> list[str]:
     """The names of a job's model; not of the checkpoints that it kept."""
     query = select(MODELS.c.name).where(MODELS.c.job_id == job_id, MODELS.c.step.is_(None))

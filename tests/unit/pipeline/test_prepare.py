@@ -26,7 +26,7 @@ from afina.pipeline.lanes import PrepareLane
 from afina.pipeline.run_files import read_spec
 from afina.service.bases import get_base
 from afina.service.budgets import set_spend_limit
-from afina.service.card import _data
+from afina.service.card_facts import facts_of
 from afina.service.files import upload_file
 from afina.service.jobs import JobRequest, cancel_job, create_job, pause_job
 from afina.serving.testing import ScriptedEngine
@@ -377,5 +377,5 @@ def test_the_card_counts_what_rows_say_together(shop: Shop) -> None:
     rows = [chat(n) for n in range(12)]
     job = create(shop, upload(shop, "".join([*rows, rows[3].replace("the fox 3", "a dog")])))
     prepare(shop, job)
-    (file,) = _data(shop.platform, shop.job(job.id))
+    (file,) = facts_of(shop.platform, job.id)
     assert file["findings"] == {"contradiction": 1}

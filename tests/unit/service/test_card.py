@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
+import html
+import json
 import re
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.platforms import publish, run_to_running, start_job
+from tests.platforms import open_platform, publish, run_to_running, start_job
 
 from afina.domain.accounts import Caller
+from afina.domain.methods import Extension, GateWish
 from afina.domain.runs import RunPaths
 from afina.domain.sayings import say
+from afina.errors import ModelNotFound
 from afina.evaluation.gate import (
     GateReport,
     Limits,
@@ -26,14 +31,19 @@ from afina.evaluation.questions import abilities, probes
 from afina.language.strings import LANGUAGES, Texts
 from afina.pipeline.gate import shown
 from afina.service import gate
+from afina.service.backup import backup, restore
 from afina.service.card import card_of
 from afina.service.card_gate import _ROWS
 from afina.service.card_page import card_page
+from afina.service.files import delete_file
 from afina.service.gate import GateOutcome
 from afina.service.jobs import delete_job
+from afina.service.models import delete_model, resolve_model
 from afina.service.platform import Platform
-from afina.store import files
+from afina.settings import Settings
+from afina.store import jobs, models
 
+HOLD = Extension(gate=GateWish("hold", "default"))
 LIMITS = Limits(0.1, 1.0, 0.05, 0.25, 1.0)
 
 
@@ -108,12 +118,7 @@ def test_a_checkpoints_card_shows_the_gate_of_its_job_as_such(
     platform: Platform, caller: Caller, tmp_path: Path
 ) -> None:
     name = held_model(platform, caller, tmp_path)
-    with platform.database.read() as tx:
-        from afina.store import models
-
-        found = models.list_models(tx, caller.project_id)
-    checkpoint = next(model.name for model in found if model.step is not None)
-    read = words(card_page(card_of(platform, caller, checkpoint)))
+    read = words(card_page(card_of(platform, caller, checkpoint_of(platform, caller))))
     assert f"This is the gate of {name}" in read
     assert "Not measured for a checkpoint" in read
 
@@ -127,26 +132,77 @@ def test_what_no_limit_can_hold_is_said_to_be_reported_and_not_passed(
     assert re.search(r"<h3>Safety <span[^>]*>failed<", page)
 
 
-def test_a_card_outlives_its_files_and_says_what_went_with_its_job(
+def with_findings(platform: Platform, card: dict[str, Any]) -> None:
+    """What the road of the job leaves in its run."""
+    folder = RunPaths(platform.settings.runs / card["method"]["job"]).root / "findings"
+    folder.mkdir(parents=True)
+    with platform.database.read() as tx:
+        job = jobs.get_job(tx, card["method"]["job"])
+    assert job is not None
+    written = {
+        "training_file": {"file": job.training_file, "sha256": "ab" * 32, "rows_total": 9},
+        "training_file.redaction": {"rows": 9, "rows_changed": 2, "places": {"email": 3}},
+    }
+    for name, found in written.items():
+        (folder / f"{name}.json").write_text(json.dumps(found))
+
+
+def test_what_a_card_says_of_the_data_outlives_files_and_job_and_goes_with_the_last_model(
     platform: Platform, caller: Caller, tmp_path: Path
 ) -> None:
     name = held_model(platform, caller, tmp_path)
     card = card_of(platform, caller, name)
-    folder = RunPaths(platform.settings.runs / card["method"]["job"]).root / "findings"
-    folder.mkdir(parents=True)
-    (folder / "training_file.json").write_text('{"sha256": "ab", "rows_total": 9, "counts": {}}')
-    (folder / "training_file.redaction.json").write_text(
-        '{"rows": 9, "rows_changed": 2, "places": {"email": 3}, "values": {"email": 1}}'
-    )
-    with platform.database.write() as tx:
-        file = files.get_file(tx, card["data"][0]["file"])
-        assert file is not None
-        files.delete_file_row(tx, file.id)
+    with_findings(platform, card)
+    (known,) = card_of(platform, caller, name)["data"]
+    assert known["filename"] == "train.jsonl"
+    delete_file(platform, caller, known["file"])
+    assert not (platform.settings.runs / card["method"]["job"]).exists()
+    assert card_of(platform, caller, name)["data"] == [known | {"filename": None}]
     read = words(card_page(card_of(platform, caller, name), "es"))
-    assert f"{file.id}, eliminado después" in read
+    assert f"{known['file']}, eliminado después" in read
     assert "quitados en 2 de 9 filas: 3 correo" in read
     delete_job(platform, caller, card["method"]["job"])
-    assert "Its job was deleted" in words(card_page(card_of(platform, caller, name)))
+    read = words(card_page(card_of(platform, caller, name)))
+    assert "Its job was deleted" in read
+    assert "ab" * 32 in read
+    kept = platform.settings.data / "cards"
+    for model in (name, checkpoint_of(platform, caller)):
+        assert len(list(kept.iterdir())) == 1
+        delete_model(platform, caller, model)
+    assert not list(kept.iterdir())
+
+
+def test_a_restored_backup_has_what_cards_say_of_the_data(
+    platform: Platform, caller: Caller, tmp_path: Path
+) -> None:
+    name = held_model(platform, caller, tmp_path)
+    with_findings(platform, card_of(platform, caller, name))
+    before = card_of(platform, caller, name)["data"]
+    backup(platform, tmp_path / "copy.tar")
+    data = tmp_path / "other"
+    restore(tmp_path / "copy.tar", Settings.load(data=data))
+    with contextlib.closing(open_platform(data)) as other:
+        assert card_of(other, caller, name)["data"] == before
+
+
+def test_a_checkpoint_without_its_jobs_model_says_that_the_report_went_with_it(
+    platform: Platform, caller: Caller, tmp_path: Path
+) -> None:
+    start_job(platform, caller, extension=HOLD)
+    outcome = GateOutcome("hold", "default", made_report())
+    job = publish(platform, run_to_running(platform), tmp_path, gate=outcome)
+    delete_model(platform, caller, str(job.fine_tuned_model))
+    checkpoint = checkpoint_of(platform, caller)
+    read = words(card_page(card_of(platform, caller, checkpoint)))
+    assert "What the gate found went with the job's model" in html.unescape(read)
+    with pytest.raises(ModelNotFound, match="its report went with the job's model"):
+        resolve_model(platform, caller, checkpoint)
+
+
+def checkpoint_of(platform: Platform, caller: Caller) -> str:
+    with platform.database.read() as tx:
+        found = models.list_models(tx, caller.project_id)
+    return next(model.name for model in found if model.step is not None)
 
 
 def test_what_could_not_be_measured_says_why_in_the_readers_language(
