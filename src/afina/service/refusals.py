@@ -61,10 +61,23 @@ def refusal(
     """The first fault of `error` in the words of the wire; `model` is what `data` should be."""
     details = error.errors(include_url=False, include_context=True)
     details.sort(key=lambda d: d["type"] == "extra_forbidden", reverse=True)
-    found = _refusal(details[0], data)
+    found = _refusal(_inside(details, data), data)
     if isinstance(found, UnknownField) and model is not None and found.param is not None:
         found.remedy = hint_for(model, found.param)
     return found
+
+
+def _inside(details: Sequence[ErrorDetails], data: object) -> ErrorDetails:
+    """The first fault. Where a value may be of several kinds and is a list or an object that one of
+    them takes, what is wrong in it says more than that it is none of the others."""
+    first = details[0]
+    where, value = _place(first, data)
+    if first["type"] in _TYPES and isinstance(value, list | Mapping):
+        for other in details[1:]:
+            place, _ = _place(other, data)
+            if place != where and place.startswith(where):
+                return other
+    return first
 
 
 def path(parts: Sequence[str | int]) -> str:

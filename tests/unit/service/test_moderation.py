@@ -98,6 +98,22 @@ def test_a_wrong_request_is_refused_by_its_field(answer: Answer, body: dict[str,
     assert refused.value.param in {"input", "model"}
 
 
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (["a", 5], "'input[1]': expected a string, but got an integer"),
+        ([None], "'input[0]': expected a string, but got null"),
+        ({"type": "text"}, "'input': expected a string, but got an object"),
+    ],
+)
+def test_what_is_wrong_in_a_list_of_inputs_is_named_by_its_place(
+    answer: Answer, given: object, said: str
+) -> None:
+    with pytest.raises(InvalidRequest) as refused:
+        answer({"input": given})
+    assert said in refused.value.message
+
+
 def test_a_request_is_in_the_ledger_once_with_all_of_its_tokens_and_costs_nothing(
     platform: Platform, caller: Caller
 ) -> None:
