@@ -110,7 +110,7 @@ def _part(texts: Texts, part: Mapping[str, Any], limits: Mapping[str, float]) ->
     if not part["passed"]:
         word, kind = "failed", "bad"
     shown = mark(texts(f"job.gate_part_{word}"), kind)
-    if part["passed"] and _only_told(part["name"], limits):
+    if part["passed"] and only_told(part["name"], limits):
         shown = mark(texts("card.only_told"), "plain")
     heads = [
         texts(f"card.{name}") for name in ("measure", "of_base", "of_tuned", "change", "limit")
@@ -123,8 +123,8 @@ def _part(texts: Texts, part: Mapping[str, Any], limits: Mapping[str, float]) ->
     return f"<h3>{title} {shown}</h3>{note}{table(heads, rows)}{_details(texts, part)}"
 
 
-def _only_told(name: str, limits: Mapping[str, float]) -> bool:
-    """Whether no limit of the part can hold a model."""
+def only_told(name: str, limits: Mapping[str, float]) -> bool:
+    """Whether no limit of the part of this name can hold a model."""
     named = [row.limit for row in _ROWS.get(name, ()) if row.limit is not None]
     return bool(named) and all(one in _SHARES and limits.get(one) == 1 for one in named)
 

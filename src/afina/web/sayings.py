@@ -15,6 +15,7 @@ from afina.domain.events import JobEvent
 from afina.domain.jobs import JobError
 from afina.language.sentences import Sentence, in_words, sentence
 from afina.language.strings import Texts
+from afina.service.card_gate import only_told
 from afina.service.gate import faults_in, told_in
 from afina.store.gates import GateRow
 
@@ -54,7 +55,8 @@ class GateWords:
     verdict: str | None
     faults: tuple[Sentence, ...]
     parts: tuple[tuple[Mapping[str, Any], Sentence | None], ...]
-    """The report's parts, each with what there is to know of it."""
+    """The report's parts, each with what there is to know of it; `only_told`: no limit of it can
+    hold a model."""
     note: Sentence | None
     """Why there is no report."""
 
@@ -69,7 +71,10 @@ def gate_words(texts: Texts, row: GateRow | None) -> GateWords | None:
         report.get("verdict"),
         tuple(sentence(texts, (fault,)) for fault in faults_in(report)),
         tuple(
-            (part, sentence(texts, told) if (told := told_in(part)) else None)
+            (
+                {**part, "only_told": only_told(part["name"], report.get("limits") or {})},
+                sentence(texts, told) if (told := told_in(part)) else None,
+            )
             for part in report["parts"]
         ),
         Sentence(row.note, "en") if row.note else None,

@@ -178,6 +178,15 @@ def test_the_gate_s_report_is_read_in_the_reader_s_language() -> None:
     ]
 
 
+def test_a_part_that_no_limit_can_hold_is_not_called_passed() -> None:
+    parts = (Part("memorisation", True), Part("quality", True))
+    limits = {"max_memorised": 1.0, "max_loss_rise": 0.1}
+    made = GateReport("default", "", "passed", (), parts, 1.0, 45.0, "", limits)
+    found = gate_words(Texts("es"), gate(**shown(made)))
+    assert found is not None
+    assert [part["only_told"] for part, _ in found.parts] == [True, False]
+
+
 def test_a_report_from_before_its_sentences_had_names_is_shown_as_it_stands() -> None:
     part = {"name": "safety", "measured": False, "passed": True, "note": "no judge"}
     found = gate_words(Texts("pt"), gate(verdict="failed", reasons=["it insults"], parts=[part]))
