@@ -56,6 +56,11 @@ def load_base(
     from transformers import AutoModelForCausalLM
     from transformers.utils import logging
 
+    if not folder.is_dir():
+        raise BaseRefused(
+            f"The base model {folder.name} is no longer on this machine.",
+            remedy="Pull it again with `afina models pull`.",
+        )
     logging.disable_progress_bar()
     attention.register()
     try:

@@ -13,7 +13,7 @@ from afina.domain.jobs import Job, JobCheckpoint, JobStatus, Wish
 from afina.domain.models import is_tuned_name
 from afina.domain.pages import Page
 from afina.domain.sayings import Said, say, text_of
-from afina.errors import Conflict, InvalidRequest, NotFound
+from afina.errors import Conflict, InvalidRequest, ModelNotTunable, NotFound
 from afina.service import bases, integrations, models, run_folders, usage, webhooks
 from afina.service.files import check_limit, drop_file, find_file, remove_traces
 from afina.service.job_request import JobRequest, check_metadata, check_request
@@ -150,10 +150,12 @@ def pause_job(platform: Platform, caller: Caller, job_id: str) -> Job:
 
 
 def resume_job(platform: Platform, caller: Caller, job_id: str) -> Job:
-    """Queues a paused job again; it goes on from where it stood. Raises NotFound, and
-    InvalidRequest for a job that is not paused."""
+    """Queues a paused job again; it goes on from where it stood. Raises NotFound, InvalidRequest
+    for a job that is not paused, and ModelNotTunable where its base is gone."""
     with platform.database.write() as tx:
         job = _find(tx, caller, job_id)
+        if job.status is JobStatus.PAUSED:
+            _check_base_of_paused(platform, job)
         queued = jobs.requeue_paused(tx, job_id)
         if queued is None:
             raise InvalidRequest(
@@ -164,6 +166,15 @@ def resume_job(platform: Platform, caller: Caller, job_id: str) -> Job:
         holds.to_the_end(tx, job_id, platform.clock.now())  # others were promised since
         events.add_events(tx, job_id, [event(platform, job_id, say("resumed"))])
     return queued
+
+
+def _check_base_of_paused(platform: Platform, job: Job) -> None:
+    base = bases.get_base(platform, job.model)
+    if base is None or not base.admitted:
+        raise ModelNotTunable(
+            f"The job {job.id} cannot go on: its base model {job.model} is not on this machine.",
+            remedy="Pull it again with `afina models pull`, then resume; the job stays paused.",
+        )
 
 
 def _why_not_resumed(job: Job) -> str:

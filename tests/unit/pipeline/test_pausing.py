@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from tests.platforms import add_base
 from tests.unit.pipeline.conftest import Shop
 
 from afina.domain.jobs import Job, JobStatus
@@ -10,8 +11,15 @@ from afina.pipeline import exits
 from afina.pipeline.testing import Script
 from afina.service import models
 from afina.service.jobs import list_checkpoints, pause_job, resume_job
+from afina.service.platform import Platform
 from afina.serving.protocol import Score, Scored
 from afina.serving.testing import ScriptedEngine
+
+
+@pytest.fixture(autouse=True)
+def base(platform: Platform) -> None:
+    """A job is resumed only where its base is."""
+    add_base(platform, "tiny")
 
 
 @pytest.fixture(autouse=True)

@@ -15,7 +15,7 @@ from afina.domain.accounts import Caller
 from afina.domain.jobs import Job, JobStatus, Wish
 from afina.domain.manifests import TuneKind
 from afina.domain.methods import EarlyStopping, Extension, GateWish, Tuning
-from afina.errors import InvalidRequest, UnsupportedField
+from afina.errors import InvalidRequest, ModelNotTunable, UnsupportedField
 from afina.service import jobs as service
 from afina.service import tuning
 from afina.service.jobs import JobRequest, get_job
@@ -194,3 +194,21 @@ def test_a_paused_job_rests_until_it_is_resumed_and_its_work_is_billed_when_it_i
     assert service.pause_job(platform, caller, job.id).status is JobStatus.PAUSED
     assert service.cancel_job(platform, caller, job.id).status is JobStatus.CANCELLED
     assert list_ledger(platform, caller).data[0].trained_tokens == 70
+
+
+def test_a_paused_job_whose_base_is_gone_stays_paused_until_the_base_is_back(
+    platform: Platform, caller: Caller, tmp_path: Path
+) -> None:
+    start_job(platform, caller)
+    job = run_to_running(platform)
+    service.pause_job(platform, caller, job.id)
+    assert publish_pause(platform, job, None, 0).status is JobStatus.PAUSED
+    folder = platform.settings.models / BASE
+    folder.rename(tmp_path / "away")
+    with pytest.raises(ModelNotTunable, match="is not on this machine") as refused:
+        service.resume_job(platform, caller, job.id)
+    assert refused.value.remedy is not None
+    assert "stays paused" in refused.value.remedy
+    assert get_job(platform, caller, job.id).status is JobStatus.PAUSED
+    (tmp_path / "away").rename(folder)
+    assert service.resume_job(platform, caller, job.id).status is JobStatus.QUEUED
