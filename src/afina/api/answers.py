@@ -206,7 +206,7 @@ def job_object(job: Job, caller: Caller) -> JobObject:
             **_extension(job.extension),
             "started_at": job.started_at,
             "attempt": job.attempt,
-            "wish": None if job.wish is None else job.wish.value,
+            "wish": None if job.wish is None or job.status.is_terminal else job.wish.value,
         },
     )
 

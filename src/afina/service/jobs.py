@@ -46,6 +46,8 @@ _OVER: Final = {
 }
 
 
+_TRAINED: Final = frozenset({"parity", "gate"})
+"""Stages in which there is no next step to stop at."""
 _INSTEAD_OF_RESUMING: Final = {
     JobStatus.SUCCEEDED: "To train its model further, create a job with the model's name.",
     JobStatus.FAILED: "Create a job again, from the base or from a checkpoint of this one.",
@@ -128,7 +130,7 @@ def cancel_job(platform: Platform, caller: Caller, job_id: str) -> Job:
 def pause_job(platform: Platform, caller: Caller, job_id: str) -> Job:
     """Pauses at once, or leaves the wish where a worker holds the job: it is obeyed at the next
     step, or as soon as the files are validated. Raises NotFound, and InvalidRequest for a job that
-    is over, paused, or about to be cancelled."""
+    is over, trained, paused, or about to be cancelled."""
     with platform.database.write() as tx:
         job = _find(tx, caller, job_id)
         reason = _OVER.get(job.status)
@@ -136,6 +138,8 @@ def pause_job(platform: Platform, caller: Caller, job_id: str) -> Job:
             reason = "is paused already"
         elif job.wish is Wish.CANCEL:
             reason = "is being cancelled"
+        elif job.wish is None and job.stage in _TRAINED:
+            reason = "has been trained and is about to be published"
         if reason is not None:
             raise InvalidRequest(
                 f"The job {job_id} {reason} and cannot be paused.", code="invalid_value"

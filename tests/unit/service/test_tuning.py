@@ -31,6 +31,7 @@ from afina.service.publish import (
 from afina.service.publish import pause_job as publish_pause
 from afina.service.refusals import parse
 from afina.service.usage import list_ledger
+from afina.store.jobs import update_job
 
 pytestmark = pytest.mark.long
 
@@ -194,6 +195,30 @@ def test_a_paused_job_rests_until_it_is_resumed_and_its_work_is_billed_when_it_i
     assert service.pause_job(platform, caller, job.id).status is JobStatus.PAUSED
     assert service.cancel_job(platform, caller, job.id).status is JobStatus.CANCELLED
     assert list_ledger(platform, caller).data[0].trained_tokens == 70
+
+
+@pytest.mark.parametrize("stage", ["parity", "gate"])
+def test_a_job_that_is_trained_cannot_be_paused_any_more(
+    platform: Platform, caller: Caller, stage: str
+) -> None:
+    start_job(platform, caller)
+    job = run_to_running(platform)
+    with platform.database.write() as tx:
+        update_job(tx, job.id, job.fence, stage=stage)
+    with pytest.raises(InvalidRequest, match="has been trained and is about to be published"):
+        service.pause_job(platform, caller, job.id)
+    assert get_job(platform, caller, job.id).wish is None
+
+
+def test_a_pause_that_is_under_way_may_be_asked_for_again(
+    platform: Platform, caller: Caller
+) -> None:
+    start_job(platform, caller)
+    job = run_to_running(platform)
+    service.pause_job(platform, caller, job.id)
+    with platform.database.write() as tx:
+        update_job(tx, job.id, job.fence, stage="parity")
+    assert service.pause_job(platform, caller, job.id).wish is Wish.PAUSE
 
 
 def test_a_paused_job_whose_base_is_gone_stays_paused_until_the_base_is_back(
