@@ -3,6 +3,9 @@ verdicts that nobody would argue about. Needs the folder that `afina models pull
 
 from __future__ import annotations
 
+import asyncio
+import base64
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -10,9 +13,11 @@ import torch
 
 from afina.cli.encoders import pull_encoder
 from afina.data.moderation.categories import CATEGORIES
-from afina.domain.encoders import WIDTH
+from afina.domain.encoders import MOST_TOKENS, WIDTH
 from afina.model.encoder import Encoder
 from afina.serving.local_moderation import OwnBackend
+from afina.serving.network_protocol import Embed, Embedded
+from afina.serving.networks import Networks
 from afina.settings import Settings
 
 FOLDER = Path(__file__).parent.parent.parent / ".afina"
@@ -99,3 +104,29 @@ def test_ids_of_another_tokenizer_are_told_from_its_own(encoder: Encoder) -> Non
     assert encoder.tokenizer.own(ids) == [True] * len(texts)
     strange = [[one + 1 for one in ids[3]], [0, *ids[0]]]
     assert encoder.tokenizer.own(strange) == [False] * len(strange)
+
+
+def test_a_long_text_gives_way_to_answers_between_its_windows(
+    encoder: Encoder, folder: Path
+) -> None:
+    text = "The ship lay in the harbour and waited for the tide. " * 200
+    at_once: list[object] = []
+
+    async def embedded() -> Embedded:
+        async def once(_: str, load: Callable[[], object]) -> object:
+            return load()
+
+        def post(act: Callable[[], object]) -> None:
+            at_once.append(act())
+
+        networks = Networks(Settings(data=FOLDER), post, once, torch.float32)
+        return await networks._embedded(Embed(texts=["short", text]))
+
+    found = asyncio.run(embedded())
+    ids = encoder.tokenizer.ids(["short", text])
+    windows = -(-len(ids[1]) // (MOST_TOKENS - 2))
+    assert windows > 3
+    assert len(at_once) >= windows
+    for vector, one in zip(found.vectors, ids, strict=True):
+        row = torch.frombuffer(bytearray(base64.b64decode(vector)), dtype=torch.float32)
+        assert float(row @ encoder.unit_ids([one])[0]) == pytest.approx(1.0, abs=1e-5)

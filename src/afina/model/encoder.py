@@ -67,6 +67,12 @@ class TextTokenizer:
         return [list(ids) == found for ids, found in zip(contents, again, strict=True)]
 
 
+def windows_of(ids: Sequence[int]) -> list[Sequence[int]]:
+    """A text's content ids as the network reads them; one empty window of an empty text."""
+    room = MOST_TOKENS - 2
+    return [ids[start : start + room] for start in range(0, max(1, len(ids)), room)]
+
+
 class Encoder:
     """The network in memory. One thread at a time may use it."""
 
@@ -110,10 +116,9 @@ class Encoder:
         layers = [*self._layers[: self.depth - len(top)], *top]
         windows: list[list[int]] = []
         owners: list[int] = []
-        room = MOST_TOKENS - 2
         for number, ids in enumerate(contents):
-            for start in range(0, max(1, len(ids)), room):
-                windows.append([_BEGIN, *ids[start : start + room], _END])
+            for window in windows_of(ids):
+                windows.append([_BEGIN, *window, _END])
                 owners.append(number)
         means = torch.zeros(len(windows), self.width * (1 + len(beside)))
         for batch in _batches([len(window) for window in windows]):

@@ -20,7 +20,7 @@ import torch
 from afina.data.moderation.pieces import joined, pieces_of
 from afina.domain.encoders import ENCODER_ID, WEIGHTS
 from afina.errors import AfinaError, Internal, InvalidRequest, Unavailable
-from afina.model.encoder import Encoder
+from afina.model.encoder import Encoder, windows_of
 from afina.serving.failures import status_of, to_failure
 from afina.serving.listener import Exchange
 from afina.serving.moderation_head import ModerationHead
@@ -117,12 +117,18 @@ class Networks:
                     code="invalid_value",
                     remedy="Send the text itself (in LangChain: check_embedding_ctx_length=False).",
                 )
-        vectors = [""] * len(ids)
-        for part in _parts([len(one) for one in ids]):
-            chosen = [ids[i] for i in part]
-            found = await self._compute(lambda chosen=chosen: encoder.unit_ids(chosen))  # type: ignore[misc]
+        windows = [(number, one) for number, text in enumerate(ids) for one in windows_of(text)]
+        sums = torch.zeros(len(ids), encoder.width)
+        for part in _parts([len(one) for _, one in windows]):
+            chosen = [windows[i][1] for i in part]
+            found = await self._compute(lambda chosen=chosen: encoder.pool_ids(chosen).pooled)  # type: ignore[misc]
             for index, row in zip(part, found, strict=True):
-                vectors[index] = base64.b64encode(row.numpy().tobytes()).decode()
+                number, one = windows[index]
+                sums[number] += row * max(1, len(one))
+        vectors = [
+            base64.b64encode(row.numpy().tobytes()).decode()
+            for row in torch.nn.functional.normalize(sums, dim=-1)
+        ]
         return Embedded(vectors, [len(one) + 2 for one in ids])
 
     async def _loaded(self) -> tuple[Encoder, ModerationHead]:
