@@ -88,6 +88,12 @@ StoppingOption = Annotated[
         help="End when the validation loss has not fallen for so many epochs.",
     ),
 ]
+DeltaOption = Annotated[
+    float | None,
+    typer.Option(
+        "--min-delta", help="Of --early-stopping: by how much the loss must fall; by default 0."
+    ),
+]
 BestOption = Annotated[
     bool,
     typer.Option("--best-checkpoint", help="Take the epoch with the lowest validation loss."),
@@ -136,15 +142,21 @@ def integrations_of(wandb: str | None, mlflow: str | None) -> dict[str, Any]:
 
 
 def extension_of(
-    tuning: dict[str, Any], patience: int | None, best_checkpoint: bool, gate: dict[str, Any]
+    tuning: dict[str, Any],
+    patience: int | None,
+    min_delta: float | None,
+    best_checkpoint: bool,
+    gate: dict[str, Any],
 ) -> dict[str, Any]:
     """The field `afina`, where something was said in it."""
+    if patience is None and min_delta is not None:
+        raise typer.BadParameter("--min-delta goes with --early-stopping")
     modules = tuning.get("target_modules")
     if modules is not None:
         tuning["target_modules"] = [name.strip() for name in modules.split(",")]
     extension = given(
         tuning=tuning or None,
-        early_stopping=None if patience is None else {"patience": patience},
+        early_stopping=given(patience=patience, min_delta=min_delta) or None,
         best_checkpoint=best_checkpoint or None,
         gate=gate or None,
     )

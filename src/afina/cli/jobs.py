@@ -57,6 +57,7 @@ def create(
     layers: job_body.LayersOption = None,
     norm_and_head: job_body.NormAndHeadOption = False,
     early_stopping: job_body.StoppingOption = None,
+    min_delta: job_body.DeltaOption = None,
     best_checkpoint: job_body.BestOption = False,
     gate: job_body.GateOption = None,
     gate_suite: job_body.SuiteOption = None,
@@ -80,7 +81,7 @@ def create(
     tuned = named(TUNING_FIELDS, (tuning, *adapters, layers, norm_and_head or None))
     wished = given(policy=gate, suite=gate_suite)
     body |= job_body.integrations_of(wandb, mlflow)
-    body |= job_body.extension_of(tuned, early_stopping, best_checkpoint, wished)
+    body |= job_body.extension_of(tuned, early_stopping, min_delta, best_checkpoint, wished)
     with open_client(data, server) as client:
         with bringing(client) as file_id:
             body["training_file"] = file_id(file)

@@ -140,6 +140,18 @@ def test_what_was_uploaded_stays_where_nobody_knows_whether_the_job_was_created(
     assert "DELETE" not in {one.method for one in server.asked}
 
 
+def test_how_much_the_loss_must_fall_goes_with_early_stopping(
+    server: ScriptedServer, afina: Afina
+) -> None:
+    server.say("POST /v1/fine_tuning/jobs", JOB)
+    asked = ("jobs", "create", "--model", "base", "--file", "file-1", "--min-delta", "0.05")
+    assert afina(*asked).exit_code == 2
+    assert not server.asked
+    assert afina(*asked, "--early-stopping", "2").exit_code == 0
+    stopping = server.asked[-1].json["afina"]["early_stopping"]
+    assert stopping == {"patience": 2, "min_delta": 0.05}
+
+
 def test_a_job_shows_what_was_asked_of_it(server: ScriptedServer, afina: Afina) -> None:
     extension = {
         "early_stopping": {"patience": 2, "min_delta": 0.05},
