@@ -43,6 +43,13 @@ MATRIX_INLINE int64_t matrix_tile_rows(int64_t rows, int64_t at) {
     int64_t tiles = (rows - at + MATRIX_TALL - 1) / MATRIX_TALL;
     return (rows - at + tiles - 1) / tiles;
 }
+/* Each tile of a block asks for its share of what is fetched, as memory gives evenly. */
+MATRIX_INLINE matrix_fetch matrix_share(const matrix_fetch *all, int64_t steps, int64_t row,
+                                        int64_t tall, int64_t rows) {
+    int64_t from = all->pace * row / rows, to = all->pace * (row + tall) / rows;
+    matrix_fetch found = {all->ahead ? all->ahead + steps / 16 * 64 * from : NULL, to - from};
+    return found;
+}
 /* Sixteen steps of one row, times a scale unless it is 1. */
 MATRIX_INLINE void matrix_widen(float *out, const bf16 *x, int64_t count, const int scaled,
                                 v_wide scale) {
@@ -189,12 +196,11 @@ MATRIX_INLINE void matrix_multiply_strip(float *sum, int64_t row, const char *le
                                          const matrix_fetch *fetch, matrix_meanwhile meanwhile,
                                          void *given) {
     const float *strip = (const float *)left;
-    matrix_fetch none = {NULL, 0};
     (void)meanwhile, (void)given; /* there is no second unit that would be idle */
     for (int64_t m = 0, tall; m < rows; m += tall) {
         tall = matrix_tile_rows(rows, m);
         matrix_tiles((float *)((char *)sum + m * row), row, strip + m * 2 * steps, right, 128, steps,
-                     more, tall, 1, m ? none : *fetch);
+                     more, tall, 1, matrix_share(fetch, steps, m, tall, rows));
     }
 }
 MATRIX_INLINE void matrix_multiply(float *sum, int64_t row, const matrix_sides *s, int64_t rows,
@@ -207,9 +213,8 @@ MATRIX_INLINE void matrix_multiply(float *sum, int64_t row, const matrix_sides *
         tall = matrix_tile_rows(rows, m);
         for (int64_t k = 0; k < s->steps; k += MATRIX_PART / 2) {
             int64_t steps = s->steps - k < MATRIX_PART / 2 ? s->steps - k : MATRIX_PART / 2;
-            matrix_fetch fetch = {s->fetch.ahead ? s->fetch.ahead + k / 16 * 64 * s->fetch.pace : NULL,
-                                  s->fetch.pace};
-            if (m) fetch.ahead = NULL;
+            matrix_fetch fetch = matrix_share(&s->fetch, s->steps, m, tall, rows);
+            if (fetch.ahead) fetch.ahead += k / 16 * 64 * fetch.pace;
             float *out = strip;
             for (int64_t part = 0; part < steps; part += 16)
                 for (int64_t r = 0; r < tall; r++, out += 32)

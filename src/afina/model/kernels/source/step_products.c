@@ -6,6 +6,7 @@
    to its sums is computed while the next one is multiplied. While a block of weights is multiplied,
    the next one is fetched: at 32 rows arithmetic and memory take about as long as each other. */
 #include "matrix.h"
+#include "room.h"
 #include "step.h"
 
 #define inlined static inline __attribute__((always_inline))
@@ -58,6 +59,18 @@ inlined void fetch_b(const linear *w, const flow *f, int64_t row, int64_t count,
 
 #if AFINA_MATRIX
 #define TILE MATRIX_ROWS
+#else
+#define TILE 12
+#endif
+
+/* Rows of the next tile: a segment's are as equal as can be, as one of a single row takes half as long
+   as a full one of vectors. */
+inlined int64_t tile_count(int64_t left) {
+    int64_t turns = (left + TILE - 1) / TILE;
+    return (left + turns - 1) / turns;
+}
+
+#if AFINA_MATRIX
 #define FETCHED 32 /* lines of a block's weights that 16 steps read */
 
 /* Rows whose sums are there, rows that are being multiplied, and room for the sums of both. */
@@ -66,6 +79,7 @@ typedef struct {
     const flow *f;
     int64_t row, block, done, count, turn;
     int64_t next_row, next_block, fetched, next_count;
+    const char *strip; /* all rows, ready to be multiplied; NULL: each as it lies */
     float sums[2][TILE * OUTS] __attribute__((aligned(64)));
 } finishing;
 
@@ -94,24 +108,60 @@ static void finish(finishing *at) {
 static void multiply(finishing *at, int64_t row, int64_t block, const char *ahead, int64_t pace,
                      int64_t count) {
     const linear *w = at->w;
-    matrix_sides sides = {(const char *)(at->f->x + row * w->in), 2 * w->in, 64,
-                          (const char *)(w->weight + block * OUTS * w->in), 4 * OUTS, w->in / 2,
-                          {ahead, pace}};
+    const char *weight = (const char *)(w->weight + block * OUTS * w->in);
+    float *sums = at->sums[1 - at->turn];
+    matrix_fetch fetch = {ahead, pace};
     at->next_row = row, at->next_block = block, at->fetched = 0, at->next_count = count;
-    matrix_multiply(at->sums[1 - at->turn], 4 * OUTS, &sides, count, 0, 1, finish_two, at);
+    if (at->strip) {
+        matrix_multiply_strip(sums, 4 * OUTS, at->strip + 4 * row * w->in, weight, w->in / 2, count, 0,
+                              &fetch, finish_two, at);
+    } else {
+        matrix_sides sides = {(const char *)(at->f->x + row * w->in), 2 * w->in, 64, weight,
+                              4 * OUTS, w->in / 2, fetch};
+        matrix_multiply(sums, 4 * OUTS, &sides, count, 0, 1, finish_two, at);
+    }
     finish(at);
     at->turn = 1 - at->turn;
     at->row = row, at->block = block, at->done = 0, at->count = count;
 }
+
+#ifdef AFINA_FMA
+#define STRIP_MOST (1 << 22) /* bytes: what a second cache holds beside weights */
+
+/* All rows in fp32, as tiles will read them, once for all blocks of weights; NULL where they are too
+   many. */
+static const char *ready(const linear *w, const flow *f) {
+    int64_t rows = 0;
+    for (int64_t i = 0; i < f->segment_count; i++) {
+        const segment *s = f->segments + i;
+        if (s->row + s->count > rows) rows = s->row + s->count;
+    }
+    if (w->in % 32 || 4 * rows * w->in > STRIP_MOST) return NULL;
+    char *strip = room((size_t)(4 * rows * w->in));
+    for (int64_t i = 0; strip && i < f->segment_count; i++) {
+        const segment *s = f->segments + i;
+        if (s->small && w->codes != NULL) continue;
+        int64_t row = s->row, left = s->count;
+        for (int64_t count; left > 0; row += count, left -= count) {
+            count = tile_count(left);
+            matrix_pack(strip + 4 * row * w->in, f->x + row * w->in, w->in, count, w->in, 1.0f, 0,
+                        w->in);
+        }
+    }
+    return strip;
+}
+#else
+static const char *ready(const linear *w, const flow *f) { return (void)w, (void)f, NULL; }
+#endif
 void step_begin(void) { matrix_begin(); }
 void step_end(void) { matrix_end(); }
 #else
-#define TILE 12
 #define FETCHED 2 /* lines that a step reads */
 
 typedef struct {
     const linear *w;
     const flow *f;
+    const char *strip; /* never */
 } finishing;
 
 /* Rows `row` to `row + count` of one block; `count` is a constant where it is called. `ahead` is
@@ -154,16 +204,15 @@ static void multiply(finishing *at, int64_t row, int64_t block, const char *ahea
 }
 
 static void finish(finishing *at) { (void)at; }
+static const char *ready(const linear *w, const flow *f) { return (void)w, (void)f, NULL; }
 void step_begin(void) {}
 void step_end(void) {}
 #endif
 
-/* A segment's rows in tiles as equal as can be: one of a single row takes half as long as a full one
-   of vectors. */
 static void tiles(finishing *at, const segment *s, int64_t block, const char *ahead, int64_t pace) {
     int64_t row = s->row, left = s->count, lines = OUTS * at->w->in / 32;
-    for (int64_t turns = (left + TILE - 1) / TILE; turns > 0; turns--) {
-        int64_t count = (left + turns - 1) / turns;
+    for (int64_t count; left > 0; ) {
+        count = tile_count(left);
         multiply(at, row, block, ahead, pace, count);
         row += count, left -= count, ahead += 64 * (lines * pace / FETCHED);
     }
@@ -181,7 +230,7 @@ void step_product(const linear *w, const flow *f, claim *c) {
         turns += (s->count + TILE - 1) / TILE;
     }
     int64_t pace = turns > FETCHED ? 1 : turns > 0 ? FETCHED / turns : FETCHED;
-    finishing at = {.w = w, .f = f};
+    finishing at = {.w = w, .f = f, .strip = ready(w, f)};
     for (int64_t block = next_of(c); block < blocks;) {
         int64_t next = next_of(c);
         const char *ahead = (const char *)w->weight + (next < blocks ? next : block) * bytes;

@@ -9,34 +9,15 @@
 #define AFINA_TILE_H
 #include <math.h>
 #include <stddef.h>
-#include <stdlib.h>
 
 #include "common.h"
+#include "room.h"
 
 #define INLINE static inline __attribute__((always_inline))
 #define LANES 16
 #define WIDE 32
 #define TALL 12 /* rows of a full tile: 24 sums, two packed vectors, and pairs from memory */
 
-/* A thread's own memory: it grows and is kept, as threads are. NULL when there is no more. Where each
-   access is watched it is no larger than what was asked for, so that what reaches behind it is seen. */
-#ifdef __SANITIZE_ADDRESS__
-#define ROOM_STEP 64
-#define FITS(kept, size) ((kept) == (size))
-#else
-#define ROOM_STEP 4096
-#define FITS(kept, size) ((kept) >= (size))
-#endif
-static __thread struct { char *at; size_t size; } kept_room;
-INLINE char *room(size_t size) {
-    size = (size + ROOM_STEP - 1) & ~(size_t)(ROOM_STEP - 1);
-    if (!FITS(kept_room.size, size)) {
-        free(kept_room.at);
-        kept_room.at = aligned_alloc(64, size);
-        kept_room.size = kept_room.at ? size : 0;
-    }
-    return kept_room.at;
-}
 INLINE size_t padded(size_t bytes) { return (bytes + 63) & ~(size_t)63; }
 
 /* Numbers ------------------------------------------------------------------------------------ */
