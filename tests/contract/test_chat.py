@@ -15,6 +15,7 @@ from tests.contract.live import ALIAS, BASE, CONTEXT_TOKENS, Live
 from afina.errors import Overloaded
 from afina.serving.protocol import Generate
 from afina.serving.testing import Script
+from afina.text.renderer import Renderer
 
 HELLO: Any = [{"role": "user", "content": "Hello!"}]
 
@@ -119,6 +120,28 @@ def test_a_context_that_is_too_long_is_refused_with_its_numbers(client: openai.O
     assert refused.value.code == "context_length_exceeded"
     assert refused.value.param == "messages"
     assert str(CONTEXT_TOKENS) in refused.value.message
+
+
+@pytest.mark.parametrize("path", ["chat/completions", "completions", "responses"])
+def test_a_text_that_cannot_fit_is_refused_before_its_tokens_are_made(
+    live: Live, path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    enormous = "a long story, " * 200_000
+
+    def never(*_: object) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr(Renderer, "prompt", never)
+    monkeypatch.setattr(Renderer, "plain_prompt", never)
+    words: Any = {
+        "chat/completions": {"messages": [{"role": "user", "content": enormous}]},
+        "completions": {"prompt": enormous},
+        "responses": {"input": enormous},
+    }
+    refused = live.http.post(f"/v1/{path}", json={"model": BASE, **words[path]})
+    assert refused.status_code == 400
+    assert refused.json()["error"]["code"] == "context_length_exceeded"
+    assert refused.json()["error"]["param"] in words[path]
 
 
 def test_an_unknown_model_is_a_404_that_lists_what_there_is(client: openai.OpenAI) -> None:

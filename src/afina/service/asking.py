@@ -27,6 +27,8 @@ from afina.text.calls import CallSyntax
 from afina.text.grammars import calls_grammar, checked_schema, schema_grammar
 from afina.text.renderer import Renderer
 
+_COMPOSED: Final = 4
+"""So many characters may become one where a tokenizer composes them first (NFC)."""
 SEED_SPAN: Final = 2**63
 """Seeds are taken modulo this, so that negative ones are seeds too."""
 _RENDERERS: Final = 32
@@ -108,11 +110,14 @@ class Asker:
         model = resolve_model(self.platform, caller, question.model)
         renderer = self.renderer(model)
         use = question.use
+        context = model.base.context_tokens or renderer.context_tokens
+        texts = _texts(question.messages)
+        refuse_enormous(renderer, texts, context, question.param)
         prompt = renderer.prompt(question.messages, None if use is None else use.definitions)
         most = room(
             len(prompt),
             question.sampling.max_tokens,
-            model.base.context_tokens or renderer.context_tokens,
+            context,
             question.param,
         )
         generate = self.request(caller, model, question.sampling, request_id, (prompt, most))
@@ -121,7 +126,6 @@ class Asker:
         generate.tag.update(question.labels)
         if use is not None:
             generate.visible = list(renderer.call_tokens)
-        texts = _texts(question.messages)
         roles = [str(m.get("role")) for m in question.messages]
         new = next((n for n in range(len(roles), 0, -1) if roles[n - 1] == "assistant"), 0)
         self.saw(generate, texts[new:], texts[:new])
@@ -239,6 +243,24 @@ def room(prompt_tokens: int, asked: int | None, context_tokens: int, param: str)
         f"needs {wanted} tokens{split}. Please shorten the {param} or the completion.",
         param=param,
     )
+
+
+def refuse_enormous(
+    renderer: Renderer, texts: Sequence[str], context_tokens: int, param: str
+) -> None:
+    """Refuses texts that cannot fit whatever their tokens are, before they are computed: those of
+    20 MB take many seconds. Raises ContextTooLong."""
+    if not renderer.tokenizer.is_byte_level:
+        return  # an unknown word of any length may be one token
+    characters = sum(len(text.strip()) for text in texts)
+    least = characters // (_COMPOSED * renderer.tokenizer.longest_token)
+    if least > context_tokens:
+        raise ContextTooLong(
+            f"This model's maximum context length is {context_tokens} tokens. However, your "
+            f"request has {characters} characters, which are more tokens than that. Please "
+            f"shorten the {param}.",
+            param=param,
+        )
 
 
 def _grammar(question: Question, renderer: Renderer) -> str | None:

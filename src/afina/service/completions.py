@@ -19,7 +19,7 @@ from msgspec.structs import replace
 from afina.domain import ids
 from afina.domain.accounts import Caller
 from afina.errors import InvalidRequest
-from afina.service.asking import Asker, Engine, room
+from afina.service.asking import Asker, Engine, refuse_enormous, room
 from afina.service.completion_answer import (
     CompletionChoice,
     CompletionHead,
@@ -80,6 +80,9 @@ class CompletionsService:
         renderer = self._asker.renderer(model)
         context = model.base.context_tokens or renderer.context_tokens
         how = sampling(request)
+        for text in request.prompts:
+            if isinstance(text, str):
+                refuse_enormous(renderer, [text], context, "prompt")
         generates, texts = [], []
         for number, prompt in enumerate(request.prompts):
             tokens = renderer.plain_prompt(prompt) if isinstance(prompt, str) else prompt

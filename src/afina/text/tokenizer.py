@@ -164,6 +164,11 @@ class ChatTokenizer:
         return self._decoders == ("ByteLevel",)
 
     @functools.cached_property
+    def longest_token(self) -> int:
+        """No token stands for more characters than this, where tokens are bytes."""
+        return max(map(len, self._whole.get_vocab(with_added_tokens=True)))
+
+    @functools.cached_property
     def joins_bytes(self) -> bool:
         """Whether a text is its tokens' bytes, one after the other."""
         fallback = "ByteFallback" in self._decoders and not (
