@@ -298,6 +298,7 @@ _PAGES: Final[dict[str, str]] = {
         POST /playground/rows
         GET /models
         GET /models/show
+        GET /models/card
         GET /models/file
         POST /models/delete
         POST /models/release
