@@ -46,7 +46,7 @@ class Columns:
     @property
     def says_all(self) -> bool:
         """Whether there is a question and an answer."""
-        return bool(self.user and self.assistant and self.user != self.assistant)
+        return bool(self.user and self.assistant)
 
 
 @dataclass(frozen=True)
@@ -145,7 +145,8 @@ def read_source(folder: Path, draft: Draft, source: Source, sheets: tuple[str, .
             told = remark("log", who=repr(log[0]), what=repr(log[1]))
             draft = replace(draft, notes=(*draft.notes, told))
     draft = replace(draft, is_table=True, chosen=chosen)
-    return make_rows(folder, draft) if can_be_rows(draft, chosen) else draft
+    guessed_one = chosen.user is not None and chosen.user == chosen.assistant
+    return make_rows(folder, draft) if can_be_rows(draft, chosen) and not guessed_one else draft
 
 
 def can_be_rows(draft: Draft, chosen: Columns) -> bool:

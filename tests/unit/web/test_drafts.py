@@ -421,3 +421,12 @@ def test_questions_and_answers_of_one_conversation_become_one_chat(site: Site) -
     chosen = {"user": "question", "assistant": "answer", "group": "case"}
     site.ask("POST", f"{place}/columns", data=chosen | {"form_token": site.token()})
     assert contents(site, place) == [["a", "b", "c", "d"], ["e", "f"]]
+
+
+def test_one_column_for_both_is_refused_and_what_was_chosen_holds(site: Site) -> None:
+    draft = site.bring("casos.csv", SHEET)
+    before = rows(site, draft)
+    form = {"form_token": site.token(), "user": "pregunta", "assistant": "pregunta"}
+    told = html.unescape(site.ask("POST", f"{draft}/columns", data=form).text)
+    assert "the same column" in told or "la misma columna" in told
+    assert rows(site, draft) == before
