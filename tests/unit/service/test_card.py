@@ -172,6 +172,7 @@ def test_what_a_card_says_of_the_data_outlives_files_and_job_and_goes_with_the_l
     assert not list(kept.iterdir())
 
 
+@pytest.mark.sqlite
 def test_a_restored_backup_has_what_cards_say_of_the_data(
     platform: Platform, caller: Caller, tmp_path: Path
 ) -> None:
