@@ -116,7 +116,7 @@ def test_a_new_job_validates_and_is_healthy(client: openai.OpenAI) -> None:
     job = client.fine_tuning.jobs.create(
         model=ALIAS,
         training_file=file.id,
-        suffix="my-model",
+        suffix="My Model_v2",
         seed=5,
         hyperparameters={"n_epochs": 3, "batch_size": "auto", "learning_rate_multiplier": 0.5},
         metadata={"team": "claims"},
@@ -130,7 +130,8 @@ def test_a_new_job_validates_and_is_healthy(client: openai.OpenAI) -> None:
     assert strict.hyperparameters.learning_rate_multiplier == 0.5
     assert strict.metadata == {"team": "claims"}
     assert strict.status == "validating_files"
-    assert strict.model_dump()["user_provided_suffix"] == "my-model"
+    assert strict.model_dump()["user_provided_suffix"] == "My Model_v2"
+    assert strict.model_dump()["afina"]["suffix"] == "my-model-v2"
     assert strict.organization_id.startswith("org-")
     events = client.fine_tuning.jobs.list_events(job.id).data
     for event in events:

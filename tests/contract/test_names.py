@@ -166,7 +166,7 @@ def test_aliases_are_refused_by_name(live: Live, other: tuple[str, openai.OpenAI
         ({"name": BASE, "follows": "a"}, 400),
         ({"name": "A B", "follows": "a"}, 400),
         ({"name": "a"}, 400),
-        ({"name": "a", "follows": "A_"}, 400),
+        ({"name": "a", "follows": "_"}, 400),
         ({"name": "a", "target": "ft:a:b::12345678"}, 404),
     ):
         assert live.http.post("/v1/afina/aliases", json=body).status_code == status

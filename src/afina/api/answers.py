@@ -22,6 +22,7 @@ from afina.domain.events import JobEvent
 from afina.domain.files import StoredFile
 from afina.domain.jobs import Hyperparameters, Job, JobCheckpoint
 from afina.domain.methods import Extension
+from afina.domain.models import plain_suffix
 from afina.domain.pages import Page
 from afina.service.models import ListedModel, ModelEntry
 
@@ -201,7 +202,7 @@ def job_object(job: Job, caller: Caller) -> JobObject:
         afina={
             "stage": job.stage,
             "requested_model": job.requested_model,
-            "suffix": job.suffix,
+            "suffix": None if job.suffix is None else plain_suffix(job.suffix),
             "parent": job.parent,
             **_extension(job.extension),
             "started_at": job.started_at,

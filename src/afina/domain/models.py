@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import re
+import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -25,13 +26,19 @@ def base_slug(hub_id: str) -> str:
 
 
 def plain_suffix(given: str) -> str:
-    """What is nearest to `given` of all that a suffix may be; empty where nothing is."""
-    return re.sub(r"[^a-z0-9-]+", "-", given.lower()).strip("-")[:64]
+    """How a suffix stands in names: `My Model_v2` is `my-model-v2`, and accents fall. Empty where
+    no letter or digit of it can stand there."""
+    if SUFFIX.fullmatch(given):
+        return given
+    letters = unicodedata.normalize("NFKD", given.lower())
+    letters = "".join(c for c in letters if not unicodedata.combining(c))
+    return re.sub(r"[^a-z0-9]+", "-", letters).strip("-")[:64].rstrip("-")
 
 
 def tuned_name(base: str, org: str, suffix: str | None, tail: str, step: int | None = None) -> str:
-    """`ft:{base}:{org}:{suffix or empty}:{8 characters}`, and `:ckpt-step-N` if `step` is given."""
-    name = f"ft:{base}:{org}:{suffix or ''}:{tail}"
+    """`ft:{base}:{org}:{plain suffix or empty}:{8 characters}`, and `:ckpt-step-N` if `step` is
+    given."""
+    name = f"ft:{base}:{org}:{plain_suffix(suffix or '')}:{tail}"
     return name if step is None else f"{name}:ckpt-step-{step}"
 
 

@@ -11,9 +11,10 @@ from typing import Final
 
 from afina.domain.accounts import Caller
 from afina.domain.ids import ALIAS
-from afina.domain.models import SUFFIX, ModelState, TunedModel
+from afina.domain.models import ModelState, TunedModel, plain_suffix
 from afina.errors import Conflict, InvalidRequest, ModelNotFound, NotFound
 from afina.service import bases
+from afina.service.job_request import check_suffix
 from afina.service.platform import Platform
 from afina.store import aliases, models
 from afina.store.aliases import AliasEntry
@@ -36,12 +37,9 @@ def set_alias(
         raise InvalidRequest(
             "An alias needs a model to mean or a suffix to follow.", param="target"
         )
-    if follows is not None and SUFFIX.fullmatch(follows) is None:
-        raise InvalidRequest(
-            "A suffix has 1 to 64 characters of a-z, 0-9 and hyphen.",
-            param="follows",
-            code="invalid_value",
-        )
+    if follows is not None:
+        check_suffix(follows, "follows")
+        follows = plain_suffix(follows)
     with platform.database.write() as tx:
         if target is not None:
             _require_answering(tx, caller, target)

@@ -14,10 +14,11 @@ from typing import Final
 from afina.domain.integrations import Integration
 from afina.domain.jobs import Auto, Hyperparameters
 from afina.domain.methods import Extension
-from afina.domain.models import SUFFIX, plain_suffix
+from afina.domain.models import plain_suffix
 from afina.errors import InvalidRequest, UnsupportedField
 
 MAX_SEED: Final = 2_147_483_647
+MAX_SUFFIX: Final = 64
 MAX_PAIRS: Final = 16
 MAX_PAIR_KEY: Final = 64
 MAX_PAIR_VALUE: Final = 512
@@ -51,18 +52,23 @@ def check_request(request: JobRequest) -> None:
             param="method.type",
             remedy=f"Use {' or '.join(METHODS)}.",
         )
-    if request.suffix is not None and SUFFIX.fullmatch(request.suffix) is None:
-        plain = plain_suffix(request.suffix)
-        raise InvalidRequest(
-            "The suffix must be 1 to 64 characters of a-z, 0-9 and hyphen.",
-            param="suffix",
-            code="invalid_value",
-            remedy=f"'{plain}' is one." if plain else None,
-        )
+    if request.suffix is not None:
+        check_suffix(request.suffix, "suffix")
     if request.seed is not None and not 0 <= request.seed <= MAX_SEED:
         raise _outside("seed", f"from 0 to {MAX_SEED}")
     _check_hyperparameters(request.hyperparameters)
     check_metadata(request.metadata)
+
+
+def check_suffix(suffix: str, param: str) -> None:
+    """Raises InvalidRequest for one that cannot be a part of a name."""
+    if not (1 <= len(suffix) <= MAX_SUFFIX and _is_text(suffix) and plain_suffix(suffix)):
+        raise InvalidRequest(
+            f"The suffix must be 1 to {MAX_SUFFIX} characters, a letter a-z or a digit among them.",
+            param=param,
+            code="invalid_value",
+            remedy="In the model's name it stands in small letters, digits and hyphens.",
+        )
 
 
 def check_metadata(metadata: Mapping[str, str] | None) -> None:

@@ -150,7 +150,7 @@ def _numbers(job: Mapping[str, Any], method: str) -> dict[str, Any]:
 
 
 def _suffix(job: Mapping[str, Any]) -> tuple[str | None, str | None]:
-    """The suffix as it may be here, and a note where it is another one."""
+    """The suffix, and a note where names show another one."""
     given = job.get("user_provided_suffix")
     if given is None:
         named = _NAME.match(str(job.get("fine_tuned_model") or ""))
@@ -159,7 +159,7 @@ def _suffix(job: Mapping[str, Any]) -> tuple[str | None, str | None]:
         return None, None
     plain = plain_suffix(str(given))
     note = None if plain == given else f"its suffix {given!r} is {plain!r} here"
-    return plain or None, note
+    return (str(given) if plain else None), note
 
 
 def _parent(model: str, by_model: Mapping[str, str]) -> str | None:

@@ -24,6 +24,7 @@ from tests.platforms import (
 
 from afina.domain.accounts import Caller
 from afina.domain.jobs import Hyperparameters, Job, JobStatus, Wish
+from afina.domain.models import is_tuned_name, tuned_name
 from afina.errors import (
     AfinaError,
     Conflict,
@@ -111,15 +112,24 @@ def test_going_on_from_a_model_that_is_not_there_is_refused_by_name(
 
 
 @pytest.mark.parametrize(
-    ("given", "named"), [("My Model_v2", "my-model-v2"), ("a/../b", "a-b"), ("Bard", "bard")]
+    ("given", "named"),
+    [
+        ("My Model_v2", "my-model-v2"),
+        ("a/../b", "a-b"),
+        ("Bard", "bard"),
+        ("São Paulo: año 2", "sao-paulo-ano-2"),
+        ("a--b", "a--b"),
+        ("x " * 32, "x" + "-x" * 31),
+    ],
 )
-def test_a_suffix_that_may_not_be_is_refused_with_one_that_may(
+def test_a_suffix_is_kept_as_it_was_given_and_stands_in_names_as_they_may_be(
     platform: Platform, caller: Caller, given: str, named: str
 ) -> None:
-    with pytest.raises(InvalidRequest) as refused:
-        start_job(platform, caller, suffix=given)
-    assert (refused.value.param, refused.value.remedy) == ("suffix", f"'{named}' is one.")
-    assert start_job(platform, caller, suffix=named).suffix == named
+    job = start_job(platform, caller, suffix=given)
+    assert job.suffix == given
+    name = tuned_name(BASE, "local", job.suffix, "abcdefgh")
+    assert name == f"ft:{BASE}:local:{named}:abcdefgh"
+    assert is_tuned_name(name)
 
 
 @pytest.mark.parametrize(
@@ -127,8 +137,9 @@ def test_a_suffix_that_may_not_be_is_refused_with_one_that_may(
     [
         ({"suffix": ""}, "suffix"),
         ({"suffix": "x" * 65}, "suffix"),
-        ({"suffix": "Bard"}, "suffix"),
-        ({"suffix": "a:b"}, "suffix"),
+        ({"suffix": " _ "}, "suffix"),
+        ({"suffix": "モデル"}, "suffix"),
+        ({"suffix": "a\ud800"}, "suffix"),
         ({"seed": -1}, "seed"),
         ({"seed": 2**31}, "seed"),
         ({"method": "reinforcement"}, "method.type"),
