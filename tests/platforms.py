@@ -33,7 +33,7 @@ from afina.service.publish import (
     store_tune,
 )
 from afina.settings import Settings
-from afina.store import accounts, jobs, leases
+from afina.store import accounts, jobs, leases, models
 from afina.store.database import Database
 
 BASE = "tiny-base"
@@ -162,3 +162,10 @@ def publish(
         gate=gate or GateOutcome("off", "default"),
     )
     return publish_models(platform, job, publication)
+
+
+def checkpoint_of(platform: Platform, caller: Caller) -> str:
+    """A model that a job kept on its way, before its last step."""
+    with platform.database.read() as tx:
+        found = models.list_models(tx, caller.project_id)
+    return next(model.name for model in found if model.step is not None)

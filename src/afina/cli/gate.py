@@ -18,7 +18,13 @@ def card(
     html: Annotated[
         Path | None, typer.Option("--html", metavar="OUT", help="Write the card as a page.")
     ] = None,
-    language: Annotated[str, typer.Option("--language", help="Of the page: en, es or pt.")] = "en",
+    readme: Annotated[
+        Path | None,
+        typer.Option("--readme", metavar="OUT", help="Write it as README.md, as hubs read it."),
+    ] = None,
+    language: Annotated[
+        str, typer.Option("--language", help="Of page and README: en, es or pt.")
+    ] = "en",
     server: ServerOption = None,
     data: DataOption = None,
     json: JsonOption = False,
@@ -28,6 +34,7 @@ def card(
     from afina.cli.client import segment
     from afina.language.strings import LANGUAGES
     from afina.service.card_page import card_page
+    from afina.service.card_readme import card_readme
 
     if language not in LANGUAGES:
         raise typer.BadParameter(f"{language}: there are {', '.join(LANGUAGES)}.")
@@ -36,7 +43,12 @@ def card(
     if html is not None:
         html.write_text(card_page(found, language), encoding="utf-8")
         tell(f"The card is in {html}.")
-    elif json:
+    if readme is not None:
+        readme.write_text(card_readme(found, language=language), encoding="utf-8")
+        tell(f"The card is in {readme}.")
+    if html is not None or readme is not None:
+        return
+    if json:
         print_json(found)
     else:
         print_facts(_facts(found))

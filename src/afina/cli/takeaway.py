@@ -1,4 +1,6 @@
-"""Taking a tuned model away from a server: its files checked by hash, merged here if asked."""
+"""Taking a tuned model away from a server: its files checked by hash, merged here if asked, with
+its card beside them.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +17,7 @@ from afina.errors import Internal, InvalidRequest
 if TYPE_CHECKING:
     from afina.cli.client import Client
     from afina.model.gguf_export import Weights
+    from afina.service.card_readme import Form
     from afina.settings import Settings
 
 
@@ -51,13 +54,25 @@ def weights_of(format: Format, weights: str | None) -> Weights | None:
 def export_peft(client: Client, name: str, target: Path) -> list[str]:
     """Write the adapter's files into `target`; returns their names. Raises InvalidRequest for a
     base and for a folder that is not empty."""
+    from afina.service.card_readme import Form
+
     _, files = _tune(client, name)
     _make_empty(target)
-    return _fetch(client, name, files, target)
+    found = _fetch(client, name, files, target)
+    return sorted([*found, *_put_card(client, name, Form.STORED, target)])
 
 
 def export_merged(client: Client, name: str, target: Path, settings: Settings) -> list[str]:
-    """Write base and adapter as one model into `target`; the base must be on this machine."""
+    """Write base and adapter as one model into `target`; the base must be on this machine. The
+    card takes the place of the base's README.md, which speaks of another model."""
+    from afina.service.card_readme import Form
+
+    _merge(client, name, target, settings)
+    _put_card(client, name, Form.WHOLE, target)
+    return sorted(path.name for path in target.iterdir())
+
+
+def _merge(client: Client, name: str, target: Path, settings: Settings) -> None:
     from afina.cli.bases import find_base
 
     base_id, files = _tune(client, name)
@@ -69,17 +84,17 @@ def export_merged(client: Client, name: str, target: Path, settings: Settings) -
         adapter = Path(room)
         _fetch(client, name, files, adapter)
         merge(Path(base.path), adapter, target)
-    return sorted(path.name for path in target.iterdir())
 
 
 def export_gguf(
     client: Client, name: str, target: Path, settings: Settings, weights: Weights
 ) -> list[str]:
-    """Write a base, or base and tune as one model, as a file that llama.cpp runs into the folder
-    `target`; the base must be on this machine."""
+    """Write a base, or base and tune as one model with its card, as a file that llama.cpp runs
+    into the folder `target`; the base must be on this machine."""
     from afina.cli.bases import find_base
     from afina.cli.client import segment
     from afina.model.gguf_export import Label, Talk, write_model
+    from afina.service.card_readme import Form
     from afina.text.renderer import Renderer
     from afina.text.template import read_template
 
@@ -94,21 +109,35 @@ def export_gguf(
     file = f"{_plain(name)}-{weights.value}.gguf"
     with tempfile.TemporaryDirectory(prefix="afina-") as room:
         if tuned:
-            export_merged(client, name, Path(room) / "merged", settings)
+            _merge(client, name, Path(room) / "merged", settings)
             folder = Path(room) / "merged"
         write_model(folder, target / file, talk, label, weights, tell)
-    return [file]
+    if not tuned:
+        return [file]
+    return sorted([file, *_put_card(client, name, Form.GGUF, target)])
 
 
 def export_gguf_lora(client: Client, name: str, target: Path) -> list[str]:
     """Write a tune's adapter as llama.cpp reads it beside its base's file; the server makes it."""
     from afina.cli.client import segment
+    from afina.service.card_readme import Form
 
     _tune(client, name)
     _make_empty(target)
     file = f"{_plain(name)}-lora.gguf"
     client.save(f"/v1/afina/files-of/{segment(name)}?file={ADAPTER_GGUF}", target / file)
-    return [file]
+    return sorted([file, *_put_card(client, name, Form.GGUF_ADAPTER, target)])
+
+
+def _put_card(client: Client, name: str, form: Form, target: Path) -> list[str]:
+    """Write the model's card beside its weights; returns the names of its files."""
+    from afina.cli.client import segment
+    from afina.service.card_readme import card_files
+
+    files = card_files(client.get(f"/v1/afina/models/{segment(name)}/card"), form)
+    for file, text in files.items():
+        (target / file).write_bytes(text)
+    return list(files)
 
 
 def _plain(name: str) -> str:

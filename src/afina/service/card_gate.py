@@ -66,7 +66,7 @@ def gate_section(texts: Texts, gate: Mapping[str, Any] | None, model: str) -> st
             return section(title, head + f"<p>{escape(texts(waits[gate['status']]))}</p>")
         why = f' <span lang="en">{escape(gate["note"] or "")}</span>'
         return section(title, f"{head}<p>{escape(texts('job.gate_incomplete'))}{why}</p>")
-    parts = sorted(report["parts"], key=_place)
+    parts = sorted(report["parts"], key=place)
     return section(
         title,
         head
@@ -83,7 +83,8 @@ def gate_section(texts: Texts, gate: Mapping[str, Any] | None, model: str) -> st
     )
 
 
-def _place(part: Mapping[str, Any]) -> int:
+def place(part: Mapping[str, Any]) -> int:
+    """Where a part stands among the others."""
     return _ORDER.index(part["name"]) if part["name"] in _ORDER else len(_ORDER)
 
 
@@ -100,27 +101,53 @@ def _said(one: Sentence, tag: str, kind: str = "") -> str:
 
 
 def _part(texts: Texts, part: Mapping[str, Any], limits: Mapping[str, float]) -> str:
-    key = f"card.part_{part['name']}"
-    title = escape(texts(key) if texts.has(key) else str(part["name"]))
-    told = told_in(part)
+    title, told = escape(part_title(texts, part)), told_in(part)
     note = _said(sentence(texts, told), "p", ' class="plain"') if told else ""
+    shown = mark(part_word(texts, part, limits), _kind(part, limits))
     if not part["measured"]:
-        return f"<h3>{title} {mark(texts('job.gate_part_none'), 'plain')}</h3>{note}"
-    word, kind = "passed", "good"
-    if not part["passed"]:
-        word, kind = "failed", "bad"
-    shown = mark(texts(f"job.gate_part_{word}"), kind)
+        return f"<h3>{title} {shown}</h3>{note}"
+    rows = part_rows(texts, part, limits)
+    aside = details(texts, part)
+    shown_rows = table(heads(texts), rows) + (plain(aside) if aside else "")
+    return f"<h3>{title} {shown}</h3>{note}{shown_rows}"
+
+
+def part_title(texts: Texts, part: Mapping[str, Any]) -> str:
+    """What a part is called."""
+    key = f"card.part_{part['name']}"
+    return texts(key) if texts.has(key) else str(part["name"])
+
+
+def part_word(texts: Texts, part: Mapping[str, Any], limits: Mapping[str, float]) -> str:
+    """How a part ended."""
+    if not part["measured"]:
+        return texts("job.gate_part_none")
     if part["passed"] and only_told(part["name"], limits):
-        shown = mark(texts("card.only_told"), "plain")
-    heads = [
-        texts(f"card.{name}") for name in ("measure", "of_base", "of_tuned", "change", "limit")
-    ]
-    rows = [
+        return texts("card.only_told")
+    return texts(f"job.gate_part_{'passed' if part['passed'] else 'failed'}")
+
+
+def _kind(part: Mapping[str, Any], limits: Mapping[str, float]) -> str:
+    if not part["measured"] or (part["passed"] and only_told(part["name"], limits)):
+        return "plain"
+    return "good" if part["passed"] else "bad"
+
+
+def heads(texts: Texts) -> list[str]:
+    """The columns of what a part measured."""
+    names = ("measure", "of_base", "of_tuned", "change", "limit")
+    return [texts(f"card.{name}") for name in names]
+
+
+def part_rows(
+    texts: Texts, part: Mapping[str, Any], limits: Mapping[str, float]
+) -> list[list[str]]:
+    """What a part measured, below `heads`."""
+    return [
         _row(texts, row, part, limits)
         for row in _ROWS.get(part["name"], ())
         if row.tuned in part["measures"]
     ]
-    return f"<h3>{title} {shown}</h3>{note}{table(heads, rows)}{_details(texts, part)}"
 
 
 def only_told(name: str, limits: Mapping[str, float]) -> bool:
@@ -173,17 +200,17 @@ def _limit(texts: Texts, name: str | None, limits: Mapping[str, float], in_nats:
     return texts("card.limit_rise", limit=written)
 
 
-def _details(texts: Texts, part: Mapping[str, Any]) -> str:
-    details = part.get("details", {})
-    if topics := details.get("topics"):
-        found = ", ".join(
-            texts("card.topic", topic=_topic(texts, name), **counts)
-            for name, counts in sorted(topics.items())
+def details(texts: Texts, part: Mapping[str, Any]) -> str:
+    """What else a part counted, in a sentence; empty where nothing."""
+    counts = part.get("details", {})
+    if topics := counts.get("topics"):
+        told = ", ".join(
+            texts("card.topic", topic=_topic(texts, name), **found)
+            for name, found in sorted(topics.items())
         )
-        return plain(texts("card.topics", found=found))
-    if categories := details.get("categories"):
-        found = counted(texts, categories.items())
-        return plain(texts("card.categories", found=found))
+        return texts("card.topics", found=told)
+    if categories := counts.get("categories"):
+        return texts("card.categories", found=counted(texts, categories.items()))
     return ""
 
 

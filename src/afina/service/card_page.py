@@ -77,10 +77,10 @@ def card_page(card: Mapping[str, Any], language: str = LANGUAGES[0]) -> str:
             gate_section(texts, card["gate"], card["model"]),
             section(texts("card.base"), _base(texts, card["base"])),
             *(
-                section(texts(f"card.{file['which']}"), facts(_data(texts, file)))
+                section(texts(f"card.{file['which']}"), facts(data_facts(texts, file)))
                 for file in card["data"]
             ),
-            section(texts("job.method"), facts(_method(texts, card["method"]))),
+            section(texts("job.method"), facts(method_facts(texts, card["method"]))),
             section(texts("job.curves"), _curve(texts, card["curves"])),
             section(texts("card.parity"), _parity(texts, card["parity"])),
         ]
@@ -112,20 +112,26 @@ def _history(texts: Texts, card: Mapping[str, Any]) -> str:
 
 
 def _base(texts: Texts, base: Mapping[str, Any]) -> str:
+    gone = "" if base["here"] else plain(texts("card.not_here"))
+    return facts(base_facts(texts, base)) + gone
+
+
+def base_facts(texts: Texts, base: Mapping[str, Any]) -> list[tuple[str, str | None]]:
+    """What the model was tuned from, as names and values."""
     if not base["here"]:
-        return facts([(texts("ui.name"), base["id"])]) + plain(texts("card.not_here"))
-    return facts(
-        [
-            (texts("ui.name"), base["id"]),
-            (texts("card.hub"), base["hub_id"]),
-            (texts("models.licence"), base["licence"] or texts("card.unknown")),
-            (texts("models.parameters"), numbers.number(texts.language, base["parameters"])),
-            (texts("card.weights_sha"), base["sha256"]),
-        ]
-    )
+        return [(texts("ui.name"), base["id"])]
+    return [
+        (texts("ui.name"), base["id"]),
+        (texts("card.hub"), base["hub_id"]),
+        (texts("models.licence"), base["licence"] or texts("card.unknown")),
+        (texts("models.parameters"), numbers.number(texts.language, base["parameters"])),
+        (texts("card.weights_sha"), base["sha256"]),
+    ]
 
 
-def _data(texts: Texts, file: Mapping[str, Any]) -> Iterator[tuple[str, str | None]]:
+def data_facts(texts: Texts, file: Mapping[str, Any]) -> Iterator[tuple[str, str | None]]:
+    """What is known of a file that the model was tuned on, as names and values."""
+
     def n(count: int | None) -> str:
         return numbers.number(texts.language, count or 0)
 
@@ -170,7 +176,8 @@ def _finding(texts: Texts, rule: str, count: str) -> str:
     return f"{count} × {rule}{what}"
 
 
-def _method(texts: Texts, method: Mapping[str, Any]) -> Iterator[tuple[str, str | None]]:
+def method_facts(texts: Texts, method: Mapping[str, Any]) -> Iterator[tuple[str, str | None]]:
+    """How the model was tuned, as names and values."""
     name, kind = f"job.method_{method['method']}", f"tune.kind_{method['kind']}"
     yield texts("job.method"), texts(name) if texts.has(name) else method["method"]
     yield texts("tune.kind"), texts(kind) if texts.has(kind) else method["kind"]
@@ -240,21 +247,24 @@ def _parity(texts: Texts, parity: Mapping[str, Any] | None) -> str:
     if not parity or "positions" not in parity:
         return plain(texts("card.parity_none"))
     verdict = texts("card.parity_holds" if parity["passed"] else "card.parity_fails")
+    return f"<p>{escape(verdict)}</p>" + facts(parity_facts(texts, parity))
+
+
+def parity_facts(texts: Texts, parity: Mapping[str, Any]) -> list[tuple[str, str | None]]:
+    """What was compared between trainer and engine, as names and values."""
     limits = {name: measured(texts, parity[f"{name}_limit"]) for name in ("mean_kl", "margin")}
     place = numbers.number(texts.language, parity["positions"])
-    return f"<p>{escape(verdict)}</p>" + facts(
-        [
-            (texts("card.positions"), texts("card.of_prompts", n=place, prompts=parity["prompts"])),
-            (
-                texts("card.mean_kl", limit=limits["mean_kl"]),
-                measured(texts, parity["mean_kl"]),
-            ),
-            (texts("card.agreement"), share(texts, parity["agreement"])),
-            (
-                texts("card.largest_margin", limit=limits["margin"]),
-                measured(texts, parity["largest_margin"]),
-            ),
-            (texts("card.largest_difference"), measured(texts, parity["largest_difference"])),
-            (texts("card.precision"), f"{parity['precision']}, {parity['engine_precision']}"),
-        ]
-    )
+    return [
+        (texts("card.positions"), texts("card.of_prompts", n=place, prompts=parity["prompts"])),
+        (
+            texts("card.mean_kl", limit=limits["mean_kl"]),
+            measured(texts, parity["mean_kl"]),
+        ),
+        (texts("card.agreement"), share(texts, parity["agreement"])),
+        (
+            texts("card.largest_margin", limit=limits["margin"]),
+            measured(texts, parity["largest_margin"]),
+        ),
+        (texts("card.largest_difference"), measured(texts, parity["largest_difference"])),
+        (texts("card.precision"), f"{parity['precision']}, {parity['engine_precision']}"),
+    ]

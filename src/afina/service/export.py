@@ -1,7 +1,7 @@
 """Export: all that a project owns, in a folder or tar file that needs no afina to be read.
 
 files/<id>[.jsonl|.csv]   the bytes of every file      files.jsonl   what they are
-models/<name>/            PEFT folders                 models.jsonl
+models/<name>/            PEFT folders with their card models.jsonl
 events/<job>.jsonl        oldest first                 jobs.jsonl, checkpoints.jsonl
 ledger.jsonl, ledger.csv                               keys.jsonl    (never a secret)
 manifest.json             every part with its size and sha256, written last
@@ -27,7 +27,9 @@ from afina.domain.manifests import Manifest
 from afina.domain.models import TunedModel
 from afina.domain.pages import Page
 from afina.domain.prices import dollars
-from afina.errors import Conflict, Internal
+from afina.errors import Conflict, Internal, NotFound
+from afina.service.card import card_of
+from afina.service.card_readme import card_files
 from afina.service.parcels import Parcel, open_parcel
 from afina.service.platform import Platform
 from afina.store import accounts, checkpoints, events, files, jobs, ledger, models
@@ -78,7 +80,7 @@ def export_project(platform: Platform, caller: Caller, target: Path) -> ExportRe
         with platform.database.read() as tx:
             owned = _Rows(platform, tx, caller, parcel).put()
         _put_files(platform, parcel, owned.files)
-        _put_models(platform, parcel, owned.models)
+        _put_models(platform, parcel, caller, owned.models)
         _put_manifest(platform, parcel, caller)
         return ExportReport(
             path=target,
@@ -178,7 +180,9 @@ def _put_files(platform: Platform, parcel: Parcel, found: Sequence[StoredFile]) 
         _put_blob(platform, parcel, f"files/{file.id}{ending}", file.sha256)
 
 
-def _put_models(platform: Platform, parcel: Parcel, found: Sequence[TunedModel]) -> None:
+def _put_models(
+    platform: Platform, parcel: Parcel, caller: Caller, found: Sequence[TunedModel]
+) -> None:
     for model in found:
         # Colons are no good in the names of folders elsewhere.
         folder = f"models/{model.name.replace(':', '--')}"
@@ -186,6 +190,12 @@ def _put_models(platform: Platform, parcel: Parcel, found: Sequence[TunedModel])
         manifest = Manifest.from_bytes(platform.blobs.read(model.manifest))
         for name, sha256 in sorted(manifest.files.items()):
             _put_blob(platform, parcel, f"{folder}/{name}", sha256)
+        try:
+            card = card_of(platform, caller, model.name)
+        except NotFound:
+            raise _deleted(folder) from None
+        for name, text in card_files(card).items():
+            parcel.add(f"{folder}/{name}", io.BytesIO(text))
 
 
 def _put_blob(platform: Platform, parcel: Parcel, name: str, sha256: str) -> None:
@@ -193,9 +203,13 @@ def _put_blob(platform: Platform, parcel: Parcel, name: str, sha256: str) -> Non
         with platform.blobs.open(sha256) as file:
             parcel.add(name, file)
     except Internal:
-        raise Conflict(
-            f"What belongs to {name} was deleted during the export.", remedy="Run it again."
-        ) from None
+        raise _deleted(name) from None
+
+
+def _deleted(name: str) -> Conflict:
+    return Conflict(
+        f"What belongs to {name} was deleted during the export.", remedy="Run it again."
+    )
 
 
 def _put_manifest(platform: Platform, parcel: Parcel, caller: Caller) -> None:

@@ -1,7 +1,10 @@
-"""The files of a tuned model as its manifest names them, so that its owner can take them away."""
+"""The files of a tuned model as its manifest names them, and its card, so that its owner can take
+them away.
+"""
 
 from __future__ import annotations
 
+import io
 import tempfile
 from pathlib import Path
 from typing import BinaryIO
@@ -10,7 +13,10 @@ from afina.domain.accounts import Caller
 from afina.domain.manifests import ADAPTER_CONFIG, ADAPTER_GGUF, ADAPTER_WEIGHTS, Manifest
 from afina.domain.models import TunedModel
 from afina.errors import Forbidden, InvalidRequest, NotFound
+from afina.language.strings import LANGUAGES
 from afina.service.bases import get_base
+from afina.service.card import card_of
+from afina.service.card_readme import CARD_FILES, card_files
 from afina.service.models import ModelEntry
 from afina.service.platform import Platform
 
@@ -22,9 +28,14 @@ def tune_files(platform: Platform, tuned: TunedModel) -> dict[str, str]:
 
 
 def open_model_file(
-    platform: Platform, caller: Caller, entry: ModelEntry, name: str
+    platform: Platform,
+    caller: Caller,
+    entry: ModelEntry,
+    name: str,
+    language: str = LANGUAGES[0],
 ) -> tuple[BinaryIO, int]:
-    """One of a tune's files, open, and its size; or its adapter as llama.cpp reads it, made here.
+    """One of a tune's files, open, and its size; or, made here, its adapter as llama.cpp reads it
+    and its card: README.md, card.json, card.html, the first and last in the language asked for.
     Raises NotFound, InvalidRequest for a base, and Forbidden for a model that another project lets
     this one use: its weights stay there."""
     if entry.tuned is None:
@@ -38,6 +49,9 @@ def open_model_file(
             param="model",
             code="insufficient_permissions",
         )
+    if name in CARD_FILES:
+        made = card_files(card_of(platform, caller, entry.tuned.name), language=language)[name]
+        return io.BytesIO(made), len(made)
     files = tune_files(platform, entry.tuned)
     if name == ADAPTER_GGUF:
         return _adapter_gguf(platform, entry.tuned, files)

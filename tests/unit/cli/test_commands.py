@@ -261,6 +261,21 @@ def test_a_model_whose_proof_failed_says_why(server: ScriptedServer, afina: Afin
 
 
 TUNED = {"kind": "tuned", "base_id": "base"}
+CARD = {
+    "model": "ft:x",
+    "state": "released",
+    "created_at": 1,
+    "written_at": 2,
+    "written_by": "afina",
+    "history": [],
+    "base": {"id": "base", "here": False},
+    "data": [],
+    "method": {"kind": "lora", "method": None, "job": None, "afina": None, "settings": {}}
+    | dict.fromkeys(("manifest", "data_sha256", "template_sha256", "trained_tokens")),
+    "curves": [],
+    "gate": None,
+    "parity": None,
+}
 
 
 def test_an_adapter_is_exported_and_checked_by_hash(
@@ -270,8 +285,16 @@ def test_an_adapter_is_exported_and_checked_by_hash(
     files = {"adapter_model.safetensors": hashlib.sha256(weights).hexdigest()}
     server.say("GET /v1/afina/models/ft:x", TUNED | {"files": files})
     server.say_bytes("GET /v1/afina/files-of/ft:x", weights)
+    server.say("GET /v1/afina/models/ft:x/card", CARD)
     done = afina("models", "export", "ft:x", "--to", str(tmp_path / "out"), "--json")
-    assert json.loads(done.stdout)["files"] == ["adapter_model.safetensors"]
+    assert json.loads(done.stdout)["files"] == [
+        "README.md",
+        "adapter_model.safetensors",
+        "card.html",
+        "card.json",
+    ]
+    assert json.loads((tmp_path / "out" / "card.json").read_text()) == CARD
+    assert (tmp_path / "out" / "README.md").read_text().startswith("---\n")
     assert (tmp_path / "out" / "adapter_model.safetensors").read_bytes() == weights
 
 
@@ -310,9 +333,15 @@ def test_an_adapter_for_llama_cpp_is_made_by_the_server(
 ) -> None:
     server.say("GET /v1/afina/models/ft:x", TUNED | {"files": {}})
     server.say_bytes("GET /v1/afina/files-of/ft:x", b"GGUF")
+    server.say("GET /v1/afina/models/ft:x/card", CARD)
     to = tmp_path / "out"
     done = afina("models", "export", "ft:x", "--to", str(to), "--format", "gguf-lora", "--json")
-    assert json.loads(done.stdout)["files"] == ["ft-x-lora.gguf"]
+    assert json.loads(done.stdout)["files"] == [
+        "README.md",
+        "card.html",
+        "card.json",
+        "ft-x-lora.gguf",
+    ]
     assert (to / "ft-x-lora.gguf").read_bytes() == b"GGUF"
 
 

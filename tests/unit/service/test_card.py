@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.platforms import open_platform, publish, run_to_running, start_job
+from tests.platforms import checkpoint_of, open_platform, publish, run_to_running, start_job
 
 from afina.domain.accounts import Caller
 from afina.domain.methods import Extension, GateWish
@@ -35,13 +35,14 @@ from afina.service.backup import backup, restore
 from afina.service.card import card_of
 from afina.service.card_gate import _ROWS
 from afina.service.card_page import card_page
+from afina.service.card_readme import Form, card_files, card_readme
 from afina.service.files import delete_file
 from afina.service.gate import GateOutcome
 from afina.service.jobs import delete_job
 from afina.service.models import delete_model, resolve_model
 from afina.service.platform import Platform
 from afina.settings import Settings
-from afina.store import jobs, models
+from afina.store import jobs
 
 HOLD = Extension(gate=GateWish("hold", "default"))
 LIMITS = Limits(0.1, 1.0, 0.05, 0.25, 1.0)
@@ -132,6 +133,60 @@ def test_what_no_limit_can_hold_is_said_to_be_reported_and_not_passed(
     assert re.search(r"<h3>Safety <span[^>]*>failed<", page)
 
 
+def head_of(readme: str) -> dict[str, Any]:
+    """The block that hubs read: YAML, of which each value is JSON."""
+    _, head, _ = readme.split("---\n", 2)
+    pairs = (line.split(": ", 1) for line in head.splitlines())
+    return {key: json.loads(value) for key, value in pairs}
+
+
+@pytest.mark.parametrize(
+    ("form", "library", "relation"),
+    [
+        (Form.STORED, "peft", "adapter"),
+        (Form.WHOLE, "transformers", "finetune"),
+        (Form.GGUF, None, "finetune"),
+        (Form.GGUF_ADAPTER, None, "adapter"),
+    ],
+)
+def test_the_head_of_a_readme_says_to_hubs_what_lies_beside_it(
+    platform: Platform, caller: Caller, tmp_path: Path, form: Form, library: str, relation: str
+) -> None:
+    card = card_of(platform, caller, held_model(platform, caller, tmp_path))
+    card["base"] |= {"hub_id": 'owner/Tiny: a "base"', "licence": "Apache-2.0"}
+    head = head_of(card_readme(card, form))
+    assert head["base_model"] == card["base"]["hub_id"]
+    assert head["license"] == "apache-2.0"
+    assert head["base_model_relation"] == relation
+    assert head.get("library_name") == library
+    assert ("gguf" in head["tags"]) == (form in (Form.GGUF, Form.GGUF_ADAPTER))
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_a_readme_says_what_the_card_says_and_names_no_key_and_no_person(
+    platform: Platform, caller: Caller, tmp_path: Path, language: str
+) -> None:
+    name = held_model(platform, caller, tmp_path)
+    gate.release(platform, caller, name)
+    card = card_of(platform, caller, name)
+    with_findings(platform, card)
+    card, texts = card_of(platform, caller, name), Texts(language)
+    readme = card_readme(card, language=language)
+    for key in ("card.part_safety", "card.false_refusals", "card.redaction", "job.gate_failed"):
+        assert texts(key) in readme
+    assert f"`{'ab' * 32}`" in readme
+    assert caller.key_id not in readme
+    assert set(card_files(card, language=language)) == {"README.md", "card.json", "card.html"}
+
+
+def test_names_that_look_like_markdown_stay_words_in_a_readme(
+    platform: Platform, caller: Caller, tmp_path: Path
+) -> None:
+    card = card_of(platform, caller, held_model(platform, caller, tmp_path))
+    card["data"] = [card["data"][0] | {"filename": "a|b <img src=x> *c*.jsonl\n# d"}]
+    assert r"a\|b \<img src=x\> \*c\*.jsonl \# d" in card_readme(card)
+
+
 def with_findings(platform: Platform, card: dict[str, Any]) -> None:
     """What the road of the job leaves in its run."""
     folder = RunPaths(platform.settings.runs / card["method"]["job"]).root / "findings"
@@ -198,12 +253,6 @@ def test_a_checkpoint_without_its_jobs_model_says_that_the_report_went_with_it(
     assert "What the gate found went with the job's model" in html.unescape(read)
     with pytest.raises(ModelNotFound, match="its report went with the job's model"):
         resolve_model(platform, caller, checkpoint)
-
-
-def checkpoint_of(platform: Platform, caller: Caller) -> str:
-    with platform.database.read() as tx:
-        found = models.list_models(tx, caller.project_id)
-    return next(model.name for model in found if model.step is not None)
 
 
 def test_what_could_not_be_measured_says_why_in_the_readers_language(

@@ -61,7 +61,10 @@ def test_models_are_folders_that_other_programs_read(
     for folder in folders:
         assert folder.name.startswith("ft--tiny-base--local--bard--")
         names = {path.name for path in folder.iterdir()}
-        assert names == {"adapter_config.json", "adapter_model.safetensors", "tune.json"}
+        weights = {"adapter_config.json", "adapter_model.safetensors", "tune.json"}
+        assert names == weights | {"README.md", "card.json", "card.html"}
+        card = json.loads((folder / "card.json").read_text())
+        assert card["model"].replace(":", "--") == folder.name
 
 
 def test_the_ledger_comes_as_a_table_too(

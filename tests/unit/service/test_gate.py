@@ -7,7 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.platforms import claim, clock_of, publish, run_to_running, start_job, tune_files
+from tests.platforms import (
+    checkpoint_of,
+    claim,
+    clock_of,
+    publish,
+    run_to_running,
+    start_job,
+    tune_files,
+)
 
 from afina.domain.accounts import Caller
 from afina.domain.jobs import Job, JobStatus
@@ -121,12 +129,6 @@ def states(platform: Platform, job_id: str) -> set[ModelState]:
     with platform.database.read() as tx:
         found = models.list_models(tx, jobs.get_job(tx, job_id).project_id)  # type: ignore[union-attr]
     return {model.state for model in found if model.job_id == job_id}
-
-
-def checkpoint_of(platform: Platform, caller: Caller) -> str:
-    with platform.database.read() as tx:
-        found = models.list_models(tx, caller.project_id)
-    return next(model.name for model in found if model.step is not None)
 
 
 def test_a_models_checkpoints_are_held_and_released_with_it(

@@ -178,7 +178,8 @@ def show_model(call: Caller_, model: str) -> Response:
 def download_model_file(
     call: Caller_, model: str, asked: Annotated[FileOfQuery, Depends(query(FileOfQuery))]
 ) -> Response:
-    """The bytes of one of the files that the model's page names."""
+    """The bytes of one of the files that the model names; or, made when asked for, `adapter.gguf`
+    for llama.cpp, and the card as `README.md`, `card.json` and `card.html`."""
     entry = models.get_model(call.platform, call.caller, model)
     handle, size = open_model_file(call.platform, call.caller, entry, asked.file)
     return StreamingResponse(

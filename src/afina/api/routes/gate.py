@@ -1,6 +1,6 @@
 """afina's own routes of the gate: a model's card, its release, and the abuse watch.
 
-GET    /v1/afina/models/{name}/card      ?format=json|html&language=en|es|pt
+GET    /v1/afina/models/{name}/card      ?format=json|html|markdown&language=en|es|pt
 POST   /v1/afina/models/{name}/release   a held model answers from now on
 POST   /v1/afina/models/{name}/hold      a released model answers no more
 GET    /v1/afina/watch                   what the abuse watch counted, by key and model
@@ -25,6 +25,7 @@ from afina.language.strings import chosen_language
 from afina.service import gate, watch
 from afina.service.card import card_of
 from afina.service.card_page import POLICY, card_page
+from afina.service.card_readme import card_readme
 from afina.service.refusals import LaxWire
 
 router = APIRouter(prefix="/v1/afina", tags=["afina"], responses=ERRORS)
@@ -34,9 +35,9 @@ _NO_QUERY = Depends(query(NoQuery))
 class CardQuery(LaxWire):
     """How a card is wanted."""
 
-    format: Literal["json", "html"] = "json"
+    format: Literal["json", "html", "markdown"] = "json"
     language: Literal["en", "es", "pt"] | None = None
-    """Of the page; by default that which the Accept-Language header asks for, else English."""
+    """Of page and README; by default what the Accept-Language header asks for, else English."""
 
 
 SHAPES = (CardQuery,)
@@ -50,14 +51,17 @@ SHAPES = (CardQuery,)
 def show_card(
     call: Caller_, model: str, asked: Annotated[CardQuery, Depends(query(CardQuery))]
 ) -> Response:
-    """Data, method, curves, gate, who released it, parity and licence; as JSON, or as one page in
-    English, Spanish or Portuguese that needs nothing else."""
+    """Data, method, curves, gate, who released it, parity and licence; as JSON, or in English,
+    Spanish or Portuguese as one page that needs nothing else, or as the README.md that travels
+    with the weights, which names no key and no person."""
     card = card_of(call.platform, call.caller, model)
-    if asked.format == "html":
-        accepted = call.request.headers.get("accept-language")
-        shown = card_page(card, asked.language or chosen_language(None, accepted))
-        return HTMLResponse(shown, headers={"content-security-policy": POLICY})
-    return answer(card)
+    if asked.format == "json":
+        return answer(card)
+    accepted = call.request.headers.get("accept-language")
+    language = asked.language or chosen_language(None, accepted)
+    if asked.format == "markdown":
+        return Response(card_readme(card, language=language), media_type="text/markdown")
+    return HTMLResponse(card_page(card, language), headers={"content-security-policy": POLICY})
 
 
 @router.post(

@@ -16,6 +16,7 @@ from afina.errors import AfinaError
 from afina.service import bases, gate, jobs, models, usage
 from afina.service.card import card_of
 from afina.service.card_page import POLICY, card_page
+from afina.service.card_readme import CARD_FILES
 from afina.service.model_files import open_model_file, tune_files
 from afina.service.models import ModelEntry
 from afina.service.trained_prompt import trained_prompt
@@ -52,6 +53,7 @@ def show(visit: Visit) -> Response:
         "job": _job(visit, tuned),
         "lineage": _lineage(visit, entry),
         "files": sorted(tune_files(platform, tuned)) if tuned else [],
+        "card_files": CARD_FILES,
         "prompt": trained_prompt(platform, caller, entry.id) if tuned else None,
         "uses": [group for group in sums if dict(group.group)["model"] == entry.id],
         "can_gate": True,
@@ -72,7 +74,7 @@ def download(visit: Visit) -> Response:
     """One file of a tune."""
     entry = _entry(visit)
     name = visit.request.query_params.get("file", "")
-    handle, size = open_model_file(visit.platform, visit.caller, entry, name)
+    handle, size = open_model_file(visit.platform, visit.caller, entry, name, visit.texts.language)
 
     def pieces() -> Iterator[bytes]:
         with handle:
