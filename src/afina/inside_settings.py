@@ -49,6 +49,9 @@ class EngineSettings(BaseModel):
     """What answers: few bits are quicker for few streams, slower for many (docs/engine.md)."""
     speculation: bool = True
     """Whether tunes' answers are drafted from their training answers (docs/engine.md)."""
+    hung_after_s: float = Field(default=30.0, ge=0)
+    """Seconds without a sign of life after which the engine is ended and started again
+    (docs/engine.md); 0: never."""
     vllm: VllmSettings | None = None
     """A vLLM server that answers in this engine's place; without it, the engine answers for all."""
 

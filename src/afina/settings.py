@@ -221,9 +221,14 @@ class Settings(BaseSettings):
         return self.data / "wandb"
 
     @property
+    def engine_folder(self) -> Path:
+        """What the engine and its supervisor write."""
+        return self.data / "engine"
+
+    @property
     def journal(self) -> Path:
         """Where the engine appends what it used, for the worker to drain."""
-        return self.data / "engine" / "usage.jsonl"
+        return self.engine_folder / "usage.jsonl"
 
     @property
     def vllm_adapters(self) -> Path:

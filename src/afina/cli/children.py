@@ -31,6 +31,8 @@ class ChildSpec:
     log: Path
     fds: tuple[int, ...]
     environment: Mapping[str, str] = field(default_factory=dict)
+    exits: Mapping[int, str] = field(default_factory=dict)
+    """What its exit codes mean, where they mean something."""
 
 
 class Child:
@@ -41,6 +43,9 @@ class Child:
         self.deaths = 0
         """Deaths since it last lived for long."""
         self._clock = clock
+        self.was_hung = False
+        """Whether its last life was ended as hung."""
+        self._hung = ""
         self._process: subprocess.Popen[bytes] | None = None
         self._started = 0.0
         self._due: float | None = None
@@ -68,6 +73,7 @@ class Child:
             )
         self._started = self._clock.monotonic()
         self._due = None
+        self.was_hung = False
 
     def tend(self) -> str | None:
         """Start it again when its time has come; a line to say when it has just ended."""
@@ -83,10 +89,24 @@ class Child:
         pause = min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2**self.deaths)
         self.deaths += 1
         self._due = now + pause
+        code = self._process.returncode
+        how = f"ended ({self.spec.exits.get(code) or _how(code)})"
+        if self.was_hung:
+            how = f"was hung and has been ended ({self._hung})"
         return (
-            f"The {self.spec.name} ended ({_how(self._process.returncode)}); it starts again "
-            f"in {pause:g} s. Its log: {self.spec.log}"
+            f"The {self.spec.name} {how}; it starts again in {pause:g} s. Its log: {self.spec.log}"
         )
+
+    def end_as_hung(self, reason: str) -> None:
+        """SIGKILL for what will not end otherwise; `tend` says why and starts it again."""
+        if self.is_alive and self._process is not None:
+            self.was_hung, self._hung = True, reason
+            self._process.kill()
+
+    @property
+    def exit_code(self) -> int | None:
+        """How its last life ended; None while it lives."""
+        return self._process.poll() if self._process is not None else None
 
     def ask_to_leave(self) -> None:
         """SIGTERM: finish what can be finished, then end."""

@@ -30,6 +30,9 @@ _RUNTIME_BYTES: Final = 1.6e9
 """What api, worker, and two processes with torch take before any weights."""
 _BYTES_A_PARAMETER: Final = 6.0
 """bf16 weights in the engine and in a trainer, and what a step of training keeps beside them."""
+_LONG_STEP_S: Final = 10.0
+_ENGINE_LOG: Final = "{0}/logs/engine.log"
+_RESTART: Final = "`afina up` ends an engine that is hung and starts it again by itself."
 _FLAGS: Final = ("avx2", "avx512f", "avx512_bf16", "amx_bf16")
 
 
@@ -236,21 +239,48 @@ def server(settings: Settings) -> Diagnosis:
     return Diagnosis("server", "ok", f"answers at {url}")
 
 
-def engine(settings: Settings) -> Diagnosis:
-    """Whether the engine answers on its socket."""
-    from afina.errors import AfinaError
+def engine(settings: Settings, timeout_s: float = 5.0) -> list[Diagnosis]:
+    """Whether the engine answers on its socket and gets on with its work, and whether it had to be
+    started again."""
+    from afina.errors import AfinaError, EngineFailed
     from afina.serving.client import BlockingEngineClient
 
     try:
-        health = BlockingEngineClient(settings.engine_socket, timeout_s=5).health()
+        health = BlockingEngineClient(settings.engine_socket, timeout_s=timeout_s).health()
+    except EngineFailed as error:
+        remedy = f"{_ENGINE_LOG} says why; {_RESTART}"
+        found = [Diagnosis("engine", "wrong", error.message, remedy.format(settings.data))]
     except AfinaError as error:
-        return Diagnosis("engine", "note", error.message, error.remedy)
-    return Diagnosis(
-        "engine",
-        "ok",
-        f"{health.status}, {health.precision}, {len(health.bases)} bases and "
-        f"{len(health.adapters)} adapters in memory",
+        found = [Diagnosis("engine", "note", error.message, error.remedy)]
+    else:
+        text = (
+            f"{health.status}, {health.precision}, {len(health.bases)} bases and "
+            f"{len(health.adapters)} adapters in memory"
+        )
+        if health.step_s >= _LONG_STEP_S:
+            text = f"{text}; the present step has taken {health.step_s:.0f} s so far"
+            remedy = f"Wait, or see {_ENGINE_LOG}: {_RESTART}".format(settings.data)
+            found = [Diagnosis("engine", "note", text, remedy)]
+        else:
+            found = [Diagnosis("engine", "ok", text)]
+    return found + _restarts(settings)
+
+
+def _restarts(settings: Settings) -> list[Diagnosis]:
+    from datetime import datetime
+
+    from afina.serving.restarts import Restarts
+
+    seen = Restarts.read(settings.engine_folder)
+    if not seen.ended + seen.hung:
+        return []
+    when = datetime.fromtimestamp(seen.last).astimezone().isoformat(" ", "seconds")
+    text = (
+        f"started again {seen.ended + seen.hung} times since `afina up` began, {seen.hung} of them "
+        f"because it was hung; last at {when}: {seen.reason}"
     )
+    remedy = f"See {_ENGINE_LOG}.".format(settings.data)
+    return [Diagnosis("engine", "note", text, remedy)]
 
 
 def vllm(settings: Settings, bases: Sequence[BaseModel]) -> list[Diagnosis]:

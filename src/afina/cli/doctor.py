@@ -50,7 +50,7 @@ def doctor(
             diagnoses.database(settings),
             *diagnoses.bases_here(settings, bases),
             diagnoses.server(settings),
-            diagnoses.engine(settings),
+            *diagnoses.engine(settings),
             *diagnoses.vllm(settings, bases),
         ]
     if json:

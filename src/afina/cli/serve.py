@@ -51,15 +51,16 @@ def run_worker(settings: Settings, parent_fd: int | None = None) -> int:
     return Worker.open(settings).run()
 
 
-def run_engine(settings: Settings, parent_fd: int | None = None) -> int:
-    """Answer for base and tuned models on the engine's socket until SIGTERM or SIGINT."""
+def run_engine(settings: Settings, parent_fd: int | None = None, beat_fd: int | None = None) -> int:
+    """Answer for base and tuned models on the engine's socket until SIGTERM or SIGINT; `beat_fd` is
+    where the supervisor hears that it lives."""
     die_with_parent(parent_fd)
     load_in_peace()
     from afina.api import logs
     from afina.serving.__main__ import serve
 
     logs.configure(settings.log_level)
-    return serve(settings, preload=only_base(settings))
+    return serve(settings, preload=only_base(settings), beat_fd=beat_fd)
 
 
 def only_base(settings: Settings) -> str | None:
@@ -99,6 +100,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--port", type=int)
     parser.add_argument("--parent-fd", type=int)
     parser.add_argument("--socket-fd", type=int)
+    parser.add_argument("--beat-fd", type=int)
     given = parser.parse_args(arguments)
     die_with_parent(given.parent_fd)
     from afina.errors import AfinaError
@@ -108,7 +110,9 @@ def main(arguments: list[str] | None = None) -> int:
         settings = Settings.load(data=given.data, host=given.host, port=given.port)
         if given.role == "api":
             return run_api(settings, socket_fd=given.socket_fd)
-        return run_worker(settings) if given.role == "worker" else run_engine(settings)
+        if given.role == "worker":
+            return run_worker(settings)
+        return run_engine(settings, beat_fd=given.beat_fd)
     except AfinaError as error:
         print(error.one_line(), file=sys.stderr)
         return 1

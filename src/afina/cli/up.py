@@ -17,16 +17,20 @@ import socket
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 from typing import IO, Final
 
 from afina.cli.children import Child, ChildSpec
+from afina.cli.heartbeats import Heartbeats
 from afina.cli.serve import listen
 from afina.domain.clock import SYSTEM_CLOCK
 from afina.domain.flag import SignalFlag
 from afina.domain.ids import SYSTEM_IDS
 from afina.errors import AfinaError, BadSettings
+from afina.serving.heartbeat import HUNG
+from afina.serving.restarts import Restarts
 from afina.settings import OFFLINE, Settings
 
 TICK_S: Final = 0.1
@@ -59,6 +63,8 @@ class Supervisor:
         self._listener = listener
         self._say = say
         self._reading, self._writing = os.pipe()
+        self._heartbeats = Heartbeats(settings.engine.hung_after_s, SYSTEM_CLOCK)
+        self._restarts = Restarts()
         self._children = {name: self._child(name) for name in ("engine", "worker", "api")}
         self._signals = SignalFlag()
         self._ready = False
@@ -76,6 +82,7 @@ class Supervisor:
             signal.signal(number, self._on_signal)
         server_file = self._settings.data / SERVER_FILE
         try:
+            self._write_restarts()
             self._children["engine"].start()  # it takes longest, and needs no database
             self._prepare_store()
             self._children["worker"].start()
@@ -101,10 +108,12 @@ class Supervisor:
 
     def _watch(self) -> int:
         while not self._signals.is_up():
+            self._listen_to_the_engine()
             for child in self._children.values():
                 line = child.tend()
                 if line is not None:
                     self._say(line)
+                    self._note(child, line)
                 if not self._ready and child.deaths >= DEATHS_AT_START:
                     self._say(f"The {child.spec.name} does not start: {child.last_words()}")
                     return 1
@@ -113,6 +122,33 @@ class Supervisor:
                 self._greet()
             self._signals.wait(TICK_S)
         return 0
+
+    def _listen_to_the_engine(self) -> None:
+        engine = self._children["engine"]
+        if engine.pid is not None and engine.is_alive:
+            reason = self._heartbeats.look(engine.pid)
+            if reason is not None:
+                engine.end_as_hung(reason)
+
+    def _note(self, child: Child, line: str) -> None:
+        """Counts the engine's deaths for /metrics and `afina doctor`."""
+        if child.spec.name != "engine":
+            return
+        hung = child.was_hung or child.exit_code == HUNG
+        self._restarts = replace(
+            self._restarts,
+            ended=self._restarts.ended + (not hung),
+            hung=self._restarts.hung + hung,
+            last=SYSTEM_CLOCK.now(),
+            reason=line.partition(";")[0] + ".",
+        )
+        self._write_restarts()
+
+    def _write_restarts(self) -> None:
+        try:
+            self._restarts.write(self._settings.engine_folder)
+        except OSError as error:  # a full disk, say: the engine matters more than its history
+            self._say(f"How often the engine was started cannot be written: {error}")
 
     def _greet(self) -> None:
         from afina.service.sessions import new_link
@@ -151,6 +187,7 @@ class Supervisor:
             child.kill()
         os.close(self._writing)
         os.close(self._reading)
+        self._heartbeats.close()
 
     def _child(self, name: str) -> Child:
         settings = self._settings
@@ -162,11 +199,18 @@ class Supervisor:
             "--parent-fd", str(self._reading),
         ]  # fmt: skip
         fds = [self._reading]
+        exits = {}
         if name == "api":
             arguments += ["--socket-fd", str(self._listener.fileno())]
             fds.append(self._listener.fileno())
+        if name == "engine":
+            arguments += ["--beat-fd", str(self._heartbeats.writing)]
+            fds.append(self._heartbeats.writing)
+            exits[HUNG] = "its steps stood still"
         log = settings.data / "logs" / f"{name}.log"
-        return Child(ChildSpec(name, tuple(arguments), log, tuple(fds), OFFLINE), SYSTEM_CLOCK)
+        return Child(
+            ChildSpec(name, tuple(arguments), log, tuple(fds), OFFLINE, exits), SYSTEM_CLOCK
+        )
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002
         self._signals.lift()

@@ -1,13 +1,15 @@
 """The engine's process: `python -m afina.serving --data DIR`, or `afina engine`.
 
 SIGTERM and SIGINT drain: what runs is finished, what comes is refused. If the step loop breaks,
-every stream is told and the process exits with 1, so that its supervisor starts another.
+every stream is told and the process exits with 1, and with 75 if it hangs, so that its supervisor
+starts another.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import os
 import signal
 import sys
 
@@ -17,7 +19,8 @@ import uvloop
 from afina.domain.collector import settle
 from afina.domain.orphans import die_with_parent
 from afina.errors import AfinaError
-from afina.serving.listener import listen
+from afina.serving.heartbeat import HUNG, beat
+from afina.serving.listener import Listener, listen
 from afina.serving.server import Door
 from afina.settings import Settings
 
@@ -26,20 +29,24 @@ TIDY_S = 15.0
 _LOG = structlog.get_logger(__name__)
 
 
-def serve(settings: Settings, preload: str | None = None) -> int:
-    """Answers on the engine's socket until SIGTERM or SIGINT; the exit code."""
+def serve(settings: Settings, preload: str | None = None, beat_fd: int | None = None) -> int:
+    """Answers on the engine's socket until SIGTERM or SIGINT; the exit code. `beat_fd`: a pipe that
+    is told each second that the engine lives."""
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(_serve(settings, preload))
+        return runner.run(_serve(settings, preload, beat_fd))
 
 
-async def _serve(settings: Settings, preload: str | None) -> int:
+async def _serve(settings: Settings, preload: str | None, beat_fd: int | None) -> int:
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     door = Door(settings)
     path = settings.engine_socket
+    beating = asyncio.ensure_future(beat(beat_fd, door.look))
     server = await listen(path, door.handle)
+    leaving: list[asyncio.Future[None]] = []
+    door.hung.add_done_callback(lambda _: leaving.append(asyncio.ensure_future(_leave(server))))
     _LOG.info("engine.ready", socket=str(path))
     if preload is not None:
         await door.preload(preload)
@@ -51,7 +58,15 @@ async def _serve(settings: Settings, preload: str | None) -> int:
     broke = door.fault.done()
     await door.drain(0.0 if broke else DRAIN_S)
     await server.close(patience_s=2.0)
+    beating.cancel()
     return 1 if broke else 0
+
+
+async def _leave(server: Listener) -> None:
+    """Ends the process as soon as its clients have been told, whatever still waits for the step
+    loop's thread: that one never comes back."""
+    await server.close(patience_s=2.0)
+    os._exit(HUNG)
 
 
 def main() -> int:

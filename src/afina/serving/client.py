@@ -137,6 +137,11 @@ class BlockingEngineClient:
             return _checked(response.read(), response.status)
         except (ConnectionError, FileNotFoundError) as error:
             raise _unavailable(self._socket) from error
+        except TimeoutError:
+            raise EngineFailed(
+                f"The engine runs and has said nothing for {self._timeout_s:g} s.",
+                remedy="Ask again.",
+            ) from None
         except (http.client.HTTPException, OSError) as error:
             raise _broken_off() from error
         finally:

@@ -20,6 +20,7 @@ import torch
 
 from afina.domain.clock import SYSTEM_CLOCK, Clock
 from afina.errors import EngineFailed
+from afina.serving.heartbeat import Turn, place_of, processor_clock
 from afina.serving.lane import Delivery, Lane
 from afina.serving.ranks import Pace
 from afina.serving.threads import Clocks, Threads
@@ -54,6 +55,8 @@ class Engine:
         self._inbox: deque[Callable[[], object]] = deque()
         self._wake = threading.Condition()
         self._stopping = False
+        self._done = 0
+        self._at_work = False
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
 
     def start(self) -> None:
@@ -64,6 +67,20 @@ class Engine:
         """Ends the thread after the step it is in."""
         self.call(self._stop)
         self._thread.join()
+
+    @property
+    def turn(self) -> Turn:
+        """Where the loop is; read from other threads."""
+        return Turn(self._done, self._at_work)
+
+    @property
+    def place(self) -> str:
+        """Where in the code the loop stands."""
+        return place_of(self._thread)
+
+    def processor_clock(self) -> Callable[[], float]:
+        """The loop's own processor time; once it runs."""
+        return processor_clock(self._thread)
 
     def call(self, act: Callable[[], object]) -> None:
         """Has the engine's thread do `act` at the next step's boundary."""
@@ -89,8 +106,9 @@ class Engine:
                 self._hear()
                 self._set_threads()
                 self.threads.begin()
-                for lane in self._at_work():
+                for lane in self._stepping():
                     self._deliver(lane.step())
+                    self._done += 1
                 self.threads.end(self._threads_now)
                 self._rest()
         except BaseException as error:  # noqa: BLE001 - told to every client, then the process ends
@@ -99,19 +117,23 @@ class Engine:
     def _hear(self) -> None:
         with self._wake:
             while not self._inbox and all(lane.is_idle for lane in self.lanes.values()):
+                self._at_work = False
                 self._wake.wait()
             heard, self._inbox = self._inbox, deque()
+        self._at_work = True
         for act in heard:
             act()
+            self._done += 1
 
     def _rest(self) -> None:
         """Leaves the cores to a trainer for a while, unless somebody asks meanwhile."""
         seconds = self.threads.rest_s(front=any(lane.has_front for lane in self.lanes.values()))
         if seconds:
+            self._at_work = False
             with self._wake:
                 self._wake.wait_for(lambda: bool(self._inbox), seconds)
 
-    def _at_work(self) -> list[Lane]:
+    def _stepping(self) -> list[Lane]:
         """The lanes that step in this round: those of the background alone let others go first."""
         busy = [lane for lane in self.lanes.values() if not lane.is_idle]
         front = [lane for lane in busy if lane.has_front]

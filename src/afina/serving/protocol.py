@@ -158,6 +158,8 @@ class EngineHealth(msgspec.Struct):
     elsewhere: dict[str, str] = {}
     """Bases that another server answers for, and which one. They are in `bases` while it can be
     reached, and their tunes in `adapters` while it has them."""
+    step_s: float = 0.0
+    """How long the present step has taken so far; 0 while nothing is computed."""
 
 
 class UsageRecord(msgspec.Struct, forbid_unknown_fields=True):

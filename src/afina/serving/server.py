@@ -19,10 +19,19 @@ import msgspec
 import structlog
 
 from afina.domain.clock import SYSTEM_CLOCK, Clock
-from afina.errors import AfinaError, Internal, InvalidRequest, NotFound, Overloaded, Unavailable
+from afina.errors import (
+    AfinaError,
+    EngineFailed,
+    Internal,
+    InvalidRequest,
+    NotFound,
+    Overloaded,
+    Unavailable,
+)
 from afina.model.base import DTYPES
 from afina.serving.engine import Engine, Fault
 from afina.serving.failures import refuse, status_of
+from afina.serving.heartbeat import StepWatch
 from afina.serving.holdings import Held, Holdings
 from afina.serving.journal import Journal
 from afina.serving.lane import Delivery, Lane, Ticket
@@ -83,6 +92,14 @@ class Door:
         self.draining = False
         self.fault: asyncio.Future[Fault] = self._loop.create_future()
         self._engine.start()
+        self._watch = StepWatch(
+            lambda: self._engine.turn,
+            self._engine.processor_clock(),
+            settings.engine.hung_after_s,
+            clock,
+        )
+        self.hung: asyncio.Future[str] = self._loop.create_future()
+        """Why the step loop will not come back: nothing may wait for it any more."""
 
     def _make_vllm(self, settings: Settings) -> VllmBackend | None:
         vllm = settings.engine.vllm
@@ -166,12 +183,28 @@ class Door:
             await asyncio.sleep(every_s)
             self._holdings.tidy(self._settings.adapter_idle_s)
 
+    def look(self) -> None:
+        """Looks after the step loop. If it is hung, everybody is told, and so is `hung`."""
+        wrong = self._watch.look()
+        if wrong is None or self.hung.done():
+            return
+        _LOG.error("engine.hung", reason=wrong, where=self._engine.place)
+        told = EngineFailed(
+            "The engine stood still and broke off this answer.",
+            remedy="Ask again in a moment: the engine is started again by itself.",
+            retry_after_s=5.0,
+        )
+        self.hung.set_result(wrong)
+        for visit in self._visits.values():
+            refuse(visit.exchange, told)
+        self._networks.close()
+
     # -- a visit -------------------------------------------------------------------------------
 
     def _visit(
         self, exchange: Exchange, name: str, serve: Callable[[_Visit], Awaitable[None]]
     ) -> None:
-        if self.draining or self.fault.done():
+        if self.draining or self.fault.done() or self.hung.done():
             raise Unavailable(
                 "The engine is stopping.", remedy="Ask again in a moment.", retry_after_s=5.0
             )
@@ -312,6 +345,7 @@ class Door:
             adapters=sorted(set(adapters)),
             precision=self._library.weights(self._holdings.lanes),
             elsewhere={} if self._vllm is None else self._vllm.elsewhere,
+            step_s=round(self._watch.step_s, 1),
         )
 
 
