@@ -164,6 +164,7 @@ _NEEDS: Final[dict[str, str]] = {
     """,
     "api.model.write": """
         DELETE /v1/models/{model}
+        POST /v1/afina/models/{model}/gate
         POST /v1/afina/models/{model}/release
         POST /v1/afina/models/{model}/hold
         POST /v1/afina/aliases
@@ -301,6 +302,7 @@ _PAGES: Final[dict[str, str]] = {
         GET /models/card
         GET /models/file
         POST /models/delete
+        POST /models/gate
         POST /models/release
         POST /models/hold
         GET /usage

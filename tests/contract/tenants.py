@@ -143,6 +143,7 @@ OPERATIONS: Final[dict[str, Operation]] = {
     "DELETE /v1/models/{model}": _of(_MODEL),
     "GET /v1/afina/models/{model}": _of(_MODEL),
     "GET /v1/afina/models/{model}/card": _of(_MODEL),
+    "POST /v1/afina/models/{model}/gate": _of(_MODEL, body={}),
     "POST /v1/afina/models/{model}/release": _of(_MODEL),
     "POST /v1/afina/models/{model}/hold": _of(_MODEL),
     "GET /v1/afina/files-of/{model}": _of(_MODEL, query="?file=adapter_config.json"),

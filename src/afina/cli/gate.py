@@ -1,15 +1,17 @@
-"""Commands of the gate: a model's card, its release, its holding back."""
+"""Commands of the gate: a model's card, measuring it again, its release, its holding back."""
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import typer
 
 from afina.cli.options import DataOption, JsonOption, ServerOption, open_client
 from afina.cli.terminal import at, print_facts, print_json, tell
 
+_POLL_S: Final = 2.0
 NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="A tuned model's name.")]
 
 
@@ -50,6 +52,39 @@ def card(
         return
     if json:
         print_json(found)
+    else:
+        print_facts(_facts(found))
+
+
+def ask(
+    name: NameArgument,
+    suite: Annotated[
+        str | None, typer.Option("--suite", help="default or full [as before].")
+    ] = None,
+    wait: Annotated[bool, typer.Option("--wait", help="Until it is measured.")] = False,
+    server: ServerOption = None,
+    data: DataOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Let the gate measure a model again, after it could not, or under other limits. With policy
+    hold a model that passes is released, and one that fails is held, unless somebody released or
+    held it by hand."""
+    from afina.cli.client import segment
+
+    path = f"/v1/afina/models/{segment(name)}"
+    with open_client(data, server) as client:
+        asked = client.post(f"{path}/gate", {} if suite is None else {"suite": suite})
+        if not wait:
+            if json:
+                print_json(asked)
+            else:
+                tell(f"The gate measures {name}; `afina models card {name}` shows what it finds.")
+            return
+        tell(f"The gate measures {name} …")
+        while (found := client.get(f"{path}/card"))["gate"]["status"] == "pending":
+            time.sleep(_POLL_S)
+    if json:
+        print_json(found["gate"])
     else:
         print_facts(_facts(found))
 
@@ -96,7 +131,9 @@ def _facts(card: dict[str, Any]) -> dict[str, str]:
     }
     for number, one in enumerate(card["history"], 1):
         who = f"the person {one['user']}" if one["user"] else f"the key {one['key']}"
-        made[f"by hand {number}"] = f"{one['state']} {at(one['at'])} by {who}"
+        if one["by"] == "gate":
+            who = f"the gate, which {who} had asked again"
+        made[f"change {number}"] = f"{one['state']} {at(one['at'])} by {who}"
     for file in card["data"]:
         made[file["which"].replace("_", " ")] = f"{file['rows']} rows, sha256 {file['sha256']}"
     gate = card["gate"]
@@ -105,11 +142,16 @@ def _facts(card: dict[str, Any]) -> dict[str, str]:
     if gate["report"] is None:
         waits = {"gone": "it went with the job's model", "waits": "asked at the job's end"}
         told = waits.get(gate["status"], "its report is on the way")
-        return made | {"gate": gate["note"] or told}
+        unasked = gate["status"] in ("waits", "pending")
+        return made | {"gate": told if unasked else gate["note"] or told}
     report = gate["report"]
     whose = "" if gate["model"] == card["model"] else f" of {gate['model']}"
     took = f"policy {gate['policy']}, {report['seconds']:.0f} s"
     made["gate"] = f"{report['verdict']}{whose} ({took})"
+    if gate["status"] == "pending":
+        made["gate now"] = "it is being measured again"
+    elif gate["note"]:
+        made["gate now"] = f"it could not be measured again: {gate['note']}"
     for part in report["parts"]:
         word = "passed" if part["passed"] else "failed"
         told = f"{word}: {part['note']}" if part["note"] else word

@@ -168,6 +168,7 @@ def export(
 
 
 app.command()(gate.card)
+app.command("gate")(gate.ask)
 app.command()(gate.release)
 app.command()(gate.hold)
 

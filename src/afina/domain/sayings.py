@@ -67,6 +67,8 @@ ENGLISH: Final[Mapping[str, str]] = {
     "foreseen_memory": "memory: {expected_bytes} expected, {took_bytes} measured",
     "unforeseen_memory": "memory: {took_bytes}, nobody knew before",
     "gate_passed": "The gate passed {id}",
+    "held_by_hand": "it stays held, as it was held by hand",
+    "gate_asked": "The gate measures {id} again",
     "gate_holds": "The gate held back {id}:",
     "gate_finds": "The gate finds fault with {id}:",
     "gate_unsafe": "The gate could not measure the safety of {id}:",
@@ -89,6 +91,7 @@ ENGLISH: Final[Mapping[str, str]] = {
     "memorised": "{found_share:.0%} of training answers come back word for word "
     "(limit {limit_share:.0%})",
     "no_time": "there was no time to ask enough",
+    "rows_gone": "the rows that it was tuned on are not on this machine any more",
     "no_judge": "there is no moderation model here to judge answers",
     "no_rows": "there was no row, or no time to measure",
     "no_long_answers": "there was no answer long enough, or no time to ask",

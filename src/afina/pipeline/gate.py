@@ -16,14 +16,14 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Self
 
 import numpy as np
 import structlog
 
 from afina.data.shards import Shards
 from afina.domain.codec import encode
-from afina.domain.runs import RunResult, RunSpec
+from afina.domain.runs import BaseSpec, RunResult, RunSpec
 from afina.domain.sayings import say
 from afina.errors import AfinaError, Unavailable
 from afina.evaluation import gate
@@ -60,10 +60,26 @@ log = structlog.get_logger()
 class Candidate:
     """The tuned model that stands before the gate."""
 
-    spec: RunSpec
-    result: RunResult
+    base: BaseSpec
+    end_tokens: Sequence[int]
     manifest: str
     suite: str
+    tag: str
+    """Whose questions the engine is asked: the job's id."""
+    train_seconds: float = 0.0
+    training: Path | None = None
+    """Its prepared rows; None once they are gone with their file."""
+    validation: Path | None = None
+
+    @classmethod
+    def of_run(cls, spec: RunSpec, result: RunResult, manifest: str, suite: str) -> Self:
+        """What a run brought."""
+        found = [
+            None if data is None or not Path(data.path).exists() else Path(data.path)
+            for data in (spec.training, spec.validation)
+        ]
+        seconds = result.train_seconds
+        return cls(spec.base, spec.end_tokens, manifest, suite, spec.job_id, seconds, *found)
 
 
 @dataclass(frozen=True)
@@ -78,7 +94,7 @@ class GateRun:
         """The report. Raises Unavailable where the engine stays away."""
         now = self.platform.clock.monotonic
         started = now()
-        allowed = max(LEAST_S, SHARE * self.candidate.result.train_seconds)
+        allowed = max(LEAST_S, SHARE * self.candidate.train_seconds)
         if self.candidate.suite == "full":
             allowed *= 8
         how = Round(AT_ONCE, started + PATIENCE * allowed, now, self.check)
@@ -114,7 +130,7 @@ class GateRun:
 
     @functools.cached_property
     def _renderer(self) -> Renderer:
-        return Renderer.load(Path(self.candidate.spec.base.path))
+        return Renderer.load(Path(self.candidate.base.path))
 
     def _judge(self) -> Moderator | None:
         try:
@@ -157,7 +173,7 @@ class GateRun:
         return [*parts, safe]
 
     def _base_answers(self, prompts: Sequence[str], how: Round) -> list[str | None]:
-        base = self.candidate.spec.base
+        base = self.candidate.base
         key = hashlib.sha256(f"{base.sha256} {suite_sha256()} {ANSWER_TOKENS}".encode()).hexdigest()
         path = self.platform.settings.data / "gate" / f"{key[:32]}.json"
         kept: dict[str, str] = {}
@@ -184,15 +200,15 @@ class GateRun:
         requests = [
             Generate(
                 request_id=self.platform.ids.new("gate-"),
-                base=candidate.spec.base.id,
+                base=candidate.base.id,
                 adapter=candidate.manifest if tuned else None,
                 prompt=list(prompt),
                 max_tokens=most,
                 seed=0,
                 temperature=0.0,
-                end_tokens=list(candidate.spec.end_tokens),
+                end_tokens=list(candidate.end_tokens),
                 background=True,
-                tag={"gate": candidate.spec.job_id},
+                tag={"gate": candidate.tag},
             )
             for prompt in prompts
         ]
@@ -201,9 +217,10 @@ class GateRun:
     # -- rows of the user ----------------------------------------------------------------------
 
     def _quality(self, how: Round) -> gate.Part:
-        spec = self.candidate.spec
-        source = spec.validation or spec.training
-        rows = self._turns(Path(source.path), self._context, LEAST_RECALL_TOKENS // 4)
+        source = self.candidate.validation or self.candidate.training
+        if source is None:
+            return gate.not_measured("quality", say("rows_gone"))
+        rows = self._turns(source, self._context, LEAST_RECALL_TOKENS // 4)
         client = BlockingEngineClient(self.platform.settings.engine_socket)
 
         def losses(row: tuple[list[int], list[int]]) -> tuple[float, float] | None:
@@ -212,7 +229,9 @@ class GateRun:
             self.check()
             found = []
             for adapter in (None, self.candidate.manifest):
-                asked = Score(spec.base.id, row[0], row[1], adapter, top=1, background=True)
+                asked = Score(
+                    self.candidate.base.id, row[0], row[1], adapter, top=1, background=True
+                )
                 said = client.score(asked).logprobs
                 found.append(-sum(said) / max(1, len(said)))
             return found[0], found[1]
@@ -227,12 +246,13 @@ class GateRun:
         if not measured:
             return gate.not_measured("quality", say("no_rows"))
         base, tuned = [a for a, _ in measured], [b for _, b in measured]
-        which = "validation" if spec.validation is not None else "training"
+        which = "validation" if self.candidate.validation is not None else "training"
         return gate.quality(base, tuned, which, self._limits)
 
     def _memorisation(self, how: Round) -> gate.Part:
-        path = Path(self.candidate.spec.training.path)
-        rows = self._turns(path, self._context, LEAST_RECALL_TOKENS)
+        if self.candidate.training is None:
+            return gate.not_measured("memorisation", say("rows_gone"))
+        rows = self._turns(self.candidate.training, self._context, LEAST_RECALL_TOKENS)
         cut = [(prompt, wanted[:RECALL_TOKENS]) for prompt, wanted in rows]
         found = self._generate([prompt for prompt, _ in cut], RECALL_TOKENS, how, tuned=True)
         recalled = []
@@ -263,7 +283,7 @@ class GateRun:
             breaks = np.flatnonzero(np.diff(places) > 1)
             first = int(places[breaks[-1] + 1] if len(breaks) else places[0])
             wanted = ids[first : int(places[-1]) + 1]
-            wanted = wanted[~np.isin(wanted, list(self.candidate.spec.end_tokens))]
+            wanted = wanted[~np.isin(wanted, list(self.candidate.end_tokens))]
             if len(wanted) < max(1, least) or len(ids) > longest:
                 continue
             digest = hashlib.sha256(ids.tobytes()).hexdigest()

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
 
 import structlog
 
 from afina.domain.jobs import Job
-from afina.domain.runs import RunPaths, RunResult, RunSpec
+from afina.domain.runs import BaseSpec, RunPaths, RunResult, RunSpec
 from afina.errors import AfinaError, Internal
 from afina.pipeline.faults import fault_of
 from afina.pipeline.gate import Candidate, GateRun, shown
 from afina.pipeline.run_files import read_result, read_spec
-from afina.service import gate
+from afina.service import bases, gate_reports
 from afina.service.gate import GateOutcome
 from afina.service.platform import Platform
 from afina.store import jobs, models
+from afina.store.gates import GateRow
+from afina.text.renderer import Renderer
 
 log = structlog.get_logger()
 
@@ -42,7 +46,7 @@ def outcome_before(given: BeforePublishing) -> GateOutcome:
         return asked
     with given.platform.database.write() as tx:
         jobs.update_job(tx, given.job.id, given.job.fence, stage="gate")
-    candidate = Candidate(given.spec, given.result, given.manifest, wish.suite)
+    candidate = Candidate.of_run(given.spec, given.result, given.manifest, wish.suite)
     try:
         report = GateRun(given.platform, candidate, given.check).run()
     except AfinaError as error:
@@ -60,30 +64,56 @@ class GateLane:
 
     def work(self) -> bool:
         """Make one report; False where none is waited for."""
-        row = gate.next_gate(self.platform)
+        row = gate_reports.next_gate(self.platform)
         if row is None:
             return False
         try:
-            report = shown(self._run(row.model, row.job_id, row.suite).run())
+            report = with_former(row, shown(self._run(row).run()))
         except AfinaError as error:
-            if row.attempts + 1 < gate.MOST_ATTEMPTS and error.retry:
+            if row.attempts + 1 < gate_reports.MOST_ATTEMPTS and error.retry:
                 log.warning("gate.waits", model=row.model, error=error.message)
                 return False
-            gate.finish(self.platform, row, None, error.one_line())
+            gate_reports.finish(self.platform, row, None, error.one_line())
         except Exception as error:  # noqa: BLE001 - logged, and the work goes on
             log.error("gate.failed", model=row.model, **fault_of(error))
-            gate.finish(self.platform, row, None, "an internal error")
+            gate_reports.finish(self.platform, row, None, "an internal error")
         else:
-            gate.finish(self.platform, row, report, "")
+            gate_reports.finish(self.platform, row, report, "")
             log.info("gate.ran", model=row.model, verdict=report["verdict"])
         return True
 
-    def _run(self, name: str, job_id: str, suite: str) -> GateRun:
-        paths = RunPaths(self.platform.settings.runs / job_id)
-        result = read_result(paths)
+    def _run(self, row: GateRow) -> GateRun:
         with self.platform.database.read() as tx:
-            model = models.get_model(tx, name)
-        if result is None or model is None:
-            raise Internal("its run is gone")
-        candidate = Candidate(read_spec(paths), result, model.manifest, suite)
+            model = models.get_model(tx, row.model)
+        if model is None:
+            raise Internal("the model is gone")
+        base = bases.get_base(self.platform, model.base_id)
+        if base is None or not base.admitted:
+            raise Internal(f"its base {model.base_id} is not on this machine")
+        paths = RunPaths(self.platform.settings.runs / row.job_id)
+        result = read_result(paths) if row.job_id else None
+        if result is not None:
+            spec = replace(read_spec(paths), base=BaseSpec(base.id, base.path, base.sha256))
+            candidate = Candidate.of_run(spec, result, model.manifest, row.suite)
+        else:
+            # Its run went with its files: what needs no rows is measured all the same.
+            ends = Renderer.load(Path(base.path)).end_tokens
+            of = BaseSpec(base.id, base.path, base.sha256)
+            candidate = Candidate(of, ends, model.manifest, row.suite, row.job_id)
         return GateRun(self.platform, candidate, lambda: None)
+
+
+def with_former(row: GateRow, report: dict[str, Any]) -> dict[str, Any]:
+    """A report with what a former one measured by rows that are gone since: neither the model nor
+    those rows have changed."""
+    former = {part["name"]: part for part in (row.report or {}).get("parts", ())}
+    parts = [
+        former[part["name"]]
+        if any(one["name"] == "rows_gone" for one in part["told"])
+        and former.get(part["name"], {}).get("measured")
+        else part
+        for part in report["parts"]
+    ]
+    reasons = [reason for part in parts for reason in part["reasons"]]
+    verdict = "failed" if reasons else report["verdict"]
+    return report | {"parts": parts, "reasons": reasons, "verdict": verdict}

@@ -16,7 +16,7 @@ from afina.domain.models import BaseModel, TunedModel
 from afina.errors import InvalidRequest
 from afina.service import bases, models
 from afina.service.card_facts import facts_of
-from afina.service.gate import changes, gate_over
+from afina.service.gate import BY_GATE, changes, gate_over
 from afina.service.platform import Platform
 from afina.store import events, files, jobs
 from afina.store.gates import GateRow
@@ -76,11 +76,13 @@ def _unasked(job: Job | None) -> dict[str, Any] | None:
 
 
 def _history(platform: Platform, tuned: TunedModel) -> list[dict[str, Any]]:
-    """Who released it or held it back by hand, and when."""
+    """Who released it or held it back since it was made, and when: people, or the gate when it was
+    asked again."""
     return [
         {
             "at": entry.time,
-            "state": "held" if entry.type == "model.held" else "released",
+            "state": "held" if entry.type.endswith("held") else "released",
+            "by": "gate" if entry.type in BY_GATE else "hand",
             "key": entry.key_id,
             "user": entry.user_id,
         }

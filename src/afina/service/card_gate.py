@@ -70,6 +70,7 @@ def gate_section(texts: Texts, gate: Mapping[str, Any] | None, model: str) -> st
     return section(
         title,
         head
+        + plain(again(texts, gate))
         + _verdict(texts, report)
         + plain(
             texts(
@@ -81,6 +82,16 @@ def gate_section(texts: Texts, gate: Mapping[str, Any] | None, model: str) -> st
         )
         + "".join(_part(texts, part, report.get("limits") or {}) for part in parts),
     )
+
+
+def again(texts: Texts, gate: Mapping[str, Any]) -> str:
+    """What there is to say of a gate that was asked again and shows its former report; empty where
+    the report is its last word."""
+    if gate["report"] is None:
+        return ""
+    if gate["status"] == "pending":
+        return texts("card.asked_again")
+    return texts("card.unrun_again", why=gate["note"]) if gate["note"] else ""
 
 
 def place(part: Mapping[str, Any]) -> int:
@@ -107,9 +118,8 @@ def _part(texts: Texts, part: Mapping[str, Any], limits: Mapping[str, float]) ->
     if not part["measured"]:
         return f"<h3>{title} {shown}</h3>{note}"
     rows = part_rows(texts, part, limits)
-    aside = details(texts, part)
-    shown_rows = table(heads(texts), rows) + (plain(aside) if aside else "")
-    return f"<h3>{title} {shown}</h3>{note}{shown_rows}"
+    measured = table(heads(texts), rows) + plain(details(texts, part))
+    return f"<h3>{title} {shown}</h3>{note}{measured}"
 
 
 def part_title(texts: Texts, part: Mapping[str, Any]) -> str:

@@ -94,16 +94,20 @@ def card_page(card: Mapping[str, Any], language: str = LANGUAGES[0]) -> str:
 
 
 def _history(texts: Texts, card: Mapping[str, Any]) -> str:
-    gate = card["gate"]
-    verdict = ((gate or {}).get("report") or {}).get("verdict")
-    first = "by_nobody"
+    gate, first = card["gate"], "by_nobody"
     if gate is not None and gate["policy"] == "hold":
-        first = "by_gate_released" if verdict == "passed" else "by_gate_held"
+        # What the gate says today may be another word than its first: each change turned the state.
+        held = card["state"] == "held"
+        if card["history"]:
+            held = card["history"][0]["state"] == "released"
+        first = "by_gate_held" if held else "by_gate_released"
         first = {"waits": "waits", "gone": "by_gate"}.get(gate["status"], first)
     said = [f"{day(card['created_at'])}: {texts(f'card.{first}')}"]
     for one in card["history"]:
         kind = "user" if one["user"] else "key"
         who = texts(f"card.who_{kind}", id=one[kind])
+        if one.get("by") == "gate":
+            who = texts("card.who_gate", who=who)
         what = texts(
             "card.changed_held" if one["state"] == "held" else "card.changed_released", who=who
         )

@@ -15,6 +15,7 @@ from afina.language import numbers
 from afina.language.sentences import sentence
 from afina.language.strings import LANGUAGES, Texts
 from afina.service.card_gate import (
+    again,
     details,
     heads,
     part_rows,
@@ -90,7 +91,7 @@ def card_readme(
             for part in _section(texts(f"card.{file['which']}"), _facts(data_facts(texts, file)))
         ),
         *_section(texts("job.method"), _facts(method_facts(texts, card["method"]))),
-        *_section(texts("card.gate"), "\n\n".join(_gate(texts, card["gate"]))),
+        *_section(texts("card.gate"), "\n\n".join(filter(None, _gate(texts, card["gate"])))),
         *_section(texts("card.parity"), _parity(texts, card["parity"])),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
@@ -138,6 +139,7 @@ def _gate(texts: Texts, gate: Mapping[str, Any] | None) -> Iterator[str]:
         if gate["status"] not in waits and gate["note"]:
             yield _text(gate["note"])
         return
+    yield _text(again(texts, gate))
     known = ("passed", "failed")
     verdict = report["verdict"] if report["verdict"] in known else "incomplete"
     yield f"**{_text(texts(f'job.gate_{verdict}'))}**"

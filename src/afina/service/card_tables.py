@@ -22,8 +22,8 @@ def section(title: str, body: str) -> str:
 
 
 def plain(text: str) -> str:
-    """A sentence aside."""
-    return f'<p class="plain">{escape(text)}</p>'
+    """A sentence aside; nothing where it is empty."""
+    return f'<p class="plain">{escape(text)}</p>' if text else ""
 
 
 def facts(found: Iterable[tuple[str, str | None]]) -> str:

@@ -23,12 +23,14 @@ from afina.errors import Conflict, NotFound
 from afina.service import aliases, audit
 from afina.service.platform import Platform
 from afina.store import audit as audit_rows
-from afina.store import events, gates, jobs, models
+from afina.store import gates, jobs, models
 from afina.store.database import Tx
 from afina.store.gates import GateRow
 
-LEASE_S: Final = 600.0
-MOST_ATTEMPTS: Final = 3
+BY_HAND: Final = ("model.held", "model.released")
+"""What people do to a model's right to answer, as the audit log has it."""
+BY_GATE: Final = ("model.gate_held", "model.gate_released")
+"""What a gate does that was asked again."""
 _FAULT_OF: Final = {
     "harmful_to_harmful": "harm_asked_rose",
     "harmful_to_harmless": "harm_unasked_rose",
@@ -77,31 +79,18 @@ def begin(platform: Platform, tx: Tx, job: Job, model: str, outcome: GateOutcome
     return told(platform, row) if done else []
 
 
-def next_gate(platform: Platform) -> GateRow | None:
-    """A gate that waits for its report, leased to the caller."""
-    with platform.database.write() as tx:
-        return gates.claim_gate(tx, platform.clock.now(), LEASE_S)
-
-
-def finish(platform: Platform, row: GateRow, report: Mapping[str, Any] | None, note: str) -> None:
-    """Stores a report that followed its model, or why there is none, and tells of it once."""
-    status = "done" if report is not None else "failed"
-    ended = replace(row, status=status, report=report, note=note or None)
-    with platform.database.write() as tx:
-        if not gates.end_gate(tx, ended, platform.now()):
-            return
-        if jobs.get_job(tx, row.job_id) is not None:
-            events.add_events(tx, row.job_id, told(platform, ended))
-
-
-def told(platform: Platform, row: GateRow) -> list[JobEvent]:
+def told(
+    platform: Platform, row: GateRow, *, held: bool | None = None, by_hand: bool = False
+) -> list[JobEvent]:
     """The events of a gate that has ended: one of type `moderation_checks`, as the hosted service
-    has it, and a sentence for people."""
-    if row.report is None:
+    has it, and a sentence for people. `held`: whether the model is, `by_hand`: whether people
+    decided that; by default the policy does."""
+    if row.report is None or row.note:
         unrun = (say("gate_unrun", id=row.model), say("words", text=row.note or ""))
-        return [_event(platform, row.job_id, unrun, "warn")]
+        return [message(platform, row.job_id, unrun, "warn")]
     report = row.report
-    blocked = row.policy == "hold" and report["verdict"] != "passed"
+    passed = report["verdict"] == "passed"
+    blocked = not passed and (row.policy == "hold" if held is None else held and not by_hand)
     made: list[JobEvent] = []
     safety = next((part for part in report["parts"] if part["name"] == "safety"), None)
     if safety is not None and safety["measured"]:
@@ -118,21 +107,22 @@ def told(platform: Platform, row: GateRow) -> list[JobEvent]:
         data["categories"] = safety["details"]["categories"]
         checked = say("safe" if safety["passed"] else "unsafe", id=row.model)
         level = "info" if safety["passed"] else "warn"
-        made.append(_event(platform, row.job_id, (checked,), level, data))
+        made.append(message(platform, row.job_id, (checked,), level, data))
     lost = _lost(report)
     if lost is not None and report["verdict"] != "failed":
-        made.append(_event(platform, row.job_id, (lost,), "warn"))
-    if report["verdict"] == "passed":
-        made.append(_event(platform, row.job_id, (say("gate_passed", id=row.model),), "info"))
+        made.append(message(platform, row.job_id, (lost,), "warn"))
+    if passed:
+        word = (say("gate_passed", id=row.model), *((say("held_by_hand"),) if held else ()))
+        made.append(message(platform, row.job_id, word, "info"))
     elif report["verdict"] == "incomplete":
         name = "gate_unsafe_holds" if blocked else "gate_unsafe"
         unsafe = next(part for part in report["parts"] if part["name"] == "safety")
         why = told_in(unsafe)
-        made.append(_event(platform, row.job_id, (say(name, id=row.model), *why), "warn"))
+        made.append(message(platform, row.job_id, (say(name, id=row.model), *why), "warn"))
     else:
         name = "gate_holds" if blocked else "gate_finds"
         why = faults_in(report)
-        made.append(_event(platform, row.job_id, (say(name, id=row.model), *why), "warn"))
+        made.append(message(platform, row.job_id, (say(name, id=row.model), *why), "warn"))
     return made
 
 
@@ -166,10 +156,10 @@ def gate_over(platform: Platform, model: TunedModel) -> GateRow | None:
 
 
 def changes(platform: Platform, model: TunedModel) -> list[AuditEntry]:
-    """Who let the model answer or held it back, oldest first; for a checkpoint also what was done
-    to all that its job brought."""
+    """Who let the model answer or held it back since it was made, oldest first; for a checkpoint
+    also what was done to all that its job brought."""
     with platform.database.read() as tx:
-        return audit_rows.entries_on(tx, ("model.held", "model.released"), _names(tx, model))
+        return audit_rows.entries_on(tx, BY_HAND + BY_GATE, _names(tx, model))
 
 
 def release(platform: Platform, caller: Caller, name: str) -> TunedModel:
@@ -219,8 +209,11 @@ def reason_held(platform: Platform, model: TunedModel) -> str:
 
 def _found(row: GateRow | None, whose: str) -> str:
     """What a gate has against a model, in half a sentence; empty where nothing."""
-    if row is None or row.status == "pending":
+    if row is None:
         return ""
+    if row.status == "pending":
+        before = _found(replace(row, status="done"), whose) if row.report or row.note else ""
+        return f"{before}; it is asked again" if before else f"{whose} is being asked"
     if row.report is None:
         return f"{whose} could not be run ({row.note})"
     if row.report["verdict"] == "passed":
@@ -232,7 +225,7 @@ def _found(row: GateRow | None, whose: str) -> str:
 
 def _last_change(tx: Tx, model: TunedModel) -> AuditEntry | None:
     """Who held the model back by hand, where that is the last word on it."""
-    found = audit_rows.entries_on(tx, ("model.held", "model.released"), _names(tx, model))
+    found = audit_rows.entries_on(tx, BY_HAND, _names(tx, model))
     return found[-1] if found and found[-1].type == "model.held" else None
 
 
@@ -258,13 +251,14 @@ def _missing(report: Mapping[str, Any]) -> str:
     return "; ".join(p["note"] for p in report["parts"] if p["name"] == "safety")
 
 
-def _event(
+def message(
     platform: Platform,
     job_id: str,
     said: tuple[Said, ...],
     level: Any,
     checks: Mapping[str, Any] | None = None,
 ) -> JobEvent:
+    """An event that says something of a gate; with `checks`, what the hosted service says too."""
     return JobEvent(
         id=platform.ids.new(EVENT),
         job_id=job_id,

@@ -144,7 +144,8 @@ def _held(platform: Platform, name: str, entry: ModelEntry) -> ModelNotFound:
         param="model",
         code="model_held",
         remedy=f"`afina models card {entry.id}` shows all that was found; a key that may write "
-        f"models lets it answer: `afina models release {entry.id}`.",
+        f"models lets it answer (`afina models release {entry.id}`) or has it measured again "
+        f"(`afina models gate {entry.id}`).",
     )
 
 

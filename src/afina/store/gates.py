@@ -57,6 +57,17 @@ def claim_gate(tx: Tx, now: float, lease_s: float) -> GateRow | None:
     return _gate(row) if taken.rowcount == 1 else None
 
 
+def ask_gate(tx: Tx, gate: GateRow, available_at: float) -> None:
+    """A gate that has ended waits for its report again; the former one stays until then."""
+    tx.execute(
+        update(GATES)
+        .where(GATES.c.model == gate.model)
+        .values(
+            suite=gate.suite, status=gate.status, attempts=gate.attempts, available_at=available_at
+        )
+    )
+
+
 def end_gate(tx: Tx, gate: GateRow, now: int) -> bool:
     """Stores a gate's end, once; False where it has ended already."""
     ended = tx.execute(

@@ -15,7 +15,7 @@ from afina.domain.events import JobEvent
 from afina.domain.jobs import JobError
 from afina.language.sentences import Sentence, in_words, sentence
 from afina.language.strings import Texts
-from afina.service.card_gate import only_told
+from afina.service.card_gate import again, only_told
 from afina.service.gate import faults_in, told_in
 from afina.store.gates import GateRow
 
@@ -59,6 +59,8 @@ class GateWords:
     hold a model."""
     note: Sentence | None
     """Why there is no report."""
+    again: str = ""
+    """What came of asking again, where the report is a former one."""
 
 
 def gate_words(texts: Texts, row: GateRow | None) -> GateWords | None:
@@ -78,4 +80,5 @@ def gate_words(texts: Texts, row: GateRow | None) -> GateWords | None:
             for part in report["parts"]
         ),
         Sentence(row.note, "en") if row.note else None,
+        again(texts, {"status": row.status, "report": row.report, "note": row.note}),
     )

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.gates import replace_kind, report, states
 from tests.platforms import (
     checkpoint_of,
     claim,
@@ -21,7 +21,7 @@ from afina.domain.accounts import Caller
 from afina.domain.jobs import Job, JobStatus
 from afina.domain.models import ModelState
 from afina.errors import Conflict, ModelNotFound, NotFound
-from afina.service import gate
+from afina.service import gate, gate_reports
 from afina.service.aliases import set_alias
 from afina.service.audit import list_audit
 from afina.service.card import card_of
@@ -32,34 +32,8 @@ from afina.service.models import resolve_model
 from afina.service.platform import Platform
 from afina.service.publish import Publication, PublishedTune, TuneFacts, store_tune
 from afina.service.publish import pause_job as rest_job
-from afina.store import events, gates, jobs, models
+from afina.store import events, gates, jobs
 from afina.store.gates import GateRow
-
-INTERVAL = {"value": 0.5, "low": 0.4, "high": 0.6, "n": 10}
-
-
-def report(verdict: str, *, measured: bool = True) -> dict[str, Any]:
-    names = ("harmful_to_harmful", "harmful_to_harmless", "false_refusals")
-    safety = {
-        "name": "safety",
-        "measured": measured,
-        "passed": verdict == "passed",
-        "measures": dict.fromkeys(names, INTERVAL) if measured else {},
-        "details": {"categories": {"harassment": 3}},
-        "reasons": [],
-        "note": "" if measured else "there is no <judge>",
-    }
-    reasons = ["it learned to insult"] if verdict == "failed" else []
-    return {
-        "suite": "default",
-        "suite_sha256": "0" * 64,
-        "verdict": verdict,
-        "reasons": reasons,
-        "parts": [safety],
-        "seconds": 1.5,
-        "limit_seconds": 45.0,
-        "judge": "a judge",
-    }
 
 
 def published(platform: Platform, caller: Caller, scratch: Path) -> tuple[str, str]:
@@ -95,11 +69,11 @@ def test_a_report_is_made_by_one_worker_and_told_once(
     platform: Platform, caller: Caller, tmp_path: Path
 ) -> None:
     name, job_id = published(platform, caller, tmp_path)
-    row = gate.next_gate(platform)
+    row = gate_reports.next_gate(platform)
     assert row is not None
-    assert gate.next_gate(platform) is None
+    assert gate_reports.next_gate(platform) is None
     for _ in range(2):
-        gate.finish(platform, row, report("failed"), "")
+        gate_reports.finish(platform, row, report("failed"), "")
     with platform.database.read() as tx:
         said = [event for event in events.all_events(tx, job_id) if name in event.message]
     assert [event.type for event in said if event.type != "message"] == ["moderation_checks"]
@@ -111,9 +85,9 @@ def test_a_held_model_says_why_and_answers_when_it_is_released(
     platform: Platform, caller: Caller, tmp_path: Path
 ) -> None:
     name, _ = published(platform, caller, tmp_path)
-    row = gate.next_gate(platform)
+    row = gate_reports.next_gate(platform)
     assert row is not None
-    gate.finish(platform, row, report("failed"), "")
+    gate_reports.finish(platform, row, report("failed"), "")
     gate.hold(platform, caller, name)
     with pytest.raises(ModelNotFound, match="it learned to insult"):
         resolve_model(platform, caller, name)
@@ -123,12 +97,6 @@ def test_a_held_model_says_why_and_answers_when_it_is_released(
     assert kinds[:2] == ["model.released", "model.held"]
     with pytest.raises(Conflict, match="released already"):
         gate.release(platform, caller, name)
-
-
-def states(platform: Platform, job_id: str) -> set[ModelState]:
-    with platform.database.read() as tx:
-        found = models.list_models(tx, jobs.get_job(tx, job_id).project_id)  # type: ignore[union-attr]
-    return {model.state for model in found if model.job_id == job_id}
 
 
 def test_a_models_checkpoints_are_held_and_released_with_it(
@@ -215,12 +183,12 @@ def test_each_measure_of_the_checks_passes_or_fails_by_itself(
     platform: Platform, caller: Caller, tmp_path: Path
 ) -> None:
     _, job_id = published(platform, caller, tmp_path)
-    row = gate.next_gate(platform)
+    row = gate_reports.next_gate(platform)
     assert row is not None
     made = report("failed")
     rose = {"before_share": 0.0, "after_share": 0.9, "limit_share": 0.05}
     made["parts"][0]["faults"] = [{"name": "refusals_rose", "values": rose}]
-    gate.finish(platform, row, made, "")
+    gate_reports.finish(platform, row, made, "")
     with platform.database.read() as tx:
         said = events.all_events(tx, job_id)
     checks = next(event.data for event in said if event.type == "moderation_checks")
@@ -244,9 +212,9 @@ def test_a_card_says_where_a_model_comes_from_and_its_page_escapes_it(
 ) -> None:
     name, job_id = published(platform, caller, tmp_path)
     assert "on their way" in card_page(card_of(platform, caller, name))
-    row = gate.next_gate(platform)
+    row = gate_reports.next_gate(platform)
     assert row is not None
-    gate.finish(platform, row, report("failed", measured=False), "")
+    gate_reports.finish(platform, row, report("failed", measured=False), "")
     card = card_of(platform, caller, name)
     assert card["method"]["job"] == job_id
     assert card["gate"]["report"]["verdict"] == "failed"
@@ -273,25 +241,18 @@ def paused_with(
     return rest_job(platform, job, snapshot, 70), checkpoint_of(platform, caller)
 
 
-def replace_kind(caller: Caller) -> Caller:
-    """The caller as one who may read the audit log."""
-    from afina.domain.accounts import KeyKind
-
-    return replace(caller, kind=KeyKind.ADMIN)
-
-
 def test_abilities_that_are_surely_gone_are_told_though_no_limit_holds_the_model(
     platform: Platform, caller: Caller, tmp_path: Path
 ) -> None:
     name, job = published(platform, caller, tmp_path)
-    row = gate.next_gate(platform)
+    row = gate_reports.next_gate(platform)
     assert row is not None
     made = report("passed")
     lost = {"value": 0.96, "low": 0.8, "high": 0.99, "n": 25}
     made["parts"].append(
         {"name": "regression", "measured": True, "passed": True, "measures": {"lost": lost}}
     )
-    gate.finish(platform, row, made, "")
+    gate_reports.finish(platform, row, made, "")
     with platform.database.read() as tx:
         said = [event.message for event in events.all_events(tx, job)]
     assert any(text.startswith("24 of 25 abilities") for text in said)

@@ -1,6 +1,7 @@
 """afina's own routes of the gate: a model's card, its release, and the abuse watch.
 
 GET    /v1/afina/models/{name}/card      ?format=json|html|markdown&language=en|es|pt
+POST   /v1/afina/models/{name}/gate      the gate measures the model again
 POST   /v1/afina/models/{name}/release   a held model answers from now on
 POST   /v1/afina/models/{name}/hold      a released model answers no more
 GET    /v1/afina/watch                   what the abuse watch counted, by key and model
@@ -11,10 +12,12 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
+from anyio import to_thread
 from fastapi import APIRouter, Depends
 from starlette.responses import HTMLResponse, Response
 
 from afina.api.answers import answer, listing
+from afina.api.body import object_of, read_body
 from afina.api.call import Caller_
 from afina.api.documents import ERRORS, documented
 from afina.api.query import query
@@ -22,11 +25,11 @@ from afina.api.requests import NoQuery
 from afina.domain.models import TunedModel
 from afina.domain.watch import MASKED, UNSEEN, WatchTally
 from afina.language.strings import chosen_language
-from afina.service import gate, watch
+from afina.service import gate, gate_reports, watch
 from afina.service.card import card_of
 from afina.service.card_page import POLICY, card_page
 from afina.service.card_readme import card_readme
-from afina.service.refusals import LaxWire
+from afina.service.refusals import LaxWire, Wire, parse
 
 router = APIRouter(prefix="/v1/afina", tags=["afina"], responses=ERRORS)
 _NO_QUERY = Depends(query(NoQuery))
@@ -40,7 +43,13 @@ class CardQuery(LaxWire):
     """Of page and README; by default what the Accept-Language header asks for, else English."""
 
 
-SHAPES = (CardQuery,)
+class GateAsked(Wire):
+    """POST /v1/afina/models/{name}/gate; without a body, the suite that the model had."""
+
+    suite: Literal["default", "full"] | None = None
+
+
+SHAPES = (CardQuery, GateAsked)
 
 
 @router.get(
@@ -62,6 +71,31 @@ def show_card(
     if asked.format == "markdown":
         return Response(card_readme(card, language=language), media_type="text/markdown")
     return HTMLResponse(card_page(card, language), headers={"content-security-policy": POLICY})
+
+
+@router.post(
+    "/models/{model:path}/gate",
+    summary="Measure a model again",
+    openapi_extra=documented(body=GateAsked),
+    dependencies=[_NO_QUERY],
+)
+async def ask_gate(call: Caller_, model: str) -> Response:
+    """The gate measures a tuned model once more, or for the first time. Until it has, nothing
+    changes; the audit log says who asked, and events and card what came of it."""
+    raw = await read_body(call.request, call.parts.settings.max_body_bytes)
+    asked = parse(GateAsked, object_of(raw) if raw else {})
+    row = await to_thread.run_sync(
+        gate_reports.ask_again, call.platform, call.caller, model, asked.suite
+    )
+    return answer(
+        {
+            "id": row.model,
+            "object": "afina.model_gate",
+            "status": row.status,
+            "policy": row.policy,
+            "suite": row.suite,
+        }
+    )
 
 
 @router.post(

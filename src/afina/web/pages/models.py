@@ -13,7 +13,7 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response, Stream
 from afina.domain.codec import encode
 from afina.domain.models import TunedModel
 from afina.errors import AfinaError
-from afina.service import bases, gate, jobs, models, usage
+from afina.service import bases, gate, gate_reports, jobs, models, usage
 from afina.service.card import card_of
 from afina.service.card_page import POLICY, card_page
 from afina.service.card_readme import CARD_FILES
@@ -97,6 +97,11 @@ async def remove(visit: Visit) -> Response:
     return RedirectResponse("/models", 303)
 
 
+async def ask_gate(visit: Visit) -> Response:
+    """Lets the gate measure the model again."""
+    return await _set(visit, gate_reports.ask_again)
+
+
 async def release(visit: Visit) -> Response:
     """Lets the model's name answer."""
     return await _set(visit, gate.release)
@@ -153,6 +158,7 @@ ROUTES: Final = (
     ("GET", "/models/card", card),
     ("GET", "/models/file", download),
     ("POST", "/models/delete", remove),
+    ("POST", "/models/gate", ask_gate),
     ("POST", "/models/release", release),
     ("POST", "/models/hold", hold),
 )
