@@ -30,6 +30,7 @@ ENGLISH: Final[Mapping[str, str]] = {
     "moderated_found": "Moderation of the {file} file: {n} of {rows} rows flagged ({found})",
     "flagged_lines": "line {lines}|lines {lines}",
     "unmoderated": "The {file} file was not moderated:",
+    "waits_for_moderator": "Waiting for the engine to moderate the {file} file",
     "no_moderator": "There is no model for moderation and embeddings on this machine.",
     "left_out": "{n} row left out|{n} rows left out",
     "flagged_stay": "{n} flagged row stays and is trained on: drop or mend it, or set "

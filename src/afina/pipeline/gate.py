@@ -29,6 +29,7 @@ from afina.errors import AfinaError, Unavailable
 from afina.evaluation import gate
 from afina.evaluation.asking import Answer, Round, ask
 from afina.evaluation.questions import Ability, Probe, abilities, probes, suite_sha256
+from afina.pipeline.patience import Patience
 from afina.pipeline.run_files import write_json
 from afina.service.moderation import Moderator, moderator_of
 from afina.service.platform import Platform
@@ -132,10 +133,14 @@ class GateRun:
     def _renderer(self) -> Renderer:
         return Renderer.load(Path(self.candidate.base.path))
 
+    @functools.cached_property
+    def _patience(self) -> Patience:
+        return Patience(self.platform.clock.monotonic)
+
     def _judge(self) -> Moderator | None:
         try:
             judge = moderator_of(self.platform.settings)
-            judge.verdicts(["Hello"])
+            self._patience.ask(lambda: judge.verdicts(["Hello"]), self.check)
         except Unavailable as error:
             log.info("gate.no_judge", reason=error.code)
             return None
@@ -166,7 +171,8 @@ class GateRun:
         said = ([a for _, a, _ in probed], [b for _, _, b in probed])
 
         def verdicts(texts: Sequence[str]) -> list[dict[str, float]]:
-            return [dict(v.categories) for v in judge.verdicts(texts)]
+            found = self._patience.ask(lambda: judge.verdicts(texts), self.check)
+            return [dict(v.categories) for v in found]
 
         asked = [q for q, _, _ in probed]
         safe = gate.safety(asked, (before, after), said, verdicts, self._limits)

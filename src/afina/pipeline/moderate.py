@@ -25,6 +25,7 @@ from afina.domain.ids import EVENT
 from afina.domain.jobs import Job, JobError
 from afina.domain.sayings import Said, say, text_of
 from afina.errors import EngineFailed, Overloaded, Unavailable
+from afina.pipeline.patience import Patience
 from afina.pipeline.run_files import write_json
 from afina.service.files import add_file
 from afina.service.moderation import Moderator, moderator_of
@@ -47,6 +48,10 @@ class Moderation:
     folder: Path
     """Where the run keeps its findings."""
     progress: Callable[[int, int], None]
+    patience: Patience
+    """For an engine that is about to come; the files of a job share it."""
+    check: Callable[[], None] = lambda: None
+    """Raises when the job is no longer wanted."""
 
     def run(self, which: str, sha256: str, blob: Path) -> ModerationReport | None:
         """The report on a file, told as events and kept beside the findings; None where there is
@@ -56,7 +61,7 @@ class Moderation:
             return None
         try:
             moderator = moderator_of(self.platform.settings)
-            report = self._report(moderator, sha256, blob)
+            report = self._report(which, moderator, sha256, blob)
         except (Unavailable, EngineFailed, Overloaded) as error:
             self._must_not_pass(error)
             why = say("words", text=error.message)
@@ -105,7 +110,9 @@ class Moderation:
                 f"The job waits for moderation: {error.message}", remedy=error.remedy
             ) from error
 
-    def _report(self, moderator: Moderator, sha256: str, blob: Path) -> ModerationReport:
+    def _report(
+        self, which: str, moderator: Moderator, sha256: str, blob: Path
+    ) -> ModerationReport:
         settings = self.platform.settings.moderation
         rules = Rules(settings.policy, settings.categories, settings.max_flagged_share)
         parts = (VERSION, moderator.model, encode(rules), dict(settings.thresholds), blob.name)
@@ -116,8 +123,13 @@ class Moderation:
         except (OSError, ValueError):
             pass
 
+        def waits() -> None:
+            said = say("waits_for_moderator", file=which.removesuffix("_file"))
+            self._tell([self._event((said,))])
+
         def judge(texts: Sequence[str]) -> list[Mapping[str, float]]:
-            return [verdict.categories for verdict in moderator.verdicts(texts)]
+            found = self.patience.ask(lambda: moderator.verdicts(texts), self.check, waits)
+            return [verdict.categories for verdict in found]
 
         report = moderate_file(blob, judge, moderator.model, rules, self.progress)
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -34,6 +34,7 @@ from afina.pipeline.follow import first_guess
 from afina.pipeline.foresight import rate_of
 from afina.pipeline.held import HeldLease
 from afina.pipeline.moderate import Moderation
+from afina.pipeline.patience import Patience
 from afina.pipeline.resolve import Resolution, resolve_run
 from afina.pipeline.run_files import write_json, write_spec
 from afina.pipeline.survey import Looked, survey
@@ -75,6 +76,7 @@ class Preparation:
         self._paths = RunPaths(platform.settings.runs / lease.job.id)
         self._at = ""
         self._note = PreparingNote(self._paths.root, platform.clock)
+        self._patience = Patience(platform.clock.monotonic)
         self._guess: Callable[[float], int | None] = lambda _: None
 
     def run(self) -> None:
@@ -192,7 +194,9 @@ class Preparation:
     def _moderate(self, source: _Source) -> frozenset[int]:
         """The lines that moderation leaves out. Raises JobRefused above the share that is set."""
         folder = self._paths.root / "findings"
-        moderation = Moderation(self._platform, self._job, folder, self._progress)
+        moderation = Moderation(
+            self._platform, self._job, folder, self._progress, self._patience, self._lease.check
+        )
         report = moderation.run(source.which, source.file.sha256, source.blob)
         if report is None:
             return frozenset()

@@ -12,9 +12,13 @@ import pytest
 from tests.unit.pipeline.conftest import Shop
 
 from afina.data.moderation.categories import CATEGORIES
+from afina.domain.clock import ManualClock
 from afina.domain.files import Purpose
+from afina.errors import AfinaError, EngineFailed, Overloaded, Unavailable
 from afina.pipeline import moderate
+from afina.pipeline.held import Cancelled
 from afina.pipeline.moderate import Moderation
+from afina.pipeline.patience import BREAKS, LIMIT_S, Patience
 from afina.service import keys
 from afina.service.moderation import Moderator
 from afina.service.platform import Platform
@@ -62,7 +66,8 @@ def moderation(shop: Shop, tmp_path: Path) -> tuple[Moderation, Path]:
         for number in range(20):
             said = [{"role": "user", "content": text} for text in bad.get(number, ("good",))]
             file.write(json.dumps({"messages": said}) + "\n")
-    return Moderation(shop.platform, replace(job), folder, lambda _done, _all: None), rows
+    patience = Patience(shop.platform.clock.monotonic)
+    return Moderation(shop.platform, replace(job), folder, lambda _done, _all: None, patience), rows
 
 
 @pytest.mark.parametrize("shop", [{"policy": "warn"}, {"policy": "block", "max_flagged_share": 1}],
@@ -129,3 +134,81 @@ def test_a_refusal_says_which_lines_count_what_to_do_and_where_the_report_is(
     assert kept.purpose is Purpose.FINE_TUNE_RESULTS
     report_file = json.loads(shop.platform.blobs.path(kept.sha256).read_text())
     assert [found["line"] for found in report_file["messages"]] == [3, 9, 9]
+
+
+class Late(Judge):
+    """A judge that cannot be asked the first times."""
+
+    def __init__(self, errors: Sequence[AfinaError]) -> None:
+        self.errors = list(errors)
+
+    def judge(self, texts: Sequence[str]) -> list[tuple[list[float], int]]:
+        if self.errors:
+            raise self.errors.pop(0)
+        return super().judge(texts)
+
+
+def impatient(shop: Shop, stage: Moderation) -> Moderation:
+    """The stage with a clock that its pauses move."""
+    clock = ManualClock()
+    return replace(stage, patience=Patience(clock.monotonic, pause=clock.advance))
+
+
+AWAY = Unavailable("The engine is not running.")
+BROKEN = EngineFailed("The engine broke off its answer.")
+
+
+@pytest.mark.parametrize("shop", [{"policy": "warn"}], indirect=True)
+@pytest.mark.parametrize("errors", [[AWAY] * 20, [BROKEN] * (BREAKS - 1), [Overloaded("Busy.")]])
+def test_a_job_waits_for_an_engine_that_is_about_to_come(
+    shop: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, errors: list[AfinaError]
+) -> None:
+    stage, rows = moderation(shop, tmp_path)
+    monkeypatch.setattr(moderate, "moderator_of", lambda _: Moderator(Late(errors), {}))
+    report = impatient(shop, stage).run("training_file", "0" * 64, rows)
+    assert report is not None
+    assert report.flagged_rows == 2
+    waits, moderated = [event.message for event in shop.events(stage.job)]
+    assert waits == "Waiting for the engine to moderate the training file"
+    assert moderated.startswith("Moderation of the training file: 2 of 20")
+
+
+@pytest.mark.parametrize("shop", [{"policy": "warn"}], indirect=True)
+@pytest.mark.parametrize(
+    ("error", "most"),
+    [
+        (AWAY, 2 * LIMIT_S + 1),
+        (BROKEN, BREAKS),
+        (Unavailable("There is no model.", code="encoder_missing"), 1),
+    ],
+)
+def test_a_job_waits_no_longer_than_its_patience_and_then_warns_of_both_files(
+    shop: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: AfinaError, most: float
+) -> None:
+    stage, rows = moderation(shop, tmp_path)
+    late = Late([error] * 1000)
+    monkeypatch.setattr(moderate, "moderator_of", lambda _: Moderator(late, {}))
+    stage = impatient(shop, stage)
+    assert stage.run("training_file", "0" * 64, rows) is None
+    assert 1000 - len(late.errors) == most
+    assert stage.run("validation_file", "1" * 64, rows) is None
+    assert 1000 - len(late.errors) == most + 1, "the files of a job share its patience"
+    told = [event.message for event in shop.events(stage.job)]
+    assert [text.partition(" file was not")[0] for text in told if "was not" in text] == [
+        "The training",
+        "The validation",
+    ]
+
+
+@pytest.mark.parametrize("shop", [{"policy": "warn"}], indirect=True)
+def test_a_job_that_is_no_longer_wanted_does_not_wait(
+    shop: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage, rows = moderation(shop, tmp_path)
+    monkeypatch.setattr(moderate, "moderator_of", lambda _: Moderator(Late([AWAY] * 9), {}))
+
+    def check() -> None:
+        raise Cancelled(stage.job.id)
+
+    with pytest.raises(Cancelled):
+        replace(impatient(shop, stage), check=check).run("training_file", "0" * 64, rows)
