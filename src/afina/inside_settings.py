@@ -166,6 +166,9 @@ class ModerationSettings(BaseModel):
     thresholds: dict[str, float] = Field(default_factory=dict)
     """Scores from which single categories are flagged; 0.5 where none is given."""
     max_flagged_share: float = Field(default=0.05, ge=0, le=1)
+    wait_s: float = Field(default=60.0, ge=0, le=3600)
+    """How long a job waits for an engine or endpoint that is away where `warn` is the whole policy;
+    then its files go unmoderated, and an event says so. Under another policy it waits for ever."""
 
     @model_validator(mode="after")
     def _whole(self) -> ModerationSettings:

@@ -4,9 +4,10 @@
 says something makes a `Said` and stores it beside its text. The pages have the same names in other
 languages; a test holds the two tables together. Values are plain: text, or a number that a skin
 writes as its language does (a name that ends with `_s` is seconds, with `_bytes` bytes, with
-`_share` a share of one, with `_nats` a loss; `rule` is the name of a rule, `file` one of `training`
-and `validation`, `what` a property of a machine). Of `one|many` `n` chooses the form. Where a
-sentence ends with a colon, those that follow it say why.
+`_share` a share of one, with `_nats` a loss; `rule` is the name of a rule, and `why` what it means
+in English, which pages say in their own words; `file` is one of `training` and `validation`, `what`
+a property of a machine). Of `one|many` `n` chooses the form. Where a sentence ends with a colon,
+those that follow it say why.
 """
 
 from __future__ import annotations
@@ -22,9 +23,9 @@ ENGLISH: Final[Mapping[str, str]] = {
     "validating": "Validating training file: {id}",
     "validating_two": "Validating training file: {id} and validation file: {other}",
     "warned": "The check of the {file} file warns:",
-    "warned_file": "{rule}",
-    "warned_line": "{rule} (line {line})",
-    "warned_lines": "{n} × {rule} (lines {lines})",
+    "warned_file": "{rule}: {why}",
+    "warned_line": "{rule} (line {line}): {why}",
+    "warned_lines": "{n} × {rule} (lines {lines}): {why}",
     "not_all_compared": "so many rows look alike that copies may have been missed",
     "moderated": "Moderation of the {file} file: {n} of {rows} rows flagged",
     "moderated_found": "Moderation of the {file} file: {n} of {rows} rows flagged ({found})",

@@ -135,7 +135,7 @@ class GateRun:
 
     @functools.cached_property
     def _patience(self) -> Patience:
-        return Patience(self.platform.clock.monotonic)
+        return Patience(self.platform.clock.monotonic, self.platform.settings.moderation.wait_s)
 
     def _judge(self) -> Moderator | None:
         try:

@@ -15,8 +15,6 @@ from typing import Final, TypeVar
 from afina.errors import EngineFailed, Overloaded, Unavailable
 
 T = TypeVar("T")
-LIMIT_S: Final = 60.0
-"""An engine that is away for longer than this is not about to come."""
 BREAKS: Final = 3
 """An engine that breaks off so often breaks because of what it is asked."""
 _PAUSE_S: Final = 0.5
@@ -29,7 +27,8 @@ class Patience:
     """How long a job still waits; one answer makes it whole again. Any thread may ask."""
 
     now: Callable[[], float]
-    limit_s: float = LIMIT_S
+    limit_s: float
+    """An engine that is away for longer than this is not about to come."""
     pause: Callable[[float], None] = time.sleep
     _since: float | None = None
     _breaks: int = 0

@@ -76,7 +76,7 @@ class Preparation:
         self._paths = RunPaths(platform.settings.runs / lease.job.id)
         self._at = ""
         self._note = PreparingNote(self._paths.root, platform.clock)
-        self._patience = Patience(platform.clock.monotonic)
+        self._patience = Patience(platform.clock.monotonic, platform.settings.moderation.wait_s)
         self._guess: Callable[[float], int | None] = lambda _: None
 
     def run(self) -> None:

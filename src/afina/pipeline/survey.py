@@ -15,6 +15,7 @@ from afina.data.content.survey import check_content
 from afina.data.kinds import KINDS_OF_METHOD
 from afina.domain.findings import Finding, Severity
 from afina.domain.sayings import Said, say
+from afina.language.strings import Texts
 
 _LINES_SAID: Final = 5
 _PASSED_OVER: Final = frozenset({"blank-lines"})
@@ -41,8 +42,13 @@ class Warnings:
         return (say("warned", file=self.which.removesuffix("_file")), *told) if told else ()
 
     def data(self) -> dict[str, Any]:
-        """Counts and the first lines by rule, as the event holds them."""
-        return {"file": self.which, "findings": dict(self.counts), "lines": self._lines()}
+        """Counts, the first lines and the meaning by rule, as the event holds them."""
+        return {
+            "file": self.which,
+            "findings": dict(self.counts),
+            "lines": self._lines(),
+            "meanings": {rule: f"{_meaning(rule)}." for rule in self.counts},
+        }
 
     def _lines(self) -> dict[str, list[int]]:
         found: dict[str, list[int]] = {}
@@ -54,11 +60,18 @@ class Warnings:
     def _said(self, rule: str, count: int) -> Said:
         lines = self._lines().get(rule)
         if not lines:
-            return say("warned_file", rule=rule)
+            return say("warned_file", rule=rule, why=_meaning(rule))
         if count == 1:
-            return say("warned_line", rule=rule, line=lines[0])
+            return say("warned_line", rule=rule, line=lines[0], why=_meaning(rule))
         more = ", …" if count > len(lines) else ""
-        return say("warned_lines", rule=rule, n=count, lines=", ".join(map(str, lines)) + more)
+        listed = ", ".join(map(str, lines)) + more
+        return say("warned_lines", rule=rule, n=count, lines=listed, why=_meaning(rule))
+
+
+def _meaning(rule: str) -> str:
+    """What a rule means and what to do about it, in short: its code says that to nobody who came
+    by the API alone."""
+    return Texts("en")(f"rule.{rule.replace('-', '_')}").rstrip(".")
 
 
 @dataclass(frozen=True)

@@ -36,7 +36,7 @@ TRAIN = (JobStatus.QUEUED, JobStatus.RUNNING)
 
 @pytest.fixture
 def platform(tmp_path: Path) -> Iterator[Platform]:
-    settings = Settings.load(data=tmp_path / "data")
+    settings = Settings.load(data=tmp_path / "data", moderation={"wait_s": 0})
     opened = Platform.open(settings)
     keys.ensure_first_key(opened)
     yield opened

@@ -18,7 +18,7 @@ from afina.errors import AfinaError, EngineFailed, Overloaded, Unavailable
 from afina.pipeline import moderate
 from afina.pipeline.held import Cancelled
 from afina.pipeline.moderate import Moderation
-from afina.pipeline.patience import BREAKS, LIMIT_S, Patience
+from afina.pipeline.patience import BREAKS, Patience
 from afina.service import keys
 from afina.service.moderation import Moderator
 from afina.service.platform import Platform
@@ -26,6 +26,7 @@ from afina.settings import Settings
 from afina.store import files
 
 CANARY = "zyxwvut"
+LIMIT_S = 60.0
 
 
 class Judge:
@@ -66,7 +67,7 @@ def moderation(shop: Shop, tmp_path: Path) -> tuple[Moderation, Path]:
         for number in range(20):
             said = [{"role": "user", "content": text} for text in bad.get(number, ("good",))]
             file.write(json.dumps({"messages": said}) + "\n")
-    patience = Patience(shop.platform.clock.monotonic)
+    patience = Patience(shop.platform.clock.monotonic, LIMIT_S)
     return Moderation(shop.platform, replace(job), folder, lambda _done, _all: None, patience), rows
 
 
@@ -151,7 +152,7 @@ class Late(Judge):
 def impatient(shop: Shop, stage: Moderation) -> Moderation:
     """The stage with a clock that its pauses move."""
     clock = ManualClock()
-    return replace(stage, patience=Patience(clock.monotonic, pause=clock.advance))
+    return replace(stage, patience=Patience(clock.monotonic, LIMIT_S, pause=clock.advance))
 
 
 AWAY = Unavailable("The engine is not running.")

@@ -335,13 +335,19 @@ def test_what_rows_say_together_is_warned_of_and_stops_no_job(shop: Shop) -> Non
     warned = [event for event in shop.events(job) if event.said and event.said[0].name == "warned"]
     assert [event.level for event in warned] == ["warn", "warn"]
     assert [event.message for event in warned] == [
-        "The check of the training file warns: contradiction (line 13)",
-        "The check of the validation file warns: 2 × leaked-row (lines 1, 3)",
+        "The check of the training file warns: contradiction (line 13): Another row asks the same "
+        "and is answered differently; the model learns to waver. Decide for one answer",
+        "The check of the validation file warns: 2 × leaked-row (lines 1, 3): This validation row is "
+        "in the training file too, so the validation loss flatters. Take it out of one of them",
     ]
     assert warned[1].data == {
         "file": "validation_file",
         "findings": {"leaked-row": 2},
         "lines": {"leaked-row": [1, 3]},
+        "meanings": {
+            "leaked-row": "This validation row is in the training file too, so the validation "
+            "loss flatters. Take it out of one of them.",
+        },
     }
     kept = shop.paths(job).root / "findings" / "training_file.warnings.json"
     (found,) = json.loads(kept.read_text())["findings"]
@@ -356,7 +362,8 @@ def test_a_warning_counts_every_row_and_names_the_first_lines(shop: Shop) -> Non
     assert prepare(shop, job).status is JobStatus.QUEUED
     (warned,) = [e for e in shop.events(job) if e.said and e.said[0].name == "warned"]
     assert warned.message == (
-        "The check of the training file warns: 12 × duplicate-row (lines 13, 14, 15, 16, 17, …)"
+        "The check of the training file warns: 12 × duplicate-row (lines 13, 14, 15, 16, 17, …): "
+        "The same as an earlier row. Keep one of them"
     )
     assert warned.data["findings"] == {"duplicate-row": 12}
 
