@@ -37,11 +37,13 @@ class EngineSettings(BaseModel):
     max_queue: int = Field(default=256, ge=1)
     """Requests that may wait; one more is a 429."""
     cache_tokens: int = Field(default=65_536, ge=1024)
-    """Tokens in the key-value cache, over all sequences."""
+    """Tokens in the key-value cache of each base in memory, over all its sequences."""
     adapters_resident: int = Field(default=64, ge=1)
+    """Adapters in memory, over all bases."""
     adapter_idle_s: float = Field(default=900.0, gt=0)
     own_weights_mb: int = Field(default=4096, ge=1)
-    """Megabytes (of a million bytes) for tunes that have weights of their own."""
+    """Megabytes (of a million bytes) for tunes that have weights of their own: these, and the cache
+    that each of them has."""
     threads: int = Field(default=0, ge=0)
     """0: all cores when alone, one while a trainer lives."""
     precision: Literal["auto", "bf16", "fp32"] = "auto"

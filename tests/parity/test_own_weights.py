@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from afina.domain.manifests import OWN_WEIGHTS, Manifest, TuneKind, blob_path
 from afina.model.own_weights import read_weights
 from afina.serving.journal import Journal
 from afina.serving.library import Library
+from afina.serving.memory import give_back
 
 CASES: list[tuple[TuneKind, tuple[str, ...]]] = [
     ("full", ("",)),
@@ -74,4 +76,40 @@ def test_a_tune_of_few_blocks_takes_few_bytes(tmp_path: Path) -> None:
     base = library.load_lane(record.id)
     part = library.load_own(base, put_own(settings, record, "blocks", 1, ("model.layers.1.",)))
     whole = library.load_own(base, put_own(settings, record, "full", 1, ("",)))
-    assert 2 * part.size < whole.size
+    cache = part.lane.runner.cache_bytes
+    assert 2 * (part.size - cache) < whole.size - cache
+
+
+@pytest.mark.parametrize("kind", ["blocks", "full"])
+def test_a_tune_that_is_let_go_of_leaves_nothing_in_memory(tmp_path: Path, kind: TuneKind) -> None:
+    settings, record = make_data(tmp_path)
+    library = Library(settings, Journal(settings.journal), ManualClock())
+    base = library.load_lane(record.id)
+    wanted = {"blocks": ("model.layers.1.",), "full": ("",)}[kind]
+    own = library.load_own(base, put_own(settings, record, kind, 1, wanted))
+    ask_all(own.lane, [Asked([5, 6, 7], 4)])
+    left = weakref.ref(own.lane.runner)
+    del own
+    give_back()
+    assert left() is None
+
+
+def test_what_a_tune_is_counted_with_holds_its_cache(tmp_path: Path) -> None:
+    settings, record = make_data(tmp_path)
+    library = Library(settings, Journal(settings.journal), ManualClock())
+    base = library.load_lane(record.id)
+    own = library.load_own(base, put_own(settings, record, "blocks", 1, ("model.layers.1.",)))
+    runner = own.lane.runner
+    assert own.size > runner.cache_bytes > 0
+    assert 4 * runner.cache_bytes == base.runner.cache_bytes
+
+
+def test_no_file_of_weights_stays_in_memory(tmp_path: Path) -> None:
+    settings, record = make_data(tmp_path, "bf16")
+    library = Library(settings, Journal(settings.journal), ManualClock())
+    base = library.load_lane(record.id)
+    if not base.runner.is_native:
+        pytest.skip("products keep the weights of the file where no kernels pack them")
+    own = library.load_own(base, put_own(settings, record, "blocks", 1, ("model.layers.1.",)))
+    ask_all(own.lane, [Asked([5, 6, 7], 4)])
+    assert str(settings.data) not in Path("/proc/self/maps").read_text()

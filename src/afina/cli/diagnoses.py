@@ -257,6 +257,13 @@ def engine(settings: Settings, timeout_s: float = 5.0) -> list[Diagnosis]:
             f"{health.status}, {health.precision}, {len(health.bases)} bases and "
             f"{len(health.adapters)} adapters in memory"
         )
+        if "resident" in health.memory:
+            parts = ("weights", "caches", "adapters")
+            weights, caches, adapters = (in_bytes(health.memory.get(part, 0)) for part in parts)
+            text += (
+                f"; {in_bytes(health.memory['resident'])} resident: weights {weights}, adapters "
+                f"{adapters}, caches that may grow to {caches}"
+            )
         if health.step_s >= _LONG_STEP_S:
             text = f"{text}; the present step has taken {health.step_s:.0f} s so far"
             remedy = f"Wait, or see {_ENGINE_LOG}: {_RESTART}".format(settings.data)

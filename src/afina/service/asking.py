@@ -16,6 +16,7 @@ from afina.domain.accounts import Caller
 from afina.domain.watch import Watched
 from afina.errors import ContextTooLong, EngineFailed, InvalidRequest
 from afina.service.masking import Masker
+from afina.service.messages import refuse_names
 from afina.service.models import ResolvedModel, resolve_model
 from afina.service.platform import Platform
 from afina.service.tool_request import ToolUse
@@ -113,6 +114,7 @@ class Asker:
         context = model.base.context_tokens or renderer.context_tokens
         texts = _texts(question.messages)
         refuse_enormous(renderer, texts, context, question.param)
+        refuse_names(question.messages, renderer.named_roles)
         prompt = renderer.prompt(question.messages, None if use is None else use.definitions)
         most = room(
             len(prompt),

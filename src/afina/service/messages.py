@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Discriminator, Field, Tag
@@ -91,12 +91,16 @@ Content = Annotated[
 ]
 
 
+Speaker = Annotated[str, Field(pattern=r"^[^\s<|\\/>]{1,64}$")]
+"""The name of who speaks, in the form that the hosted API takes."""
+
+
 class SystemMessage(Wire):
     """What the model is told before the conversation."""
 
     role: Literal["system", "developer"]
     content: Content
-    name: str | None = None
+    name: Speaker | None = None
 
 
 class UserMessage(Wire):
@@ -104,7 +108,7 @@ class UserMessage(Wire):
 
     role: Literal["user"]
     content: Content
-    name: str | None = None
+    name: Speaker | None = None
 
 
 class CalledFunction(Wire):
@@ -132,7 +136,7 @@ class AssistantMessage(Wire):
 
     role: Literal["assistant"]
     content: Content | None = None
-    name: str | None = None
+    name: Speaker | None = None
     refusal: str | None = None
     audio: Json = None
     tool_calls: list[ToolCall] | None = None
@@ -172,7 +176,10 @@ _PARTS_NOT_OFFERED = {
     "input_audio": "sound is not offered: send text",
     "file": "files in messages are not offered: send their text",
 }
-_NO_NAME = "the models' templates have no place for names: put the name into the content"
+_NO_NAME = (
+    "this model's template has no place for the name of who speaks, so it would change nothing: "
+    "leave it out, or write it into the content"
+)
 
 
 def refuse_in_messages(messages: Sequence[Message]) -> None:
@@ -185,6 +192,15 @@ def refuse_in_messages(messages: Sequence[Message]) -> None:
             called |= {c.id: c.function.name for c in message.tool_calls or () if c.function}
         elif isinstance(message, ToolMessage):
             _refuse_result(message, called, where)
+
+
+def refuse_names(messages: Sequence[Mapping[str, Any]], named_roles: Set[str]) -> None:
+    """Raises UnsupportedField for the first speaker whose name the model would not be shown. A
+    result's name is its function's, which the call before it says."""
+    for number, message in enumerate(messages):
+        role = str(message.get("role"))
+        if role not in ("tool", "function") and role not in named_roles and "name" in message:
+            raise unsupported(f"messages[{number}].name", _NO_NAME)
 
 
 def unmatched(param: str) -> InvalidRequest:
@@ -211,8 +227,6 @@ def _refuse_result(message: ToolMessage, called: Mapping[str, str], where: str) 
 
 
 def _refuse_in_message(message: Message, where: str) -> None:
-    if isinstance(message, SystemMessage | UserMessage | AssistantMessage) and message.name:
-        raise unsupported(f"{where}.name", _NO_NAME)
     if isinstance(message, AssistantMessage):
         _refuse_in_answer(message, where)
     if isinstance(message.content, list):

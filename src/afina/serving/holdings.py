@@ -22,6 +22,7 @@ from afina.serving.drafts import DraftIndex
 from afina.serving.engine import Engine
 from afina.serving.lane import Lane, Ticket
 from afina.serving.library import OWN_KINDS, Library
+from afina.serving.memory import give_back
 from afina.serving.own_lanes import OwnLane, OwnLanes
 from afina.serving.residency import Residency
 
@@ -121,8 +122,12 @@ class Holdings:
         return self._kinds[tune]
 
     def _remove_own(self, tunes: list[str]) -> None:
+        if not tunes:
+            return
         for tune in tunes:
             self._engine.call(partial(self._engine.remove_lane, tune))
+        # behind the removal, and not in the step loop's thread
+        self._engine.call(partial(self.loader.submit, give_back))
 
     async def take_tune(self, held: Held, lane: Lane, ticket: Ticket) -> None:
         """Sees that what a ticket's adapter is made of is in memory; a lane's own weights are."""

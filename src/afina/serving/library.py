@@ -49,6 +49,7 @@ from afina.serving.drafts import DraftIndex, read_index
 from afina.serving.journal import Journal
 from afina.serving.lane import Lane
 from afina.serving.layers import Sharing
+from afina.serving.memory import give_back, leave_file
 from afina.serving.metrics import EngineMetrics
 from afina.serving.overlay import put_weights, share_embedding
 from afina.serving.own_lanes import OwnLane
@@ -65,6 +66,7 @@ _LOG = structlog.get_logger(__name__)
 OWN_KINDS: Final[frozenset[TuneKind]] = frozenset({"blocks", "full", "dora"})
 """Tunes with weights of their own: a lane for each. DoRA's are its base's, with rows of other
 lengths, so its lane takes no more memory than an adapter does."""
+_OWN_SHARE: Final = 4
 _BITS: Final[dict[str, Bits | None]] = {"trained": None, "int8": 8, "int4": 4}
 
 
@@ -149,8 +151,11 @@ class Library:
         engine = self._settings.engine
         tokenizer = ChatTokenizer.load(folder)
         base = load_base(folder, precision)
+        leave_file(base.model)
         bank = AdapterBank(engine.adapters_resident, is_wanted)
-        return self._lane(base_id, base, tokenizer, bank)
+        lane = self._lane(base_id, base, tokenizer, bank, engine.cache_tokens)
+        give_back()
+        return lane
 
     def load_own(self, parent: Lane, sha256: str) -> OwnLane:
         """A tune with weights of its own, ready to answer; what it does not change is its base's
@@ -163,12 +168,23 @@ class Library:
         base = self._base_of(parent)
         changed = put_weights(base.model, weights)
         share_embedding(base.model, parent.runner.base.model, changed)
+        leave_file(base.model, parent.runner.base.model.parameters())
         sharing = Sharing(parent.runner.layers, frozenset(map(id, changed)))
-        lane = self._lane(parent.base_id, base, parent.tokenizer, AdapterBank(1), sharing)
+        lane = self._lane(
+            parent.base_id, base, parent.tokenizer, AdapterBank(1), self._own_cache(base), sharing
+        )
         lane.tune = sha256
         left = {id(parameter) for parameter in base.model.parameters()}
         others = sum(p.nbytes for p in changed if id(p) in left)
-        return OwnLane(lane, lane.runner.layers.size + others)
+        give_back()
+        return OwnLane(lane, lane.runner.layers.size + others + lane.runner.cache_bytes)
+
+    def _own_cache(self, base: LoadedBase) -> int:
+        """Tokens in the cache of a tune that has one to itself: a quarter of its base's, and
+        enough for the longest request that its base takes."""
+        whole = self._settings.engine.cache_tokens
+        longest = base.context_tokens + BLOCK_TOKENS
+        return min(whole, max(whole // _OWN_SHARE, longest))
 
     def _base_of(self, parent: Lane) -> LoadedBase:
         folder = self._settings.models / parent.base_id
@@ -185,14 +201,18 @@ class Library:
             for name, pair in pairs.items()
         }
         share_embedding(base.model, parent.runner.base.model, [])
+        leave_file(base.model, parent.runner.base.model.parameters())
         sharing = Sharing(parent.runner.layers, frozenset())
         bank = AdapterBank(1, lambda _: True)
-        lane = self._lane(parent.base_id, base, parent.tokenizer, bank, sharing)
+        lane = self._lane(
+            parent.base_id, base, parent.tokenizer, bank, self._own_cache(base), sharing
+        )
         lane.tune = lane.adapter = sha256
         bank.add(self._read(lane, sha256, config, pairs), 0.0)
         lane.runner.layers.gain(gains)
         size = sum(a.nbytes + b.nbytes for a, b in pairs.values())
-        return OwnLane(lane, lane.runner.layers.size + size)
+        give_back()
+        return OwnLane(lane, lane.runner.layers.size + size + lane.runner.cache_bytes)
 
     def _lane(
         self,
@@ -200,10 +220,11 @@ class Library:
         base: LoadedBase,
         tokenizer: ChatTokenizer,
         bank: AdapterBank,
+        cache_tokens: int,
         sharing: Sharing | None = None,
     ) -> Lane:
         engine = self._settings.engine
-        blocks = max(1, engine.cache_tokens // BLOCK_TOKENS)
+        blocks = max(1, cache_tokens // BLOCK_TOKENS)
         limits = Limits(
             max_batch=engine.max_batch,
             max_waiting=engine.max_queue,

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+import psutil
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
@@ -31,6 +32,9 @@ _GAUGES: Final = {
     "adapters_resident": "Adapters in memory.",
     "cache_blocks_free": "Blocks of the key-value cache that nobody refers to.",
     "cache_blocks_kept": "Blocks kept for prompts that begin alike.",
+    "weights_bytes": "What the weights take that a base or tune has for itself.",
+    "cache_bytes": "What the key-value cache takes once all of it has been written.",
+    "adapter_bytes": "What adapters in memory take.",
 }
 
 
@@ -75,6 +79,12 @@ class EngineMetrics:
             for name, said in _GAUGES.items()
         }
 
+        self._resident = Gauge(
+            "afina_engine_resident_bytes",
+            "Memory of the engine's process.",
+            registry=self._registry,
+        )
+
     def closed(self, record: UsageRecord) -> None:
         """A metered request has ended."""
         model = record.base, _short(record.adapter)
@@ -115,6 +125,9 @@ class EngineMetrics:
                 "adapters_resident": len(lane.runner.bank.resident),
                 "cache_blocks_free": scheduler.free_blocks,
                 "cache_blocks_kept": len(scheduler.prefixes),
+                "weights_bytes": lane.runner.layers.size,
+                "cache_bytes": lane.runner.cache_bytes,
+                "adapter_bytes": lane.runner.adapter_bytes,
             }
             for name, value in found.items():
                 self._gauges[name].labels(lane.base_id, _short(lane.tune)).set(value)
@@ -122,6 +135,7 @@ class EngineMetrics:
             self._gauges["running"].labels(other.base, "").set(other.running)
             self._gauges["waiting"].labels(other.base, "").set(other.waiting)
             self._gauges["adapters_resident"].labels(other.base, "").set(other.adapters)
+        self._resident.set(resident_bytes())
         return generate_latest(self._registry)
 
     def _counter(self, name: str, said: str, *labels: str) -> Counter:
@@ -131,6 +145,11 @@ class EngineMetrics:
         return Histogram(
             f"afina_engine_{name}", said, ("base",), buckets=buckets, registry=self._registry
         )
+
+
+def resident_bytes() -> int:
+    """Memory of this process."""
+    return int(psutil.Process().memory_info().rss)
 
 
 def _short(sha256: str | None) -> str:

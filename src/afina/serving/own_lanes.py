@@ -17,7 +17,7 @@ from afina.serving.lane import Lane
 
 @dataclass(frozen=True)
 class OwnLane:
-    """A tune's lane and what it takes beside its base's memory."""
+    """A tune's lane and what it may take beside its base's memory, its cache included."""
 
     lane: Lane
     size: int

@@ -22,7 +22,7 @@ from afina.model.kernels.touch import touch
 from afina.serving.layout import Span
 from afina.serving.memory import untouched
 from afina.serving.page_shapes import RANKS, Pairs, Shape, kernel_pages, scaled, table_pages
-from afina.serving.pieces import Round, rounds_of
+from afina.serving.pieces import Round, rounds_of, weighted_sums
 
 
 @dataclass(frozen=True)
@@ -128,6 +128,14 @@ class Pages:
         """Of a page, what adapters of all layers but the head take."""
         self.version = 0
         """Raised when pages or tables change."""
+
+    @property
+    def used_bytes(self) -> int:
+        """What the pages of adapters take."""
+        shapes = [site.shape for site in self._sites.values()]
+        parts = [part for s in shapes for part in (s.packed if self._packed else s.table)]
+        page = sum(map(math.prod, parts)) * self._dtype.itemsize
+        return (self._total - len(self._free)) * page
 
     def pack(self) -> None:
         """From now on pages are laid out for the kernels; before any adapter."""
@@ -243,10 +251,10 @@ class Pages:
             found = step.lookups[shape] = self._lookups(shape, step)
         n = len(step.owners)
         x = x_TI[:n] if step.bags is None else x_TI.index_select(0, step.bags)
-        low = _weighted_sums(site.a_rows, found.a_rows, found.a_starts, x.reshape(-1))
+        low = weighted_sums(site.a_rows, found.a_rows, found.a_starts, x.reshape(-1))
         if found.weights is not None:
             low = low.view(-1, RANKS).index_select(0, found.weights)
-        high = _weighted_sums(site.b_rows, found.b_rows, found.b_starts, low.view(-1))
+        high = weighted_sums(site.b_rows, found.b_rows, found.b_starts, low.view(-1))
         (out_TO if n == out_TO.shape[0] else out_TO[:n]).add_(high.view(n, -1))
 
     # -- lookups -------------------------------------------------------------------------------
@@ -381,13 +389,3 @@ def _clean(site: _Site, page: int) -> None:
         site.a[page].zero_()
         site.b[page].zero_()
         site.soiled.discard(page)
-
-
-def _weighted_sums(
-    table: torch.Tensor, rows: torch.Tensor, starts: torch.Tensor, weights: torch.Tensor
-) -> torch.Tensor:
-    """For each start the sum of the table's rows from there to the next start, weighted."""
-    found: torch.Tensor = torch.ops.aten._embedding_bag_forward_only.default(
-        table, rows, starts, False, 0, False, weights, False, -1
-    )[0]
-    return found

@@ -117,3 +117,13 @@ def _round(spans: Sequence[tuple[int, int, int]]) -> Round:
     take += [pieces[0][0]] * (missing * rows)
     pages = [page for _, _, page in pieces] + [pieces[0][2]] * missing
     return Round(torch.tensor(take), torch.tensor(pages), first, last, piece, row)
+
+
+def weighted_sums(
+    table: torch.Tensor, rows: torch.Tensor, starts: torch.Tensor, weights: torch.Tensor
+) -> torch.Tensor:
+    """For each start the sum of the table's rows from there to the next start, weighted."""
+    found: torch.Tensor = torch.ops.aten._embedding_bag_forward_only.default(
+        table, rows, starts, False, 0, False, weights, False, -1
+    )[0]
+    return found

@@ -160,6 +160,9 @@ class EngineHealth(msgspec.Struct):
     reached, and their tunes in `adapters` while it has them."""
     step_s: float = 0.0
     """How long the present step has taken so far; 0 while nothing is computed."""
+    memory: dict[str, int] = {}
+    """Bytes: `resident` is the process, `weights` and `adapters` what is in memory of each,
+    `caches` what the key-value caches take once all of them have been written."""
 
 
 class UsageRecord(msgspec.Struct, forbid_unknown_fields=True):

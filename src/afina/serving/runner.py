@@ -81,6 +81,18 @@ class Runner:
         self._forward: Forward = decoder or self._through_transformers
 
     @property
+    def cache_bytes(self) -> int:
+        """What the cache takes once all of it has been written."""
+        base = self.base
+        values = 2 * base.layers * base.kv_heads * base.head_dim
+        return int(self._cache.tokens * values * self.dtype.itemsize)
+
+    @property
+    def adapter_bytes(self) -> int:
+        """What adapters take, of the table that is there for them."""
+        return self._pages.used_bytes
+
+    @property
     def is_flat(self) -> bool:
         """Whether steps run through afina's own decoder."""
         return isinstance(self._forward, Decoder)

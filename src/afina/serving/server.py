@@ -37,6 +37,7 @@ from afina.serving.journal import Journal
 from afina.serving.lane import Delivery, Lane, Ticket
 from afina.serving.library import Library, encoder_precision
 from afina.serving.listener import Exchange
+from afina.serving.metrics import resident_bytes
 from afina.serving.networks import Networks
 from afina.serving.protocol import (
     EngineHealth,
@@ -346,6 +347,12 @@ class Door:
             precision=self._library.weights(self._holdings.lanes),
             elsewhere={} if self._vllm is None else self._vllm.elsewhere,
             step_s=round(self._watch.step_s, 1),
+            memory={
+                "resident": resident_bytes(),
+                "weights": sum(lane.runner.layers.size for lane in lanes),
+                "caches": sum(lane.runner.cache_bytes for lane in lanes),
+                "adapters": sum(lane.runner.adapter_bytes for lane in lanes),
+            },
         )
 
 

@@ -36,6 +36,8 @@ from afina.text.turns import TurnText, find_turns, header_places, learn_template
 RENDERER_VERSION: Final = 1
 _CONTEXT_KEYS: Final = ("max_position_embeddings", "n_positions", "max_sequence_length")
 _CONTEXT_UNKNOWN: Final = 2048
+_TELLERS: Final = ("system", "developer")
+_SPEAKERS: Final = (*_TELLERS, "user", "assistant")
 
 Messages = Sequence[Mapping[str, Any]]
 Tools = Sequence[Mapping[str, Any]] | None
@@ -175,6 +177,21 @@ class Renderer:
         syntax = self.calls
         text = "\0".join((syntax.opening, syntax.middle, syntax.between, syntax.closing))
         return tuple(piece.id for piece in self.tokenizer.control if piece.text in text)
+
+    @functools.cached_property
+    def named_roles(self) -> frozenset[str]:
+        """The roles whose `name` the template writes: any other's would change nothing."""
+        return frozenset(role for role in _SPEAKERS if self._writes_name(role))
+
+    def _writes_name(self, role: str) -> bool:
+        first = [{"role": role, "content": "a"}] if role in _TELLERS else []
+        turns = ("user", "assistant", "user")
+        plain: Messages = [*first, *({"role": turn, "content": "a"} for turn in turns)]
+        named = [{**m, "name": "nemo"} if m["role"] == role else m for m in plain]
+        try:
+            return self.prompt(plain) != self.prompt(named)
+        except (InvalidRequest, TemplateRefused):
+            return False
 
     def _learn_calls(self) -> CallSyntax | None:
         """How the template writes calls; None where it knows none or they cannot be read back."""
