@@ -6,9 +6,7 @@ counts with positions of weight 0.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -16,19 +14,18 @@ from numpy.typing import NDArray
 
 from afina.model.folding import NOTHING, Group, Span
 from afina.model.packed import Masks, PackedContext, group_spans
-from afina.training.families import RowTokens, find_families, pack_families
 from afina.training.packing import Bin, Family
+from afina.training.planning import Rows, needed_tokens, plan_bins
 
-
-class Rows(Protocol):
-    """What the loop needs of shards: tokenised rows by number."""
-
-    def __len__(self) -> int: ...
-
-    @property
-    def lengths(self) -> NDArray[np.int64]: ...
-
-    def row(self, index: int) -> tuple[NDArray[np.int32], NDArray[np.bool_]]: ...
+__all__ = [
+    "BinTensors",
+    "Rows",
+    "learned_counts",
+    "make_bin",
+    "needed_tokens",
+    "padded_learned",
+    "plan_bins",
+]
 
 
 @dataclass(frozen=True)
@@ -55,31 +52,6 @@ def learned_counts(rows: Rows) -> NDArray[np.int64]:
     """Learned tokens of each row."""
     counts = (int(rows.row(index)[1][1:].sum()) for index in range(len(rows)))
     return np.fromiter(counts, dtype=np.int64, count=len(rows))
-
-
-def needed_tokens(learned: NDArray[np.bool_]) -> tuple[int, int]:
-    """How many tokens of a row have to be computed, and the place of the first whose logits a loss
-    looks at. What follows the last such token changes nothing; 0 where nothing is learned."""
-    places = np.flatnonzero(learned[1:])
-    return (int(places[-1]) + 1, int(places[0])) if len(places) else (0, 0)
-
-
-def plan_bins(
-    rows: Rows, chosen: Sequence[int], capacities: Sequence[int], *, share: bool = True
-) -> tuple[Bin, ...]:
-    """Bins for the chosen rows, where `share` says so with their common beginnings once a bin.
-    Rows without a learned token are in none."""
-    lengths: dict[int, int] = {}
-    needed: list[RowTokens] = []
-    for number in chosen:
-        ids, learned = rows.row(number)
-        count, first = needed_tokens(learned)
-        if count:
-            lengths[number] = count
-            needed.append(RowTokens(number, ids[:count], first))
-    alone = Family(0, tuple(row.number for row in needed))
-    families = find_families(needed) if share else (alone,)
-    return pack_families(families, lengths, capacities)
 
 
 def make_bin(rows: Rows, packed: Bin, masks: Masks, *, exact: bool = False) -> BinTensors:

@@ -21,39 +21,26 @@ from safetensors.torch import load, save
 from afina.domain.runs import RunSpec
 from afina.model.packed import Masks
 from afina.model.preference import Preferred, preference_losses, token_logs
-from afina.training.bins import Rows, needed_tokens, plan_bins
+from afina.training.bins import Rows
 from afina.training.memory import Capacities, bytes_of_token
 from afina.training.network import Network
 from afina.training.optimizer import AdamW
 from afina.training.packing import Bin
+from afina.training.planning import pair_bins
 from afina.training.signals import Interrupted
 from afina.training.steps import Stepper, StepResult, not_finite
 
+__all__ = [
+    "PreferenceStepper",
+    "keep_reference",
+    "kept_reference",
+    "pair_bins",
+    "reference_logs",
+    "row_logs",
+]
+
 REFERENCE: Final = "reference.safetensors"
 _CHUNK_PAIRS: Final = 32
-
-
-def pair_bins(rows: Rows, pairs: Sequence[int], capacities: Sequence[int]) -> tuple[Bin, ...]:
-    """Bins for whole pairs: the longest first into the fullest bin that has room."""
-    largest = max(capacities)
-    sizes = {pair: sum(_needed(rows, row) for row in (2 * pair, 2 * pair + 1)) for pair in pairs}
-    groups: list[tuple[int, list[int]]] = []
-    for pair in sorted(pairs, key=lambda p: (-sizes[p], p)):
-        fitting = [i for i, (used, _) in enumerate(groups) if used + sizes[pair] <= largest]
-        if not fitting:
-            groups.append((sizes[pair], [pair]))
-            continue
-        best = max(fitting, key=lambda i: (groups[i][0], -i))
-        groups[best] = (groups[best][0] + sizes[pair], [*groups[best][1], pair])
-    found: list[Bin] = []
-    for _, members in groups:
-        both = sorted(row for pair in members for row in (2 * pair, 2 * pair + 1))
-        found += plan_bins(rows, both, capacities)
-    return tuple(found)
-
-
-def _needed(rows: Rows, row: int) -> int:
-    return needed_tokens(rows.row(row)[1])[0]
 
 
 def row_logs(network: Network, rows: Rows, packed: Bin, masks: Masks) -> dict[int, torch.Tensor]:
@@ -192,14 +179,18 @@ class PreferenceStepper(Stepper):
         )
         sums = _Sums()
         of_rows: dict[int, float] = {}
-        for packed in pair_bins(self.rows, mine, self.capacities.planned):
+        # as in plain steps: dropout draws one mask for each token
+        share = self.spec.lora.dropout == 0
+        bins = pair_bins(self.rows, mine, self.capacities.planned, share=share)
+        for number, packed in enumerate(bins):
             if interrupted():
                 raise Interrupted
-            members, found = self._measure(self.rows, packed, self._reference)
-            loss = found.losses.sum() / len(pairs)
-            if not math.isfinite(float(loss.detach())):
-                raise not_finite("loss", step)
-            loss.backward()  # type: ignore[no-untyped-call]
+            with self._dropping(step, self.network.team.rank + self.network.team.size * number):
+                members, found = self._measure(self.rows, packed, self._reference)
+                loss = found.losses.sum() / len(pairs)
+                if not math.isfinite(float(loss.detach())):
+                    raise not_finite("loss", step)
+                loss.backward()  # type: ignore[no-untyped-call]
             sums.add(found)
             of_rows |= dict(zip(members, found.losses.tolist(), strict=True))
         return sums, of_rows

@@ -7,7 +7,8 @@ they lie in: each bin adds its sum divided by the step's count.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -194,21 +195,27 @@ class Stepper:
     def _learned(self, chosen: Sequence[int]) -> int:
         return sum(int(self.rows.row(row)[1][1:].sum()) for row in chosen)
 
-    def _backward(
-        self, tensors: BinTensors, learned: int, step: int, number: int
-    ) -> tuple[float, float, torch.Tensor]:
+    @contextmanager
+    def _dropping(self, step: int, number: int) -> Iterator[None]:
+        """Dropout, where the run has any, with masks that depend on the step and the bin alone."""
         adapter = self.network.adapter
         if self.spec.lora.dropout > 0:
             key = mixed_key(self.spec.seed, 2, step, number)
             adapter.dropout_generator = torch.Generator().manual_seed(key)
         try:
+            yield
+        finally:
+            adapter.dropout_generator = None
+
+    def _backward(
+        self, tensors: BinTensors, learned: int, step: int, number: int
+    ) -> tuple[float, float, torch.Tensor]:
+        with self._dropping(step, number):
             loss, right, losses_K = self.network.loss(tensors, learned)
             value = float(loss.detach())
             if not math.isfinite(value):
                 raise not_finite("loss", step)
             loss.backward()  # type: ignore[no-untyped-call]
-        finally:
-            adapter.dropout_generator = None
         return value, float(right), losses_K
 
     def _rows_of(self, step: int) -> tuple[int, ...]:

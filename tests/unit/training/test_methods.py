@@ -18,6 +18,7 @@ from torch.nn import functional
 from afina.data.shards import Shards
 from afina.domain.bins import bin_capacities
 from afina.domain.methods import EarlyStopping
+from afina.domain.mixing import mixed_key
 from afina.domain.runs import LoraSpec, OptimizerSpec, ParentSpec, RunPaths, RunSpec, TuneSpec
 from afina.model.merge import merge
 from afina.model.own_weights import find_blocks
@@ -27,7 +28,12 @@ from afina.training.given import read_spec
 from afina.training.methods import build_network
 from afina.training.network import Network
 from afina.training.optimizer import AdamW
-from afina.training.preferences import PreferenceStepper, pair_bins, reference_logs
+from afina.training.preferences import (
+    PreferenceStepper,
+    pair_bins,
+    reference_logs,
+    row_logs,
+)
 from afina.training.run import Hooks, run_directory
 from afina.training.signals import Interrupted, Stop
 
@@ -179,6 +185,47 @@ def test_a_pairs_loss_and_gradient_are_those_of_the_formula(tmp_path: Path) -> N
     loss.backward()  # type: ignore[no-untyped-call]
     assert total == pytest.approx(float(loss.detach()), rel=1e-5)
     assert difference(ours, network.adapter.grads) < 2e-6
+
+
+def test_dropout_masks_pairs_as_it_masks_rows_and_not_what_they_are_measured_against(
+    tmp_path: Path,
+) -> None:
+    def gradient(dropout: float) -> tuple[torch.Tensor, PreferenceStepper]:
+        root = tmp_path / f"run-{dropout}-{len(list(tmp_path.iterdir()))}"
+        made = make_pairs(root, pairs=4)
+        spec = replace(made, lora=replace(made.lora, dropout=dropout), batch_size=4)
+        network = build_network(spec)
+        rows = Shards.open(Path(spec.training.path))
+        reference = reference_logs(network, rows, spec.bin_capacities, never)
+        adapter = network.adapter
+        for number, name in enumerate(adapter.names):  # type: ignore[attr-defined]
+            generator = torch.Generator().manual_seed(number)
+            adapter.master_views(name)[1].normal_(0, 0.1, generator=generator)  # type: ignore[attr-defined]
+        adapter.refresh()
+        optimizer = AdamW(spec.optimizer, adapter.masters)
+        stepper = PreferenceStepper(spec, network, optimizer, rows, reference, None)
+        adapter.grads.zero_()
+        stepper._part(2, never)
+        return adapter.grads.clone(), stepper
+
+    masked, stepper = gradient(0.5)
+    whole, _ = gradient(0.0)
+    again, _ = gradient(0.5)
+    assert torch.equal(masked, again)
+    assert difference(masked, whole) > 0.05
+
+    spec, network, rows = stepper.spec, stepper.network, stepper.rows
+    network.adapter.grads.zero_()
+    bins = pair_bins(rows, stepper._rows_of(2), stepper.capacities.planned, share=False)
+    for number, one in enumerate(bins):
+        key = mixed_key(spec.seed, 2, 2, number)
+        network.adapter.dropout_generator = torch.Generator().manual_seed(key)
+        logs = row_logs(network, rows, one, Masks())
+        pairs = sorted({row // 2 for row in one.rows})
+        ratio = torch.stack([logs[2 * p] - logs[2 * p + 1] for p in pairs])
+        ratio = ratio - (stepper._reference[pairs, 0] - stepper._reference[pairs, 1])
+        (-functional.logsigmoid(spec.beta * ratio).sum() / 4).backward()  # type: ignore[no-untyped-call]
+    assert difference(masked, network.adapter.grads) < 2e-6
 
 
 def published(root: Path, spec: RunSpec) -> bytes:
