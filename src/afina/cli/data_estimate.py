@@ -7,72 +7,98 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from afina.cli import job_body
 from afina.cli.data_check import ModelOption, checked, find_or_default
+from afina.cli.job_facts import tuning_facts
 from afina.cli.options import DataOption, JsonOption, load_settings
 from afina.cli.terminal import in_count, print_facts, print_json
+from afina.domain.methods import Extension
 
 if TYPE_CHECKING:
     from afina.domain.models import BaseModel
+    from afina.service.estimates import JobEstimate
+    from afina.settings import Settings
 
 
 def estimate(
-    path: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="A chat JSONL file.")],
+    path: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="A JSONL file.")],
     model: ModelOption = None,
-    epochs: Annotated[
-        int | None, typer.Option(min=1, max=50, help="Epochs; by default auto.")
-    ] = None,
-    batch_size: Annotated[
-        int | None, typer.Option(min=1, max=256, help="Rows a step; by default auto.")
-    ] = None,
+    epochs: job_body.EpochsOption = None,
+    batch_size: job_body.BatchOption = None,
+    method: job_body.MethodOption = None,
+    beta: job_body.BetaOption = None,
+    tuning: job_body.TuningOption = None,
+    rank: job_body.RankOption = None,
+    alpha: job_body.AlphaOption = None,
+    dropout: job_body.DropoutOption = None,
+    target_modules: job_body.ModulesOption = None,
+    rank_stabilised: job_body.StabilisedOption = False,
+    base_bits: job_body.BitsOption = None,
+    layers: job_body.LayersOption = None,
+    norm_and_head: job_body.NormAndHeadOption = False,
     data: DataOption = None,
     json: JsonOption = False,
 ) -> None:
     """Tokens, steps, time, memory and money of a job with this file, before it starts."""
-    from afina.data.estimate import estimate as estimate_job
-    from afina.data.estimate import with_memory
-    from afina.data.hints import conversion_hint
-    from afina.domain.auto import resolve
     from afina.domain.codec import encode
-    from afina.domain.jobs import Hyperparameters
+
+    adapters = (rank, alpha, dropout, target_modules, rank_stabilised or None, base_bits)
+    body = job_body.asked_of(
+        method,
+        (epochs, batch_size, None, beta),
+        (tuning, *adapters, layers, norm_and_head or None),
+    )
+    settings = load_settings(data)
+    found = _found(settings, find_or_default(settings, model), path, body)
+    if json:
+        extension = Extension(found.tuning).shown()["tuning"]
+        print_json(
+            encode(found.estimate)
+            | {"model": found.base.id, "method": found.method, "tuning": extension}
+        )
+        return
+    print_facts(_estimate_facts(found))
+
+
+def _found(
+    settings: Settings, base: BaseModel | None, path: Path, body: dict[str, Any]
+) -> JobEstimate:
+    """As for a job with this body."""
+    from afina.api.requests import JobCreate, job_request
+    from afina.data.hints import conversion_hint
     from afina.errors import InvalidRequest, ModelNotFound
-    from afina.service.pricing import prices_of
-    from afina.service.rates import rate_for
+    from afina.service.estimates import Wanted, check_kind, plan_file
+    from afina.service.job_request import check_request
+    from afina.service.refusals import parse
+    from afina.service.tuning import settle
     from afina.text.renderer import Renderer
 
-    settings = load_settings(data)
-    base = find_or_default(settings, model)
+    request = job_request(parse(JobCreate, {"model": "base", "training_file": "file", **body}))
+    check_request(request)
     if base is None:
         raise ModelNotFound(
             "An estimate needs a base model, and none is named.", remedy="Name one with --model."
         )
+    settled = settle(settings, base, request.extension, None, has_validation=False)
     report = checked(settings, path, base)
     if report.rows_usable == 0 and (hint := conversion_hint(path)) is not None:
         raise InvalidRequest(f"{path.name} has no usable row.", remedy=hint)
-    asked = Hyperparameters(epochs or "auto", batch_size or "auto")
-    rows = max(1, report.training_rows)
-    step_tokens = report.tokens / rows * int(resolve(asked, rows).batch_size)
-    result = estimate_job(
-        path,
-        Renderer.load(Path(base.path)),
-        report=report,
-        hyperparameters=asked,
-        prices=prices_of(settings, base.id),
-        rate=rate_for(settings, base, step_tokens=step_tokens),
-    )
-    result = with_memory(result, base)
-    if json:
-        print_json(encode(result) | {"model": base.id})
-        return
-    print_facts(_estimate_facts(result, base))
+    if report.rows_usable:
+        check_kind(report.kind, request.method)
+    wanted = Wanted(request.hyperparameters, settled.tuning, request.method)
+    return plan_file(settings, base, path, Renderer.load(Path(base.path)), report, wanted)
 
 
-def _estimate_facts(result: Any, base: BaseModel) -> dict[str, str]:
+def _estimate_facts(found: JobEstimate) -> dict[str, str]:
     from afina.cli.terminal import in_dollars, in_time
     from afina.domain.prices import dollars
 
+    result = found.estimate
     dropped = f", {in_count(result.rows_dropped)} not usable" if result.rows_dropped else ""
     facts = {
-        "model": base.id,
+        "model": found.base.id,
+        "method": found.method,
+        **tuning_facts(Extension(found.tuning).shown()),
         "rows": f"{in_count(result.rows)}{dropped}",
         "tokens": f"{in_count(result.tokens_per_epoch)} an epoch, "
         f"{in_count(result.learned_tokens_per_epoch)} of them learned; "
@@ -92,6 +118,6 @@ def _estimate_facts(result: Any, base: BaseModel) -> dict[str, str]:
         )
     if result.memory_bytes is not None:
         size = f"about {result.memory_bytes / 1e9:.1f} GB"
-        facts["memory"] = f"{size} (± {result.memory_error:.0%}, LoRA as it is by default)"
+        facts["memory"] = f"{size} (± {result.memory_error:.0%})"
     facts["cost"] = in_dollars(dollars(result.cost_pico))
     return facts

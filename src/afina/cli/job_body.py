@@ -131,6 +131,14 @@ def method_of(method: str | None, hyperparameters: dict[str, Any]) -> dict[str, 
     return {"method": {"type": name, **said}}
 
 
+def asked_of(method: str | None, numbers: Sequence[Any], tuning: Sequence[Any]) -> dict[str, Any]:
+    """The fields `method` and `afina` from the hyperparameters and the tuning's fields, in their
+    order; nothing is said where nothing was given."""
+    return method_of(method, named(("n_epochs", "batch_size", RATE, "beta"), numbers)) | (
+        extension_of(named(TUNING_FIELDS, tuning), None, None, False, {})
+    )
+
+
 def integrations_of(wandb: str | None, mlflow: str | None) -> dict[str, Any]:
     """The field `integrations`, where one was named."""
     found: list[dict[str, Any]] = []

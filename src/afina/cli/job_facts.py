@@ -28,7 +28,7 @@ def of(job: dict[str, Any]) -> dict[str, str]:
     }
     for name, value in (job.get("hyperparameters") or {}).items():
         facts[name.replace("_", " ")] = str(value)
-    facts |= _tuning_facts(extension) | _wish_facts(extension)
+    facts |= tuning_facts(extension) | _wish_facts(extension)
     if job.get("user_provided_suffix"):
         facts["suffix"] = job["user_provided_suffix"]
     for name, value in (job.get("metadata") or {}).items():
@@ -57,7 +57,8 @@ def foresight(events: list[dict[str, Any]]) -> dict[str, str]:
     return facts
 
 
-def _tuning_facts(extension: dict[str, Any]) -> dict[str, str]:
+def tuning_facts(extension: dict[str, Any]) -> dict[str, str]:
+    """What is tuned, by the fields of its kind."""
     facts = {}
     if extension.get("parent"):
         facts["continues"] = extension["parent"]

@@ -124,12 +124,12 @@ def _key(key: str | None, key_file: str | None) -> str:
 def _estimate(settings: Settings, line: Line) -> dict[str, Any] | None:
     """What the job would take, where its base is on this machine."""
     from afina.cli.data_check import checked, find_or_default
-    from afina.data.estimate import estimate
     from afina.domain.codec import encode
     from afina.domain.jobs import Hyperparameters
+    from afina.domain.methods import Extension
     from afina.errors import ModelNotFound
-    from afina.service.pricing import prices_of
-    from afina.service.rates import rate_for
+    from afina.service.estimates import Wanted, plan_file
+    from afina.service.tuning import settle
     from afina.text.renderer import Renderer
 
     if line.job.parent is not None or line.job.model is None:
@@ -143,15 +143,11 @@ def _estimate(settings: Settings, line: Line) -> dict[str, Any] | None:
     method = line.job.body["method"]
     epochs = method[method["type"]]["hyperparameters"].get("n_epochs", "auto")
     path = line.files["training_file"]
-    found = estimate(
-        path,
-        Renderer.load(Path(base.path)),
-        report=checked(settings, path, base),
-        hyperparameters=Hyperparameters(epochs),
-        prices=prices_of(settings, base.id),
-        rate=rate_for(settings, base),
-    )
-    told: dict[str, Any] = encode(found)
+    tuning = settle(settings, base, Extension(), None, has_validation=False).tuning
+    report = checked(settings, path, base)
+    wanted = Wanted(Hyperparameters(epochs), tuning, method["type"])
+    found = plan_file(settings, base, path, Renderer.load(Path(base.path)), report, wanted)
+    told: dict[str, Any] = encode(found.estimate)
     return told
 
 

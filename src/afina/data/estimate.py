@@ -7,23 +7,19 @@ pulled; they are as good as the machine is quiet (`afina.domain.rates`).
 
 from __future__ import annotations
 
-import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from afina.data.check import CheckReport, check_file
+from afina.data.kinds import RowKind
 from afina.domain import auto
-from afina.domain.bins import bin_capacities
-from afina.domain.foresight import MEMORY_ERROR, Network, Rows, training_memory
+from afina.domain.foresight import MEMORY_ERROR, Packed
 from afina.domain.jobs import Hyperparameters
-from afina.domain.models import BaseModel
-from afina.domain.precision import precision_of_base
 from afina.domain.prices import Prices
 from afina.domain.rates import OVERHEAD_S, Load, TrainingRate
-from afina.domain.runs import LoraSpec
+from afina.domain.ways import PLAIN, Way
 from afina.errors import InvalidRequest
-from afina.model.kernels.machine import can_have_kernels
 from afina.text.renderer import Renderer
 
 SECONDS_ERROR: Final = 0.25
@@ -56,11 +52,17 @@ class Estimate:
     cost_pico: int
     """Picodollars."""
     memory_bytes: int | None = None
-    """The most that LoRA as it is by default holds; None where the base does not say enough."""
+    """The most that the trainer holds; None where the base does not say enough."""
     memory_error: float = MEMORY_ERROR
 
 
-def estimate(
+def units_of(report: CheckReport) -> int:
+    """What an epoch counts: rows of shards, or pairs of them."""
+    pairs = report.kind is RowKind.PREFERENCE
+    return report.training_rows // 2 if pairs else report.training_rows
+
+
+def estimate(  # noqa: PLR0913 - what is known of a job
     path: Path,
     renderer: Renderer,
     *,
@@ -68,11 +70,14 @@ def estimate(
     hyperparameters: Hyperparameters,
     prices: Prices,
     rate: TrainingRate | None = None,
+    way: Way = PLAIN,
+    packed: Packed | None = None,
+    memory_bytes: int | None = None,
 ) -> Estimate:
     """The estimate for a file that was checked (`report`), with `auto` resolved as a job would."""
     if not report.rendered:
         report = check_file(path, report.limits, renderer)
-    rows = report.training_rows
+    rows = units_of(report)
     if rows == 0:
         raise InvalidRequest(
             f"{report.file} has no usable row.", remedy="`afina data check` names what is wrong."
@@ -86,6 +91,9 @@ def estimate(
         steps=auto.total_steps(rows, batch_size, epochs),
         learned=report.learned_tokens * epochs,
         longest=report.longest_row,
+        computed=None if packed is None else round(trained * packed.share),
+        way=way,
+        epochs=epochs,
     )
     return Estimate(
         rows=report.rows_usable,
@@ -104,33 +112,5 @@ def estimate(
         seconds_from=rate.origin if rate else None,
         seconds_jobs=rate.jobs if rate else 0,
         cost_pico=prices.training_cost(trained),
+        memory_bytes=memory_bytes,
     )
-
-
-def with_memory(found: Estimate, base: BaseModel) -> Estimate:
-    """The estimate with the memory of LoRA as it is by default, from the base's own numbers."""
-    try:
-        config = json.loads((Path(base.path) / "config.json").read_text())
-    except (OSError, ValueError):
-        return found
-    precision = precision_of_base("auto", base, "bf16", by_kernels=can_have_kernels())
-    element = 4 if precision == "fp32" else 2
-    network = Network.of(config, base.parameters, element)
-    if network is None:
-        return found
-    lora = LoraSpec()
-    memory = training_memory(
-        network,
-        Rows(
-            found.rows,
-            found.tokens_per_epoch,
-            found.learned_tokens_per_epoch,
-            found.longest_row,
-        ),
-        trained=network.adapter_parameters(lora.rank, lora.target_modules),
-        own=False,
-        batch=found.batch_size,
-        largest=max(bin_capacities(found.longest_row)),
-        kernels=can_have_kernels() and element == 2,
-    )
-    return replace(found, memory_bytes=memory)

@@ -19,6 +19,9 @@ from dataclasses import dataclass
 from typing import Final
 
 from afina.domain.foresight import Network
+from afina.domain.manifests import TuneKind
+from afina.domain.methods import BaseBits
+from afina.domain.ways import PLAIN, Way
 
 OVERHEAD_S: Final = 10.0
 """Loading the model, saving, parity and publishing, where no job has told it yet."""
@@ -40,6 +43,10 @@ class Load:
     """Tokens with loss; None where nobody counted: half of them."""
     longest: int = 0
     """Tokens of the longest row; 0 where nobody knows: all are alike."""
+    computed: int | None = None
+    """Tokens that go through the network, what rows share once a step; None: all of them."""
+    way: Way = PLAIN
+    epochs: int = 1
 
     @property
     def step_tokens(self) -> float:
@@ -64,6 +71,8 @@ class Costs:
     """Of a token, for each other token of its row."""
     step: float = 150.0
     """Of a step: starting its operations, and the optimiser."""
+    layers: int = 30
+    """Of the network."""
 
     @classmethod
     def of(cls, network: Network) -> Costs:
@@ -74,14 +83,18 @@ class Costs:
             learned=_LEARNED * head / layers,
             compared=_COMPARED * network.heads * network.layers / layers,
             step=_STEP * network.layers / layers,
+            layers=network.layers,
         )
 
     def usual_tokens(self, load: Load) -> float:
-        """How many tokens of usual chats take as long."""
+        """How many tokens of usual chats, by plain LoRA, take as long."""
         learned = load.tokens / 2 if load.learned is None else load.learned
+        computed = load.tokens if load.computed is None else load.computed
         row = min(load.row_tokens, _COMPARED_AT_MOST)
-        weight = load.tokens * (1 + self.compared * row)
-        weight += self.learned * learned + self.step * load.steps
+        work = load.way.work(self.layers)
+        tokens = computed * work.token + computed / max(1, load.epochs) * work.once
+        weight = tokens * (1 + self.compared * row)
+        weight += self.learned * learned + self.step * work.step * load.steps
         usual = 1 + self.compared * _USUAL_ROW + self.learned / 2 + self.step / _USUAL_STEP
         return weight / usual
 
@@ -100,8 +113,8 @@ class Workload:
     """What jobs have in common that are about equally fast."""
 
     base_sha256: str
-    kind: str = "lora"
-    base_bits: int = 16
+    kind: TuneKind = "lora"
+    base_bits: BaseBits = 16
     method: str = "supervised"
     machine: str = ""
     """Processor and cores: a data directory may be carried to another machine."""
@@ -123,12 +136,24 @@ class PastRun:
     """Over all epochs. None, as `learned`, in records of older versions."""
     learned: int | None = None
     longest: int = 0
+    computed: int | None = None
+    """Tokens that went through the network; None, as what follows, in older records."""
+    way: Way | None = None
+    epochs: int = 1
 
     @property
     def load(self) -> Load:
         """What it computed."""
         rows = self.tokens // _USUAL_ROW if self.rows is None else self.rows
-        return Load(self.tokens, rows, self.steps, self.learned, self.longest)
+        said = (self.learned, self.longest, self.computed, self.known_way, self.epochs)
+        return Load(self.tokens, rows, self.steps, *said)
+
+    @property
+    def known_way(self) -> Way:
+        """As recorded; for older records what its workload says."""
+        about = self.workload
+        pairs = about.method == "dpo"
+        return self.way or Way(about.kind, base_bits=about.base_bits, pairs=pairs)
 
 
 @dataclass(frozen=True)
@@ -141,6 +166,8 @@ class TrainingRate:
     jobs: int = 0
     busy: bool = False
     """Whether the machine was busy when the rate was measured."""
+    alike: bool = True
+    """Whether the jobs tuned in the way of the one in question; others' rates are weighed."""
     costs: Costs = Costs()
 
     def training_seconds(self, load: Load) -> float:
@@ -154,6 +181,9 @@ class TrainingRate:
     @property
     def origin(self) -> str:
         """Where the rate comes from, for people."""
+        if self.jobs and not self.alike:
+            many = "the one job" if self.jobs == 1 else f"the last {self.jobs} jobs"
+            return f"from {many} that finished here with this model, tuned in other ways"
         if self.jobs == 1:
             return "from the one job that finished here with this model"
         if self.jobs:
@@ -168,10 +198,17 @@ def learned_rate(
     workload: Workload,
     step_tokens: float | None = None,
     costs: Costs = Costs(),
+    way: Way | None = None,
 ) -> TrainingRate | None:
-    """From runs in the order in which they ended; None where none is alike. `step_tokens` is how
-    many tokens a step of the job in question has."""
-    alike = [run for run in past if run.workload == workload and run.seconds >= _SHORTEST_S]
+    """From runs in the order in which they ended: those of the same `way` (None: the workload's
+    own), else those of its workload, else any of the base and machine; None where there is none.
+    `step_tokens` is how many tokens a step of the job in question has."""
+    here = (workload.base_sha256, workload.machine)
+    known = [run for run in past if (run.workload.base_sha256, run.workload.machine) == here]
+    known = [run for run in known if run.seconds >= _SHORTEST_S]
+    wanted = way or PastRun(workload, 0, 0, 0.0, None).known_way
+    same = [run for run in known if run.known_way == wanted]
+    alike = same or [run for run in known if run.workload == workload] or known
     alike = alike[-_RECENT:][::-1]
     if step_tokens:
         alike.sort(key=lambda run: abs(math.log(max(1.0, run.load.step_tokens) / step_tokens)))
@@ -184,4 +221,5 @@ def learned_rate(
         overhead_s=statistics.median(around) if around else OVERHEAD_S,
         jobs=len(asked),
         costs=costs,
+        alike=bool(same),
     )

@@ -18,6 +18,7 @@ from afina.pipeline.foresight import compared, load_of, rate_of
 from afina.pipeline.run_files import EventReader, Tail, read_result, read_spec
 from afina.pipeline.wire_events import EventWriter
 from afina.service import bases
+from afina.service.packing_ahead import packed_run
 from afina.service.platform import Platform
 from afina.service.rates import note_run
 from afina.store import events, jobs
@@ -124,7 +125,7 @@ def first_guess(rate: TrainingRate | None, spec: RunSpec, now: float) -> int | N
     if rate is None:
         return None
     around = rate.overhead_s if rate.jobs else START_S + FINISH_S
-    return round(now + around + rate.training_seconds(load_of(spec)))
+    return round(now + around + rate.training_seconds(load_of(spec, packed_run(spec))))
 
 
 class Pace:

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import Any
 
-from afina.domain.foresight import Network, Rows, training_memory
+from afina.domain.foresight import Packed, Rows
 from afina.domain.models import BaseModel
 from afina.domain.rates import Load, TrainingRate
-from afina.domain.runs import LoraSpec, RunResult, RunSpec
+from afina.domain.runs import RunResult, RunSpec
 from afina.domain.sayings import Said, say
-from afina.model.kernels.machine import can_have_kernels
+from afina.domain.ways import Way
+from afina.service.estimates import memory_of
+from afina.service.packing_ahead import packed_run
 from afina.service.rates import rate_for
 from afina.settings import Settings
 
@@ -33,32 +33,35 @@ def rate_of(settings: Settings, base: BaseModel | None, spec: RunSpec) -> Traini
     return rate_for(
         settings,
         known,
-        kind=spec.tune.kind,
-        base_bits=spec.tune.base_bits,
-        method=spec.method,
+        way=Way.of_run(spec),
         step_tokens=load_of(spec).step_tokens,
     )
 
 
-def load_of(spec: RunSpec) -> Load:
-    """What a run computes, from its spec."""
+def load_of(spec: RunSpec, packed: Packed | None = None) -> Load:
+    """What a run computes, from its spec and how its steps are packed."""
     data, epochs = spec.training, spec.epochs
+    tokens = data.tokens * epochs
     return Load(
         tokens=data.tokens * epochs,
-        rows=data.rows * epochs,
+        rows=spec.units(data.rows) * epochs,
         steps=spec.optimizer.total_steps,
         learned=data.learned_tokens * epochs,
         longest=data.longest_row,
+        computed=None if packed is None else round(tokens * packed.share),
+        way=Way.of_run(spec),
+        epochs=epochs,
     )
 
 
 def foresee(base: BaseModel | None, spec: RunSpec, rate: TrainingRate | None) -> Foresight:
     """From the run's spec and what is known of this machine's rate."""
-    load = load_of(spec)
+    packed = packed_run(spec)
+    load = load_of(spec, packed)
     return Foresight(
         trained_tokens=load.tokens,
         seconds=rate.training_seconds(load) if rate else None,
-        memory_bytes=_memory(base, spec),
+        memory_bytes=_memory(base, spec, packed),
     )
 
 
@@ -91,39 +94,11 @@ def compared(
     return (tokens, time, memory), data
 
 
-def _memory(base: BaseModel | None, spec: RunSpec) -> int | None:
-    if base is None or spec.tune.base_bits != 16:
+def _memory(base: BaseModel | None, spec: RunSpec, packed: Packed | None) -> int | None:
+    if base is None:
         return None
-    try:
-        config = json.loads((Path(spec.base.path) / "config.json").read_text())
-    except (OSError, ValueError):
-        return None
-    element = 2 if spec.precision == "bf16" else 4
-    network = Network.of(config, base.parameters, element)
-    if network is None or spec.tune.kind not in ("lora", "full"):
-        return None
-    own = spec.tune.kind == "full"
-    trained = (
-        base.parameters
-        if own
-        else network.adapter_parameters(spec.lora.rank, spec.lora.target_modules)
-    )
-    data = spec.training
-    return training_memory(
-        network,
-        Rows(data.rows, data.tokens, data.learned_tokens, data.longest_row),
-        trained=trained,
-        own=own,
-        batch=spec.batch_size,
-        largest=max(spec.bin_capacities),
-        kernels=_by_kernels(spec),
-    )
-
-
-def _by_kernels(spec: RunSpec) -> bool:
-    """Whether kernels compute such a run's layers, where they can."""
-    plain = not spec.lora.dropout and set(LoraSpec().target_modules) <= set(
-        spec.lora.target_modules
-    )
-    in_bf16 = spec.precision == "bf16"
-    return can_have_kernels() and in_bf16 and (spec.tune.kind == "full" or plain)
+    way, data = Way.of_run(spec), spec.training
+    longest = 2 * data.longest_row if way.pairs else data.longest_row
+    rows = Rows(spec.units(data.rows), data.tokens, data.learned_tokens, longest)
+    here = replace(base, path=spec.base.path)
+    return memory_of(here, spec.precision, way, rows, (spec.batch_size, packed))

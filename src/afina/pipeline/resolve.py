@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import os
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Final
 
@@ -20,24 +19,19 @@ from afina.data.shards import Shards
 from afina.domain import auto
 from afina.domain.bins import bin_capacities
 from afina.domain.jobs import Hyperparameters, Job
-from afina.domain.methods import Tuning
 from afina.domain.models import BaseModel
-from afina.domain.precision import precision_of_base, resolve_precision
 from afina.domain.runs import (
     RENDERED_AT,
     BaseSpec,
     DataSpec,
-    LoraSpec,
     OptimizerSpec,
     ParentSpec,
     ParityPrompt,
-    Precision,
     RunSpec,
     TuneSpec,
 )
 from afina.inside_settings import TrainingSettings
-from afina.model.kernels.machine import can_have_kernels
-from afina.service.tuning import TUNE_KINDS
+from afina.service.ways import kernels_take, lora_for, precision_for, tune_for
 
 PARITY_PROMPTS: Final = 8
 PARITY_NEW_TOKENS: Final = 32
@@ -130,16 +124,6 @@ def capacities_for(given: Resolution) -> tuple[int, ...]:
     return bin_capacities(2 * longest if given.job.method == "dpo" else longest)
 
 
-def tune_for(tuning: Tuning) -> TuneSpec:
-    """What a settled tuning changes in the network."""
-    return TuneSpec(
-        kind=TUNE_KINDS[tuning.kind],
-        layers=tuning.layers or 0,
-        norm_and_head=bool(tuning.norm_and_head),
-        base_bits=tuning.base_bits or 16,
-    )
-
-
 def settings_of(tune: TuneSpec, numbers: Hyperparameters) -> dict[str, str]:
     """What the manifest says besides; a job that continues reads it again."""
     said = {} if numbers.beta is None else {"beta": f"{numbers.beta:g}"}
@@ -151,43 +135,10 @@ def settings_of(tune: TuneSpec, numbers: Hyperparameters) -> dict[str, str]:
     return said
 
 
-def lora_for(tuning: Tuning, base: BaseModel) -> LoraSpec:
-    """The adapters of a settled tuning. A job from before tunings were settled has LoRA on the
-    layers that the base's probe found."""
-    targets = tuning.target_modules or tuple(base.capabilities.get("lora_targets") or ())
-    usual = LoraSpec()
-    return LoraSpec(
-        rank=tuning.rank or usual.rank,
-        alpha=tuning.alpha or usual.alpha,
-        dropout=tuning.dropout or 0.0,
-        target_modules=targets or usual.target_modules,
-        rank_stabilised=bool(tuning.rank_stabilised),
-    )
-
-
 def base_rate_for(base: BaseModel, batch_size: int) -> float:
     """What a learning rate multiplier of 1 means for this base and batch."""
     width = base.capabilities.get("hidden_size")
     return auto.base_learning_rate(width if isinstance(width, int) else None, batch_size)
-
-
-def precision_for(
-    settings: TrainingSettings, base: BaseModel, *, by_kernels: bool = True
-) -> Precision:
-    """As set; else what the base's probe recorded, for runs that kernels compute or for others;
-    else what this processor does natively."""
-    native = resolve_precision("auto", _cpu_flags())
-    taken = by_kernels and can_have_kernels()
-    return precision_of_base(settings.precision, base, native, by_kernels=taken)
-
-
-def kernels_take(tune: TuneSpec, tuning: Tuning) -> bool:
-    """Whether kernels compute all products of such a run, on a base whose layers they compute."""
-    if tune.kind == "blocks":
-        return not tune.norm_and_head
-    targets = tuning.target_modules
-    plain = targets is None or set(LoraSpec().target_modules) <= set(targets)
-    return tune.kind == "lora" and tune.base_bits == 16 and plain and not tuning.dropout
 
 
 def free_cores() -> int:
@@ -221,12 +172,3 @@ def _last_turn(learned: np.ndarray[tuple[int, ...], np.dtype[np.bool_]]) -> int:
         return 0
     breaks = np.flatnonzero(np.diff(places) > 1)
     return int(places[breaks[-1] + 1] if len(breaks) else places[0])
-
-
-@lru_cache(maxsize=1)
-def _cpu_flags() -> str:
-    try:
-        text = Path("/proc/cpuinfo").read_text()
-    except OSError:
-        return ""
-    return next((line for line in text.splitlines() if line.startswith("flags")), "")

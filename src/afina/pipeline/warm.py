@@ -18,9 +18,10 @@ from afina.domain.runs import RunPaths
 from afina.pipeline import exits
 from afina.pipeline.held import HeldLease
 from afina.pipeline.launcher import Command, RunBusy, Trainer, Waiting, start_trainer
-from afina.pipeline.resolve import free_cores, precision_for
+from afina.pipeline.resolve import free_cores
 from afina.service import bases
 from afina.service.platform import Platform
+from afina.service.ways import precision_for
 from afina.store import files
 
 LARGEST_FILE: Final = 32 << 20

@@ -254,7 +254,7 @@ def _new_job(platform: Platform, tx: Tx, caller: Caller, request: JobRequest) ->
     else:
         base = bases.tunable_base(platform, request.model)
     extension = settle(
-        platform,
+        platform.settings,
         base,
         request.extension,
         parent,

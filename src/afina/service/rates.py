@@ -16,7 +16,9 @@ from afina.domain.codec import decode, encode
 from afina.domain.foresight import Network
 from afina.domain.models import BaseModel
 from afina.domain.rates import Costs, PastRun, TrainingRate, Workload, learned_rate
-from afina.domain.runs import RunResult, RunSpec
+from afina.domain.runs import Precision, RunResult, RunSpec
+from afina.domain.ways import PLAIN, Way
+from afina.service.packing_ahead import packed_run
 from afina.settings import Settings
 
 _READ_BYTES: Final = 1 << 18
@@ -27,31 +29,31 @@ def rate_for(
     settings: Settings,
     base: BaseModel,
     *,
-    kind: str = "lora",
-    base_bits: int = 16,
-    method: str = "supervised",
+    way: Way = PLAIN,
     step_tokens: float | None = None,
 ) -> TrainingRate | None:
-    """From jobs that finished on this machine; else, for LoRA over whole weights, what the base's
-    probe measured when it was pulled; else None: making weights anew from 4 bits takes longer."""
-    workload = Workload(base.sha256, kind, base_bits, method, machine_name())
+    """From jobs that finished on this machine, those of the same way first; else what the base's
+    probe measured when it was pulled. Runs of another way are weighed (`afina.domain.rates`)."""
     costs = costs_of(base)
-    found = learned_rate(_past_runs(settings.rates), workload, step_tokens, costs)
+    method = "dpo" if way.pairs else "supervised"
+    workload = Workload(base.sha256, way.kind, way.base_bits, method, machine_name())
+    found = learned_rate(_past_runs(settings.rates), workload, step_tokens, costs, way)
     probed = base.capabilities.get("train_tokens_per_s")
-    if found is not None or not probed or kind != "lora" or base_bits != 16:
+    if found is not None or not probed:
         return found
     busy = bool(base.capabilities.get("train_rate_busy"))
     return TrainingRate(float(probed), busy=busy, costs=costs)
 
 
-def network_of(base: BaseModel) -> Network | None:
-    """The numbers of a base's network; None where its folder does not say enough."""
+def network_of(base: BaseModel, precision: Precision | None = None) -> Network | None:
+    """The numbers of a base's network, in its own precision or another; None where its folder does
+    not say enough."""
     try:
         config = json.loads((Path(base.path) / "config.json").read_text())
     except (OSError, ValueError):
         return None
-    element = 4 if base.capabilities.get("precision") == "fp32" else 2
-    return Network.of(config, base.parameters, element)
+    precision = precision or ("fp32" if base.capabilities.get("precision") == "fp32" else "bf16")
+    return Network.of(config, base.parameters, 4 if precision == "fp32" else 2)
 
 
 def costs_of(base: BaseModel) -> Costs:
@@ -63,6 +65,7 @@ def costs_of(base: BaseModel) -> Costs:
 
 def note_run(settings: Settings, spec: RunSpec, result: RunResult, around_s: float | None) -> None:
     """Remembers a run that succeeded. One line, appended at once: readers never see half of it."""
+    packed = packed_run(spec)
     share = result.trained_tokens / max(1, spec.training.tokens)
     run = PastRun(
         workload=Workload(
@@ -75,6 +78,9 @@ def note_run(settings: Settings, spec: RunSpec, result: RunResult, around_s: flo
         rows=round(spec.training.rows * share),
         learned=result.learned_tokens,
         longest=spec.training.longest_row,
+        computed=None if packed is None else round(result.trained_tokens * packed.share),
+        way=Way.of_run(spec),
+        epochs=spec.epochs,
     )
     line = json.dumps(encode(run)).encode() + b"\n"
     settings.rates.parent.mkdir(parents=True, exist_ok=True)

@@ -20,6 +20,7 @@ from afina.domain.runs import LoraSpec
 from afina.errors import BaseRefused, InvalidRequest, UnsupportedField
 from afina.service import models
 from afina.service.platform import Platform
+from afina.settings import Settings
 from afina.store.database import Tx
 from afina.store.references import Holder, add_reference
 
@@ -65,7 +66,7 @@ def hold_parent(tx: Tx, parent: Parent, job_id: str) -> None:
 
 
 def settle(
-    platform: Platform,
+    settings: Settings,
     base: BaseModel,
     asked: Extension,
     parent: Parent | None,
@@ -83,7 +84,7 @@ def settle(
             param=f"{_PARAM}.{tuning.foreign}",
             code="invalid_value",
         )
-    settled = _continued(tuning, parent) if parent else _with_defaults(platform, base, tuning)
+    settled = _continued(tuning, parent) if parent else _with_defaults(settings, base, tuning)
     if TUNE_KINDS[settled.kind] not in SERVED:
         raise UnsupportedField(
             f"Tuning of kind '{settled.kind}' is not offered yet: the engine cannot serve it.",
@@ -102,11 +103,11 @@ def settle(
     return replace(asked, tuning=settled)
 
 
-def _with_defaults(platform: Platform, base: BaseModel, asked: Tuning) -> Tuning:
+def _with_defaults(settings: Settings, base: BaseModel, asked: Tuning) -> Tuning:
     if asked.kind == "full":
         return asked
     if asked.kind == "last_layers":
-        blocks = _blocks(platform, base)
+        blocks = _blocks(settings, base)
         layers = max(1, blocks // 4) if asked.layers is None else asked.layers
         if layers > blocks:
             raise InvalidRequest(
@@ -183,9 +184,9 @@ def _tuning_of(platform: Platform, manifest: Manifest) -> Tuning:
     )
 
 
-def _blocks(platform: Platform, base: BaseModel) -> int:
+def _blocks(settings: Settings, base: BaseModel) -> int:
     """How many layers the base has, by its config.json."""
-    path = platform.settings.models / base.id / "config.json"
+    path = settings.models / base.id / "config.json"
     try:
         config = json.loads(path.read_bytes())
         blocks = (config.get("text_config") or config)["num_hidden_layers"]

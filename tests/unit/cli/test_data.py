@@ -129,6 +129,50 @@ def test_an_estimate_needs_a_base_and_then_counts_as_the_bill_does(
     assert "$0.00" in shown
 
 
+def test_an_estimate_takes_the_tuning_of_a_job_and_refuses_as_a_job_does(
+    chats: Path, afina: Afina, base: str
+) -> None:
+    def seconds(*options: str) -> float:
+        done = afina("data", "estimate", str(chats), "--json", *options)
+        found = json.loads(done.stdout)
+        assert found["method"] == "supervised"
+        return float(found["seconds"])
+
+    ways: tuple[list[str], ...] = ([], ["--dropout", "0.1"], ["--tuning", "full"])
+    assert len({seconds(*way) for way in ways}) == len(ways)
+    full = json.loads(afina("data", "estimate", str(chats), "--json", *ways[-1]).stdout)
+    assert full["tuning"] == {"kind": "full"}
+    shown = afina("data", "estimate", str(chats), "--target-modules", "v_proj,q_proj").stdout
+    assert "q_proj, v_proj" in shown
+    for options, said in (
+        (["--tuning", "full", "--rank", "4"], "'full' has no such field"),
+        (["--target-modules", "q_proj,nose"], "has no linear layers 'nose'"),
+        (["--tuning", "last_layers", "--layers", "999"], "layers"),
+        (["--rank", "0"], "expected a value >= 1"),
+        (["--method", "dpo"], "which the method dpo does not train on"),
+        (["--beta", "3"], "beta"),
+    ):
+        done = afina("data", "estimate", str(chats), *options)
+        assert (done.exit_code, done.stdout) == (1, ""), options
+        assert said in " ".join(done.stderr.split())
+
+
+def test_preferences_are_estimated_by_pairs(afina: Afina, base: str, tmp_path: Path) -> None:
+    pair = {
+        "input": {"messages": [{"role": "user", "content": "Say it."}]},
+        "preferred_output": [{"role": "assistant", "content": "Well said."}],
+        "non_preferred_output": [{"role": "assistant", "content": "Said badly."}],
+    }
+    path = tmp_path / "pairs.jsonl"
+    path.write_text("\n".join(json.dumps(pair) for _ in range(12)))
+    refused = afina("data", "estimate", str(path))
+    assert "Ask for the method dpo" in " ".join(refused.stderr.split())
+    done = afina("data", "estimate", str(path), "--method", "dpo", "--batch-size", "4", "--json")
+    found = json.loads(done.stdout)
+    epochs = found["epochs"]
+    assert (found["rows"], found["steps"], found["method"]) == (12, 3 * epochs, "dpo")
+
+
 def test_an_estimate_without_a_model_here_says_how_to_get_one(chats: Path, afina: Afina) -> None:
     done = afina("data", "estimate", str(chats))
     assert (done.exit_code, "--model" in done.stderr) == (1, True)

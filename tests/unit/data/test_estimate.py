@@ -12,11 +12,12 @@ from tests.tiny_chat import FAMILIES, make_folder
 from afina.data.check import CheckLimits, check_file
 from afina.data.estimate import estimate
 from afina.data.shards import ShardOptions, build_shards
-from afina.domain.foresight import Network, Rows, training_memory
+from afina.domain.foresight import Network, Packed, Rows, training_memory
 from afina.domain.jobs import Hyperparameters
 from afina.domain.prices import Prices, pico_per_token
 from afina.domain.rates import OVERHEAD_S, Costs, Load, TrainingRate
 from afina.domain.runs import LoraSpec
+from afina.domain.ways import PLAIN, Way
 from afina.errors import InvalidRequest
 from afina.text.renderer import Renderer
 
@@ -52,7 +53,7 @@ def test_an_estimate_counts_the_usable_rows_as_they_are_billed(
     assert (found.epochs, found.batch_size, found.steps) == (3, 4, 39)
     assert found.trained_tokens == 3 * spec.tokens
     assert found.cost_pico == found.trained_tokens * 3_000_000
-    load = Load(found.trained_tokens, 150, 39, found.learned_tokens, found.longest_row)
+    load = Load(found.trained_tokens, 150, 39, found.learned_tokens, found.longest_row, epochs=3)
     assert found.seconds == OVERHEAD_S + Costs().usual_tokens(load) / 100
     assert (found.seconds_jobs, found.overhead_s) == (0, OVERHEAD_S)
     assert "no job with it has finished here" in (found.seconds_from or "")
@@ -85,24 +86,64 @@ def test_a_file_without_a_usable_row_has_no_estimate(renderer: Renderer, tmp_pat
         )
 
 
-def test_memory_grows_with_rows_and_batches_and_is_near_what_the_starter_took() -> None:
+def starter_network(element: int) -> Network:
     config = {
         "hidden_size": 576, "num_hidden_layers": 30, "num_attention_heads": 9,
         "num_key_value_heads": 3, "head_dim": 64, "intermediate_size": 1536, "vocab_size": 49152,
         "model_type": "llama",
     }  # fmt: skip
-    starter = Network.of(config, 134_515_008, 2)
-    assert starter is not None
+    found = Network.of(config, 134_515_008, element)
+    assert found is not None
+    return found
+
+
+QV = ("q_proj", "v_proj")
+SMALL = (Rows(16, 1536, 783, 110), Packed(0.78, 607))
+LARGE = (Rows(16, 2018, 1270, 148), Packed(0.82, 1658))
+MEASURED: dict[str, tuple[Way, int, tuple[Rows, Packed], float]] = {
+    "q and v": (Way(targets=QV), 4, SMALL, 1.916e9),
+    "q and v, more rows": (Way(targets=QV), 4, LARGE, 3.518e9),
+    "dropout": (Way(dropout=0.1), 4, (SMALL[0], Packed(1.0, 775)), 3.523e9),
+    "dropout, more rows": (Way(dropout=0.1), 4, (LARGE[0], Packed(1.0, 2018)), 6.692e9),
+    "dora": (Way("dora"), 4, SMALL, 2.503e9),
+    "dora, more rows": (Way("dora"), 4, LARGE, 5.184e9),
+    "4 bits": (Way(base_bits=4), 4, SMALL, 2.295e9),
+    "4 bits, more rows": (Way(base_bits=4), 4, LARGE, 4.161e9),
+    "full": (Way("full"), 4, SMALL, 6.841e9),
+    "last layers": (Way("blocks", layers=7), 2, SMALL, 1.821e9),
+    "norm and head": (Way("blocks", layers=7, norm_and_head=True), 4, SMALL, 3.531e9),
+    "preferences": (Way(pairs=True), 2, (Rows(8, 1512, 786, 220), Packed(0.77, 599)), 1.381e9),
+}
+
+
+@pytest.mark.parametrize("name", MEASURED)
+def test_memory_follows_what_is_tuned_and_how(name: str) -> None:
+    way, element, (rows, packed), came = MEASURED[name]
+    network = starter_network(element)
+    said = training_memory(network, rows, way, (8, packed), 2048, kernels=True)
+    assert abs(said - came) < 0.15 * came
+
+
+def test_a_checkpoint_is_copied_only_where_there_is_room() -> None:
+    plenty, little = (
+        training_memory(
+            starter_network(4), SMALL[0], Way("full"), (8, SMALL[1]), 2048, kernels=True, free=free
+        )
+        for free in (64 << 30, 8 << 30)
+    )
+    assert plenty - little > 2e9
+
+
+def test_memory_grows_with_rows_and_batches_and_is_near_what_the_starter_took() -> None:
+    starter = starter_network(2)
     modules = LoraSpec().target_modules
-    adapter = starter.adapter_parameters(16, modules)
-    assert adapter == 4_884_480
+    assert starter.adapter_parameters(16, modules) == 4_884_480
 
     def taken(
         batch: int, mean: int, longest: int, learned: float = 0.6, kernels: bool = False
     ) -> int:
         rows = Rows(10, 10 * mean, int(10 * mean * learned), longest)
-        asked = {"trained": adapter, "own": False, "batch": batch, "largest": 2048}
-        return training_memory(starter, rows, kernels=kernels, **asked)  # type: ignore[arg-type]
+        return training_memory(starter, rows, PLAIN, (batch, None), 2048, kernels=kernels)
 
     assert taken(4, 99, 120) < taken(8, 99, 120) < taken(8, 99, 4096)
     assert taken(4, 99, 120, 0.1) < taken(4, 99, 120)
@@ -128,7 +169,7 @@ def test_memory_grows_with_rows_and_batches_and_is_near_what_the_starter_took() 
     other = replace(starter, plain=False)
     rows = Rows(10, 940, 480, 112)
     one, two = (
-        training_memory(other, rows, trained=0, own=False, batch=4, largest=2048, kernels=kernels)
+        training_memory(other, rows, PLAIN, (4, None), 2048, kernels=kernels)
         for kernels in (True, False)
     )
     assert one == two, "no kernel computes such a network"

@@ -16,6 +16,7 @@ from afina.domain.rates import (
     Workload,
     learned_rate,
 )
+from afina.domain.ways import Way
 
 HERE = Workload("b" * 64, machine="cpu, 2 cores")
 
@@ -75,15 +76,49 @@ def test_records_of_older_versions_count_as_usual_chats() -> None:
     assert Costs().usual_tokens(old.load) == pytest.approx(USUAL.tokens)
 
 
-def test_other_bases_methods_and_machines_say_nothing() -> None:
-    for other in (
-        replace(HERE, base_sha256="c"),
-        replace(HERE, kind="full"),
-        replace(HERE, method="dpo"),
-        replace(HERE, machine="another"),
-    ):
+def test_other_bases_and_machines_say_nothing() -> None:
+    for other in (replace(HERE, base_sha256="c"), replace(HERE, machine="another")):
         assert learned_rate([replace(run(400), workload=other)], HERE) is None
     assert learned_rate([], HERE) is None
+
+
+def test_jobs_of_another_way_are_weighed_and_asked_where_none_is_alike() -> None:
+    full = Workload(HERE.base_sha256, "full", machine=HERE.machine)
+    weighed = learned_rate([run(400)], full, way=Way("full"))
+    assert weighed is not None
+    assert not weighed.alike
+    assert "in other ways" in weighed.origin
+    load = replace(USUAL, way=Way("full"))
+    assert weighed.training_seconds(load) > 1.3 * TrainingRate(400.0).training_seconds(USUAL)
+    own = PastRun(full, USUAL.tokens, USUAL.steps, 99.0, 9.0, way=Way("full"))
+    found = learned_rate([own, *[run(400)] * 9], full, way=Way("full"))
+    assert found is not None
+    assert (found.jobs, found.alike) == (1, True)
+    again = replace(USUAL, way=Way("full"), rows=own.load.rows, learned=None, longest=0)
+    assert found.training_seconds(again) == pytest.approx(99.0)
+
+
+def test_work_follows_the_way() -> None:
+    costs = Costs()
+    usual = costs.usual_tokens(USUAL)
+    for dearer in (
+        Way(targets=("q_proj", "v_proj")),
+        Way(dropout=0.1),
+        Way("dora"),
+        Way(base_bits=4),
+        Way("full"),
+        Way(pairs=True),
+    ):
+        assert costs.usual_tokens(replace(USUAL, way=dearer)) > 1.1 * usual, dearer
+    blocks = replace(USUAL, way=Way("blocks", layers=7))
+    assert costs.usual_tokens(blocks) < usual
+    more = replace(blocks, epochs=3, tokens=3 * USUAL.tokens, rows=240, steps=60, learned=15360)
+    assert costs.usual_tokens(more) < 2.5 * costs.usual_tokens(blocks), "below they go once"
+
+
+def test_what_rows_share_is_weighed_once() -> None:
+    half = replace(USUAL, computed=USUAL.tokens // 2)
+    assert Costs().usual_tokens(half) < 0.75 * Costs().usual_tokens(USUAL)
 
 
 def test_a_job_that_was_resumed_says_nothing_of_what_is_around() -> None:

@@ -20,15 +20,17 @@ from afina.domain.models import BaseModel
 from afina.domain.runs import RunSpec
 from afina.inside_settings import EngineSettings, Price, RedactSettings, TrainingSettings
 from afina.outside_settings import VllmSettings
-from afina.pipeline import resolve, served_by
+from afina.pipeline import served_by
 from afina.pipeline.foresight import load_of, rate_of
 from afina.pipeline.lanes import PrepareLane
 from afina.pipeline.run_files import read_spec
+from afina.service import ways
 from afina.service.bases import get_base
 from afina.service.budgets import set_spend_limit
 from afina.service.card_facts import facts_of
 from afina.service.files import upload_file
 from afina.service.jobs import JobRequest, cancel_job, create_job, pause_job
+from afina.service.packing_ahead import packed_run
 from afina.serving.testing import ScriptedEngine
 from afina.text.renderer import Renderer
 
@@ -112,9 +114,9 @@ def test_a_good_file_becomes_a_queued_job_and_a_whole_spec(shop: Shop) -> None:
 def test_where_only_kernels_make_bf16_quick_other_runs_are_in_fp32(
     shop: Shop, tuning: Tuning, precision: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(resolve, "can_have_kernels", lambda: True)
+    monkeypatch.setattr(ways, "can_have_kernels", lambda: True)
     assert precision_of(shop, tuning) == precision
-    monkeypatch.setattr(resolve, "can_have_kernels", lambda: False)
+    monkeypatch.setattr(ways, "can_have_kernels", lambda: False)
     assert precision_of(shop, tuning) == "fp32"
 
 
@@ -317,7 +319,7 @@ def test_a_queued_job_says_when_it_will_end_after_those_that_are_ahead(shop: Sho
     rate = rate_of(shop.platform.settings, base, spec)
     assert rate is not None
     assert rate.tokens_per_s == 100.0
-    takes = rate.training_seconds(load_of(spec))
+    takes = rate.training_seconds(load_of(spec, packed_run(spec)))
     assert first.estimated_finish - before == pytest.approx(takes + 10, abs=5)
     assert second.estimated_finish - first.estimated_finish == pytest.approx(takes + 10, abs=5)
     paused = pause_job(shop.platform, shop.caller, first.id)

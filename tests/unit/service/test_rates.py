@@ -12,6 +12,7 @@ from afina.domain.jobs import Job, JobStatus
 from afina.domain.models import BaseModel
 from afina.domain.rates import OVERHEAD_S
 from afina.domain.runs import RunResult, RunSpec
+from afina.domain.ways import Way
 from afina.pipeline.foresight import load_of
 from afina.service.rates import note_run, rate_for
 from afina.settings import Settings
@@ -48,10 +49,11 @@ def test_a_damaged_record_costs_its_damaged_lines_alone(tmp_path: Path) -> None:
     assert learned.jobs == 1
 
 
-def test_only_lora_over_whole_weights_is_guessed_from_the_probe(tmp_path: Path) -> None:
+def test_every_way_is_guessed_from_the_probe_until_a_job_has_ended(tmp_path: Path) -> None:
     settings = Settings(data=tmp_path)
-    assert rate_for(settings, BASE, kind="full") is None
-    assert rate_for(settings, BASE, base_bits=4) is None
+    found = rate_for(settings, BASE, way=Way("full"))
+    assert found is not None
+    assert (found.tokens_per_s, found.jobs) == (50.0, 0)
     assert rate_for(settings, replace(BASE, capabilities={})) is None
     busy = replace(BASE, capabilities={"train_tokens_per_s": 50.0, "train_rate_busy": True})
     guessed = rate_for(settings, busy)

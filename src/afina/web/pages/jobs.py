@@ -14,6 +14,7 @@ from afina.errors import AfinaError, InvalidRequest
 from afina.service import files, gate, jobs, models
 from afina.service.estimates import JobEstimate, estimate_job
 from afina.service.job_feed import news_of, overview_of, steps_of
+from afina.service.job_request import JobRequest
 from afina.service.pricing import prices_of
 from afina.service.suspects import suspect_rows
 from afina.web.live import point, state
@@ -182,9 +183,15 @@ def _gate(visit: Visit, job: Job) -> GateWords | None:
 
 def _estimate(visit: Visit, job: Job) -> JobEstimate | None:
     try:
-        return estimate_job(
-            visit.platform, visit.caller, job.model, job.training_file, job.hyperparameters
+        request = JobRequest(
+            job.model,
+            job.training_file,
+            job.validation_file,
+            hyperparameters=job.hyperparameters,
+            method=job.method,
+            extension=job.extension,
         )
+        return estimate_job(visit.platform, visit.caller, request)
     except AfinaError:
         return None  # the file is gone or faulty: the job's own error says so
 

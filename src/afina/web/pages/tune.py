@@ -77,13 +77,7 @@ def _estimate(visit: Visit, form: FormData) -> Response:
         try:
             request = _request(form)
             check_request(request)
-            found = estimate_job(
-                visit.platform,
-                visit.caller,
-                request.model,
-                request.training_file,
-                request.hyperparameters,
-            )
+            found = estimate_job(visit.platform, visit.caller, request)
             if found.kind not in KINDS_OF_METHOD[request.method]:
                 other = next((m for m in METHODS if found.kind in KINDS_OF_METHOD[m]), "")
         except AfinaError as refused:
