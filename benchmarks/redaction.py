@@ -14,7 +14,7 @@ import sys
 import sysconfig
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,13 @@ from typing import Any
 from faker import Faker
 
 from afina.data.personal.detect import find_personal
+from afina.data.personal.named_papers import (
+    is_cartao_cidadao,
+    is_cnh,
+    is_niss,
+    is_pis,
+    is_titulo,
+)
 from afina.data.personal.spans import PersonalKind
 
 ROOT = Path(__file__).parent.parent
@@ -56,6 +63,7 @@ SENTENCES = {
         K.CIF: ["El CIF es {}.", "CIF: {}", "La empresa {} factura."],
         K.CURP: ["Mi CURP es {}.", "CURP: {}", "Registrado como {} en México."],
         K.RFC: ["Mi RFC es {}.", "RFC: {}", "Facture al RFC {} por favor."],
+        K.NSS: ["Mi NSS es {}.", "Número de seguridad social: {}", "Afiliado al IMSS con el {}"],
         K.CLABE: ["Mi CLABE es {}.", "Deposite a la cuenta {}.", "CLABE interbancaria: {}"],
     },
     "pt": {
@@ -68,6 +76,12 @@ SENTENCES = {
         K.API_KEY: ["Use {} na API.", "Minha chave de API é {}.", "export KEY={}"],
         K.PASSWORD: ["Minha senha é {}", "senha: {}", "Senha = {}"],
         K.CPF: ["Meu CPF é {}.", "CPF: {}", "Assinado por {} em Recife."],
+        K.RG: ["Meu RG é {}.", "RG: {}", "Carteira de identidade nº {}"],
+        K.CNH: ["Minha CNH é {}.", "CNH: {}", "Carteira de habilitação {}"],
+        K.TITULO_ELEITOR: ["Meu título de eleitor é {}.", "Título: {}"],
+        K.PIS: ["Meu PIS é {}.", "PIS/PASEP: {}", "O NIT do segurado é {}"],
+        K.NISS: ["O meu NISS é {}.", "NISS: {}", "Segurança Social n.º {}"],
+        K.CARTAO_CIDADAO: ["Cartão de cidadão {}", "CC: {}", "O meu cartão de cidadão é o {}."],
         K.CNPJ: ["O CNPJ é {}.", "CNPJ: {}", "A empresa {} fatura."],
     },
 }  # fmt: skip
@@ -103,6 +117,9 @@ def value(kind: PersonalKind, fake: Faker, chance: random.Random) -> str:
         K.CPF: lambda: fake.cpf(),
         K.CNPJ: lambda: fake.cnpj(),
         K.NHS: lambda: nhs(chance),
+        K.RG: lambda: rg(fake, chance),
+        K.NSS: lambda: fake.nuss() if hasattr(fake, "nuss") else fake.ssn(),
+        **{kind: lambda form=form: summed(chance, *form) for kind, form in SUMMED.items()},
     }
     return str(makers[kind]())
 
@@ -160,6 +177,29 @@ def nhs(chance: random.Random) -> str:
         if check != 10:
             whole = nine + str(check % 11)
             return f"{whole[:3]} {whole[3:6]} {whole[6:]}" if chance.random() < 0.7 else whole
+
+
+SUMMED: dict[PersonalKind, Any] = {
+    K.CNH: (("###########",), is_cnh),
+    K.TITULO_ELEITOR: (("############", "#### #### ####"), is_titulo),
+    K.PIS: (("###########", "###.#####.##-#"), is_pis),
+    K.NISS: (("###########",), is_niss),
+    K.CARTAO_CIDADAO: (("######## # ZZ#", "#########ZZ#"), is_cartao_cidadao),
+}
+
+
+def summed(chance: random.Random, forms: tuple[str, ...], valid: Callable[[str], bool]) -> str:
+    """A number of one of the forms, drawn until its check digits sum up."""
+    form = chance.choice(forms)
+    while True:
+        made = re.sub("#", lambda _: chance.choice("0123456789"), form)
+        if valid(made):
+            return made
+
+
+def rg(fake: Faker, chance: random.Random) -> str:
+    bare = str(fake.rg())
+    return bare if chance.random() < 0.5 else f"{bare[:2]}.{bare[2:5]}.{bare[5:8]}-{bare[8:]}"
 
 
 def word(chance: random.Random, length: int) -> str:

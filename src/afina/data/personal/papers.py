@@ -17,6 +17,7 @@ from stdnum.iso7064 import mod_97_10
 from stdnum.mx import curp, rfc
 from stdnum.pt import nif as portuguese_nif
 
+from afina.data.personal.named_papers import find_named_papers
 from afina.data.personal.spans import NAMED_CARD, PersonalKind, Span
 
 _CARD: Final = re.compile(r"(?<![\w.+-])(?:\d[ -]?){11,18}\d(?![\w-]|\.\d)")
@@ -87,6 +88,7 @@ def find_papers(text: str) -> Iterator[Span]:
         if _named(text, span.start, _NHS_WORDS):
             yield span
     yield from _social_security(text)
+    yield from find_named_papers(text)
     if _PAPER_WORDS.search(text):
         yield from _written_small(text)
 

@@ -29,6 +29,13 @@ class PersonalKind(enum.StrEnum):
     CNPJ = "cnpj"
     NHS = "nhs"
     SSN = "ssn"
+    RG = "rg"
+    CNH = "cnh"
+    TITULO_ELEITOR = "titulo_eleitor"
+    PIS = "pis"
+    NSS = "nss"
+    NISS = "niss"
+    CARTAO_CIDADAO = "cartao_cidadao"
 
 
 SECRETS: Final = frozenset({PersonalKind.URL_SECRET, PersonalKind.API_KEY, PersonalKind.PASSWORD})
@@ -40,6 +47,12 @@ ORDER: Final = (
     PersonalKind.EMAIL,
     PersonalKind.IBAN,
     PersonalKind.CLABE,
+    PersonalKind.TITULO_ELEITOR,
+    PersonalKind.CNH,
+    PersonalKind.PIS,
+    PersonalKind.NSS,
+    PersonalKind.NISS,
+    PersonalKind.CARTAO_CIDADAO,
     PersonalKind.CNPJ,
     PersonalKind.CARD,
     PersonalKind.CURP,
@@ -50,6 +63,7 @@ ORDER: Final = (
     PersonalKind.CPF,
     PersonalKind.SSN,
     PersonalKind.NHS,
+    PersonalKind.RG,
     PersonalKind.IP,
     PersonalKind.PHONE,
 )
