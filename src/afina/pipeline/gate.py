@@ -171,7 +171,7 @@ class GateRun:
         said = ([a for _, a, _ in probed], [b for _, _, b in probed])
 
         def verdicts(texts: Sequence[str]) -> list[dict[str, float]]:
-            found = self._patience.ask(lambda: judge.verdicts(texts), self.check)
+            found = self._patience.ask(lambda: judge.verdicts(texts, self.check), self.check)
             return [dict(v.categories) for v in found]
 
         asked = [q for q, _, _ in probed]

@@ -128,7 +128,9 @@ class Moderation:
             self._tell([self._event((said,))])
 
         def judge(texts: Sequence[str]) -> list[Mapping[str, float]]:
-            found = self.patience.ask(lambda: moderator.verdicts(texts), self.check, waits)
+            found = self.patience.ask(
+                lambda: moderator.verdicts(texts, self.check), self.check, waits
+            )
             return [verdict.categories for verdict in found]
 
         report = moderate_file(blob, judge, moderator.model, rules, self.progress)

@@ -9,11 +9,12 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
 from afina.data.moderation.categories import CATEGORIES, flagged
+from afina.data.moderation.pieces import WINDOW_CHARACTERS, windows_of
 from afina.errors import Unavailable
 from afina.inside_settings import ModerationSettings
 from afina.serving.network_client import NetworkClient
@@ -21,6 +22,8 @@ from afina.settings import Settings
 
 LOCAL_NAME: Final = "afina-moderation-5"
 AT_ONCE: Final = 64
+_MARKS: Final = 2
+"""Tokens that are put around a text."""
 _REMEMBERED: Final = 50_000
 _Seen = tuple[tuple[float, ...], int]
 
@@ -78,19 +81,39 @@ class Moderator:
         """Which model judges."""
         return self._backend.name
 
-    def verdicts(self, texts: Sequence[str]) -> list[Verdict]:
-        """One for each text, in order. Raises what the backend says."""
-        keys = [self._key(text) for text in texts]
+    def verdicts(
+        self, texts: Sequence[str], check: Callable[[], None] = lambda: None
+    ) -> list[Verdict]:
+        """One for each text, in order; a long text is judged window by window, all of it. `check`
+        raises between two questions where no more is wanted. Raises what the backend says; what
+        was judged by then is remembered."""
+        split = [windows_of(text) for text in texts]
+        keys = [[self._key(window) for window in windows] for windows in split]
         with self._lock:
-            found = {key: self._known[key] for key in keys if key in self._known}
-        asked = {k: text for k, text in zip(keys, texts, strict=True) if k not in found}
-        for start in range(0, len(asked), AT_ONCE):
-            some = list(asked.items())[start : start + AT_ONCE]
-            judged = self._backend.judge([text for _, text in some])
-            for (key, _), (row, tokens) in zip(some, judged, strict=True):
-                found[key] = tuple(row), tokens
-        self._keep(found)
-        return [self._verdict(*found[key]) for key in keys]
+            found = {k: self._known[k] for own in keys for k in own if k in self._known}
+        asked = {
+            key: window
+            for own, windows in zip(keys, split, strict=True)
+            for key, window in zip(own, windows, strict=True)
+            if key not in found
+        }
+        for some in _batches(asked):
+            check()
+            judged = self._backend.judge(list(some.values()))
+            fresh = {
+                key: (tuple(row), tokens) for key, (row, tokens) in zip(some, judged, strict=True)
+            }
+            self._keep(fresh)
+            found |= fresh
+        self._keep({key: found[key] for own in keys for key in own})
+        return [self._whole([found[key] for key in own]) for own in keys]
+
+    def _whole(self, windows: Sequence[_Seen]) -> Verdict:
+        """Of each category the highest score; the two marks of each further window are not of the
+        text."""
+        scores = tuple(max(column) for column in zip(*(row for row, _ in windows), strict=True))
+        tokens = sum(count for _, count in windows) - _MARKS * (len(windows) - 1)
+        return self._verdict(scores, tokens)
 
     def together(self, verdicts: Sequence[Verdict]) -> Verdict:
         """One verdict on the parts of one input: of each category the highest score."""
@@ -111,6 +134,20 @@ class Moderator:
                 self._known.move_to_end(key)
             while len(self._known) > _REMEMBERED:
                 self._known.popitem(last=False)
+
+
+def _batches(asked: Mapping[bytes, str]) -> Iterator[dict[bytes, str]]:
+    """Texts that are asked about together: so many, and hardly longer than one window."""
+    some: dict[bytes, str] = {}
+    characters = 0
+    for key, text in asked.items():
+        if some and (len(some) >= AT_ONCE or characters + len(text) > WINDOW_CHARACTERS):
+            yield some
+            some, characters = {}, 0
+        some[key] = text
+        characters += len(text)
+    if some:
+        yield some
 
 
 def moderator_of(settings: Settings) -> Moderator:

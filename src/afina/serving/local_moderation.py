@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from afina.data.moderation.pieces import joined, pieces_of
+from afina.data.moderation.pieces import distinct, joined, pieces_of
 from afina.model.encoder import Encoder
 from afina.serving.moderation_head import ModerationHead
 
@@ -29,12 +29,11 @@ class OwnBackend:
 
     def judge(self, texts: Sequence[str]) -> list[tuple[list[float], int]]:
         """Scores by category and tokens of each text."""
-        split = [pieces_of(text) for text in texts]
-        flat = [piece for pieces in split for piece in pieces]
+        flat, where = distinct([pieces_of(text) for text in texts])
         ids = self._encoder.tokenizer.ids([self._head.prefix + piece for piece in flat])
         scores: list[list[float]] = []
         for start in range(0, len(flat), AT_ONCE):
             part = slice(start, start + AT_ONCE)
             scores += self._head.scores(self._encoder, ids[part], flat[part])
         tokens = [len(one) + 2 for one in self._encoder.tokenizer.ids(texts)]
-        return list(zip(joined(split, scores), tokens, strict=True))
+        return list(zip(joined(where, scores), tokens, strict=True))

@@ -17,7 +17,7 @@ import msgspec
 import structlog
 import torch
 
-from afina.data.moderation.pieces import joined, pieces_of
+from afina.data.moderation.pieces import distinct, joined, pieces_of
 from afina.domain.encoders import ENCODER_ID, WEIGHTS
 from afina.errors import AfinaError, Internal, InvalidRequest, Unavailable
 from afina.model.encoder import Encoder, windows_of
@@ -84,9 +84,7 @@ class Networks:
 
     async def _moderated(self, asked: Moderate) -> Moderated:
         encoder, head = await self._loaded()
-        split = [pieces_of(text) for text in asked.texts]
-        flat = [piece for pieces in split for piece in pieces]
-        ids = encoder.tokenizer.ids([head.prefix + piece for piece in flat])
+        flat, where, ids, tokens = await asyncio.to_thread(_read, asked.texts, encoder, head)
         scores: list[list[float]] = [[] for _ in ids]
         for part in _parts([len(one) for one in ids]):
             chosen = [ids[i] for i in part]
@@ -96,8 +94,7 @@ class Networks:
             )
             for index, row in zip(part, found, strict=True):
                 scores[index] = row
-        tokens = [len(one) + 2 for one in encoder.tokenizer.ids(asked.texts)]
-        return Moderated(head.version, joined(split, scores), tokens)
+        return Moderated(head.version, joined(where, scores), tokens)
 
     async def _embedded(self, asked: Embed) -> Embedded:
         encoder, _ = await self._loaded()
@@ -178,6 +175,16 @@ def _succeed(done: asyncio.Future[T], found: T) -> None:
 
 def _cancel(task: asyncio.Task[None]) -> None:
     task.cancel()
+
+
+def _read(
+    texts: Sequence[str], encoder: Encoder, head: ModerationHead
+) -> tuple[list[str], list[list[int]], list[list[int]], list[int]]:
+    """The pieces of texts, each once; where each text's stand; their ids; the tokens of the texts.
+    On a thread of its own: a long text would hold the streams of others."""
+    flat, where = distinct([pieces_of(text) for text in texts])
+    ids = encoder.tokenizer.ids([head.prefix + piece for piece in flat])
+    return flat, where, ids, [len(one) + 2 for one in encoder.tokenizer.ids(texts)]
 
 
 def _parts(lengths: Sequence[int]) -> list[list[int]]:

@@ -9,7 +9,14 @@ from pathlib import Path
 import pytest
 
 from afina.data.moderation.categories import CATEGORIES, flagged, with_parents
-from afina.data.moderation.pieces import PIECE_CHARACTERS, joined, pieces_of
+from afina.data.moderation.pieces import (
+    PIECE_CHARACTERS,
+    WINDOW_CHARACTERS,
+    distinct,
+    joined,
+    pieces_of,
+    windows_of,
+)
 from afina.data.moderation.report import (
     ModerationReport,
     Rules,
@@ -61,7 +68,7 @@ def test_no_piece_is_too_long_and_no_word_is_lost() -> None:
 
 def test_the_worst_piece_of_a_text_counts() -> None:
     quiet, loud = [0.1] * len(CATEGORIES), [0.9] * len(CATEGORIES)
-    assert [row[0] for row in joined([["a", "b"], ["c"]], [quiet, loud, quiet])] == [0.9, 0.1]
+    assert [row[0] for row in joined([[0, 1], [2]], [quiet, loud, quiet])] == [0.9, 0.1]
 
 
 def test_a_disguised_word_is_a_signal_too() -> None:
@@ -175,3 +182,30 @@ def test_the_other_lines_are_written_byte_for_byte_and_never_over_their_file(
     with pytest.raises(InvalidRequest, match="would overwrite"):
         write_others(path, path, {2})
     assert path.read_bytes().endswith(b"d")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "A sentence of some length stands here. " * 3000,
+        "word " * 30_000,
+        "x" * 50_001,
+        "",
+        "short",
+        "One.\n" * 20_000,
+    ],
+)
+def test_windows_hold_all_of_a_text_and_are_cut_where_its_pieces_end(text: str) -> None:
+    windows = windows_of(text)
+    assert "".join(windows) == text
+    assert all(len(window) <= WINDOW_CHARACTERS for window in windows)
+    if " " in text:
+        assert all(window[-1].isspace() for window in windows[:-1])
+
+
+def test_a_piece_that_stands_twice_is_read_once_and_counts_for_each_text() -> None:
+    flat, where = distinct([["a", "b", "a"], ["b"], ["c"]])
+    assert (flat, where) == (["a", "b", "c"], [[0, 1, 0], [1], [2]])
+    low, high = [0.1] * len(CATEGORIES), [0.2] * len(CATEGORIES)
+    found = joined(where, [low, high, low])
+    assert found == [high, high, low]

@@ -9,6 +9,7 @@ import pytest
 from openai.types import ModerationCreateResponse
 
 from afina.data.moderation.categories import CATEGORIES
+from afina.data.moderation.pieces import WINDOW_CHARACTERS, windows_of
 from afina.domain.accounts import Caller
 from afina.domain.ledger import EntryKind
 from afina.errors import (
@@ -188,3 +189,46 @@ def test_embeddings_refuse_what_they_do_not_do(
 def test_what_clients_send_with_embeddings_is_taken(asked: dict[str, object]) -> None:
     taken = parse(EmbeddingRequest, {"model": "multilingual-e5-small"} | asked)
     assert taken.input == asked["input"]
+
+
+def test_a_long_text_is_judged_in_windows_and_all_of_it_counts() -> None:
+    judge = Judge()
+    sentence = "This is a sentence of forty characters. "
+    text = sentence * 1200 + "That is bad. " + sentence * 1200
+    (verdict,) = Moderator(judge, {}).verdicts([text])
+    assert verdict.categories == {"hate": 0.9}
+    assert len(judge.asked) == len(set(windows_of(text)))
+    assert max(map(len, judge.asked)) <= WINDOW_CHARACTERS
+    assert verdict.tokens == len(text) - 2 * (len(windows_of(text)) - 1)
+
+
+def test_what_was_judged_before_a_break_is_not_judged_again() -> None:
+    class Breaks(Judge):
+        left = 2
+
+        def judge(self, texts: Sequence[str]) -> list[tuple[list[float], int]]:
+            self.left -= 1
+            if self.left < 0:
+                raise Unavailable("The engine is away.")
+            return super().judge(texts)
+
+    judge, text = Breaks(), "".join(f"This is sentence number {n}. " for n in range(3000))
+    moderator = Moderator(judge, {})
+    with pytest.raises(Unavailable):
+        moderator.verdicts([text])
+    judge.left = 99
+    moderator.verdicts([text])
+    assert judge.asked == windows_of(text)
+
+
+def test_a_judge_is_not_asked_on_where_no_more_is_wanted() -> None:
+    judge, text = Judge(), "".join(f"This is sentence number {n}. " for n in range(3000))
+    calls = iter([None, Unavailable("It is over.")])
+
+    def check() -> None:
+        if (error := next(calls)) is not None:
+            raise error
+
+    with pytest.raises(Unavailable, match="over"):
+        Moderator(judge, {}).verdicts([text], check)
+    assert len(judge.asked) == 1

@@ -14,6 +14,9 @@ from typing import Final
 from afina.data.moderation.categories import CATEGORIES, with_parents
 
 PIECE_CHARACTERS: Final = 280
+WINDOW_CHARACTERS: Final = 20_000
+"""Of a longer text so much is judged at once: a question to the engine must end, and who asks may
+want to stop or to go on where it broke off."""
 LEAST_CHARACTERS: Final = 24
 """A shorter sentence is read with the next one."""
 _END: Final = re.compile(r"(?<=[.!?…。])\s+|\n+")
@@ -39,13 +42,35 @@ def pieces_of(text: str) -> list[str]:
     return made or [""]
 
 
-def joined(split: Sequence[Sequence[str]], scores: Sequence[Sequence[float]]) -> list[list[float]]:
-    """Each text's scores from those of its pieces, in the same order: the highest of each."""
+def windows_of(text: str) -> list[str]:
+    """A text in parts of at most WINDOW_CHARACTERS, cut where pieces end; nothing is left out."""
+    made: list[str] = []
+    start = 0
+    while len(text) - start > WINDOW_CHARACTERS:
+        latest = start + WINDOW_CHARACTERS
+        # Pieces are short, so that a sentence's end is near; a text without any is cut at a space.
+        room = latest - 2 * PIECE_CHARACTERS
+        ends = [match.end() for match in _END.finditer(text, room, latest)]
+        space = text.rfind(" ", room, latest) + 1
+        cut = ends[-1] if ends else space or latest
+        made.append(text[start:cut])
+        start = cut
+    made.append(text[start:])
+    return made
+
+
+def distinct(split: Sequence[Sequence[str]]) -> tuple[list[str], list[list[int]]]:
+    """The pieces of texts, each once, and where each text's own stand among them."""
+    places: dict[str, int] = {}
+    where = [[places.setdefault(piece, len(places)) for piece in pieces] for pieces in split]
+    return list(places), where
+
+
+def joined(where: Sequence[Sequence[int]], scores: Sequence[Sequence[float]]) -> list[list[float]]:
+    """Each text's scores from those of its pieces: the highest of each."""
     found: list[list[float]] = []
-    place = 0
-    for pieces in split:
-        own = scores[place : place + len(pieces)]
-        place += len(pieces)
+    for places in where:
+        own = [scores[place] for place in places]
         found.append(with_parents([max(row[i] for row in own) for i in range(len(CATEGORIES))]))
     return found
 
