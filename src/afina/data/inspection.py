@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from array import array
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence, Set
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
@@ -20,7 +20,7 @@ from afina.data.chunks import Chunk
 from afina.data.kinds import RowKind, kind_of_file
 from afina.data.limits import CheckLimits
 from afina.data.lines import LineGroup, LineReader, SourceLine
-from afina.data.rendering import Written, forged_messages, write_rows, writes_names
+from afina.data.rendering import Written, forged_messages, write_rows
 from afina.data.rows import quick_value, slow_value
 from afina.data.rules import registry
 from afina.data.rules.plain import plain_rows
@@ -55,7 +55,7 @@ def begin_check(
     """A function that looks at a part, and stops after so many bad rows if it is told to."""
     if renderer is None and setup.model is not None:
         renderer = Renderer.load(Path(setup.model[0]), setup.model[1])
-    named = renderer is None or writes_names(renderer)
+    named = None if renderer is None else renderer.named_roles
 
     def look(chunk: Chunk, max_bad: int | None = None) -> Tally:
         inspection = Inspection(setup, renderer, named)
@@ -114,12 +114,14 @@ def line_value(
 class Inspection:
     """What is known of a part while it is read."""
 
-    def __init__(self, setup: CheckSetup, renderer: Renderer | None, names_count: bool) -> None:
+    def __init__(
+        self, setup: CheckSetup, renderer: Renderer | None, named_roles: Set[str] | None
+    ) -> None:
         self._limits = setup.limits
         self._kind = setup.kind
         self._tally = Tally()
         self._notes = Notes(setup.name, setup.limits)
-        self._names_count = names_count
+        self._named_roles = named_roles
         self._lines: array[int] = array("q")
         self._digests: list[bytes] = []
         self._renderer = renderer
@@ -254,9 +256,15 @@ class Inspection:
         chat = row["input"] if self._kind is RowKind.PREFERENCE else row
         if "parallel_tool_calls" in chat:
             tally.parallel = _one_more(tally.parallel, line)
-        if not self._names_count:
+        if self._named_roles is not None:
             for _, _, message in _messages(self._kind, row):
-                if message.get("name") is not None and message.get("role") != "function":
+                # The same names that a request is refused for; a result's is its function's.
+                role = message.get("role")
+                if (
+                    message.get("name") is not None
+                    and role not in ("tool", "function")
+                    and role not in self._named_roles
+                ):
                     tally.names = _one_more(tally.names, line)
 
     def _render(self) -> None:

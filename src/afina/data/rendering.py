@@ -38,16 +38,6 @@ def write_rows(
     return [_joined(list(islice(results, len(pair)))) for pair in chats]
 
 
-def writes_names(renderer: Renderer) -> bool:
-    """Whether the template writes the `name` of who speaks."""
-    plain = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
-    named = [{**message, "name": "nemo"} for message in plain]
-    without, with_names = renderer.training_rows([(plain, None), (named, None)])
-    if isinstance(without, InvalidRequest) or isinstance(with_names, InvalidRequest):
-        return False
-    return [row.ids.tolist() for row in without] != [row.ids.tolist() for row in with_names]
-
-
 def forged_messages(kind: RowKind, row: dict[str, Any], renderer: Renderer) -> list[int]:
     """Numbers of messages whose text looks like a control token; 1 for raw text."""
     has_control = renderer.tokenizer.has_control
