@@ -150,6 +150,7 @@ _NEEDS: Final[dict[str, str]] = {
         POST /v1/fine_tuning/jobs/{job_id}/cancel
         POST /v1/fine_tuning/jobs/{job_id}/pause
         POST /v1/fine_tuning/jobs/{job_id}/resume
+        POST /v1/afina/jobs/estimate
         DELETE /v1/afina/jobs/{job_id}
     """,
     "api.model.read": """

@@ -267,3 +267,37 @@ def test_a_job_that_is_over_can_be_deleted_for_good(live: Live, client: openai.O
     assert live.http.delete(f"/v1/afina/jobs/{job.id}").json()["deleted"] is True
     with pytest.raises(openai.NotFoundError):
         client.fine_tuning.jobs.retrieve(job.id)
+
+
+def test_an_estimate_takes_the_body_of_a_job_and_creates_nothing(
+    live: Live, client: openai.OpenAI
+) -> None:
+    file = upload(client)
+    before = live.http.get("/v1/fine_tuning/jobs").json()["data"]
+
+    def ask(**body: Any) -> Any:
+        asked = {"model": ALIAS, "training_file": file.id} | body
+        return live.http.post("/v1/afina/jobs/estimate", json=asked)
+
+    plain = ask().json()
+    assert (plain["object"], plain["model"], plain["method"]) == (
+        "afina.estimate",
+        BASE,
+        "supervised",
+    )
+    assert plain["trained_tokens"] == plain["tokens_per_epoch"] * plain["epochs"]
+    assert plain["hyperparameters"]["n_epochs"] == plain["epochs"]
+    full = ask(afina={"tuning": {"kind": "full"}}, hyperparameters={"n_epochs": 2}).json()
+    assert (full["tuning"], full["epochs"]) == ({"kind": "full"}, 2)
+    for body, param in (
+        ({"afina": {"tuning": {"kind": "full", "rank": 4}}}, "afina.tuning.rank"),
+        ({"afina": {"tuning": {"knid": "full"}}}, "afina.tuning.knid"),
+        ({"method": {"type": "dpo"}}, "method"),
+        ({"training_file": "file-gone"}, "training_file"),
+        ({"validation_file": "file-gone"}, "validation_file"),
+        ({"suffix": "***"}, "suffix"),
+    ):
+        refused = ask(**body)
+        assert refused.status_code in (400, 404)
+        assert refused.json()["error"]["param"] == param
+    assert live.http.get("/v1/fine_tuning/jobs").json()["data"] == before

@@ -27,8 +27,8 @@ from afina.domain.ways import Way
 from afina.errors import InvalidRequest
 from afina.model.kernels.machine import can_have_kernels
 from afina.service import bases
-from afina.service.files import get_file
 from afina.service.job_request import JobRequest
+from afina.service.jobs import find_rows
 from afina.service.models import get_model
 from afina.service.packing_ahead import packed_file
 from afina.service.platform import Platform
@@ -78,7 +78,10 @@ def estimate_job(platform: Platform, caller: Caller, request: JobRequest) -> Job
         raise InvalidRequest(f"The base model of {request.model} is not here.", param="model")
     validated = request.validation_file is not None
     settled = settle(platform.settings, base, request.extension, parent, has_validation=validated)
-    file = get_file(platform, caller, request.training_file)
+    with platform.database.read() as tx:
+        file = find_rows(platform, tx, caller, request.training_file, "training_file")
+        if request.validation_file is not None:
+            find_rows(platform, tx, caller, request.validation_file, "validation_file")
     renderer = renderer_of(base)
     longest = min(renderer.context_tokens, platform.settings.training.max_row_tokens)
     path = platform.blobs.path(file.sha256)

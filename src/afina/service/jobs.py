@@ -8,6 +8,7 @@ from typing import Final
 
 from afina.domain.accounts import Caller
 from afina.domain.events import JobEvent, Level
+from afina.domain.files import StoredFile
 from afina.domain.ids import EVENT, JOB
 from afina.domain.jobs import Job, JobCheckpoint, JobStatus, Wish
 from afina.domain.models import is_tuned_name
@@ -260,9 +261,9 @@ def _new_job(platform: Platform, tx: Tx, caller: Caller, request: JobRequest) ->
         parent,
         has_validation=request.validation_file is not None,
     )
-    _check_file(platform, tx, caller, request.training_file, "training_file")
+    find_rows(platform, tx, caller, request.training_file, "training_file")
     if request.validation_file is not None:
-        _check_file(platform, tx, caller, request.validation_file, "validation_file")
+        find_rows(platform, tx, caller, request.validation_file, "validation_file")
     job_id = platform.ids.new(JOB)
     if parent is not None:
         hold_parent(tx, parent, job_id)
@@ -288,7 +289,8 @@ def _new_job(platform: Platform, tx: Tx, caller: Caller, request: JobRequest) ->
     )
 
 
-def _check_file(platform: Platform, tx: Tx, caller: Caller, file_id: str, param: str) -> None:
+def find_rows(platform: Platform, tx: Tx, caller: Caller, file_id: str, param: str) -> StoredFile:
+    """The file of rows that a request names in `param`. Raises NotFound, InvalidRequest."""
     try:
         file = find_file(platform, tx, caller, file_id)
     except NotFound as error:
@@ -300,6 +302,7 @@ def _check_file(platform: Platform, tx: Tx, caller: Caller, file_id: str, param:
             code="invalid_value",
             remedy="Upload it again with the purpose fine-tune.",
         )
+    return file
 
 
 def _first_events(platform: Platform, job: Job) -> list[JobEvent]:

@@ -8,6 +8,7 @@
     GET    /v1/afina/bases            bases of this machine with capabilities, refused ones too
     GET    /v1/afina/models/{name}    a model with its parity record and the files of its tune
     GET    /v1/afina/files-of/{name}  ?file=  the bytes of one of those files
+    POST   /v1/afina/jobs/estimate    the body of a job -> what it would take; nothing is created
     DELETE /v1/afina/jobs/{id}        deletes a job that is over; its models stay
     GET    /v1/afina/export           a tar file of all that the project owns
 
@@ -29,17 +30,19 @@ from starlette.responses import Response, StreamingResponse
 
 from afina.api.answers import DeletedObject, answer, deleted, page
 from afina.api.body import read_json
-from afina.api.call import Caller_
+from afina.api.call import Call, Caller_
 from afina.api.documents import ERRORS, documented
 from afina.api.query import query
-from afina.api.requests import After, NoQuery
+from afina.api.requests import After, JobCreate, NoQuery, job_request
 from afina.domain.accounts import ApiKey
 from afina.domain.codec import encode
 from afina.domain.ledger import LedgerEntry, UsageSum
+from afina.domain.methods import Extension
 from afina.domain.prices import dollars
 from afina.errors import InvalidRequest
-from afina.service import bases, jobs, keys, models, usage
+from afina.service import bases, estimates, jobs, keys, models, usage
 from afina.service.export import export_project
+from afina.service.job_request import JobRequest, check_request
 from afina.service.model_files import open_model_file, tune_files
 from afina.service.refusals import LaxWire, Wire, parse
 
@@ -199,6 +202,41 @@ def delete_job(call: Caller_, job_id: str) -> Response:
     """Deletes the job, its checkpoints and results; its models stay."""
     jobs.delete_job(call.platform, call.caller, job_id)
     return answer(deleted(job_id, "fine_tuning.job"))
+
+
+@router.post(
+    "/jobs/estimate",
+    summary="What a job would take",
+    openapi_extra=documented(body=JobCreate),
+    dependencies=[_NO_QUERY],
+)
+async def estimate_job(call: Caller_) -> Response:
+    """Tokens, steps, time, memory and money of a job with this body, and how it would tune; refused
+    as the job would be. Nothing is created or held."""
+    body = await read_json(call.request, call.parts.settings.max_body_bytes)
+    asked = job_request(parse(JobCreate, body))
+    check_request(asked)
+    return answer(await to_thread.run_sync(_estimate, call, asked))
+
+
+def _estimate(call: Call, asked: JobRequest) -> dict[str, Any]:
+    found = estimates.estimate_job(call.platform, call.caller, asked)
+    estimates.check_kind(found.kind, asked.method)
+    shown: dict[str, Any] = encode(found.estimate)
+    amount = shown.pop("cost_pico")
+    resolved = {k: v for k, v in encode(found.resolved).items() if v is not None}
+    return {
+        "object": "afina.estimate",
+        "model": found.base.id,
+        "method": found.method,
+        "tuning": Extension(found.tuning).shown()["tuning"],
+        "hyperparameters": resolved,
+        "errors": found.errors,
+        "warnings": found.warnings,
+        **shown,
+        "amount_pico": amount,
+        "cost": str(dollars(amount)),
+    }
 
 
 @router.get("/export", summary="All that the project owns", dependencies=[_NO_QUERY])
