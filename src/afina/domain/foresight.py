@@ -53,7 +53,7 @@ _PAIRS_LOGITS: Final = 7
 """Bytes of a logit that preferences keep beside it, for their log-probabilities in fp32."""
 _PLAIN: Final = frozenset({"llama", "mistral", "qwen2"})
 """Networks whose layers are one operation each, which kernels of our own can compute whole."""
-_LEARNED: Final = 0.6
+MOST_LEARNED: Final = 0.6
 """The share of tokens that get logits, at most, as chats are, where nobody knows more."""
 HEAD_STEP: Final = 32
 """A head's size is a multiple of it, or no kernel of our own computes its attention."""
@@ -139,7 +139,7 @@ class Network:
         return self.adapter_parameters(way.rank, way.targets) + more
 
     def token_bytes(
-        self, scores: int, learned: float = _LEARNED, *, kernels: bool = False
+        self, scores: int, learned: float = MOST_LEARNED, *, kernels: bool = False
     ) -> float:
         """What a token of a step keeps until its backward pass, with `scores` chances of attention
         a head, where this share of tokens is `learned`. With `kernels` a layer keeps its input, the
@@ -236,7 +236,7 @@ def training_memory(  # noqa: PLR0913 - what memory depends on
     tokens = step_tokens(rows.mean, batch, rows.longest, largest)
     tokens = tokens if packed is None else packed.largest
     learned = rows.learned / max(1, rows.tokens)
-    learned = min(_LEARNED, learned) if packed is None else min(1.0, learned / packed.share)
+    learned = min(MOST_LEARNED, learned) if packed is None else min(1.0, learned / packed.share)
     kernels = kernels and network.plain and way.fused
     in_fp32 = network.element != _FILE_ELEMENT
     libraries = _LIBRARIES_OF_KERNELS if kernels else _LIBRARIES

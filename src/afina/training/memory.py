@@ -21,8 +21,9 @@ from typing import Final
 
 import psutil
 
-from afina.domain.foresight import FUSED_FROM, Network
+from afina.domain.foresight import FUSED_FROM, MOST_LEARNED, Network
 from afina.domain.sayings import Said, say
+from afina.domain.ways import Way
 from afina.errors import TrainingFailed
 from afina.model.base import LoadedBase
 
@@ -52,10 +53,10 @@ def note_halving(root: Path, halvings: int) -> None:
     partial.replace(root / HALVINGS_FILE)
 
 
-def bytes_of_token(base: LoadedBase, longest: int, *, kernels: bool) -> int:
+def bytes_of_token(base: LoadedBase, longest: int, way: Way, *, kernels: bool) -> int:
     """What a token of a bin keeps in memory until its backward pass, when chats have `longest`
-    tokens: what layers keep (all of them by `kernels` of our own, or not), the chances of
-    attention, and the logits with their gradients."""
+    tokens: what layers keep of it in a run of this way (all of them by `kernels` of our own, or
+    not), the chances of attention, and the logits with their gradients."""
     config = base.config
     network = Network(
         parameters=0,
@@ -69,9 +70,8 @@ def bytes_of_token(base: LoadedBase, longest: int, *, kernels: bool) -> int:
         element=2 if base.precision == "bf16" else 4,
     )
     capped = getattr(config, "attn_logit_softcapping", None) is not None  # has no fused kernel
-    return int(
-        network.token_bytes(longest if capped else min(longest, FUSED_FROM), kernels=kernels)
-    )
+    scores = longest if capped else min(longest, FUSED_FROM)
+    return int(network.step_bytes(way, scores, MOST_LEARNED, kernels=kernels))
 
 
 class Capacities:

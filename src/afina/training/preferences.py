@@ -19,6 +19,7 @@ import torch
 from safetensors.torch import load, save
 
 from afina.domain.runs import RunSpec
+from afina.domain.ways import Way
 from afina.model.packed import Masks
 from afina.model.preference import Preferred, preference_losses, token_logs
 from afina.training.bins import Rows
@@ -147,7 +148,7 @@ class PreferenceStepper(Stepper):
         self.capacities = Capacities(
             spec.bin_capacities,
             2 * longest,
-            bytes_of_token(network.base, longest, kernels=network.by_kernels),
+            bytes_of_token(network.base, longest, Way.of_run(spec), kernels=network.by_kernels),
             processes=network.team.here,
         )
         self._reference = reference.view(-1, 2)

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from afina.domain.mixing import mixed_key
 from afina.domain.runs import RunSpec
 from afina.domain.sayings import Said
+from afina.domain.ways import Way
 from afina.errors import TrainingFailed
 from afina.model.packed import Masks
 from afina.training.bins import BinTensors, Rows, plan_bins
@@ -84,7 +85,10 @@ class Stepper:
             spec.bin_capacities,
             int(self.lengths.max(initial=0)),
             bytes_of_token(
-                network.base, int(self.lengths.max(initial=0)), kernels=network.by_kernels
+                network.base,
+                int(self.lengths.max(initial=0)),
+                Way.of_run(spec),
+                kernels=network.by_kernels,
             ),
             processes=network.team.here,
             halved=network.team.halved,

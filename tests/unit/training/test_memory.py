@@ -11,9 +11,11 @@ import torch
 from tests.tiny_run import make_run, read_events
 
 from afina.domain.bins import bin_capacities
+from afina.domain.ways import PLAIN, Way
 from afina.errors import TrainingFailed
+from afina.model.base import load_base
 from afina.training.bins import BinTensors
-from afina.training.memory import Capacities
+from afina.training.memory import Capacities, bytes_of_token
 from afina.training.network import TrainedNetwork
 from afina.training.run import run_directory
 
@@ -36,6 +38,19 @@ def refuse_above(tokens: int, monkeypatch: pytest.MonkeyPatch) -> None:
         return real(self, tensors, learned)
 
     monkeypatch.setattr(TrainedNetwork, "loss", loss)
+
+
+def test_bins_are_planned_by_what_the_runs_way_keeps_of_a_token(tmp_path: Path) -> None:
+    base = load_base(Path(make_run(tmp_path / "run").base.path), "fp32")
+
+    def kept(way: Way) -> int:
+        return bytes_of_token(base, 100, way, kernels=False)
+
+    few, all_ = kept(Way(targets=("q_proj", "v_proj"))), kept(PLAIN)
+    assert few < all_ < kept(Way(dropout=0.1))
+    assert all_ < kept(Way("dora"))
+    assert kept(Way("blocks", layers=1)) < all_ < kept(Way("full"))
+    assert all_ < kept(Way(pairs=True))
 
 
 def test_a_step_that_memory_does_not_hold_is_computed_in_smaller_bins_and_learns_the_same(
