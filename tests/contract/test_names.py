@@ -18,6 +18,7 @@ from tests.contract.live import BASE, Live, running, settings_for
 from tests.platforms import ROW, publish
 
 from afina.domain.jobs import Job, JobStatus
+from afina.service.card_readme import CARD_FILES
 from afina.service.jobs import JobRequest, create_job
 from afina.service.keys import authenticate
 from afina.settings import Settings
@@ -193,3 +194,32 @@ def test_deleting_a_model_leaves_its_job(live: Live, client: openai.OpenAI, tmp_
     job = tuned(live, client, tmp_path)
     assert client.models.delete(job.fine_tuned_model or "").deleted
     assert client.fine_tuning.jobs.retrieve(job.id).fine_tuned_model == job.fine_tuned_model
+
+
+def test_a_models_card_is_fetched_beside_its_weights_and_says_the_same(
+    live: Live, client: openai.OpenAI, tmp_path: Path
+) -> None:
+    name = tuned(live, client, tmp_path).fine_tuned_model or ""
+    asked = {file: live.http.get(f"/v1/afina/files-of/{name}?file={file}") for file in CARD_FILES}
+    assert {answer.status_code for answer in asked.values()} == {200}
+    assert asked["card.json"].json()["model"] == name
+    readme = live.http.get(f"/v1/afina/models/{name}/card?format=markdown")
+    assert readme.headers["content-type"].startswith("text/markdown")
+    assert asked["README.md"].text.splitlines()[:8] == readme.text.splitlines()[:8]
+    assert "<h1>" in asked["card.html"].text
+
+
+@pytest.mark.parametrize("verb", ["gate", "hold", "release"])
+def test_what_is_done_to_a_model_is_what_was_asked_and_nothing_else(
+    live: Live, client: openai.OpenAI, tmp_path: Path, verb: str
+) -> None:
+    name = tuned(live, client, tmp_path).fine_tuned_model or ""
+    path = f"/v1/afina/models/{name}"
+    if verb == "release":
+        assert live.http.post(f"{path}/hold").json()["state"] == "held"
+    refused = live.http.post(f"{path}/{verb}", json={"why": "because"})
+    assert (refused.status_code, refused.json()["error"]["param"]) == (400, "why")
+    done = live.http.post(f"{path}/{verb}", json={})
+    assert done.status_code == 200
+    again = live.http.post(f"{path}/{verb}")
+    assert (again.status_code, again.json()["error"]["param"]) == (409, "model")

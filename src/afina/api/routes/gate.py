@@ -17,7 +17,7 @@ from fastapi import APIRouter, Depends
 from starlette.responses import HTMLResponse, Response
 
 from afina.api.answers import answer, listing
-from afina.api.body import object_of, read_body
+from afina.api.body import no_body_expected, object_of, read_body
 from afina.api.call import Caller_
 from afina.api.documents import ERRORS, documented
 from afina.api.query import query
@@ -101,15 +101,19 @@ async def ask_gate(call: Caller_, model: str) -> Response:
 @router.post(
     "/models/{model:path}/release", summary="Release a held model", dependencies=[_NO_QUERY]
 )
-def release(call: Caller_, model: str) -> Response:
+async def release(call: Caller_, model: str) -> Response:
     """The name answers from now on; the audit log says who let it."""
-    return answer(_state(gate.release(call.platform, call.caller, model)))
+    await _no_body(call)
+    made = await to_thread.run_sync(gate.release, call.platform, call.caller, model)
+    return answer(_state(made))
 
 
 @router.post("/models/{model:path}/hold", summary="Hold a model back", dependencies=[_NO_QUERY])
-def hold(call: Caller_, model: str) -> Response:
+async def hold(call: Caller_, model: str) -> Response:
     """The name answers no more until it is released; the audit log says who held it."""
-    return answer(_state(gate.hold(call.platform, call.caller, model)))
+    await _no_body(call)
+    made = await to_thread.run_sync(gate.hold, call.platform, call.caller, model)
+    return answer(_state(made))
 
 
 @router.get("/watch", summary="Show the abuse watch's tally", dependencies=[_NO_QUERY])
@@ -123,9 +127,10 @@ def show_watch(call: Caller_) -> Response:
 @router.post(
     "/watch/{key_id}/release", summary="Let a stopped key ask again", dependencies=[_NO_QUERY]
 )
-def release_key(call: Caller_, key_id: str) -> Response:
+async def release_key(call: Caller_, key_id: str) -> Response:
     """What it was counted for up to this hour counts no more; the audit log says who let it."""
-    states = watch.release(call.platform, call.caller, key_id)
+    await _no_body(call)
+    states = await to_thread.run_sync(watch.release, call.platform, call.caller, key_id)
     return answer(
         {
             "object": "afina.watch.released",
@@ -133,6 +138,10 @@ def release_key(call: Caller_, key_id: str) -> Response:
             "models": sorted(state.model for state in states),
         }
     )
+
+
+async def _no_body(call: Caller_) -> None:
+    no_body_expected(await read_body(call.request, call.parts.settings.max_body_bytes))
 
 
 def _tally(tally: WatchTally) -> dict[str, Any]:
