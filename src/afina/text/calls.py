@@ -155,10 +155,20 @@ class CallReader:
         """What was held back, now that no more text comes."""
         held, self._held = self._held, ""
         if self._read == self._name:  # cut in the middle of a name: it is told as it was written
-            held = (self._syntax.between if self.count else self._syntax.opening) + held
+            held = self._begun() + held
         if self._read == self._after or not held:
             return []
         return [Said(held)]
+
+    def _begun(self) -> str:
+        """What stands before a name; of what parts two calls, not the end of the one before."""
+        if not self.count:
+            return self._syntax.opening
+        between, closing = self._syntax.between, self._syntax.closing
+        alike = 0
+        while between[alike : alike + 1] == closing[alike : alike + 1] != "":
+            alike += 1
+        return between[alike:].lstrip()
 
     def _text(self) -> list[Event] | None:
         """Text up to where a call begins."""

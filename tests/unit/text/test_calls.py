@@ -185,6 +185,15 @@ def test_an_answer_that_was_cut_tells_what_there_was() -> None:
     assert read(OWN, TALK[4]) == [Said(TALK[4])]
 
 
+def test_a_second_call_that_was_cut_shows_nothing_of_the_first_ones_end() -> None:
+    first = '<tool_call>{"name": "weather", "arguments": {}}'
+    told = [CallBegun(0, "weather"), CallArguments(0, "{}")]
+    for cut in ("</tool_c", "</tool_call>\n", '</tool_call>\n<tool_call>{"na'):
+        assert read(OWN, first + cut) == told
+    begun = '<tool_call>{"name": "clo'
+    assert read(OWN, f"{first}</tool_call>\n{begun}") == [*told, Said(begun)]
+
+
 def fits(renderer: Renderer, grammar: str, text: str) -> bool:
     """Whether the grammar allows the whole text; its control tokens are those of calls."""
     end = renderer.end_tokens[0]
