@@ -1,7 +1,8 @@
 """Fits the logistic layer of a moderation head anew, over the tuned layers that stand in its file.
 
     python -m benchmarks.fit_moderation --version NAME [--head DIR] [--features FILE] [--to DIR]
-                                        [--whole] [--without MANNER ...]
+                                        [--whole] [--without MANNER ...] [--averaged DIR]
+                                        [--heavier MANNER=WEIGHT ...]
 
 A minute or two, where `train_moderation.py` takes long: the layers read each sentence once
 (`--features` keeps what they said), and only what is made of it is fitted, held near the layer
@@ -10,7 +11,8 @@ down too, which knows of less and forgot less. It is for lines of manners that t
 read, which weigh more than those that they read: where they read them all, there is nothing to
 fit, and that is said. Before that, unless `--whole` is given, a quarter of the new manners' lines
 is left out in turn and scored by a fit on the others. `--without` names manners that the fit does
-not read.
+not read. `--averaged` takes the layers halfway between those of the head and of another one that
+began from the same encoder (Wortsman et al. 2022): what only one of the two read counts as new.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ import json
 import sys
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -31,21 +33,30 @@ from benchmarks.moderation_data import (
     PACKAGE,
     TRAINING,
     Sentence,
+    computed_in,
     labels,
     plain_sentences,
     training_sentences,
 )
 from benchmarks.moderation_figures import told
-from benchmarks.train_moderation import KEPT_OUT
+from benchmarks.train_moderation import KEPT_OUT, heavier_manner
 from safetensors.torch import load_file
 
 from afina.data.moderation.categories import DEFAULT_THRESHOLD
 from afina.data.moderation.words import signals
 from afina.model.encoder import Encoder
 from afina.model.encoder_source import ensure_encoder
-from afina.serving.moderation_head import FACTS, FILE, ModerationHead, pack_head
+from afina.serving.moderation_head import (
+    FACTS,
+    FILE,
+    ModerationHead,
+    pack_head,
+    packed_delta,
+    with_delta,
+)
 from afina.settings import Settings
 
+Tensors = Mapping[str, torch.Tensor]
 Logistic = tuple[torch.Tensor, torch.Tensor]
 """Weight [13, width + lists] and bias [13]."""
 HELD = 1e-5
@@ -103,14 +114,34 @@ def features(encoder: Encoder, head: ModerationHead, rows: list[Sentence]) -> to
     return torch.cat(found)[back].clone()
 
 
-def line_weights(rows: list[Sentence], known: Sequence[str]) -> torch.Tensor:
+def halfway(one: Tensors, other: Tensors) -> dict[str, torch.Tensor]:
+    """The file of a head whose layers and logistic layer are the mean of two heads' (`prior` where
+    there is one: what a fit added reads other layers than these)."""
+    encoder = Encoder(ensure_encoder(Settings.load().encoders, print))
+    both = zip(with_delta(encoder, one), with_delta(encoder, other), strict=True)
+    layers = [{n: (a[n].float() + b[n].float()) / 2 for n in a} for a, b in both]
+    weight, bias = ((a + b) / 2 for a, b in zip(prior_of(one), prior_of(other), strict=True))
+    still = torch.stack([torch.ones(13), torch.zeros(13)])
+    deltas = packed_delta(encoder, layers)
+    return {**deltas, "out.w": weight, "out.b": bias, "calibration": still}
+
+
+def prior_of(tensors: Tensors) -> Logistic:
+    """The logistic layer that was trained together with a head's layers."""
+    return tensors.get("prior.w", tensors["out.w"]), tensors.get("prior.b", tensors["out.b"])
+
+
+def line_weights(
+    rows: list[Sentence], known: Sequence[str], heavier: Mapping[str, float] | None = None
+) -> torch.Tensor:
     """What each sentence weighs in the fit."""
     shared = Counter((s.language, s.source) for s in rows)
+    new = NEW_OF | dict(heavier or {})
 
     def weight(s: Sentence) -> float:
         if s.manner in known:
             return 1.0
-        return NEW_OF.get(s.manner, NEW) / shared[s.language, s.source]
+        return new.get(s.manner, NEW) / shared[s.language, s.source]
 
     return torch.tensor([weight(s) for s in rows])
 
@@ -153,12 +184,13 @@ def fitted(
     prior: Logistic,
     known: Sequence[str],
     without: torch.Tensor | None = None,
+    heavier: Mapping[str, float] | None = None,
 ) -> tuple[Logistic, torch.Tensor]:
     """The layer and its calibration, with some rows left out."""
     here = torch.ones(len(rows), dtype=torch.bool) if without is None else ~without
     kept = torch.tensor([s.group < KEPT_OUT for s in rows])
     read = _chosen(rows, here & ~kept)
-    layer = fit(x[here & ~kept], read, prior, line_weights(read, known))
+    layer = fit(x[here & ~kept], read, prior, line_weights(read, known, heavier))
     logits = x[here & kept] @ layer[0].T + layer[1]
     return layer, calibrate(logits, *labels(_chosen(rows, here & kept)))
 
@@ -172,14 +204,18 @@ def _chosen(rows: list[Sentence], which: torch.Tensor) -> list[Sentence]:
 
 
 def _leave_each_out(
-    x: torch.Tensor, rows: list[Sentence], prior: Logistic, known: Sequence[str]
+    x: torch.Tensor,
+    rows: list[Sentence],
+    prior: Logistic,
+    known: Sequence[str],
+    heavier: Mapping[str, float],
 ) -> None:
     apart = torch.zeros(len(rows), 13)
     new = torch.tensor([s.manner not in known for s in rows])
     for quarter in range(QUARTERS):
         place = new & torch.tensor([s.group % QUARTERS == quarter for s in rows])
         print(f"fitting without quarter {quarter + 1} of {QUARTERS}", flush=True)
-        layer, calibration = fitted(x, rows, prior, known, place)
+        layer, calibration = fitted(x, rows, prior, known, place, heavier)
         apart[place] = scores(x[place], layer, calibration)
     flagged = (apart[new].max(1).values >= DEFAULT_THRESHOLD).tolist()
     fine = [s.category == "none" for s in _chosen(rows, new)]
@@ -195,6 +231,15 @@ def main() -> None:
     parser.add_argument("--features", type=Path)
     parser.add_argument("--written-out", type=int, default=1)
     parser.add_argument("--without", nargs="*", default=[], metavar="MANNER")
+    parser.add_argument("--averaged", type=Path, metavar="DIR")
+    parser.add_argument(
+        "--heavier",
+        type=heavier_manner,
+        nargs="*",
+        default=[],
+        metavar="MANNER=WEIGHT",
+        help="what a line of a new manner weighs",
+    )
     parser.add_argument("--whole", action="store_true", help="leave nothing out first")
     parser.add_argument("--version", default="unnamed")
     parser.add_argument("--to", type=Path, default=PACKAGE)
@@ -202,6 +247,12 @@ def main() -> None:
     tensors = load_file(given.head / FILE)
     facts = json.loads((given.head / FACTS).read_text())
     known = facts.get("manners", BEFORE)
+    if given.averaged is not None:
+        tensors = halfway(tensors, load_file(given.averaged / FILE))
+        other = json.loads((given.averaged / FACTS).read_text())
+        read = other.get("manners", BEFORE)
+        facts |= {"manners": sorted({*known, *read}), "averaged": other}
+        known = [manner for manner in known if manner in read]
     rows = sentences(given.written_out, known, given.without)
     if given.features is not None and given.features.exists():
         x = torch.load(given.features, weights_only=True)
@@ -209,17 +260,16 @@ def main() -> None:
             sys.exit(f"{given.features} holds {len(x)} sentences and {len(rows)} are to be read: "
                      "remove it, or give the same --without and --written-out.")  # fmt: skip
     else:
-        dtype = torch.bfloat16 if torch.cpu._is_avx512_bf16_supported() else torch.float32
-        encoder = Encoder(ensure_encoder(Settings.load().encoders, print), dtype)
-        read = {**tensors, "beside": torch.tensor(BESIDE)}
-        x = features(encoder, ModerationHead(read, "", encoder), rows)
+        encoder = Encoder(ensure_encoder(Settings.load().encoders, print), computed_in())
+        beside = {**tensors, "beside": torch.tensor(BESIDE)}
+        x = features(encoder, ModerationHead(beside, "", encoder), rows)
         if given.features is not None:
             torch.save(x, given.features)
-    prior = (tensors.get("prior.w", tensors["out.w"]), tensors.get("prior.b", tensors["out.b"]))
+    prior, heavier = prior_of(tensors), dict(given.heavier)
     if not given.whole:
-        _leave_each_out(x, rows, prior, known)
+        _leave_each_out(x, rows, prior, known, heavier)
     print(f"fitting on {len(rows)} sentences", flush=True)
-    layer, calibration = fitted(x, rows, prior, known)
+    layer, calibration = fitted(x, rows, prior, known, heavier=heavier)
     kept = {n: t for n, t in tensors.items() if n.startswith("l")}
     kept |= {"prior.w": prior[0], "prior.b": prior[1], "beside": torch.tensor(BESIDE)}
     packed = pack_head(kept, layer, calibration)

@@ -1,13 +1,13 @@
 """How good and how fast the moderation model is, on sentences that it was never trained on.
 
-    python -m benchmarks.moderation [--probe] [--wrong] [--head DIR] [--more FILE.csv:COLUMN]
-                                    [--business]
+    python -m benchmarks.moderation [--probe | --strangers] [--wrong] [--head DIR]
+                                    [--more FILE.csv:COLUMN] [--business]
 
 Prints precision, recall and F1 of each category, what is flagged at all, calibration, and short
-messages a second on one core. `--probe` reads 126 other sentences, which nothing was chosen by, and
-measures no speed. `--wrong` lists what it got wrong. `--more` tells how many of a
-file's harmless texts are flagged, `--business` how many of a firm's ordinary questions and rows,
-with numbers drawn anew, and which.
+messages a second on one core. `--probe` reads 126 other sentences, which nothing was chosen by,
+`--strangers` 390 that were written without sight of any other; neither measures speed. `--wrong`
+lists what it got wrong. `--more` tells how many of a file's harmless texts are flagged,
+`--business` how many of a firm's ordinary questions and rows, with numbers drawn anew, and which.
 """
 
 from __future__ import annotations
@@ -21,12 +21,19 @@ from pathlib import Path
 
 import torch
 from benchmarks.moderation_business import NAMES, business
-from benchmarks.moderation_data import PROBE, TEST, Sentence, sentences_of_the_test
+from benchmarks.moderation_data import (
+    PROBE,
+    STRANGERS,
+    TEST,
+    Sentence,
+    computed_in,
+    sentences_of_the_test,
+)
 from benchmarks.moderation_figures import interval, told
 from safetensors.torch import load_file
 
 from afina.data.moderation.categories import CATEGORIES, DEFAULT_THRESHOLD
-from afina.data.moderation.pieces import joined, pieces_of
+from afina.data.moderation.pieces import distinct, joined, pieces_of
 from afina.model.encoder import Encoder
 from afina.model.encoder_source import ensure_encoder
 from afina.serving.moderation_head import FACTS, FILE, ModerationHead
@@ -34,10 +41,9 @@ from afina.settings import Settings
 
 
 def scored(encoder: Encoder, head: ModerationHead, texts: list[str]) -> torch.Tensor:
-    split = [pieces_of(text) for text in texts]
-    flat = [piece for pieces in split for piece in pieces]
-    ids = encoder.tokenizer.ids([head.prefix + piece for piece in flat])
-    return torch.tensor(joined(split, head.scores(encoder, ids, flat)))
+    pieces, where = distinct([pieces_of(text) for text in texts])
+    ids = encoder.tokenizer.ids([head.prefix + piece for piece in pieces])
+    return torch.tensor(joined(where, head.scores(encoder, ids, pieces)))
 
 
 def loaded(encoder: Encoder, folder: Path | None) -> ModerationHead:
@@ -67,14 +73,15 @@ def _tell_business(encoder: Encoder, head: ModerationHead, part: str, rows: list
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--probe", action="store_true")
+    sets = parser.add_mutually_exclusive_group()
+    sets.add_argument("--probe", action="store_const", dest="tested", const=PROBE)
+    sets.add_argument("--strangers", action="store_const", dest="tested", const=STRANGERS)
     parser.add_argument("--wrong", action="store_true")
     parser.add_argument("--head", type=Path)
     parser.add_argument("--more", default="")
     parser.add_argument("--business", action="store_true")
     given = parser.parse_args()
-    dtype = torch.bfloat16 if torch.cpu._is_avx512_bf16_supported() else torch.float32
-    encoder = Encoder(ensure_encoder(Settings.load().encoders, print), dtype)
+    encoder = Encoder(ensure_encoder(Settings.load().encoders, print), computed_in())
     head = loaded(encoder, given.head)
     if given.more:
         name, _, column = given.more.partition(":")
@@ -87,16 +94,16 @@ def main() -> None:
         for part in NAMES:
             _tell_business(encoder, head, part, business(part))
         return
-    rows = sentences_of_the_test(PROBE if given.probe else TEST)
+    rows = sentences_of_the_test(given.tested or TEST)
     scores = scored(encoder, head, [s.text for s in rows])
-    print(f"{len(rows)} sentences, {head.version}, {dtype}\n\n{told(scores, rows)}")
+    print(f"{len(rows)} sentences, {head.version}, {encoder.dtype}\n\n{told(scores, rows)}")
     if given.wrong:
         for sentence, row in zip(rows, scores, strict=True):
             top = int(row.argmax())
             if (float(row[top]) >= DEFAULT_THRESHOLD) != (sentence.category != "none"):
                 print(f"{sentence.language} {sentence.category:24} {CATEGORIES[top]:24} "
                       f"{float(row[top]):.2f}  {sentence.text}")  # fmt: skip
-    if given.probe:
+    if given.tested is not None:
         return
     torch.set_num_threads(1)
     short = [s.text for s in rows][:512]

@@ -26,6 +26,7 @@ PACKAGE = Path(__file__).parent.parent / "src" / "afina" / "data" / "moderation"
 TRAINING = PACKAGE / "training"
 TEST = Path(__file__).parent / "moderation_sentences"
 PROBE = Path(__file__).parent / "moderation_probe"
+STRANGERS = Path(__file__).parent / "moderation_strangers"
 NUMBERED = "business"
 """The manner whose numbers are drawn anew."""
 APART = 80
@@ -60,6 +61,12 @@ class Sentence:
     def group(self) -> int:
         """From 0 to 99, by the hash of its source: what is made from one line stays together."""
         return hashlib.sha256(self.source.encode()).digest()[0] * 100 // 256
+
+
+def computed_in() -> torch.dtype:
+    """bf16 where the processor multiplies it, as the engine does; elsewhere torch takes a hundred
+    times as long with it as with float32."""
+    return torch.bfloat16 if torch.cpu._is_avx512_bf16_supported() else torch.float32
 
 
 def training_sentences(most_of_one: int) -> list[Sentence]:
@@ -111,7 +118,8 @@ def plain_sentences() -> list[Sentence]:
 
 
 def sentences_of_the_test(folder: Path = TEST) -> list[Sentence]:
-    """All of them; of PROBE those that nothing was chosen by."""
+    """All of a set's. Nothing was chosen by those of PROBE, and those of STRANGERS were written
+    without sight of any other."""
     return [s for name in LANGUAGES for s in _read(folder / f"{name}.txt", name, 1)]
 
 

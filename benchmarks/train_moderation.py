@@ -41,6 +41,7 @@ from benchmarks.moderation_data import (
     NUMBERED,
     PACKAGE,
     Sentence,
+    computed_in,
     labels,
     plain_sentences,
     redrawn,
@@ -113,6 +114,12 @@ class Trained(nn.Module):
         return [{n.replace("_", "."): t.detach() for n, t in each.items()} for each in self.layers]
 
 
+def lowered() -> torch.autocast:
+    """Products in bf16 where the processor multiplies it."""
+    low = computed_in() is torch.bfloat16
+    return torch.autocast("cpu", dtype=torch.bfloat16, enabled=low)
+
+
 @torch.no_grad()
 def below(
     encoder: Encoder, texts: list[str], layers: int, frozen: Sequence[Layer] = ()
@@ -156,7 +163,7 @@ class Training:
 
     def __init__(self, given: argparse.Namespace, rows: list[Sentence], state: State) -> None:
         folder = ensure_encoder(Settings.load().encoders, print)
-        self.low = Encoder(folder, torch.bfloat16)
+        self.low = Encoder(folder, computed_in())
         self.full = Encoder(folder, torch.float32)
         self.given, self.rows, self.state = given, rows, state
         self.harmless = {
@@ -176,7 +183,10 @@ class Training:
     def _weigh(self) -> None:
         self.y, self.w = labels(self.rows)
         counts = Counter((s.language, s.source) for s in self.rows)
-        self.weight = torch.tensor([counts[s.language, s.source] ** -0.5 for s in self.rows])
+        heavier = dict(self.given.heavier)
+        self.weight = torch.tensor(
+            [heavier.get(s.manner, 1.0) * counts[s.language, s.source] ** -0.5 for s in self.rows]
+        )
 
     def _choose(self) -> None:
         """Of all sentences, those that the head which is begun from knows least, and some."""
@@ -206,7 +216,7 @@ class Training:
             part = order[start : start + ROWS]
             texts, x, real = self._read(part, 0)
             words = torch.tensor([signals(text) for text in texts])
-            with torch.autocast("cpu", dtype=torch.bfloat16):
+            with lowered():
                 logits = net(x, real, words).float()
             each = F.binary_cross_entropy_with_logits(logits, self.y[part], reduction="none")
             found[part] = (each * self.w[part]).sum(1)
@@ -286,7 +296,7 @@ class Training:
         texts, x, real = self._read(part, state.step // (len(self.rows) // ROWS))
         words = torch.tensor([signals(text) for text in texts])
         # the flash kernel's way back takes half of a step where texts are as short as these
-        with sdpa_kernel(SDPBackend.MATH), torch.autocast("cpu", dtype=torch.bfloat16):
+        with sdpa_kernel(SDPBackend.MATH), lowered():
             logits = net(x, real, words).float()
         aim = self.y[part] * 0.97 + 0.005
         each = F.binary_cross_entropy_with_logits(logits, aim, reduction="none")
@@ -380,6 +390,12 @@ def _is_used(sentence: Sentence, rehearsed: int) -> bool:
     return not known or hashlib.sha256(sentence.text.encode()).digest()[1] * 100 < rehearsed * 256
 
 
+def heavier_manner(text: str) -> tuple[str, float]:
+    """`MANNER=WEIGHT`, as an argument of the command line."""
+    manner, _, weight = text.partition("=")
+    return manner, float(weight)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--layers", type=int, default=6)
@@ -396,6 +412,14 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=3e-4)
     parser.add_argument("--written-out", type=int, default=5)
     parser.add_argument("--without", default="")
+    parser.add_argument(
+        "--heavier",
+        type=heavier_manner,
+        nargs="*",
+        default=[],
+        metavar="MANNER=WEIGHT",
+        help="what a line of it weighs; else 1",
+    )
     parser.add_argument("--seconds", type=float, default=1e9)
     parser.add_argument("--state", type=Path, default=Path("moderation-training.pt"))
     parser.add_argument("--version", default="unnamed")

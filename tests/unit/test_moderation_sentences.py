@@ -16,6 +16,7 @@ from benchmarks.moderation_data import (
     LANGUAGES,
     NUMBERED,
     PROBE,
+    STRANGERS,
     TEST,
     Sentence,
     lines_apart,
@@ -46,7 +47,7 @@ def test_no_sentence_that_tests_resembles_one_that_trains() -> None:
     for place, found in enumerate(trained):
         for run in found:
             places[run].append(place)
-    tested = [s for folder in (TEST, PROBE, ROWS) for s in sentences_of_the_test(folder)]
+    tested = [s for folder in (TEST, PROBE, ROWS, STRANGERS) for s in sentences_of_the_test(folder)]
     for sentence in tested:
         own = runs(sentence.text)
         shared = Counter(place for run in own for place in places[run])
@@ -54,7 +55,11 @@ def test_no_sentence_that_tests_resembles_one_that_trains() -> None:
             assert count < NEAR * len(own | trained[place]), sentence.text
 
 
-@pytest.mark.parametrize(("folder", "least"), [(TEST, 900), (PROBE, 120)], ids=["test", "probe"])
+@pytest.mark.parametrize(
+    ("folder", "least"),
+    [(TEST, 900), (PROBE, 120), (STRANGERS, 390)],
+    ids=["test", "probe", "strangers"],
+)
 def test_the_languages_and_categories_are_tested_alike(folder: Path, least: int) -> None:
     rows = sentences_of_the_test(folder)
     assert len(rows) >= least
