@@ -39,7 +39,7 @@ from benchmarks.moderation_data import (
     training_sentences,
 )
 from benchmarks.moderation_figures import told
-from benchmarks.train_moderation import KEPT_OUT, heavier_manner
+from benchmarks.train_moderation import KEPT_OUT, heavier_manner, weights_of
 from safetensors.torch import load_file
 
 from afina.data.moderation.categories import DEFAULT_THRESHOLD
@@ -254,6 +254,7 @@ def main() -> None:
         facts |= {"manners": sorted({*known, *read}), "averaged": other}
         known = [manner for manner in known if manner in read]
     rows = sentences(given.written_out, known, given.without)
+    heavier = weights_of(given.heavier, {s.manner for s in rows} - set(known))
     if given.features is not None and given.features.exists():
         x = torch.load(given.features, weights_only=True)
         if len(x) != len(rows):
@@ -265,7 +266,7 @@ def main() -> None:
         x = features(encoder, ModerationHead(beside, "", encoder), rows)
         if given.features is not None:
             torch.save(x, given.features)
-    prior, heavier = prior_of(tensors), dict(given.heavier)
+    prior = prior_of(tensors)
     if not given.whole:
         _leave_each_out(x, rows, prior, known, heavier)
     print(f"fitting on {len(rows)} sentences", flush=True)

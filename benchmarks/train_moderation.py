@@ -183,7 +183,7 @@ class Training:
     def _weigh(self) -> None:
         self.y, self.w = labels(self.rows)
         counts = Counter((s.language, s.source) for s in self.rows)
-        heavier = dict(self.given.heavier)
+        heavier: dict[str, float] = self.given.heavier
         self.weight = torch.tensor(
             [heavier.get(s.manner, 1.0) * counts[s.language, s.source] ** -0.5 for s in self.rows]
         )
@@ -396,6 +396,15 @@ def heavier_manner(text: str) -> tuple[str, float]:
     return manner, float(weight)
 
 
+def weights_of(heavier: Sequence[tuple[str, float]], manners: set[str]) -> dict[str, float]:
+    """What lines of some `manners` weigh. Exits at a name that none of them has."""
+    absent = {manner for manner, _ in heavier} - manners
+    if absent:
+        sys.exit(f"--heavier {min(absent)}: no line that is weighed has this manner. There are "
+                 f"{', '.join(sorted(manners))}.")  # fmt: skip
+    return dict(heavier)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--layers", type=int, default=6)
@@ -431,6 +440,7 @@ def main() -> None:
     used = [s for s in every if s not in set(apart)]
     rows = [s for s in used if s.group >= KEPT_OUT and _is_used(s, given.rehearsed)]
     kept = [s for s in used if s.group < KEPT_OUT]
+    given.heavier = weights_of(given.heavier, {s.manner for s in rows})
     print(f"{len(rows)} sentences to train, {len(kept)} to calibrate, {len(apart)} left out",
           flush=True)  # fmt: skip
     state = State(seed=given.first_seed)

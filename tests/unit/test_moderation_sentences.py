@@ -133,3 +133,9 @@ class Lengths:
 
     def features(self, _encoder: Lengths, ids: list[list[int]], _texts: list[str]) -> torch.Tensor:
         return torch.tensor([[float(len(one))] for one in ids])
+
+
+def test_a_weight_for_a_manner_that_no_line_has_is_refused() -> None:
+    assert FIT.weights_of([("odd", 3.0)], {"odd", "masks"}) == {"odd": 3.0}
+    with pytest.raises(SystemExit, match="--heavier od: no line"):
+        FIT.weights_of([("od", 3.0)], {"odd", "masks"})
