@@ -67,7 +67,7 @@ async def load(world: World, rate: float, seconds: float, stalls: Stalls) -> dic
         if name == "create a job":
             world.created.append(json.loads(body)["id"])
 
-    under_way = []
+    under_way: list[asyncio.Task[None]] = []
     due = 0.0
     while (due := due + world.rng.expovariate(rate)) < seconds:
         await asyncio.sleep(max(0.0, due - (time.perf_counter() - begun)))

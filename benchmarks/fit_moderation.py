@@ -169,10 +169,10 @@ def fit(x: torch.Tensor, rows: list[Sentence], prior: Logistic, weights: torch.T
         logits = seen @ (start + change).T + prior[1] + shift
         each = F.binary_cross_entropy_with_logits(logits, y * 0.97 + 0.005, reduction="none")
         total = (each * w).sum() / weights.sum() + (held * change**2).sum()
-        total.backward()
+        total.backward()  # type: ignore[no-untyped-call]
         return total
 
-    tuned.step(loss)
+    tuned.step(loss)  # type: ignore[no-untyped-call]
     weight, bias = (start + change).detach(), (prior[1] + shift).detach()
     weight[:, known:] *= scale
     return weight, bias - weight[:, known:] @ middle

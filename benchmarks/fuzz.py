@@ -28,10 +28,11 @@ import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 from benchmarks.fuzz_inputs import NAMES, Input, made
 
-from afina.data import chunks, inspection
+from afina.data import chunks
 from afina.data.check import check_file
 from afina.data.chunks import chunks_of
 from afina.data.content.survey import check_content
@@ -134,12 +135,8 @@ def same_in_parts(path: Path, report: Any, numbers: set[int], size: int) -> None
 
 
 def same_without_quick(path: Path, report: Any, numbers: set[int], size: int) -> None:  # noqa: ARG001
-    quick = inspection.plain_rows
-    try:
-        inspection.plain_rows = lambda *_: None  # type: ignore[assignment]
+    with mock.patch("afina.data.inspection.plain_rows", return_value=None):
         assert check_file(path, CheckLimits(min_rows=0), None) == report
-    finally:
-        inspection.plain_rows = quick
 
 
 def content_holds(path: Path, report: Any, numbers: set[int], size: int) -> None:

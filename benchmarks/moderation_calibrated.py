@@ -44,8 +44,8 @@ def calibrate(logits: torch.Tensor, y: torch.Tensor, w: torch.Tensor) -> torch.T
         tuned.zero_grad()
         each = F.binary_cross_entropy_with_logits(logits * slope.exp() + shift, y, reduction="none")
         total = (each * w).sum() / len(y) + 0.02 * (shift**2).sum()
-        total.backward()
+        total.backward()  # type: ignore[no-untyped-call]
         return total
 
-    tuned.step(loss)
+    tuned.step(loss)  # type: ignore[no-untyped-call]
     return torch.stack([slope.detach().exp().expand(13), shift.detach()])

@@ -68,11 +68,11 @@ def told(scores: torch.Tensor, rows: list[Sentence]) -> str:
     if bad.any() and not bad.all():
         order = highest.argsort(descending=True)
         right = bad[order].float().cumsum(0)
-        precision, recall = right / torch.arange(1, len(rows) + 1), right / right[-1]
-        sure = recall[precision >= 0.9]
+        precise, found = right / torch.arange(1, len(rows) + 1), right / right[-1]
+        sure = found[precise >= 0.9]
         lines.append(
             f"recall at precision 0.90: {float(sure.max()) if len(sure) else 0.0:.3f}; "
-            f"precision at recall 0.95: {float(precision[recall >= 0.95].max()):.3f}"
+            f"precision at recall 0.95: {float(precise[found >= 0.95].max()):.3f}"
         )
         lines.append(f"calibration error of the highest score: {_calibration(highest, bad):.3f}")
     return "\n".join(lines)

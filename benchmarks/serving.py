@@ -400,7 +400,7 @@ def in_few_bits(
     else:
         through = ThroughEngine(settings, base.id, prompts)
     stack.enter_context(processes(settings, base.id, prompts is None, weights))
-    return lambda n: through.run(n, [])  # type: ignore[no-any-return]
+    return lambda n: through.run(n, [])
 
 
 def vllm_ways(
@@ -411,7 +411,7 @@ def vllm_ways(
     manifests: list[str],
 ) -> dict[str, Callable[[int], Awaitable[Measured]]]:
     """vLLM's servers, started until the stack ends unless they run: LoRA off, LoRA on."""
-    peers = []
+    peers: list[Any] = []
     for port, adapters in ((18384, []), (18385, manifests)):
         if given.vllm_at:
             url = given.vllm_at[len(peers)]

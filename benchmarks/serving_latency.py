@@ -126,7 +126,7 @@ class Processor:
     def seconds(self) -> float:
         """Until now, of those that live."""
         times = [child.cpu_times() for child in self._mine.children()]
-        return sum(one.user + one.system for one in times)
+        return float(sum(one.user + one.system for one in times))
 
 
 async def many(

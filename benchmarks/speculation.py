@@ -39,9 +39,28 @@ from afina.settings import Settings
 from afina.text.renderer import Renderer
 
 TOKENS = 96
-THINGS = ("kettle", "desk lamp", "winter coat", "phone case", "garden hose", "coffee grinder")
+THINGS: tuple[str, ...] = (
+    "kettle",
+    "desk lamp",
+    "winter coat",
+    "phone case",
+    "garden hose",
+    "coffee grinder",
+)
 THINGS += ("backpack", "bicycle lock", "rain boots", "notebook", "headphones", "blender")
-NAMES = ("Ana", "Ben", "Carla", "Diego", "Eva", "Farid", "Greta", "Hugo", "Ines", "Jonas", "Kim")
+NAMES: tuple[str, ...] = (
+    "Ana",
+    "Ben",
+    "Carla",
+    "Diego",
+    "Eva",
+    "Farid",
+    "Greta",
+    "Hugo",
+    "Ines",
+    "Jonas",
+    "Kim",
+)
 NAMES += ("Lena",)
 SYSTEM = "You answer customers of a shop by mail. Be polite and brief."
 QUESTIONS = {

@@ -100,18 +100,25 @@ class Trained(nn.Module):
             real = seen
         mask = torch.zeros(rows, 1, 1, length).masked_fill(~real[:, None, None], -1e9)
         flat = x.reshape(rows * length, width)
-        for layer in self.layers:
+        for layer in self.each():
             flat = F.dropout(flat, HIDDEN_DROPOUT, self.training)
             flat = self.encoder.through(
                 {n.replace("_", "."): t for n, t in layer.items()}, flat, mask
             )
         hidden = flat.view(rows, length, width) * real[..., None]
         pooled = F.dropout(hidden.sum(1) / real.sum(1, keepdim=True), 0.1, self.training)
-        return self.out(torch.cat([pooled, words], 1))
+        logits: torch.Tensor = self.out(torch.cat([pooled, words], 1))
+        return logits
+
+    def each(self) -> list[nn.ParameterDict]:
+        """The tuned layers, lowest first; names have `_` for `.`."""
+        return [layer for layer in self.layers if isinstance(layer, nn.ParameterDict)]
 
     def top(self) -> list[Layer]:
         """The tuned layers under the encoder's names."""
-        return [{n.replace("_", "."): t.detach() for n, t in each.items()} for each in self.layers]
+        return [
+            {n.replace("_", "."): t.detach() for n, t in layer.items()} for layer in self.each()
+        ]
 
 
 def lowered() -> torch.autocast:
@@ -272,7 +279,7 @@ class Training:
                 self.losses.clear()
             if time.monotonic() > until:
                 state.weights, state.tuned = net.state_dict(), tuned.state_dict()
-                return state.step == self.steps
+                return bool(state.step == self.steps)
         return True
 
     def _batches(self, epoch: int) -> list[list[int]]:
@@ -302,7 +309,7 @@ class Training:
         each = F.binary_cross_entropy_with_logits(logits, aim, reduction="none")
         loss = (each * self.w[part] * self.weight[part][:, None]).sum() / self.weight[part].sum()
         tuned.zero_grad()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(net.parameters(), 1.0)
         tuned.step()
         assert state.mean is not None
@@ -377,7 +384,7 @@ def begin_from(start: Path, net: Trained) -> None:
     """Takes over the layers and the logistic layer of an earlier head's file."""
     tensors = load_file(start)
     found_layers = with_delta(net.encoder, tensors)[-len(net.layers) :]
-    for layer, found in zip(net.layers, found_layers, strict=True):
+    for layer, found in zip(net.each(), found_layers, strict=True):
         for name, tensor in layer.items():
             tensor.copy_(found[name.replace("_", ".")])
     net.out.weight.copy_(tensors.get("prior.w", tensors["out.w"]))

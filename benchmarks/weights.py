@@ -113,7 +113,7 @@ def tuned(folder: Path, texts: list[list[int]]) -> LoadedBase:
     for step in range(LEARNING_STEPS):
         ids = torch.tensor([texts[(4 * step + row) % len(texts)] for row in range(4)])
         logits = model(input_ids=ids[:, :-1], use_cache=False).logits
-        functional.cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten()).backward()
+        functional.cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten()).backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         optimizer.zero_grad()
     base = load_base(folder, "bf16")

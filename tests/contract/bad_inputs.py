@@ -228,12 +228,16 @@ def _chat_not_offered() -> Iterator[Case]:
         "service_tier": "priority",
     }.items():
         yield chat(f"{name} not offered", "unsupported_parameter", name, name, **{name: value})
-    for name, value, other in (
+    alone: tuple[tuple[str, object, str], ...] = (
         ("tool_choice", "required", "tools"),
+        ("tool_choice", "auto", "tools"),
+        ("parallel_tool_calls", False, "tools"),
         ("function_call", {"name": "f"}, "functions"),
+        ("function_call", "auto", "functions"),
         ("metadata", {"a": "b"}, "store"),
-    ):
-        yield chat(f"{name} alone", "invalid_value", name, other, **{name: value})
+    )
+    for name, worth, other in alone:
+        yield chat(f"{name} {worth} alone", "invalid_value", name, other, **{name: worth})
 
 
 _SCHEMA = "response_format.json_schema"

@@ -89,7 +89,6 @@ NEUTRAL: dict[str, Any] = {
     "tool_choice": "none",
     "response_format": {"type": "text"},
     "modalities": ["text"],
-    "parallel_tool_calls": True,
     "service_tier": "auto",
     "metadata": {},
     "reasoning_effort": "none",

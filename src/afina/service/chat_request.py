@@ -181,8 +181,12 @@ def refuse_unsupported(request: ChatRequest) -> None:
         raise _not_both("max_tokens", "max_completion_tokens")
     if request.functions is not None and request.tools is not None:
         raise _not_both("functions", "tools")
-    if request.function_call not in (None, "none", "auto") and not request.functions:
+    if request.function_call not in (None, "none") and not request.functions:
         raise _needs("function_call", "functions")
+    if request.tool_choice not in (None, "none") and not request.tools:
+        raise _needs("tool_choice", "tools")
+    if request.parallel_tool_calls is not None and not request.tools:
+        raise _needs("parallel_tool_calls", "tools")
     if request.top_logprobs is not None and not request.logprobs:
         raise _needs("top_logprobs", "logprobs")
     if request.stream_options is not None and not request.stream:
@@ -302,7 +306,7 @@ def _not_both(name: str, other: str) -> InvalidRequest:
 
 def _needs(param: str, other: str, words: str = "only allowed when") -> InvalidRequest:
     end = "" if " is " in other else " is true"
-    if other == "functions":
+    if other in ("functions", "tools"):
         end = " are specified"
     return InvalidRequest(
         f"'{param}' is {words} '{other}'{end}.", param=param, code="invalid_value"

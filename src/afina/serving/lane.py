@@ -151,11 +151,14 @@ class Lane:
         return Delivery(ticket.request_id, [])
 
     def cancel(self, request_id: str) -> None:
-        """The client went away: its places are free at once, what it used is in the journal."""
+        """The client went away: what it used is in the journal, then its places are free."""
         ticket = self._tickets.get(request_id)
-        if ticket is not None:
-            self.scheduler.cancel(request_id)
+        if ticket is None:
+            return
+        try:  # whoever sees the place free, from another thread too, finds the record
             self._close(ticket, "left")
+        finally:
+            self.scheduler.cancel(request_id)
 
     def step(self) -> list[Delivery]:
         """Computes one step of all that is alive here."""
