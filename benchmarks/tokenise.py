@@ -1,10 +1,11 @@
 """From a file of chats to shards: tokens a second, and the most memory that it took.
 
     python -m benchmarks.tokenise [--rows 40000] [--repeats 3] [--processes N] [--check] [--ceiling]
-                                  [--varied | --file JSONL]
+                                  [--varied | --small | --file JSONL]
 
 Rows are chats with a system prompt, as in benchmarks/training.py, each with words of its own order;
-with `--varied` of 60,000 words, about as common as a language's own. `--file` takes what is there.
+with `--varied` of 60,000 words, about as common as a language's own; `--small` writes the shortest
+chats that there are, for runs of millions. `--file` takes what is there.
 `--check` counts tokens as `afina data check --model` does, and writes no shards; `--ceiling` prints
 what the package `tokenizers` alone does with the same texts, on one thread and on two.
 """
@@ -23,6 +24,8 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+
+from benchmarks.data import write_small_rows
 
 from afina.data.check import CheckLimits, check_file
 from afina.data.shards import build_shards
@@ -119,13 +122,15 @@ def main() -> None:
     parser.add_argument("--check", action="store_true")
     parser.add_argument("--ceiling", action="store_true")
     parser.add_argument("--varied", action="store_true")
+    parser.add_argument("--small", action="store_true")
     parser.add_argument("--file", type=Path)
     given = parser.parse_args()
     rates = []
     with tempfile.TemporaryDirectory(prefix="afina-tokenise-") as name:
         blob = given.file or Path(name) / "rows.jsonl"
         if given.file is None:
-            (write_varied_rows if given.varied else write_rows)(blob, given.rows)
+            write = write_small_rows if given.small else write_rows
+            (write_varied_rows if given.varied else write)(blob, given.rows)
         if given.ceiling:
             print_ceiling(given.model, blob)
         renderer = Renderer.load(given.model)

@@ -71,6 +71,8 @@ def test_two_doors_and_two_workers_share_the_work_and_deaths_lose_nothing(data: 
         "AFINA_TRAINING__PRECISION": "fp32",
         "AFINA_TRAINING__THREADS": "1",
         "AFINA_ENGINE__THREADS": "1",
+        "AFINA_WORKER__LEASE_S": "5",
+        "AFINA_WORKER__HEARTBEAT_S": "0.5",
     }
     with ExitStack() as stack:
         live = stack.enter_context(LivePlatform(data, environment))

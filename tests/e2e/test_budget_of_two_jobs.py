@@ -11,7 +11,7 @@ from tests.live import BASE, LivePlatform, chats, wait_until
 from tests.tiny import make_tiny_model
 
 A_DOLLAR_A_TOKEN = json.dumps({"*": {"training": "1000000"}})
-EPOCHS = 20
+EPOCHS = 8
 LEASES = {"AFINA_WORKER__LEASE_S": "3", "AFINA_WORKER__HEARTBEAT_S": "0.5"}
 
 
