@@ -48,6 +48,7 @@ SENTENCES = {
         K.PASSWORD: ["My password is {}", "password: {}", "Password = {}", "the password is \"{}\""],
         K.SSN: ["My SSN is {}.", "Social security number: {}", "She gave {} to the clerk."],
         K.NHS: ["NHS number {}.", "The patient's NHS no. is {}", "NHS: {}"],
+        K.NINO: ["My National Insurance number is {}.", "NINO: {}", "NI number {} please."],
     },
     "es": {
         K.EMAIL: ["Escríbame a {} hoy.", "Mi correo es {}.", "Correo: {}", "{} nos escribió."],
@@ -117,6 +118,7 @@ def value(kind: PersonalKind, fake: Faker, chance: random.Random) -> str:
         K.CPF: lambda: fake.cpf(),
         K.CNPJ: lambda: fake.cnpj(),
         K.NHS: lambda: nhs(chance),
+        K.NINO: lambda: nino(chance),
         K.RG: lambda: rg(fake, chance),
         K.NSS: lambda: fake.nuss() if hasattr(fake, "nuss") else fake.ssn(),
         **{kind: lambda form=form: summed(chance, *form) for kind, form in SUMMED.items()},
@@ -177,6 +179,14 @@ def nhs(chance: random.Random) -> str:
         if check != 10:
             whole = nine + str(check % 11)
             return f"{whole[:3]} {whole[3:6]} {whole[6:]}" if chance.random() < 0.7 else whole
+
+
+def nino(chance: random.Random) -> str:
+    digits = chance.choices("0123456789", k=6)
+    first = "".join(chance.choices("ACEHJLMPRSWXY", k=2))
+    gap = chance.choice(["", " "])
+    pairs = ["".join(digits[at : at + 2]) for at in (0, 2, 4)]
+    return gap.join([first, *pairs, chance.choice("ABCD")])
 
 
 SUMMED: dict[PersonalKind, Any] = {

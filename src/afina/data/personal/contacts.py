@@ -18,10 +18,21 @@ _SPELLED_EMAIL: Final = re.compile(
     r"(?i)(?<![\w.+-])[\w.+-]{2,64}\s?[\[({]\s?(?:at|arroba)\s?[\])}]\s?[\w-]{2,63}"
     r"(?:\s?(?:\.|[\[({]\s?(?:dot|punto|ponto)\s?[\])}])\s?[a-z]{2,24})+(?![\w-])"
 )
-_SPELLED_AT: Final = re.compile(r"(?i)[\[({]\s?(?:at|arroba)\s?[\])}]")
+_SPOKEN_EMAIL: Final = re.compile(
+    r"(?i)(?<![\w.+-])[\w.+-]{2,64}(?: (?:dot|punto|ponto) [\w+-]{1,64}){0,3}"
+    r" (?:at|arroba) (?!the |an? )[\w-]{2,63}(?: (?:dot|punto|ponto) [\w-]{2,63}){0,2}?"
+    r" (?:dot|punto|ponto) (?:com|org|net|edu|gov|info|io|co|uk|us|es|mx|br|pt)"
+    r"(?: (?:dot|punto|ponto) (?:uk|us|es|mx|br|pt))?(?![\w-])"
+)
+_SPELLED_AT: Final = re.compile(
+    r"(?i)[\[({]\s?(?:at|arroba)\s?[\])}]| (?:at|arroba) [\w-]{2,63} (?:dot|punto|ponto) "
+)
 _IPV4: Final = re.compile(r"(?<![\w.-])(?:\d{1,3}\.){3}\d{1,3}(?![\w-]|\.\d)")
 _VERSION_BEFORE: Final = re.compile(
-    r"(?i)(?:\bv|version|versión|versão|release|build|section|sección|seção|§|firmware)\s*$"
+    r"(?i)(?:\bv|version|versión|versão|release|build|section|sección|seção|§|firmware|kernel|driver"
+    r"|\bart(?:\.|[íi]culos?|igos?|icles?)|cl[áa]usulas?|clauses?|cap[íi]tulos?|chapters?|apartados?"
+    r"|\b(?:steps?|pasos?|passos?|rules?|reglas?|regras?|items?|[íi]tems?|itens)"
+    r"|\b(?:(?:up|down)(?:dat|grad)ed?|actuali[zc]\w+|atualiz\w+)(?: (?:to|a la|para a|a|para))?)\s*$"
 )
 _NOBODY: Final = frozenset({"0.0.0.0", "127.0.0.1", "255.255.255.255"})  # noqa: S104
 _IPV6: Final = re.compile(r"(?<![\w:.])(?:[0-9A-Fa-f]{0,4}:){2,7}[0-9A-Fa-f]{0,4}(?![\w:])")
@@ -31,20 +42,26 @@ _PHONE: Final = re.compile(
 )
 _EXTENSION: Final = re.compile(r"(?i)\s?(?:x|ext\.?|extension|ramal)\s?\d{1,6}$")
 _PHONE_WORDS: Final = re.compile(
-    r"(?i)(?:\b(?:phones?|tel|telephones?|call|called|calling|mobiles?|cell?s?|fax|text|dial"
+    r"(?i)(?:\b(?:phones?|tel|telephones?|t(?:el)?f(?:n?o)?|tl[fn]o?|call|called|calling|mobiles?|cell?s?|fax|text|dial"
     r"|whatsapp|reach|ring|sms|number is|tel[eé]fonos?|m[oó]vil(?:es)?|celular(?:es)?|ll[aá]m\w*"
-    r"|marc\w+|telefones?|telem[oó]ve(?:l|is)|lig\w{1,4}|fones?|contact\w*|contat\w*|zap)\b)"
+    r"|fijo|marc(?:a|o|ar|ad|as|ando|aron|ação)|marqu(?:e|en)|telefones?|telem[oó]ve(?:l|is)"
+    r"|lig(?:a|o|ar|ou|ue|uem|uei|ando|amos|ação|ações)|fones?|contact\w*|contat\w*|zap)\b"
+    r"|\bm(?:i|eu) n[uú]mero(?: (?:es|é)\b|:))"
 )
 _NOT_PHONE_WORDS: Final = re.compile(
     r"(?i)\b(?:isbn|issn|order|invoice|ticket|ref|reference|id|sku|part|article|case|account"
     r"|pedido|factura|fatura|referencia|referência|protocolo|expediente|serial|model|no\.|nr|n[º°]"
-    r"|doi|pmid|version|between|from|cep|zip(?: code)?|c[oó]digo postal|c\.?p\.?)"
-    r"[\s.:#º°-]*(?:number|n[uú]mero)?[\s.:#º°-]*$"
+    r"|doi|pmid|version|between|from|cep|zip(?: code)?|c[oó]digo postal|c\.?p\.?|tracking"
+    r"|seguimiento|rastreio|incidencia|p[oó]liza|ap[oó]lice|policy"
+    r"|(?:customer|client|member|membership|booking|contract) (?:number|no\.?)"
+    r"|n[uú]mero d[eoa] (?:cliente|s[oó]cio|contrat[ot]|reserva))"
+    r"[\s.:#º°-]*(?:number|n[uú]mero)?[\s.:#º°-]*(?:(?:is|was|es|era|é)\b)?[\s.:#º°-]*$"
 )
 _NUMBER: Final = re.compile(
     r"^\d+\.\d+$|^\d{3}-\d{2}-\d{4}$"  # a fraction; the form of an SSN, which has its own rule
     r"|^\(?(?:1[5-9]|20)\d\d\)?[ ]?[-/ ][ ]?\(?(?:1[5-9]|20)?\d\d\)?$"  # years
     r"|^(?:\d{4}[-/.]\d{1,2}[-/.]\d{1,2}|\d{1,2}[-/. ]\d{1,2}[-/. ]\d{2,4})(?:[ T-]+\d.*)?$"
+    r"|^\d{1,2}([. ])\d{3}\1\d{3}$"  # millions
 )
 _OLD_MEXICAN: Final = re.compile(r"^521(?=\d{10}$)")
 """Mobile numbers had a 1 behind the country until 2019, and people write it still."""
@@ -65,6 +82,8 @@ def find_contacts(text: str) -> Iterator[Span]:
     if may_spell_email(text):
         for match in _SPELLED_EMAIL.finditer(text):
             yield Span(match.start(), match.end(), PersonalKind.EMAIL, "spelled")
+        for match in _SPOKEN_EMAIL.finditer(text):
+            yield Span(match.start(), match.end(), PersonalKind.EMAIL, "spoken")
     if "." in text:
         yield from _ipv4(text)
     if ":" in text:

@@ -64,6 +64,15 @@ _CNPJ: Final = re.compile(
 )
 _NHS: Final = re.compile(r"(?<![\w.+-])\d{3}[ -]?\d{3}[ -]?\d{4}(?![\w-]|\.\d)")
 _NHS_WORDS: Final = re.compile(r"(?i)\bNHS\b")
+_NINO: Final = re.compile(
+    r"(?<![\w-])(?!BG|GB|KN|NK|NT|TN|ZZ)[A-CEGHJ-PR-TW-Z][A-CEGHJ-NPR-TW-Z]"
+    r"(?: \d{2} \d{2} \d{2} |-\d{2}-\d{2}-\d{2}-)[A-D](?![\w-])"
+)
+"""Britain's National Insurance number, in the groups in which it is written."""
+_NAMED_NINO: Final = re.compile(r"(?i)(?<![\w-])[A-Z]{2}(?:[ -]?\d{2}){3}[ -]?[A-D](?![\w-])")
+_NINO_WORDS: Final = re.compile(
+    r"(?i)\bnational insurance\b|\bNINO\b|\bN\.?I\.?(?: (?:number|no\b)|:| is\b)"
+)
 _SSN: Final = re.compile(r"(?<![\w.-])(?!000|666|9)\d{3}([- ])(?!00)\d{2}\1(?!0000)\d{4}(?![\w-])")
 _SSN_BARE: Final = re.compile(
     r"(?<![\w.+-])(?!000|666|9)\d{3}(?!00)\d{2}(?!0000)\d{4}(?![\w-]|\.\d)"
@@ -87,6 +96,7 @@ def find_papers(text: str) -> Iterator[Span]:
     for span in _checked(text, _NHS, PersonalKind.NHS, nhs.is_valid):
         if _named(text, span.start, _NHS_WORDS):
             yield span
+    yield from _national_insurance(text)
     yield from _social_security(text)
     yield from find_named_papers(text)
     if _PAPER_WORDS.search(text):
@@ -216,6 +226,15 @@ def _sums_up(written: str) -> bool:
     compact = re.sub(r"[ -]", "", written)
     whole = 15 <= len(compact) <= 34
     return whole and bool(mod_97_10.is_valid(compact[4:] + compact[:4]))
+
+
+def _national_insurance(text: str) -> Iterator[Span]:
+    for match in _NINO.finditer(text):
+        yield Span(match.start(), match.end(), PersonalKind.NINO, "form")
+    if _NINO_WORDS.search(text):
+        for match in _NAMED_NINO.finditer(text):
+            if _named(text, match.start(), _NINO_WORDS):
+                yield Span(match.start(), match.end(), PersonalKind.NINO, "context")
 
 
 def _social_security(text: str) -> Iterator[Span]:

@@ -25,7 +25,7 @@ from afina.data.rows import quick_value, shown_field, slow_value
 from afina.data.targets import check_targets
 from afina.errors import InvalidRequest
 
-VERSION: Final = 7
+VERSION: Final = 8
 """Of what is found and how it is written; part of the key of what the stage leaves behind."""
 _KEPT: Final = frozenset({"role", "type", "tool_call_id", "id", "weight"})
 """Keys whose values are structure, and not what people wrote."""

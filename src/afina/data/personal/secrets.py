@@ -45,8 +45,8 @@ _NAMED: Final = re.compile(
     r"(?P<value>[A-Za-z0-9_\-./+]{16,}={0,2})"
 )
 _PASSWORD: Final = re.compile(
-    r"(?i)(?<![a-z])(?:passwords?|passwort|passwd|passphrase|pwd|contrase[nñ]as?|senhas?|clave"
-    r"|palavra-passe)[\"'”»*]{0,2}\s{0,3}"
+    r"(?i)(?<![a-z])(?:passwords?|passwort|passwd|passphrase|pwd|contrase[nñ]as?|senhas?"
+    r"|(?<!palabra )clave|palavra-passe)[\"'”»*]{0,2}(?:\s(?:de|del|do|da|for|of|para)(?:\s\w{1,20}){1,3}?)?\s{0,3}"
     r"(?P<how>[:=]|=>|->|is:?|was|es:?|era|é:?|to|a|para)\s{0,3}"
     r"(?P<quote>[\"'“«`]{0,2})(?P<value>[^\s\"'“”«»`]{4,64})"
 )
@@ -70,6 +70,8 @@ _PASSWORD_WORDS: Final = ("pass", "pwd", "pw", "contrase", "senha", "clave", "pa
 _NAMED_WORDS: Final = ("key", "token", "secret", "bearer", "clave", "chave")
 _STANDS_FOR: Final = re.compile(
     r"<[^>]*>?$|\{.*\}|\$\{|\$[A-Z_]+$|%[A-Z_]+%$|%\(|[A-Za-z_.]{3,}\($|\*+$|x+$"
+    r"|[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*(?:\[|\.\w+\(.*)$"
+    r"|[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*\.(?i:pass(?:word|wd)?|pwd|secret|token)\)*$"
 )
 """A placeholder, a variable or a call, as documentation has them, and no password."""
 _URL: Final = re.compile(r"(?i)\b[a-z][a-z0-9+.-]{1,15}://[^\s<>\"'`]+")
@@ -170,7 +172,8 @@ def _password(
     digits = any(c.isdigit() for c in value)
     odd = any(not c.isalnum() for c in inner)
     signs = digits + any(c.isupper() for c in value[1:]) + odd
-    wordy = digits and any(c.isalpha() for c in value) and len(value) >= 8
+    least = 8 if match.groupdict().get("how") in ("to", "a", "para") else 6
+    wordy = digits and any(c.isalpha() for c in value) and len(value) >= least
     if not bare and wordy and not _ALGORITHMS.match(value):
         enough = 1
     if bare and not quote and not (digits and any(c in _UNUSUAL for c in inner)):

@@ -36,6 +36,7 @@ class PersonalKind(enum.StrEnum):
     NSS = "nss"
     NISS = "niss"
     CARTAO_CIDADAO = "cartao_cidadao"
+    NINO = "nino"
 
 
 SECRETS: Final = frozenset({PersonalKind.URL_SECRET, PersonalKind.API_KEY, PersonalKind.PASSWORD})
@@ -63,6 +64,7 @@ ORDER: Final = (
     PersonalKind.CPF,
     PersonalKind.SSN,
     PersonalKind.NHS,
+    PersonalKind.NINO,
     PersonalKind.RG,
     PersonalKind.IP,
     PersonalKind.PHONE,
