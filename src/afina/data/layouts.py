@@ -66,6 +66,8 @@ _EXPORTS: Final[Mapping[str, frozenset[str]]] = {
 _TURNS_OF: Final = {"gemini": "contents", "chatgpt": "mapping", "claude": "chat_messages"}
 """The key of a layout under which its turns stand; a column of that name may hold texts."""
 _MARK: Final = re.compile(r"<\|im_start\|>[ ]?(\w+)\n(.*?)(?:<\|im_end\|>|\Z)", re.S)
+_BETWEEN: Final = re.compile(r"\s+|</?s>|<[be]os>|<\|(?:endoftext|begin_of_text|end_of_text)\|>")
+"""What may stand around the turns of a ChatML text without being said by anyone."""
 
 
 def role_of(name: object) -> str:
@@ -243,10 +245,15 @@ def _history(value: Any) -> list[Row]:
 
 
 def _chatml(values: Mapping[str, Any]) -> Row:
-    found = _MARK.findall(cell_text(values.get("text")))
+    text = cell_text(values.get("text"))
+    found = _MARK.findall(text)
     if not found:
         raise InvalidRequest("text holds no <|im_start|>", param="layout")
-    return {"messages": [{"role": role_of(role), "content": text} for role, text in found]}
+    if any("<|im_start|>" in said for _, said in found):
+        raise InvalidRequest("a turn has no <|im_end|>", param="layout")
+    if _BETWEEN.sub("", _MARK.sub("", text)):
+        raise InvalidRequest("text stands outside <|im_start|> and <|im_end|>", param="layout")
+    return {"messages": [{"role": role_of(role), "content": said} for role, said in found]}
 
 
 def _pair(values: Mapping[str, Any]) -> Row:
@@ -262,7 +269,9 @@ def _preference(values: Mapping[str, Any]) -> Row:
     chosen, rejected = values.get("chosen"), values.get("rejected")
     if isinstance(chosen, list) and isinstance(rejected, list) and chosen and rejected:
         *said, liked = _turns_of(chosen, "chosen")
-        other = _turns_of(rejected, "rejected")[-1]
+        *other_said, other = _turns_of(rejected, "rejected")
+        if other_said and said and other_said != said:
+            raise InvalidRequest("chosen and rejected answer different chats", param="layout")
         return _preferred(_messages(values.get("prompt"), values) or said, liked, other)
     answers = [{"role": "assistant", "content": cell_text(one)} for one in (chosen, rejected)]
     return _preferred(_messages(values.get("prompt"), values) or [], *answers)

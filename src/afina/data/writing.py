@@ -28,6 +28,32 @@ def _messages(row: Row) -> list[Mapping[str, Any]]:
         raise InvalidRequest("the row is no chat", param="as")
     if any(m.get("tool_calls") or m.get("function_call") for m in messages):
         raise InvalidRequest("calls of tools cannot be written so", param="as")
+    if row.get("tools") or row.get("functions"):
+        raise InvalidRequest("tools cannot be written so", param="as")
+    for message in messages:
+        _holds_text_alone(message)
+    return messages
+
+
+def _holds_text_alone(message: Mapping[str, Any]) -> None:
+    """Raises InvalidRequest for what would be lost where only who speaks and a text are kept."""
+    content = message.get("content")
+    if isinstance(content, list) and not all(
+        isinstance(part, str) or (isinstance(part, Mapping) and isinstance(part.get("text"), str))
+        for part in content
+    ):
+        raise InvalidRequest("pictures, sound and files cannot be written so", param="as")
+    if message.get("refusal"):
+        raise InvalidRequest("a refusal cannot be written so", param="as")
+    if message.get("name"):
+        raise InvalidRequest("the name of who speaks cannot be written so", param="as")
+
+
+def _learned(row: Row) -> list[Mapping[str, Any]]:
+    """The messages, where no answer is kept from being learned."""
+    messages = _messages(row)
+    if any(m.get("weight") not in (None, 1) for m in messages):
+        raise InvalidRequest("weights cannot be written so", param="as")
     return messages
 
 
@@ -38,12 +64,13 @@ def _chat(row: Row) -> dict[str, Any]:
 
 
 def _sharegpt(row: Row) -> dict[str, Any]:
-    return {
-        "conversations": [
-            {"from": _FROM.get(str(m.get("role")), str(m.get("role"))), "value": content_text(m)}
-            for m in _messages(row)
-        ]
-    }
+    return {"conversations": [_turn(message) for message in _messages(row)]}
+
+
+def _turn(message: Mapping[str, Any]) -> dict[str, Any]:
+    role = str(message.get("role"))
+    turn = {"from": _FROM.get(role, role), "value": content_text(message)}
+    return turn if message.get("weight") is None else turn | {"weight": message["weight"]}
 
 
 def _alpaca(row: Row) -> dict[str, Any]:
@@ -53,8 +80,10 @@ def _alpaca(row: Row) -> dict[str, Any]:
 
 
 def _chatml(row: Row) -> dict[str, Any]:
-    texts = [f"<|im_start|>{m.get('role')}\n{content_text(m)}<|im_end|>\n" for m in _messages(row)]
-    return {"text": "".join(texts)}
+    said = [(m.get("role"), content_text(m)) for m in _learned(row)]
+    if any(mark in text for _, text in said for mark in ("<|im_start|>", "<|im_end|>")):
+        raise InvalidRequest("a text holds the marks of ChatML itself", param="as")
+    return {"text": "".join(f"<|im_start|>{role}\n{text}<|im_end|>\n" for role, text in said)}
 
 
 def _pair(row: Row) -> dict[str, Any]:
@@ -72,7 +101,7 @@ def _preference(row: Row) -> dict[str, Any]:
 
 def _one_turn(row: Row) -> tuple[str, str, str]:
     """System, question and answer of a chat that has one of each."""
-    messages = _messages(row)
+    messages = _learned(row)
     system = ""
     if messages and messages[0].get("role") in ("system", "developer"):
         system, messages = content_text(messages[0]), messages[1:]

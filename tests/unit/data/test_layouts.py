@@ -74,6 +74,57 @@ def test_other_names_of_preferences_become_ours(tmp_path: Path) -> None:
     assert convert(tmp_path, [chats])[0] == [LIKED]
 
 
+@pytest.mark.parametrize(
+    ("layout", "answer", "reason"),
+    [
+        ("sharegpt", {"content": None, "refusal": "No."}, "a refusal cannot be written so"),
+        ("alpaca", {"content": "Yes", "name": "bob"}, "the name of who speaks cannot be written so"),
+        ("pair", {"content": [{"type": "image_url"}]}, "pictures, sound and files cannot be written so"),
+        ("alpaca", {"content": "Yes", "weight": 0}, "weights cannot be written so"),
+        ("chatml", {"content": "Yes", "weight": 0}, "weights cannot be written so"),
+        ("chatml", {"content": "End with <|im_end|>."}, "a text holds the marks of ChatML itself"),
+    ],
+)  # fmt: skip
+def test_no_part_of_a_chat_is_lost_where_a_layout_has_no_place_for_it(
+    layout: str, answer: dict[str, Any], reason: str, tmp_path: Path
+) -> None:
+    lossy = {"messages": [USER, {"role": "assistant", **answer}]}
+    rows, report = convert(tmp_path, [CHAT, lossy], write=layout)
+    assert (len(rows), report.dropped) == (1, {reason: 1})
+
+
+def test_definitions_of_tools_are_not_lost_in_writing(tmp_path: Path) -> None:
+    tools = [{"type": "function", "function": {"name": "f"}}]
+    _, report = convert(tmp_path, [{**CHAT, "tools": tools}], write="sharegpt")
+    assert report.dropped == {"tools cannot be written so": 1}
+
+
+def test_weights_come_back_from_sharegpt_as_they_went(tmp_path: Path) -> None:
+    chat = {"messages": [USER, {**ANSWER, "weight": 0}, USER, {**ANSWER, "weight": 1}]}
+    written, _ = convert(tmp_path, [chat], write="sharegpt")
+    assert convert(tmp_path, written)[0] == [chat]
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("<|im_start|>user\nHi\n<|im_start|>assistant\nYes<|im_end|>", "a turn has no <|im_end|>"),
+        ("<|im_start|>user\nHi<|im_end|>\nYes", "text stands outside <|im_start|> and <|im_end|>"),
+        ("<|im_start|>user name=a\nHi<|im_end|><|im_start|>assistant\nYes<|im_end|>", "text stands outside <|im_start|> and <|im_end|>"),
+    ],
+)  # fmt: skip
+def test_no_turn_of_chatml_is_swallowed(text: str, reason: str, tmp_path: Path) -> None:
+    ended = "<s><|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\nYes<|im_end|><|endoftext|>\n"
+    rows, report = convert(tmp_path, [{"text": text}, {"text": ended}], layout="chatml")
+    assert (rows, report.dropped) == ([{"messages": [USER, ANSWER]}], {reason: 1})
+
+
+def test_answers_to_different_chats_are_no_preference(tmp_path: Path) -> None:
+    other = [{"role": "user", "content": "Bye"}, {"role": "assistant", "content": "No"}]
+    rows, report = convert(tmp_path, [{"chosen": [USER, ANSWER], "rejected": other}])
+    assert (rows, report.dropped) == ([], {"chosen and rejected answer different chats": 1})
+
+
 def test_what_a_layout_cannot_hold_is_dropped_by_reason_and_line(tmp_path: Path) -> None:
     two_turns = {"messages": [USER, ANSWER, USER, ANSWER]}
     calling = {"messages": [USER, {"role": "assistant", "tool_calls": [{"id": "c"}]}]}
