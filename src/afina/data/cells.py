@@ -35,13 +35,17 @@ def cell_text(value: Any) -> str:
 
 
 def moment_text(value: Any) -> str | None:
-    """A date, or a moment, as ISO 8601 writes it for people: midnight is not said. None for what is
-    neither."""
+    """A date, or a moment, as ISO 8601 writes it for people: midnight is not said. A length of time
+    in hours, minutes and seconds, as sheets show it. None for what is neither."""
     if isinstance(value, datetime.datetime):
         is_date = value.time() == datetime.time(0) and value.tzinfo is None
         return value.date().isoformat() if is_date else value.isoformat(sep=" ")
     if isinstance(value, datetime.date | datetime.time):
         return value.isoformat()
+    if isinstance(value, datetime.timedelta) and not _is_missing(value):
+        minutes, seconds = divmod(round(abs(value).total_seconds()), 60)
+        sign = "-" if value < datetime.timedelta(0) else ""
+        return f"{sign}{minutes // 60}:{minutes % 60:02d}:{seconds:02d}"
     return None
 
 

@@ -42,6 +42,13 @@ _ROW_KEYS: Final = {
     RowKind.PROMPT_COMPLETION: PAIR_KEYS,
     RowKind.PREFERENCE: PREFERENCE_KEYS,
 }
+_MAIN: Final = {
+    RowKind.CHAT: frozenset({"messages"}),
+    RowKind.PROMPT_COMPLETION: frozenset({"completion"}),
+    RowKind.PREFERENCE: PREFERENCE_KEYS,
+}
+"""Where these are missing, what was meant may stand under a key that is unknown."""
+_SAID: Final = frozenset({"content", "tool_calls", "function_call", "refusal"})
 _DEPTH: Final = 64
 
 
@@ -67,7 +74,7 @@ def _old_names(kind: RowKind, row: Row) -> int:  # noqa: ARG001
 
 
 def _extra_row_keys(kind: RowKind, row: Row) -> int:
-    known = _ROW_KEYS.get(kind)
+    known = _ROW_KEYS.get(kind) if _MAIN.get(kind, frozenset()) <= row.keys() else None
     extra = [key for key in row if key not in known] if known is not None else []
     for key in extra:
         del row[key]
@@ -77,7 +84,7 @@ def _extra_row_keys(kind: RowKind, row: Row) -> int:
 def _extra_message_keys(kind: RowKind, row: Row) -> int:  # noqa: ARG001
     count = 0
     for message in _messages(row):
-        known = KEYS_BY_ROLE.get(str(message.get("role")))
+        known = KEYS_BY_ROLE.get(str(message.get("role"))) if _SAID & message.keys() else None
         for key in [key for key in message if known is not None and key not in known]:
             del message[key]
             count += 1

@@ -36,6 +36,10 @@ ENGLISH: Final[Mapping[str, str]] = {
     "workbook in a spreadsheet program and save it.",
     "percentages": "Percentages are written as the numbers that are stored, {cell} for one: 12 % "
     "is 0.12. Make text of them in the sheet where they are to be read so.",
+    "noughts": "Noughts in front are shown and not stored, in {cell} for one, and are left out: "
+    "make text of such numbers in the sheet where they matter, as in postal codes.",
+    "long_numbers": "Numbers of more than 15 digits, {cell} for one, were rounded by the program "
+    "that wrote the sheet: enter them anew as text where each digit matters.",
     "keys_twice": "{n} object has a key twice; the last value was taken.|{n} objects have a key "
     "twice; the last value was taken.",
     "constants": "NaN or Infinity stands once; it was read as null.|NaN or Infinity stands {n} "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from typing import Final
 
@@ -32,3 +33,8 @@ def slip_of(text: str, position: int) -> str | None:
     if re.match(r"(?:True|False|None|undefined)\b", text[position:]):
         return "JSON writes true, false and null."
     return None
+
+
+def complaint(error: json.JSONDecodeError) -> str:
+    """What Python's reader says, to be followed by a place: some of it ends with `at`."""
+    return error.msg.removesuffix(" at")

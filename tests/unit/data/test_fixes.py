@@ -64,6 +64,17 @@ def test_what_needs_no_fix_is_copied_byte_for_byte(tmp_path: Path) -> None:
     assert (report.rows_in, report.rows_changed, dict(report.changes)) == (4, 0, {})
 
 
+def test_no_fix_takes_out_a_text_that_stands_under_a_wrong_name(tmp_path: Path) -> None:
+    path, target = tmp_path / "f", tmp_path / "mended"
+    chat = {"messages": [USER, ANSWER]}
+    pair, question = {"prompt": "a", "completion": "b"}, {"role": "user", "contents": "Hi"}
+    rows = [chat, {"message": [USER, ANSWER]}, pair, {"messages": [question, ANSWER]}]
+    path.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    report = fix_file(path, target)
+    assert target.read_text("utf-8").rstrip("\n") == path.read_text("utf-8")
+    assert (report.rows_changed, report.rows_dropped) == (0, 0)
+
+
 def test_the_file_that_was_checked_is_never_overwritten(tmp_path: Path) -> None:
     path = tmp_path / "f"
     path.write_text(GOOD)

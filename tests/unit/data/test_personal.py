@@ -284,6 +284,16 @@ def test_what_a_tool_gave_stays_json(tmp_path: Path) -> None:
     assert third == "phone <PHONE_1>"
 
 
+def test_what_is_not_personal_in_json_in_a_text_stays_as_it_was_written(tmp_path: Path) -> None:
+    path, target = tmp_path / "f", tmp_path / "out"
+    given = ('{"mail":"a@b.example","total":12.50,"n":[1e3,7]}', '{"m": "a@b.example", "t": 0.10}')
+    tools = [{"role": "tool", "tool_call_id": "c", "content": text} for text in given]
+    path.write_text(json.dumps({"messages": tools}), encoding="utf-8")
+    redact_file(path, target)
+    after = [message["content"] for message in json.loads(target.read_text("utf-8"))["messages"]]
+    assert after == [text.replace("a@b.example", "<EMAIL_1>") for text in given]
+
+
 def test_a_number_of_json_in_a_text_is_found_by_its_key() -> None:
     text, _ = redact_text('{"telefono":612345678,"hora":"12:345678"}', Placeholders())
     assert text == '{"telefono":<PHONE_1>,"hora":"12:345678"}'
@@ -301,7 +311,7 @@ def test_only_the_kinds_that_are_asked_for_are_taken_out(tmp_path: Path) -> None
     path.write_text(chat("a@b.example, 12345678Z"))
     redact_file(path, target, kinds=kinds_named(["nif"]))
     assert "a@b.example, <NIF_1>" in target.read_text()
-    with pytest.raises(InvalidRequest, match="no kind"):
+    with pytest.raises(InvalidRequest, match="no kind of personal data called 'names'"):
         kinds_named(["names"])
 
 

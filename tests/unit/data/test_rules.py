@@ -308,16 +308,26 @@ def test_chats_in_a_job_for_preferences_miss_their_input(tmp_path: Path) -> None
 
 def test_messages_inside_a_preference_are_looked_at_and_placed(tmp_path: Path) -> None:
     liked = [{"role": "assistant", "content": ""}]
-    chat = {"messages": [{"role": "user", "content": ""}], "tools": [], "x": 1}
+    chat = {"messages": [{"role": "user", "content": ""}], "tools": [{}], "x": 1}
     line = {"input": chat, "preferred_output": liked, "non_preferred_output": [ANSWER]}
     report = check(tmp_path / "f", json.dumps(line), min_rows=0)
     places = {(f.rule, f.message_number, f.field) for f in report.findings}
     assert places == {
         ("empty-content", 1, "content"),
         ("empty-content", None, "preferred_output[0].content"),
-        ("bad-tools", None, "input.tools"),
+        ("bad-tools", None, "input.tools[0]"),
         ("unknown-row-key", None, "x"),
     }
+
+
+def test_a_preference_may_say_that_it_has_no_tools_as_the_published_example_does(
+    tmp_path: Path,
+) -> None:
+    chat = {"messages": [USER], "tools": [], "parallel_tool_calls": True}
+    other = {"role": "assistant", "content": "No"}
+    line = {"input": chat, "preferred_output": [ANSWER], "non_preferred_output": [other]}
+    report = check(tmp_path / "f", json.dumps(line), min_rows=0)
+    assert [f.rule for f in report.findings] == ["parallel-flag-without-effect"]
 
 
 def pairs(*completions: str, prompt: str = "Q{n}", rows: int = 24) -> list[str]:

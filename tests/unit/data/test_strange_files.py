@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 from pathlib import Path
 
@@ -13,6 +14,24 @@ from tests.unit.data.test_ugly_files import CHATS, convert
 from afina.data.check import CheckLimits, check_file
 from afina.data.convert import ConvertOptions, convert_file, convert_frame
 from afina.errors import DataUnreadable, InvalidRequest
+
+
+def test_numbers_of_a_sheet_that_are_not_stored_as_they_are_seen_are_told(tmp_path: Path) -> None:
+    workbook = openpyxl.Workbook()
+    sheet = workbook.active
+    assert sheet is not None
+    stay = datetime.timedelta(hours=30, minutes=5)
+    for row in (("question", "answer"), ("code", 8001), ("id", 12345678901234567), ("stay", stay)):
+        sheet.append(row)
+    sheet["B2"].number_format = "00000"
+    workbook.save(tmp_path / "f.xlsx")
+    report = convert_file(tmp_path / "f.xlsx", tmp_path / "out", ConvertOptions())
+    notes = " ".join(report.notes)
+    assert "Noughts in front are shown and not stored, in B2 for one" in notes
+    assert "Numbers of more than 15 digits, B3 for one, were rounded" in notes
+    rows = [json.loads(line) for line in (tmp_path / "out").read_text("utf-8").splitlines()]
+    said = [row["messages"][1]["content"] for row in rows]
+    assert said == ["8001", "12345678901234600", "30:05:00"]
 
 
 def test_what_a_sheet_shows_and_the_file_does_not_hold_is_told(tmp_path: Path) -> None:

@@ -32,7 +32,8 @@ _VERSION_BEFORE: Final = re.compile(
     r"(?i)(?:\bv|version|versión|versão|release|build|section|sección|seção|§|firmware|kernel|driver"
     r"|\bart(?:\.|[íi]culos?|igos?|icles?)|cl[áa]usulas?|clauses?|cap[íi]tulos?|chapters?|apartados?"
     r"|\b(?:steps?|pasos?|passos?|rules?|reglas?|regras?|items?|[íi]tems?|itens)"
-    r"|\b(?:(?:up|down)(?:dat|grad)ed?|actuali[zc]\w+|atualiz\w+)(?: (?:to|a la|para a|a|para))?)\s*$"
+    r"|\b(?:(?:up|down)(?:dat|grad)ed?|actuali[zc]\w+|atualiz\w+)"
+    r"(?: (?:to|a la|para a|a|para))?)\s*$"
 )
 _NOBODY: Final = frozenset({"0.0.0.0", "127.0.0.1", "255.255.255.255"})  # noqa: S104
 _IPV6: Final = re.compile(r"(?<![\w:.])(?:[0-9A-Fa-f]{0,4}:){2,7}[0-9A-Fa-f]{0,4}(?![\w:])")

@@ -29,14 +29,15 @@ def kinds_named(names: Sequence[str] | None) -> frozenset[PersonalKind]:
     """Kinds by their names; all where none is named. Raises InvalidRequest listing them."""
     if not names:
         return ALL_KINDS
-    try:
-        return frozenset(PersonalKind(name.strip().lower()) for name in names)
-    except ValueError as error:
-        raise InvalidRequest(
-            f"There is no kind of personal data of this name: {error}.",
-            param="kind",
-            remedy=f"There are: {', '.join(PersonalKind)}.",
-        ) from None
+    known = {kind.value: kind for kind in PersonalKind}
+    for name in names:
+        if name.strip().lower() not in known:
+            raise InvalidRequest(
+                f"There is no kind of personal data called {name!r}.",
+                param="kind",
+                remedy=f"There are: {', '.join(PersonalKind)}.",
+            )
+    return frozenset(known[name.strip().lower()] for name in names)
 
 
 def find_personal(text: str, kinds: frozenset[PersonalKind] = ALL_KINDS) -> list[Span]:

@@ -20,6 +20,7 @@ import msgspec
 
 from afina.data.lines import LineReader
 from afina.data.personal.detect import ALL_KINDS, find_in_field, find_personal
+from afina.data.personal.inner_json import Written, write_again
 from afina.data.personal.spans import PersonalKind, Span
 from afina.data.rows import quick_value, shown_field, slow_value
 from afina.data.targets import check_targets
@@ -204,6 +205,8 @@ def map_texts(
 ) -> Any:
     """A JSON value with `change(text, field)` applied to all that people wrote in it. `numbers`:
     whole numbers are texts too, and become texts where they change."""
+    if isinstance(value, Written):
+        return value
     if isinstance(value, str):
         return change(value, where)
     if numbers and isinstance(value, int) and not isinstance(value, bool):
@@ -339,15 +342,17 @@ def _replaced(text: str, found: list[tuple[Span, str]]) -> str:
 def _map_json(text: str, change: Callable[[str, str], str], where: str) -> str:
     """Arguments of a call are JSON in a string, and what a tool gave often is: it stays so, and a
     number that is somebody's becomes a string."""
+    if isinstance(text, Written):
+        return text
     try:
-        value = json.loads(text)
+        value = json.loads(text, parse_float=Written, parse_constant=Written)
     except (ValueError, RecursionError):
         return change(text, where)
     if not isinstance(value, dict | list):
         return change(text, where)
 
     changed = map_texts(value, change, where, numbers=True)
-    return text if changed == value else json.dumps(changed, ensure_ascii=False)
+    return text if changed == value else write_again(changed, like=text)
 
 
 def _taken(path: Path) -> dict[PersonalKind, int]:

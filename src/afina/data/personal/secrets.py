@@ -46,7 +46,8 @@ _NAMED: Final = re.compile(
 )
 _PASSWORD: Final = re.compile(
     r"(?i)(?<![a-z])(?:passwords?|passwort|passwd|passphrase|pwd|contrase[nñ]as?|senhas?"
-    r"|(?<!palabra )clave|palavra-passe)[\"'”»*]{0,2}(?:\s(?:de|del|do|da|for|of|para)(?:\s\w{1,20}){1,3}?)?\s{0,3}"
+    r"|(?<!palabra )clave|palavra-passe)[\"'”»*]{0,2}"
+    r"(?:\s(?:de|del|do|da|for|of|para)(?:\s\w{1,20}){1,3}?)?\s{0,3}"
     r"(?P<how>[:=]|=>|->|is:?|was|es:?|era|é:?|to|a|para)\s{0,3}"
     r"(?P<quote>[\"'“«`]{0,2})(?P<value>[^\s\"'“”«»`]{4,64})"
 )

@@ -26,7 +26,7 @@ from afina.data.readers.records import (
 )
 from afina.data.remarks import Remark, remark
 from afina.data.rows import depth
-from afina.data.slips import slip_of
+from afina.data.slips import complaint, slip_of
 from afina.errors import DataUnreadable
 
 _MAX_BYTES: Final = 1 << 30
@@ -286,7 +286,7 @@ def _no_object(path: Path, encoding: str) -> DataUnreadable:
             json.loads(raw)
             why, remedy = "is no object", 'Write {"messages": [...]} on each line.'
         except json.JSONDecodeError as error:
-            why = f"is not JSON ({error.msg} at column {error.colno})"
+            why = f"is not JSON ({complaint(error)} at column {error.colno})"
             remedy = _remedy(error)
         except (ValueError, RecursionError):
             why, remedy = "is not JSON that can be read", "Write an object a line."
@@ -321,7 +321,8 @@ def _load(path: Path, encoding: str, oddities: _Oddities) -> Any:
     except json.JSONDecodeError as error:
         lines = error.msg == "Extra data"
         raise DataUnreadable(
-            f"{path.name} is not JSON: {error.msg} in line {error.lineno}, column {error.colno}.",
+            f"{path.name} is not JSON: {complaint(error)} in line {error.lineno}, "
+            f"column {error.colno}.",
             remedy="It looks like an object a line: give --format jsonl."
             if lines
             else _remedy(error),

@@ -5,10 +5,12 @@ Formulas give the value that was stored with them; numbers and dates become text
 
 from __future__ import annotations
 
+import re
 import warnings
 import zipfile
 from collections.abc import Iterator
 from contextlib import closing
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, Final
 
@@ -34,6 +36,8 @@ _LOOKED_AGAIN: Final = 8 << 20
 _FORMULA_ROWS: Final = 100
 _SHOWN_DIGITS: Final = 15
 """A sheet stores 17 and shows no more than these: 0.1 + 0.2 is 0.3 there."""
+_NOUGHTS: Final = re.compile(r"00+")
+"""A format that shows so many digits at least: 00000 shows 7 as 00007."""
 _UNSUSPECTED: Final = 16 << 20
 _MOST_PACKED: Final = 200
 """A part that unpacks to more than this many times its size, and to more than UNSUSPECTED bytes, is
@@ -122,13 +126,14 @@ def _open(path: Path) -> Any:
 
 def _odd_cells(path: Path, sheet: str, header: int) -> list[Remark]:
     """What cells near the top are not as they are seen: formulas without a value, as programs
-    write them that do not compute, and percentages. The workbook is opened again, so only small
-    ones are looked at."""
+    write them that do not compute, percentages, noughts in front that are shown and not stored,
+    and numbers that a sheet has rounded. The workbook is opened again, so only small ones are
+    looked at."""
     import openpyxl
 
     if path.stat().st_size > _LOOKED_AGAIN:
         return []
-    formula_at = percent_at = ""
+    found: dict[str, str] = {}
     last = header + _FORMULA_ROWS
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -144,17 +149,26 @@ def _odd_cells(path: Path, sheet: str, header: int) -> list[Remark]:
                 for values, formulas in zip(stored, written, strict=False):
                     for value, formula in zip(values, formulas, strict=False):
                         if formula.data_type == "f" and value.value is None:
-                            formula_at = formula_at or str(formula.coordinate)
-                        elif isinstance(value.value, float) and "%" in value.number_format:
-                            percent_at = percent_at or str(value.coordinate)
+                            found.setdefault("formulas", str(formula.coordinate))
+                        elif (name := _oddity(value)) is not None:
+                            found.setdefault(name, str(value.coordinate))
         except Exception:  # noqa: BLE001  (what is damaged is said where the rows are read)
             return []
-    notes = []
-    if formula_at:
-        notes.append(remark("formulas", cell=formula_at))
-    if percent_at:
-        notes.append(remark("percentages", cell=percent_at))
-    return notes
+    names = ("formulas", "percentages", "noughts", "long_numbers")
+    return [remark(name, cell=found[name]) for name in names if name in found]
+
+
+def _oddity(cell: Any) -> str | None:
+    """The name of what is to be said of a number that is not stored as it is seen."""
+    value = cell.value
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    if isinstance(value, float) and "%" in cell.number_format:
+        return "percentages"
+    if abs(value) >= 10**_SHOWN_DIGITS:
+        return "long_numbers"
+    places = _NOUGHTS.fullmatch(cell.number_format)
+    return "noughts" if places and abs(value) < 10.0 ** (len(places[0]) - 1) else None
 
 
 def _as_it_is(sheet: Any) -> Any:
@@ -231,5 +245,6 @@ def _text(value: Any) -> str:
     if isinstance(value, float) and value.is_integer() and abs(value) < 1e15:
         return str(int(value))
     if isinstance(value, float):
-        return f"{value:.{_SHOWN_DIGITS}g}"
+        shown = f"{value:.{_SHOWN_DIGITS}g}"
+        return f"{Decimal(shown):f}" if 1e15 <= abs(value) < 1e21 else shown
     return moment_text(value) or str(value)

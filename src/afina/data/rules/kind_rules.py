@@ -180,6 +180,8 @@ _SHARED: Final = (
     "unanswered-tool-call",
 )
 _UNKNOWN: Final = _CHAT["unknown-row-key"]
+_IN_INPUT: Final = {code: _CHAT[code].find for code in _SHARED}
+_IN_INPUT["bad-tools"] = preference.bad_input_tools
 
 ROW_RULES_OF_KIND: Final[Mapping[RowKind, Sequence[RowRule]]] = {
     RowKind.CHAT: ROW_RULES,
@@ -193,7 +195,10 @@ ROW_RULES_OF_KIND: Final[Mapping[RowKind, Sequence[RowRule]]] = {
         *PREFERENCE_ROW_RULES,
         replace(_UNKNOWN, find=preference.unknown_preference_key),
         replace(_UNKNOWN, find=preference.unknown_input_key),
-        *(replace(_CHAT[code], find=preference.inside_input(_CHAT[code].find)) for code in _SHARED),
+        *(
+            replace(_CHAT[code], find=preference.inside_input(find))
+            for code, find in _IN_INPUT.items()
+        ),
         INPUT_ENDS,
     ),
     RowKind.RFT: (

@@ -7,7 +7,7 @@ from typing import Any, Final, NoReturn
 
 from afina.data.rows import depth, shown
 from afina.data.rules.rule import Fault, Faults, LineFacts
-from afina.data.slips import slip_of
+from afina.data.slips import complaint, slip_of
 
 _MAX_DIGITS: Final = 4000
 """Python itself refuses to read or write integers of more than 4,300."""
@@ -49,7 +49,7 @@ def not_json(line: LineFacts) -> Faults:
         json.loads(line.text, parse_int=float)
     except json.JSONDecodeError as error:
         slip = slip_of(line.text, error.pos)
-        why = f"The line is not JSON: {error.msg} at column {error.colno}."
+        why = f"The line is not JSON: {complaint(error)} at column {error.colno}."
         yield Fault(f"{why} {slip}" if slip else why)
     except (ValueError, RecursionError):
         yield Fault("The line is not JSON that can be read.")

@@ -9,6 +9,7 @@ from afina.data.kinds import OLD_PREFERENCE_KEYS, PREFERENCE_KEYS
 from afina.data.rows import shown, shown_field, type_name
 from afina.data.rules.row import ROW_KEYS
 from afina.data.rules.rule import Fault, Faults, Row
+from afina.data.rules.tools import bad_tools
 
 OUTPUTS: Final = ("preferred_output", "non_preferred_output")
 _A_CHAT: Final = (
@@ -88,6 +89,11 @@ def inside_input(find: Callable[[Any], Faults]) -> Callable[[Any], Faults]:
             yield Fault(fault.message, fault.message_number, field)
 
     return find_inside
+
+
+def bad_input_tools(chat: Row) -> Faults:
+    """As in a chat; but an empty list, as OpenAI's own example of such a row has, is no tools."""
+    yield from bad_tools({key: value for key, value in chat.items() if value != []})
 
 
 def messages_of_preference(row: Row) -> Iterator[tuple[int | None, str, dict[str, Any]]]:
