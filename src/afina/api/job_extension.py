@@ -69,6 +69,11 @@ class JobExtension(Wire):
     best_checkpoint: bool = False
     gate: GateShape | None = None
 
+    @property
+    def kind_given(self) -> bool:
+        """Whether the kind of tuning was asked for."""
+        return self.tuning is not None and "kind" in self.tuning.model_fields_set
+
     def value(self) -> Extension:
         """The same as the service takes it."""
         stopping = self.early_stopping

@@ -125,6 +125,7 @@ class JobCreate(Wire):
 
 def job_request(asked: JobCreate) -> JobRequest:
     """What the service is asked for. Raises UnsupportedField, InvalidRequest."""
+    extension = asked.afina or JobExtension()
     return JobRequest(
         model=asked.model,
         training_file=asked.training_file,
@@ -136,7 +137,8 @@ def job_request(asked: JobCreate) -> JobRequest:
         method_given=asked.method is not None,
         metadata=asked.metadata or None,
         integrations=tuple(one.value() for one in asked.integrations or ()),
-        extension=(asked.afina or JobExtension()).value(),
+        extension=extension.value(),
+        kind_given=extension.kind_given,
     )
 
 

@@ -76,8 +76,14 @@ def estimate_job(platform: Platform, caller: Caller, request: JobRequest) -> Job
         parent = find_parent(platform, caller, entry.tuned.name)
     if base is None:
         raise InvalidRequest(f"The base model of {request.model} is not here.", param="model")
-    validated = request.validation_file is not None
-    settled = settle(platform.settings, base, request.extension, parent, has_validation=validated)
+    settled = settle(
+        platform.settings,
+        base,
+        request.extension,
+        parent,
+        has_validation=request.validation_file is not None,
+        kind_given=request.kind_given,
+    )
     with platform.database.read() as tx:
         file = find_rows(platform, tx, caller, request.training_file, "training_file")
         if request.validation_file is not None:

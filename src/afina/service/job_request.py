@@ -42,6 +42,8 @@ class JobRequest:
     metadata: Mapping[str, str] | None = None
     integrations: tuple[Integration, ...] = ()
     extension: Extension = field(default_factory=Extension)
+    kind_given: bool = False
+    """Whether the kind of tuning was asked for, or is lora because nothing was said."""
 
 
 def check_request(request: JobRequest) -> None:

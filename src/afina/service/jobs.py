@@ -260,6 +260,7 @@ def _new_job(platform: Platform, tx: Tx, caller: Caller, request: JobRequest) ->
         request.extension,
         parent,
         has_validation=request.validation_file is not None,
+        kind_given=request.kind_given,
     )
     find_rows(platform, tx, caller, request.training_file, "training_file")
     if request.validation_file is not None:

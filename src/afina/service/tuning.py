@@ -72,10 +72,14 @@ def settle(
     parent: Parent | None,
     *,
     has_validation: bool,
+    kind_given: bool = True,
 ) -> Extension:
-    """`asked` with every field of its kind of tuning. Raises InvalidRequest or UnsupportedField
-    with the path of the first field that does not fit."""
+    """`asked` with every field of its kind of tuning; where no kind was given it is that of the
+    tune that the job continues from. Raises InvalidRequest or UnsupportedField with the path of the
+    first field that does not fit."""
     tuning = asked.tuning
+    if parent is not None and not kind_given:
+        tuning = replace(tuning, kind=parent.tuning.kind)
     if tuning.foreign is not None:
         known = ", ".join(sorted(FIELDS[tuning.kind]))
         raise InvalidRequest(
@@ -142,7 +146,7 @@ def _continued(asked: Tuning, parent: Parent) -> Tuning:
     """The parent's tuning with what this job says about dropout and the base's bits, which leave no
     trace in a tune's shape; anything else that differs is refused."""
     made = parent.tuning
-    if asked != Tuning() and asked.kind != made.kind:
+    if asked.kind != made.kind:
         raise _differs(parent, "kind", made.kind)
     for name, value in asked.given.items():
         if name not in ("dropout", "base_bits") and value != getattr(made, name):
@@ -154,13 +158,13 @@ def _continued(asked: Tuning, parent: Parent) -> Tuning:
 
 
 def _differs(parent: Parent, name: str, value: object) -> InvalidRequest:
-    shown = ", ".join(value) if isinstance(value, tuple) else value
+    shown = ", ".join(value) if isinstance(value, tuple) else json.dumps(value).strip('"')
     return InvalidRequest(
         f"Invalid '{_PARAM}.{name}': the job continues from `{parent.model.name}`, which was tuned "
         f"with {name} {shown}, and a continued tune keeps it.",
         param=f"{_PARAM}.{name}",
         code="invalid_value",
-        remedy=f"Leave {name} out, or tune the base model.",
+        remedy=f"Ask for the same {name} or leave it out, or tune the base model.",
     )
 
 

@@ -141,12 +141,12 @@ def write_adapter(folder: Path, rank: int) -> dict[str, Path]:
     return {path.name: path for path in folder.iterdir()}
 
 
-def tuned_model(platform: Platform, caller: Caller, folder: Path) -> Job:
-    """A model of rank 4 on two modules."""
+def tuned_model(platform: Platform, caller: Caller, folder: Path, kind: TuneKind = "lora") -> Job:
+    """A model of rank 4 on two modules, or one of another kind."""
     start_job(platform, caller)
     job = run_to_running(platform)
     base = platform.settings.models / BASE / "afina.json"
-    facts = TuneFacts(json.loads(base.read_text())["sha256"], "c" * 64, "d" * 64)
+    facts = TuneFacts(json.loads(base.read_text())["sha256"], "c" * 64, "d" * 64, kind=kind)
     manifest = store_tune(platform, job, facts, write_adapter(folder, 4))
     publication = Publication((PublishedTune(5, manifest),), 10, "c" * 64)
     return publish_models(platform, job, publication)
@@ -169,6 +169,39 @@ def test_a_job_goes_on_from_a_tuned_model_with_its_rank_and_targets(
     delete_model(platform, caller, name)
     assert job.parent_manifest is not None
     assert platform.blobs.read(job.parent_manifest)
+
+
+def going_on(platform: Platform, caller: Caller, name: str, asked: dict[str, Any] | None) -> Tuning:
+    """How a job that goes on from `name` is settled."""
+    body: dict[str, Any] = {"model": name, "training_file": upload(platform, caller).id}
+    if asked is not None:
+        body["afina"] = {"tuning": asked}
+    request = job_request(parse(JobCreate, body))
+    return service.create_job(platform, caller, request).extension.tuning
+
+
+def test_a_job_that_goes_on_and_asks_for_another_kind_is_refused_even_for_the_kind_that_is_usual(
+    platform: Platform, caller: Caller, tmp_path: Path
+) -> None:
+    made = tuned_model(platform, caller, tmp_path / "tune", "dora").fine_tuned_model
+    assert made is not None
+    for asked in ({"kind": "lora"}, {"kind": "lora", "rank": 4}, {"kind": "full"}):
+        with pytest.raises(InvalidRequest, match="tuned with kind dora") as refused:
+            going_on(platform, caller, made, asked)
+        assert refused.value.param == "afina.tuning.kind"
+    for open_kind in (None, {}, {"rank": 4}, {"kind": "dora"}, {"kind": "dora", "rank": 4}):
+        assert going_on(platform, caller, made, open_kind).kind == "dora"
+
+
+def test_what_a_continued_tune_cannot_have_is_named_itself_where_no_kind_was_asked_for(
+    platform: Platform, caller: Caller, tmp_path: Path
+) -> None:
+    made = tuned_model(platform, caller, tmp_path / "tune", "full").fine_tuned_model
+    assert made is not None
+    assert going_on(platform, caller, made, None) == Tuning("full")
+    with pytest.raises(InvalidRequest, match="kind 'full' has no such field") as refused:
+        going_on(platform, caller, made, {"dropout": 0.1})
+    assert refused.value.param == "afina.tuning.dropout"
 
 
 def test_a_paused_job_rests_until_it_is_resumed_and_its_work_is_billed_when_it_is_cancelled(

@@ -166,6 +166,7 @@ def _request(form: FormData) -> JobRequest:
         metadata=pairs or None,
         integrations=_integrations(text),
         extension=_extension(text),
+        kind_given=bool(text("kind")),
     )
 
 
