@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from afina.cli.terminal import tell
-from afina.domain.manifests import ADAPTER_GGUF
+from afina.domain.manifests import ADAPTER_CONFIG, ADAPTER_GGUF
 from afina.errors import Internal, InvalidRequest
 
 if TYPE_CHECKING:
@@ -52,13 +52,19 @@ def weights_of(format: Format, weights: str | None) -> Weights | None:
 
 
 def export_peft(client: Client, name: str, target: Path) -> list[str]:
-    """Write the adapter's files into `target`; returns their names. Raises InvalidRequest for a
-    base and for a folder that is not empty."""
+    """Write the adapter's files into `target`; returns their names. Of a tune with weights of its
+    own they are no adapter, which is said. Raises InvalidRequest for a base and for a folder that
+    is not empty."""
     from afina.service.card_readme import Form
 
     _, files = _tune(client, name)
     _make_empty(target)
     found = _fetch(client, name, files, target)
+    if ADAPTER_CONFIG not in files:
+        tell(
+            f"{name} has weights of its own and no adapter: these files are what it changed, which "
+            "PEFT does not read. `--format merged` writes a model that transformers reads."
+        )
     return sorted([*found, *_put_card(client, name, Form.STORED, target)])
 
 
@@ -90,10 +96,11 @@ def export_gguf(
     client: Client, name: str, target: Path, settings: Settings, weights: Weights
 ) -> list[str]:
     """Write a base, or base and tune as one model with its card, as a file that llama.cpp runs
-    into the folder `target`; the base must be on this machine."""
+    into the folder `target`; the base must be on this machine. What cannot be written is refused
+    before anything is merged."""
     from afina.cli.bases import find_base
     from afina.cli.client import segment
-    from afina.model.gguf_export import Label, Talk, write_model
+    from afina.model.gguf_export import Label, Talk, vet_model, write_model
     from afina.service.card_readme import Form
     from afina.text.renderer import Renderer
     from afina.text.template import read_template
@@ -102,6 +109,7 @@ def export_gguf(
     tuned = model.get("kind") == "tuned"
     base = find_base(settings, str(model["base_id"] if tuned else model["id"]))
     folder = Path(base.path)
+    vet_model(folder)
     renderer = Renderer.load(folder)
     talk = Talk(read_template(folder).default, renderer.end_token, renderer.tokenizer.opening_ids)
     label = Label(name, base.licence, {"base": base.id})

@@ -21,7 +21,7 @@ from gguf import GGMLQuantizationType as Kind
 from afina.errors import BaseRefused, InvalidRequest
 from afina.model.folder import vet_folder, vet_safetensors
 from afina.model.gguf_shapes import Shape
-from afina.model.gguf_words import read_words
+from afina.model.gguf_words import Words, read_words
 
 _BLOCK: Final = 32
 """Values that share a scale in the formats of 8 and 4 bits."""
@@ -64,6 +64,14 @@ class Label:
     """Further facts, by name below `afina.`."""
 
 
+def vet_model(folder: Path) -> tuple[Shape, Words]:
+    """What llama.cpp is told of the network and of the tokenizer of `folder`. Raises BaseRefused
+    for what it has no place for; a base and what is merged from it are refused alike."""
+    shape = Shape(_json(folder / "config.json"))
+    text = (folder / "tokenizer.json").read_text(encoding="utf-8")
+    return shape, read_words(text, shape.vocab_size)
+
+
 def write_model(
     folder: Path,
     target: Path,
@@ -76,8 +84,7 @@ def write_model(
     for a network or tokenizer that llama.cpp has no place for."""
     vet_folder(folder)
     config = _json(folder / "config.json")
-    shape = Shape(config)
-    words = read_words((folder / "tokenizer.json").read_text(encoding="utf-8"), shape.vocab_size)
+    shape, words = vet_model(folder)
     tensors = list(_tensors(folder, shape, bool(config.get("tie_word_embeddings"))))
     with _File(target, shape.architecture) as file:
         writer = file.writer

@@ -100,6 +100,9 @@ def _change(folder: Path) -> _Change:
 def _merge_in_memory(base: Path, target: Path, change: _Change) -> None:
     """The same by the network's own names for its weights, written by transformers."""
     from transformers import AutoModelForCausalLM
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
 
     model = AutoModelForCausalLM.from_pretrained(
         base, dtype="auto", local_files_only=True, use_safetensors=True, trust_remote_code=False

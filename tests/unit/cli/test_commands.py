@@ -13,10 +13,13 @@ from typing import Any
 
 import pytest
 import typer.main
+from tests.tiny import write_tiny_tokenizer
 from tests.unit.cli.conftest import ScriptedServer
 from typer.testing import Result
 
 from afina.cli.main import app
+from afina.domain.models import BaseModel
+from afina.model.folder import write_record
 
 Afina = Callable[..., Result]
 JOB: dict[str, Any] = {
@@ -343,6 +346,36 @@ def test_an_adapter_for_llama_cpp_is_made_by_the_server(
         "ft-x-lora.gguf",
     ]
     assert (to / "ft-x-lora.gguf").read_bytes() == b"GGUF"
+
+
+def test_an_export_says_that_a_tune_with_weights_of_its_own_has_no_adapter(
+    server: ScriptedServer, afina: Afina, tmp_path: Path
+) -> None:
+    weights = b"weights"
+    files = {"weights.safetensors": hashlib.sha256(weights).hexdigest()}
+    server.say("GET /v1/afina/models/ft:x", TUNED | {"files": files})
+    server.say_bytes("GET /v1/afina/files-of/ft:x", weights)
+    server.say("GET /v1/afina/models/ft:x/card", CARD)
+    done = afina("models", "export", "ft:x", "--to", str(tmp_path / "out"))
+    assert done.exit_code == 0
+    assert "which PEFT does not read" in done.stderr
+    assert "--format merged" in done.stderr
+
+
+def test_a_tune_that_llama_cpp_has_no_place_for_is_refused_before_it_is_fetched_or_merged(
+    server: ScriptedServer, afina: Afina, tmp_path: Path
+) -> None:
+    folder = tmp_path / "data" / "models" / "tiny"
+    write_tiny_tokenizer(folder)
+    (folder / "config.json").write_text(json.dumps({"architectures": ["MixtralForCausalLM"]}))
+    write_record(folder, BaseModel("tiny", str(folder), "0" * 64, 0, context_tokens=512))
+    server.say("GET /v1/afina/models/ft:x", TUNED | {"base_id": "tiny", "files": {}})
+    to = tmp_path / "out"
+    done = afina("models", "export", "ft:x", "--to", str(to), "--format", "gguf")
+    assert done.exit_code == 1
+    assert "MixtralForCausalLM cannot be written as GGUF" in done.stderr
+    assert not to.exists()
+    assert [asked.path for asked in server.asked] == ["/v1/afina/models/ft:x"]
 
 
 @pytest.mark.parametrize(
