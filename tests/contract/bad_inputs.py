@@ -273,7 +273,7 @@ def _chat_tools() -> Iterator[Case]:
         "wizard",
         tools=[{"type": "function", "function": function}],
     )
-    for key in ("x", "-1", "1.5"):
+    for key in ("x", "-1", "1.5", "007"):
         yield chat(f"bias {key}", "invalid_value", "logit_bias", "ids", logit_bias={key: 1})
     high = {"logit_bias": {"5": 101}}
     yield chat("bias 101", "decimal_above_max_value", "logit_bias.5", "100", **high)

@@ -165,7 +165,8 @@ _NOT_OFFERED: Mapping[str, tuple[tuple[object, ...], str]] = {
     "prompt_cache_retention": (("in_memory",), "the prompt cache is in memory: leave it out"),
     "service_tier": (("auto", "default"), "there is one tier: leave it out"),
 }
-_BIAS_KEY: Final = re.compile(r"[0-9]{1,9}")
+_BIAS_KEY: Final = re.compile(r"0|[1-9][0-9]{0,8}")
+"""Without leading zeros: `7` and `07` would be two biases for one token."""
 
 
 def refuse_unsupported(request: ChatRequest) -> None:
