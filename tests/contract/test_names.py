@@ -138,13 +138,36 @@ def test_an_alias_follows_the_newest_model_and_goes_back(
     told = live.http.get("/v1/afina/aliases/support-bot").json()["data"]
     assert [entry["reason"] for entry in told] == ["set", "back", "released", "set"]
     client.models.delete(third)
-    with pytest.raises(openai.NotFoundError):
+    with pytest.raises(openai.NotFoundError, match=f"means `{third}`, which is not here any more"):
         say(client, "support-bot")
     assert live.http.post("/v1/afina/aliases/support-bot/back").json()["target"] == second
+    with pytest.raises(openai.NotFoundError, match=f"is an alias of `{second}`"):
+        client.models.delete("support-bot")
     assert live.http.delete("/v1/afina/aliases/support-bot").json()["target"] is None
-    with pytest.raises(openai.NotFoundError):
+    with pytest.raises(openai.NotFoundError, match="`support-bot` does not exist"):
         say(client, "support-bot")
     assert live.http.get("/v1/afina/aliases").json()["data"] == []
+
+
+def test_an_alias_that_means_no_model_yet_says_what_it_waits_for(
+    live: Live, client: openai.OpenAI
+) -> None:
+    live.http.post("/v1/afina/aliases", json={"name": "early-bot", "follows": "early"})
+    with pytest.raises(openai.NotFoundError, match="follows the suffix early, of which no model"):
+        say(client, "early-bot")
+    live.http.delete("/v1/afina/aliases/early-bot")
+
+
+def test_an_alias_of_a_base_or_of_an_alias_is_refused_for_what_it_is(
+    live: Live, client: openai.OpenAI, tmp_path: Path
+) -> None:
+    name = tuned(live, client, tmp_path, "plain").fine_tuned_model or ""
+    live.http.post("/v1/afina/aliases", json={"name": "plain-bot", "target": name})
+    for target, words in ((BASE, "is a base model"), ("plain-bot", f"that it means: {name}")):
+        told = live.http.post("/v1/afina/aliases", json={"name": "other", "target": target})
+        assert (told.status_code, told.json()["error"]["param"]) == (400, "target")
+        assert words in told.json()["error"]["message"]
+    live.http.delete("/v1/afina/aliases/plain-bot")
 
 
 def test_a_job_for_an_alias_goes_on_from_the_model_that_it_means(

@@ -42,7 +42,7 @@ def set_alias(
         follows = plain_suffix(follows)
     with platform.database.write() as tx:
         if target is not None:
-            _require_answering(tx, caller, target)
+            _require_answering(platform, tx, caller, target)
         else:
             target = _newest_of(tx, caller, follows or "")
         return _append(platform, tx, caller, (name, target, follows, "set"))
@@ -127,9 +127,10 @@ def _newest_of(tx: Tx, caller: Caller, suffix: str) -> str | None:
     return None
 
 
-def _require_answering(tx: Tx, caller: Caller, name: str) -> None:
+def _require_answering(platform: Platform, tx: Tx, caller: Caller, name: str) -> None:
     found = models.get_model(tx, name, caller.project_id)
     if found is None:
+        _refuse_no_tune(platform, aliases.current_alias(tx, caller.project_id, name), name)
         raise ModelNotFound(
             f"The model `{name[:300]}` does not exist or you do not have access to it.",
             param="target",
@@ -141,6 +142,24 @@ def _require_answering(tx: Tx, caller: Caller, name: str) -> None:
             code="model_held",
             remedy=f"Release it first with `afina models release {name}`, or let the alias follow "
             "its suffix: it then moves when the model is released.",
+        )
+
+
+def _refuse_no_tune(platform: Platform, alias: AliasEntry | None, name: str) -> None:
+    """Raises InvalidRequest for a name that means something, and no tuned model by itself."""
+    if alias is not None and alias.target is not None:
+        raise InvalidRequest(
+            f"{name} is an alias itself.",
+            param="target",
+            code="invalid_value",
+            remedy=f"Name the model that it means: {alias.target}.",
+        )
+    if bases.resolve_base(platform, name) is not None:
+        raise InvalidRequest(
+            f"{name} is a base model, and an alias means a tuned one.",
+            param="target",
+            code="invalid_value",
+            remedy="A name of a base is set under model_aliases in afina.toml.",
         )
 
 

@@ -15,6 +15,7 @@ from afina.errors import Forbidden, ModelNotFound
 from afina.service import bases, card_facts, gate, run_folders
 from afina.service.platform import Platform
 from afina.store import aliases, jobs, models, outbox, references
+from afina.store.aliases import AliasEntry
 from afina.store.database import Tx
 from afina.store.references import Holder
 
@@ -97,6 +98,7 @@ def list_names(platform: Platform, caller: Caller) -> list[ListedModel]:
 
 def get_model(platform: Platform, caller: Caller, name: str) -> ModelEntry:
     """Raises ModelNotFound."""
+    alias = None
     with platform.database.read() as tx:
         tuned = models.get_model(tx, name, caller.project_id)
         if tuned is None:
@@ -107,7 +109,7 @@ def get_model(platform: Platform, caller: Caller, name: str) -> ModelEntry:
         return _tuned_entry(platform, tuned)
     base = bases.resolve_base(platform, name)
     if base is None:
-        raise _no_model(name)
+        raise (None if alias is None else _means_nothing(alias)) or _no_model(name)
     return _base_entry(base)
 
 
@@ -155,7 +157,7 @@ def delete_model(platform: Platform, caller: Caller, name: str) -> None:
     with platform.database.write() as tx:
         tuned = models.get_model(tx, name, caller.project_id)
         if tuned is None:
-            raise _refuse_base(platform, name)
+            raise _refuse_base(platform, name, aliases.current_alias(tx, caller.project_id, name))
         if tuned.project_id != caller.project_id:
             raise Forbidden(
                 f"The model `{name}` belongs to another project, which lets this one use it.",
@@ -203,13 +205,42 @@ def _tuned_entry(platform: Platform, tuned: TunedModel) -> ModelEntry:
     return ModelEntry(tuned.name, tuned.created_at, owner, tuned=tuned)
 
 
-def _refuse_base(platform: Platform, name: str) -> Forbidden | ModelNotFound:
+def _refuse_base(
+    platform: Platform, name: str, alias: AliasEntry | None
+) -> Forbidden | ModelNotFound:
     if bases.resolve_base(platform, name) is None:
-        return _no_model(name)
+        if alias is None or alias.target is None:
+            return _no_model(name)
+        return ModelNotFound(
+            f"`{name}` is an alias of `{alias.target}` and no model of its own.",
+            param="model",
+            remedy=f"Delete that model by its name; `afina aliases remove {name}` takes the alias "
+            "away.",
+        )
     return Forbidden(
         f"The model `{name}` is a base model; only tuned models can be deleted here.",
         param="model",
         remedy="Remove its folder from the data directory's models while the server is down.",
+    )
+
+
+def _means_nothing(alias: AliasEntry) -> ModelNotFound | None:
+    """Why an alias means no model; None for one that was taken away."""
+    name = alias.name
+    if alias.target is not None:
+        return ModelNotFound(
+            f"The alias `{name}` means `{alias.target}`, which is not here any more.",
+            param="model",
+            remedy=f"Let it mean another model (`afina aliases set {name} MODEL`) or what it meant "
+            f"before (`afina aliases back {name}`).",
+        )
+    if alias.follows is None:
+        return None
+    return ModelNotFound(
+        f"The alias `{name}` follows the suffix {alias.follows}, of which no model has been "
+        "released yet.",
+        param="model",
+        remedy=f"Tune one, or let the alias mean a model: `afina aliases set {name} MODEL`.",
     )
 
 
