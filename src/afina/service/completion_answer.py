@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -26,6 +27,37 @@ class CompletionHead:
     fingerprint: str
 
 
+class Places:
+    """Where each token begins in the text that the bytes of all of them make, in characters. Bytes
+    that are no text count as what stands for them there."""
+
+    def __init__(self, whole: int = 0) -> None:
+        self._whole = whole
+        self._open = b""
+        """The beginning of a character whose end has not come yet."""
+
+    def add(self, token: bytes) -> int:
+        """Where the next token begins; one that goes on with a character: where that begins."""
+        place = self._whole
+        if token and not self._goes_on(token[:1]):
+            place += len(self._open.decode(errors="replace"))
+        decoder = _decoder()
+        self._whole += len(decoder.decode(self._open + token))
+        self._open = decoder.getstate()[0]
+        return place
+
+    def _goes_on(self, first: bytes) -> bool:
+        """Whether a byte belongs to the character that is open."""
+        decoder = _decoder()
+        decoder.decode(self._open)
+        made = decoder.decode(first)
+        return not made or (len(made) == 1 and not decoder.getstate()[0])
+
+
+def _decoder() -> codecs.IncrementalDecoder:
+    return codecs.getincrementaldecoder("utf-8")("replace")
+
+
 @dataclass
 class _Told:
     """Log-probabilities in the legacy shape: lists side by side."""
@@ -35,19 +67,18 @@ class _Told:
     top_logprobs: list[dict[str, float] | None] = field(default_factory=list)
     text_offset: list[int] = field(default_factory=list)
 
-    def add(self, token: bytes, logprob: float | None, top: dict[bytes, float], offset: int) -> int:
-        """Adds a token that begins after `offset` characters; how many have begun after it. A token
-        that goes on with a character is told where that character is."""
+    def add(
+        self, token: bytes, logprob: float | None, top: dict[bytes, float], offset: int
+    ) -> None:
+        """Adds a token that begins after `offset` characters."""
         text = _shown(token)
-        goes_on = bool(token) and token[0] & 0xC0 == 0x80
         best = {_shown(candidate): value for candidate, value in top.items()}
         if logprob is not None:
             best.setdefault(text, logprob)
         self.tokens.append(text)
         self.token_logprobs.append(logprob)
         self.top_logprobs.append(None if logprob is None else best)
-        self.text_offset.append(max(0, offset - goes_on))
-        return offset + sum(byte & 0xC0 != 0x80 for byte in token)
+        self.text_offset.append(offset)
 
 
 @dataclass(frozen=True)
@@ -68,7 +99,7 @@ class CompletionChoice:
         self._text = ""
         self._told = _Told()
         self._finish = "stop"
-        self._offset = 0
+        self._places = Places()
         self._sum = 0.0
         self._count = 0
         self._unsent: Piece | None = None
@@ -84,8 +115,8 @@ class CompletionChoice:
         """Puts the prompt in front, with what is known of its tokens."""
         told = _Told()
         for token, logprob, top in tokens:
-            self._offset = told.add(token, logprob, top, self._offset)
-        self._offset = len(prompt)
+            told.add(token, logprob, top, self._places.add(token))
+        self._places = Places(len(prompt))
         self._text = prompt
         self._extend(told)
         self._unsent = Piece(prompt, self._shape(told), None)
@@ -98,7 +129,7 @@ class CompletionChoice:
             self._count += 1
             top = {t.bytes.encode("latin-1"): t.logprob for t in token.top}
             raw = token.bytes.encode("latin-1")
-            self._offset = told.add(raw, token.logprob, top, self._offset)
+            told.add(raw, token.logprob, top, self._places.add(raw))
         text = "" if self._hidden else delta.text
         finish = "length" if self._hidden and delta.finish else delta.finish
         if self._hidden:
