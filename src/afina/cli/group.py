@@ -7,6 +7,7 @@ carries answers alone, so that `--json` can be piped.
 
 from __future__ import annotations
 
+import errno
 import sys
 from collections.abc import Sequence
 from typing import Any, Final
@@ -53,7 +54,9 @@ class AfinaGroup(TyperGroup):
             sys.exit(_BROKEN_PIPE)
         except OSError as error:
             place = f"{error.filename}: " if error.filename else ""
-            end(f"{place}{error.strerror or error}.", FAILED)
+            remedy = " Make room, or write to another disk, and start again."
+            is_full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+            end(f"{place}{error.strerror or error}.{remedy if is_full else ''}", FAILED)
         except Exception as error:  # noqa: BLE001 - the last net: a user never sees a stack trace
             end(_fault(error), FAILED)
         sys.exit(code if isinstance(code, int) else 0)

@@ -1,4 +1,5 @@
-"""Files that are written: never over the file that is read, and each one over no other."""
+"""Files that are written: never over the file that is read, each one over no other, and none over
+what is no file."""
 
 from __future__ import annotations
 
@@ -8,14 +9,25 @@ from afina.errors import InvalidRequest
 
 
 def check_targets(source: Path, *targets: Path | None) -> None:
-    """Raises InvalidRequest for a target that is `source`, another target, a folder, or in a folder
-    that there is not; None stands for a file that is not asked for."""
+    """Raises InvalidRequest for a target that is `source`, another target, a folder, a device, or
+    in a folder that there is not; None stands for a file that is not asked for. A file is put in
+    its place when it is whole, so it would replace a device or a pipe, for all who use it."""
     taken: set[Path] = set()
     for target in targets:
         if target is None:
             continue
         if target.is_dir():
             raise InvalidRequest(f"{target} is a folder.", param="target", remedy="Name a file.")
+        if target.exists() and not target.is_file():
+            raise InvalidRequest(
+                f"{target} is a device or a pipe, and no file.",
+                param="target",
+                remedy="Name a file.",
+            )
+        if target.is_symlink() and target.parent == Path("/dev"):  # /dev/stdout, sent to a file
+            raise InvalidRequest(
+                f"{target} is a name for another file.", param="target", remedy="Name that file."
+            )
         if not target.parent.is_dir():
             raise InvalidRequest(
                 f"There is no folder {target.parent}.", param="target", remedy="Make it first."

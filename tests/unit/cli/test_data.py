@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -295,6 +296,30 @@ def test_nothing_is_written_over_the_file_that_is_read_or_twice(
     assert said in " ".join(done.stderr.split())
     assert path.read_bytes() == before
     assert not (tmp_path / "a").exists()
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("convert", "F", "--layout", "pair", "--to", "P"),
+        ("check", "F", "--fix", "P"),
+        ("check", "F", "--clean", "P"),
+        ("split", "F", "--training", "P", "--validation", "D/a"),
+        ("redact", "F", "--to", "P"),
+    ],
+)
+def test_a_device_or_a_pipe_is_never_replaced_by_a_file(
+    words: tuple[str, ...], afina: Afina, tmp_path: Path
+) -> None:
+    path, pipe = tmp_path / "f.jsonl", tmp_path / "pipe"
+    path.write_text('{"prompt": "p", "completion": "c"}\n')
+    os.mkfifo(pipe)
+    stand_for = {"F": str(path), "P": str(pipe), "D": str(tmp_path)}
+    names = [stand_for.get(word[0], word[0]) + word[1:] for word in words]
+    done = afina("data", *names)
+    assert done.exit_code == 1
+    assert "pipe is a device or a pipe, and no file. Name a file." in " ".join(done.stderr.split())
+    assert pipe.is_fifo()
 
 
 def test_a_validation_file_without_a_row_is_not_compared_with_in_silence(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import typer
 from typer.testing import CliRunner, Result
 
 from afina.cli.group import AfinaGroup
@@ -41,6 +43,27 @@ def test_help_takes_less_than_a_second_and_loads_nothing_heavy() -> None:
         assert "Usage: afina" in done.stdout
         assert done.stderr.strip() == "[]"
     assert min(times) < 1.0, times
+
+
+def test_a_full_disk_is_told_with_what_to_do(capsys: pytest.CaptureFixture[str]) -> None:
+    app = typer.Typer(cls=AfinaGroup)
+
+    @app.command()
+    def one() -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    @app.command()
+    def other() -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", "f.jsonl")
+
+    for word in ("one", "other"):
+        with pytest.raises(SystemExit) as ended:
+            app([word])
+        assert ended.value.code == 1
+    assert capsys.readouterr().err.splitlines() == [
+        "afina: No space left on device. Make room, or write to another disk, and start again.",
+        "afina: f.jsonl: Permission denied.",
+    ]
 
 
 @pytest.mark.parametrize(
