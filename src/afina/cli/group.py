@@ -58,6 +58,8 @@ class AfinaGroup(TyperGroup):
             is_full = error.errno in (errno.ENOSPC, errno.EDQUOT)
             end(f"{place}{error.strerror or error}.{remedy if is_full else ''}", FAILED)
         except Exception as error:  # noqa: BLE001 - the last net: a user never sees a stack trace
+            if isinstance(error.__cause__, KeyboardInterrupt):  # while a module was loaded
+                end("Stopped.", INTERRUPTED)
             end(_fault(error), FAILED)
         sys.exit(code if isinstance(code, int) else 0)
 

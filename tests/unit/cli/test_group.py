@@ -45,6 +45,20 @@ def test_help_takes_less_than_a_second_and_loads_nothing_heavy() -> None:
     assert min(times) < 1.0, times
 
 
+def test_an_interruption_while_modules_are_loaded_is_no_fault(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    app = typer.Typer(cls=AfinaGroup)
+
+    @app.command()
+    def one() -> None:  # so Python wraps what comes while a class is made
+        raise RuntimeError("Error calling __set_name__") from KeyboardInterrupt()
+
+    with pytest.raises(SystemExit) as ended:
+        app([])
+    assert (ended.value.code, capsys.readouterr().err) == (130, "afina: Stopped.\n")
+
+
 def test_a_full_disk_is_told_with_what_to_do(capsys: pytest.CaptureFixture[str]) -> None:
     app = typer.Typer(cls=AfinaGroup)
 
