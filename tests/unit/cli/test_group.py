@@ -54,8 +54,11 @@ def test_an_interruption_while_modules_are_loaded_is_no_fault(
     def one() -> None:  # so Python wraps what comes while a class is made
         raise RuntimeError("Error calling __set_name__") from KeyboardInterrupt()
 
+    @app.command()
+    def other() -> None: ...  # one command alone would be no group
+
     with pytest.raises(SystemExit) as ended:
-        app([])
+        app(["one"])
     assert (ended.value.code, capsys.readouterr().err) == (130, "afina: Stopped.\n")
 
 
