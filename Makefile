@@ -63,7 +63,7 @@ test-browser: $(STAMP) $(STARTER)
 check: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	$(BIN)/mypy --num-workers 2
+	$(BIN)/mypy
 	$(PYTEST) -q -p no:randomly tests/test_architecture.py
 
 format: $(STAMP)

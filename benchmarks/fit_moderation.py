@@ -24,6 +24,7 @@ import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F  # noqa: N812 - its usual name
@@ -49,6 +50,7 @@ from afina.model.encoder_source import ensure_encoder
 from afina.serving.moderation_head import (
     FACTS,
     FILE,
+    Layered,
     ModerationHead,
     pack_head,
     packed_delta,
@@ -114,16 +116,20 @@ def features(encoder: Encoder, head: ModerationHead, rows: list[Sentence]) -> to
     return torch.cat(found)[back].clone()
 
 
-def halfway(one: Tensors, other: Tensors) -> dict[str, torch.Tensor]:
+def halfway(network: Layered, one: Tensors, other: Tensors) -> dict[str, torch.Tensor]:
     """The file of a head whose layers and logistic layer are the mean of two heads' (`prior` where
-    there is one: what a fit added reads other layers than these)."""
-    encoder = Encoder(ensure_encoder(Settings.load().encoders, print))
-    both = zip(with_delta(encoder, one), with_delta(encoder, other), strict=True)
+    there is one: what a fit added reads other layers than these). `network` is what both tuned."""
+    both = zip(with_delta(network, one), with_delta(network, other), strict=True)
     layers = [{n: (a[n].float() + b[n].float()) / 2 for n in a} for a, b in both]
     weight, bias = ((a + b) / 2 for a, b in zip(prior_of(one), prior_of(other), strict=True))
     still = torch.stack([torch.ones(13), torch.zeros(13)])
-    deltas = packed_delta(encoder, layers)
+    deltas = packed_delta(network, layers)
     return {**deltas, "out.w": weight, "out.b": bias, "calibration": still}
+
+
+def read_by(facts: Mapping[str, Any]) -> list[str]:
+    """The manners that a head's layers were tuned on; of a mean of two, those that both read."""
+    return list(facts.get("read_by_both", facts.get("manners", BEFORE)))
 
 
 def prior_of(tensors: Tensors) -> Logistic:
@@ -246,13 +252,14 @@ def main() -> None:
     given = parser.parse_args()
     tensors = load_file(given.head / FILE)
     facts = json.loads((given.head / FACTS).read_text())
-    known = facts.get("manners", BEFORE)
+    known = read_by(facts)
     if given.averaged is not None:
-        tensors = halfway(tensors, load_file(given.averaged / FILE))
+        encoder = Encoder(ensure_encoder(Settings.load().encoders, print))
+        tensors = halfway(encoder, tensors, load_file(given.averaged / FILE))
         other = json.loads((given.averaged / FACTS).read_text())
-        read = other.get("manners", BEFORE)
-        facts |= {"manners": sorted({*known, *read}), "averaged": other}
-        known = [manner for manner in known if manner in read]
+        either = sorted({*facts.get("manners", BEFORE), *other.get("manners", BEFORE)})
+        known = [manner for manner in known if manner in read_by(other)]
+        facts |= {"manners": either, "read_by_both": known, "averaged": other}
     rows = sentences(given.written_out, known, given.without)
     heavier = weights_of(given.heavier, {s.manner for s in rows} - set(known))
     if given.features is not None and given.features.exists():

@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections import Counter, defaultdict
-from importlib import import_module
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import pytest
 import torch
+from benchmarks import fit_moderation
 from benchmarks.moderation_business import NAMES, ROWS, business
 from benchmarks.moderation_data import (
     LANGUAGES,
@@ -25,11 +26,10 @@ from benchmarks.moderation_data import (
     sentences_of_the_test,
     training_sentences,
 )
+from benchmarks.train_moderation import weights_of
 
 from afina.data.moderation.categories import CATEGORIES
 
-# by its name, as scripts are not held to the types that the package is held to
-FIT = import_module("benchmarks.fit_moderation")
 NEAR = 0.4
 """Share of five-letter runs in common, above which one sentence is a turn of another."""
 
@@ -104,16 +104,18 @@ def test_a_line_of_a_new_manner_weighs_the_same_however_often_it_is_written_out(
         Sentence("en", "none", "e", "other", NUMBERED),
         Sentence("en", "none", "f", "f", "told"),
     ]
-    found = FIT.line_weights(rows, ["told"]).tolist()
-    assert (sum(found[:4]), found[4], found[5]) == (FIT.NEW_OF[NUMBERED], FIT.NEW_OF[NUMBERED], 1.0)
+    found = fit_moderation.line_weights(rows, ["told"]).tolist()
+    new = fit_moderation.NEW_OF[NUMBERED]
+    assert (sum(found[:4]), found[4], found[5]) == (new, new, 1.0)
 
 
 def test_reading_for_a_fit_tells_how_far_it_is_and_keeps_the_order(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(FIT, "AT_ONCE", 2)
+    monkeypatch.setattr(fit_moderation, "AT_ONCE", 2)
     rows = [Sentence("en", "none", text, text) for text in ("ccc", "a", "bb")]
-    found = FIT.features(Lengths(), Lengths(), rows)
+    lengths: Any = Lengths()
+    found = fit_moderation.features(lengths, lengths, rows)
     assert found.flatten().tolist() == [3.0, 1.0, 2.0]
     told = [line.partition(",")[0] for line in capsys.readouterr().out.splitlines()]
     assert told == ["2 of 3 sentences read", "3 of 3 sentences read"]
@@ -136,6 +138,6 @@ class Lengths:
 
 
 def test_a_weight_for_a_manner_that_no_line_has_is_refused() -> None:
-    assert FIT.weights_of([("odd", 3.0)], {"odd", "masks"}) == {"odd": 3.0}
+    assert weights_of([("odd", 3.0)], {"odd", "masks"}) == {"odd": 3.0}
     with pytest.raises(SystemExit, match="--heavier od: no line"):
-        FIT.weights_of([("od", 3.0)], {"odd", "masks"})
+        weights_of([("od", 3.0)], {"odd", "masks"})

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from benchmarks.fit_moderation import halfway, read_by
 
 from afina.model.encoder import Layer, prepared
 from afina.serving.moderation_head import packed_delta, with_delta
@@ -57,6 +58,35 @@ def test_a_head_that_changes_nothing_is_the_encoder_itself() -> None:
     network = Network()
     (back,) = with_delta(network, packed_delta(network, [network.layer(2)]))
     assert all(torch.equal(back[n], t) for n, t in network.layer(2).items())
+
+
+def test_a_head_halfway_between_two_has_the_mean_of_their_layers_and_logistic_layers() -> None:
+    network = Network()
+    heads, ends = [], []
+    for seed in (5, 6):
+        draw = torch.Generator().manual_seed(seed)
+        layer = {
+            n: t + 0.003 * torch.randn(t.shape, generator=draw) for n, t in network.layer(2).items()
+        }
+        ends.append(layer)
+        prior = {"prior.w": torch.full((13, 4), float(seed)), "prior.b": torch.full((13,), 1.0)}
+        head = packed_delta(network, [layer]) | {"out.w": torch.zeros(13, 4)}
+        heads.append(head | {"out.b": torch.zeros(13)} | (prior if seed == 5 else {}))
+    made = halfway(network, *heads)
+    assert torch.equal(made["out.w"], torch.full((13, 4), 2.5))
+    assert torch.equal(made["out.b"], torch.full((13,), 0.5))
+    assert torch.equal(made["calibration"], torch.stack([torch.ones(13), torch.zeros(13)]))
+    (back,) = with_delta(network, made)
+    for name, tensor in back.items():
+        middle = (ends[0][name] + ends[1][name]) / 2
+        changed = (middle - network.layer(2)[name]).norm()
+        assert (tensor - middle).norm() <= (0.25 * changed if tensor.ndim == 2 else 1e-6)
+
+
+def test_what_one_of_two_averaged_heads_read_is_new_to_their_mean() -> None:
+    assert read_by({"manners": ["odd", "told"], "read_by_both": ["told"]}) == ["told"]
+    assert read_by({"manners": ["odd", "told"]}) == ["odd", "told"]
+    assert read_by({}) == ["first", "plain"]
 
 
 @pytest.mark.skipif(not torch._C._has_mkldnn, reason="plain products only")
