@@ -125,7 +125,7 @@ class Moderation:
 
         def waits() -> None:
             said = say("waits_for_moderator", file=which.removesuffix("_file"))
-            self._tell([self._event((said,))])
+            self._tell([self._event((said,), worried=False)])
 
         def judge(texts: Sequence[str]) -> list[Mapping[str, float]]:
             found = self.patience.ask(

@@ -29,7 +29,7 @@ from afina.errors import (
     InvalidRequest,
     ModelNotFound,
 )
-from afina.model.base import LoadedBase, load_base
+from afina.model.base import DTYPES, LoadedBase, load_base
 from afina.model.dora import row_norms
 from afina.model.kernels.library import library
 from afina.model.own_weights import read_weights
@@ -143,6 +143,11 @@ class Library:
         if not record.admitted:
             raise BaseRefused(f"The base model {base_id!r} cannot be served: {record.refusal}.")
         return record
+
+    def size_of(self, base_id: str) -> int:
+        """Bytes of a base's weights as they are read. Raises ModelNotFound, BaseRefused."""
+        record = self.record(base_id)
+        return record.parameters * DTYPES[self.precision(record)].itemsize
 
     def load_lane(self, base_id: str, is_wanted: Callable[[str], bool] = nobody) -> Lane:
         """A base in memory, ready to answer; adapters stay that are wanted. Takes seconds."""

@@ -12,6 +12,7 @@ import math
 import mmap
 from collections.abc import Iterable
 
+import psutil
 import torch
 from torch import nn
 
@@ -23,6 +24,11 @@ def untouched(dtype: torch.dtype, *shape: int) -> torch.Tensor:
     if hasattr(mmap, "MADV_HUGEPAGE"):
         memory.madvise(mmap.MADV_HUGEPAGE)
     return torch.frombuffer(memory, dtype=dtype)[: math.prod(shape)].view(*shape)
+
+
+def free_bytes() -> int:
+    """Memory that could be taken now without swapping."""
+    return int(psutil.virtual_memory().available)
 
 
 def leave_file(model: nn.Module, shared: Iterable[nn.Parameter] = ()) -> None:

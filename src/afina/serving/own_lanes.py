@@ -63,6 +63,10 @@ class OwnLanes:
         self._lanes.move_to_end(sha256)
         return own.lane
 
+    def of_base(self, base_id: str) -> list[str]:
+        """Those that share the memory of a base."""
+        return [name for name, own in self._lanes.items() if own.lane.base_id == base_id]
+
     def lanes(self) -> list[Lane]:
         """All in memory."""
         return [own.lane for own in self._lanes.values()]
