@@ -324,7 +324,7 @@ def test_moderations_are_counted_by_key_and_cost_nothing(
     caller = first_caller(live.platform)
     assert (line.project_id, line.api_key_id) == (caller.project_id, caller.key_id)
     assert (line.input_tokens, line.num_model_requests) == (4, 2)
-    assert line.model == "afina-moderation-6"
+    assert line.model == "afina-moderation-7"
     costs = admin.usage.costs(start_time=now - 60, group_by=["line_item"])
     free = [one for bucket in costs.data for one in bucket.results if "moderation" in one.line_item]
     assert [(one.amount.value, one.quantity) for one in free] == [(0.0, 4.0)]

@@ -20,7 +20,7 @@ from afina.inside_settings import ModerationSettings
 from afina.serving.network_client import NetworkClient
 from afina.settings import Settings
 
-LOCAL_NAME: Final = "afina-moderation-6"
+LOCAL_NAME: Final = "afina-moderation-7"
 AT_ONCE: Final = 64
 _MARKS: Final = 2
 """Tokens that are put around a text."""

@@ -38,7 +38,7 @@ class ModerationRequest(Wire):
         "omni-moderation-2024-09-26",
         "text-moderation-latest",
         "text-moderation-stable",
-        "afina-moderation-6",
+        "afina-moderation-7",
     ] = DEFAULT_MODEL
 
 
