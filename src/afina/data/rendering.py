@@ -12,6 +12,7 @@ from itertools import islice
 from typing import Any
 
 from afina.data.kinds import RowKind, chats_of, read_pair, read_task
+from afina.data.raw_text import pair_row
 from afina.data.rows import chat_of
 from afina.errors import InvalidRequest
 from afina.text.renderer import Renderer
@@ -68,10 +69,8 @@ def _joined(results: list[Any]) -> Written | InvalidRequest:
 
 
 def _pair(row: dict[str, Any], renderer: Renderer) -> Written:
-    pair = read_pair(row)
-    prompt = len(renderer.tokenizer.encode(pair.prompt)) if pair.prompt else 0
-    completion = len(renderer.tokenizer.encode_piece(pair.completion)) + 1
-    return Written((prompt + completion,), (completion,))
+    written = pair_row(read_pair(row), renderer)
+    return Written((len(written.ids),), (int(written.learned.sum()),))
 
 
 def _task(row: dict[str, Any], renderer: Renderer) -> Written | InvalidRequest:

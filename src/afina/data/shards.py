@@ -33,7 +33,7 @@ from afina.domain.runs import DataSpec
 from afina.errors import DataUnreadable, InvalidRequest
 from afina.text.renderer import Renderer
 
-STAGE_VERSION: Final = 1
+STAGE_VERSION: Final = 2
 SHARD_TOKENS: Final = 4_000_000
 MANIFEST: Final = "manifest.json"
 _WORTH_BYTES: Final = 16 << 20

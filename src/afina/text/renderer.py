@@ -120,10 +120,10 @@ class Renderer:
         return tokens or [self.end_token]
 
     def plain_row(self, prompt: str, completion: str) -> RenderedRow:
-        """A row of prompt and completion: it begins with the ids of `plain_prompt`, and loss is on
-        the completion and on the end after it."""
+        """A row of prompt and completion: it begins with the ids of `plain_prompt`, as it is asked
+        for later, and loss is on the completion and on the first of the ends after it."""
         before = self.plain_prompt(prompt)
-        after = [*self.tokenizer.encode_piece(completion), self.end_token]
+        after = [*self.tokenizer.encode_piece(completion), self.end_tokens[0]]
         return RenderedRow(before + after, [False] * len(before) + [True] * len(after))
 
     def training_row(self, messages: Messages, tools: Tools = None) -> RenderedRow:
