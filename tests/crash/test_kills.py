@@ -201,8 +201,8 @@ def check_logs(data: Path) -> None:
 
 
 @pytest.mark.timeout(500)
-def test_eight_kills_harm_no_job(data: Path) -> None:
-    go(data, 8, SEED)
+def test_a_kill_of_each_part_harms_no_job(data: Path) -> None:
+    go(data, len(PARTS), SEED)
 
 
 @pytest.mark.slow
