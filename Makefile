@@ -17,7 +17,7 @@ help:
 	@echo "  make check    formatter, linter, types, layers"
 	@echo "  make smoke    the pages in Debian's chromium, a few seconds"
 	@echo "  make test-browser  the pages in Debian's chromium"
-	@echo "  make crash    at least 50 kills at random moments"
+	@echo "  make crash    at least 50 kills at random moments, and two longer stories"
 	@echo "  make sanitize the kernels' tests, each access to memory watched"
 	@echo "  make contract three versions of the official client, and 10,000 drawn requests"
 	@echo "  make vllm     answers through a vLLM server, which it installs and starts"
@@ -71,7 +71,7 @@ format: $(STAMP)
 	$(BIN)/ruff check --fix .
 
 crash: $(STAMP) $(STARTER)
-	$(PYTEST) -m "slow" tests/crash
+	$(PYTEST) -m "slow" tests/crash tests/e2e
 
 sanitize: $(STAMP)
 	$(BIN)/python -m tests.sanitized

@@ -63,6 +63,7 @@ def open_door(data: Path, stack: ExitStack, environment: dict[str, str]) -> Othe
     return OtherDoor(data, wait_until("the second API listens", port))
 
 
+@pytest.mark.slow
 @pytest.mark.xdist_group("crash")
 def test_two_doors_and_two_workers_share_the_work_and_deaths_lose_nothing(data: Path) -> None:
     url = database_for(data)

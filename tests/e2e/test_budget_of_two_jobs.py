@@ -20,7 +20,7 @@ def limit(platform: LivePlatform, dollars: int) -> None:
     platform.patiently("POST", "/v1/organization/spend_limit", body)
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_a_job_that_runs_holds_its_money_though_its_worker_is_killed(tmp_path: Path) -> None:
     make_tiny_model(tmp_path / "models" / BASE, base_id=BASE)
     with LivePlatform(tmp_path, {"AFINA_PRICES": A_DOLLAR_A_TOKEN, **LEASES}) as platform:
