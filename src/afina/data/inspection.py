@@ -30,6 +30,7 @@ from afina.data.tally import Notes, Tally
 from afina.errors import InvalidRequest
 from afina.text.renderer import Renderer
 
+_DECODER: Final[msgspec.json.Decoder[Any]] = msgspec.json.Decoder()
 _BATCH_ROWS: Final = 512
 _BATCH_BYTES: Final = 4 << 20
 _BLOCK_BYTES: Final = 1 << 16
@@ -177,9 +178,11 @@ class Inspection:
         if self._renderer is None:
             self._tally.rows += len(lines)
             return True
-        for number, raw in enumerate(lines, first):
+        for number, (raw, row) in enumerate(
+            zip(lines, _DECODER.decode_lines(text), strict=True), first
+        ):
             self._tally.rows += 1
-            self._wait(number, len(raw), msgspec.json.decode(raw))
+            self._wait(number, len(raw), row)
         return True
 
     def _keep(self, first: int, lines: Sequence[bytes]) -> None:

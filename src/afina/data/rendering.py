@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
+import numpy as np
+
 from afina.data.kinds import RowKind, chats_of, read_pair, read_task
 from afina.data.raw_text import pair_row
 from afina.data.rows import chat_of
@@ -64,7 +66,7 @@ def _joined(results: list[Any]) -> Written | InvalidRequest:
         if isinstance(result, InvalidRequest):
             return result
         lengths += [len(row.ids) for row in result]
-        learned += [int(row.learned.sum()) for row in result]
+        learned += [int(np.count_nonzero(row.learned)) for row in result]
     return Written(tuple(lengths), tuple(learned))
 
 

@@ -16,6 +16,7 @@ from afina.errors import InvalidRequest, UnsupportedField
 from afina.text import tools as tool_text
 
 ROLES: Final = ("system", "developer", "user", "assistant", "tool", "function")
+_SPEAKING: Final = ("system", "developer", "user", "assistant")
 _RESULTS: Final = ("tool", "function")
 
 Message = dict[str, Any]
@@ -50,6 +51,9 @@ def read_conversation(
     """`messages` and `tools` in a template's dialect. Raises InvalidRequest with `param`."""
     if not messages:
         raise InvalidRequest("messages is empty.", param="messages", remedy="Give at least one.")
+    plain = None if tools else _plain(messages, dialect)
+    if plain is not None:
+        return plain
     for place, tool in enumerate(tools or ()):
         if not isinstance(tool, Mapping):
             raise InvalidRequest(f"tools[{place}] is not an object.", param=f"tools[{place}]")
@@ -69,6 +73,23 @@ def read_conversation(
             learned,
         )
     return _without_tools(read, tools, learned)
+
+
+def _plain(messages: Sequence[Mapping[str, Any]], dialect: Dialect) -> Conversation | None:
+    """The same for what most chats are, texts said by three roles, in a fraction of the time; None
+    for everything else."""
+    read: list[Message] = []
+    learned: list[bool] = []
+    for message in messages:
+        if not isinstance(message, dict) or len(message) - ("weight" in message) != 2:
+            return None
+        role, content = message.get("role"), message.get("content")
+        if role not in _SPEAKING or not isinstance(content, str):
+            return None
+        known = "system" if role == "developer" and not dialect.developer else role
+        read.append({"role": known, "content": content})
+        learned.append(role == "assistant" and message.get("weight", 1) != 0)
+    return Conversation(read, None, learned)
 
 
 def map_strings(conversation: Conversation, change: Callable[[str], str]) -> Conversation:

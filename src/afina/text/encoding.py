@@ -73,22 +73,23 @@ class TextEncoder:
 
     def _place(self, source: TemplateText, ids: NDArray[np.int32]) -> Encoded | None:
         """Where the cuts are among the ids of the whole text, or None where one is no border."""
-        matches = list(self._tokenizer.control_pattern.finditer(source.text))
-        control_at = np.flatnonzero(self._is_control[ids])
-        if len(control_at) != len(matches):
+        text = source.text
+        spans = [match.span() for match in self._tokenizer.control_pattern.finditer(text)]
+        control_at = self._is_control[ids].nonzero()[0].tolist()
+        if len(control_at) != len(spans):
             return None
-        ends = [match.end() for match in matches]
-        positions, number = [], 0
+        positions, number, start, position = [], 0, 0, 0
         for cut in source.cuts:
-            while number < len(matches) and matches[number].start() < cut:
+            while number < len(spans) and spans[number][0] < cut:
+                start, position = spans[number][1], control_at[number] + 1
                 number += 1
-            start = ends[number - 1] if number else 0
-            first = int(control_at[number - 1]) + 1 if number else 0
-            before = self._before(source.text[start:cut], first=start == 0)
-            position = first + len(before)
-            if tuple(ids[first:position].tolist()) != before:
-                return None
-            positions.append(position)
+            place = position
+            if start < cut:
+                before = self._before(text[start:cut], first=start == 0)
+                place += len(before)
+                if tuple(ids[position:place].tolist()) != before:
+                    return None
+            positions.append(place)
         return Encoded(ids, tuple(positions))
 
     def _before(self, text: str, first: bool) -> tuple[int, ...]:

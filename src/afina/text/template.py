@@ -21,9 +21,12 @@ import jinja2.nodes
 import jinja2.parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from afina.domain.clock import SYSTEM_CLOCK, Clock
+from afina.domain.clock import SYSTEM_CLOCK, Clock, ManualClock
 from afina.errors import BaseRefused, InvalidRequest
+from afina.text.frames import Frames
+from afina.text.standins import MARK, spoil_within
 
+_MARK_ESCAPED = json.dumps(MARK).strip('"')
 _TOKEN_NAMES = ("bos", "eos", "unk", "sep", "pad", "cls", "mask")
 
 
@@ -65,11 +68,14 @@ class ChatTemplate:
             self._default = environment.from_string(source.default)
             self._tools = environment.from_string(source.tools) if source.tools else self._default
             names = jinja2.meta.find_undeclared_variables(environment.parse(source.default))
+            tree = environment.parse(source.default)  # the search for names changes its own
         except jinja2.TemplateError as error:
             raise BaseRefused(f"The chat template is not valid Jinja: {error}.") from None
         self.knows_tools = source.tools is not None or "tools" in names
         self.asks_the_time = self.mentions("strftime_now")
         """Whether what it writes may depend on the day."""
+        steady = not self.asks_the_time or isinstance(clock, ManualClock)
+        self._frames = Frames(tree, self._run_default) if steady else None
 
     def mentions(self, word: str) -> bool:
         """Whether the template's source holds `word`."""
@@ -83,21 +89,37 @@ class ChatTemplate:
         generation: bool = False,
     ) -> str:
         """The chat as text; with `generation`, up to where the assistant speaks."""
-        template = self._tools if tools else self._default
+        if self._frames is not None and tools is None and not generation:
+            text = self._frames.write(messages)
+            if text is not None:
+                return text
         try:
-            return template.render(
-                messages=messages,
-                tools=tools,
-                documents=None,
-                add_generation_prompt=generation,
-                **self.source.variables,
-            )
+            return self._run(messages, tools, generation=generation)
         except (jinja2.TemplateError, TypeError, ValueError, LookupError, ArithmeticError) as error:
             raise TemplateRefused(
                 "The model's chat template refuses these messages" + self._reason(error),
                 param="messages",
                 remedy="Change roles, their order or contents to what the model was made for.",
             ) from None
+
+    def _run_default(self, messages: Sequence[Mapping[str, Any]]) -> str:
+        return self._run(messages, None, generation=False)
+
+    def _run(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        tools: Sequence[Mapping[str, Any]] | None,
+        *,
+        generation: bool,
+    ) -> str:
+        template = self._tools if tools else self._default
+        return template.render(
+            messages=messages,
+            tools=tools,
+            documents=None,
+            add_generation_prompt=generation,
+            **self.source.variables,
+        )
 
     def _reason(self, error: Exception) -> str:
         """The template's own words, where they are words of the template and not of a message."""
@@ -190,10 +212,13 @@ def _tojson(
     sort_keys: bool = False,
 ) -> str:
     """JSON as it is; Jinja's own filter would write `<` as an escape."""
-    return json.dumps(
+    text = json.dumps(
         value,
         ensure_ascii=ensure_ascii,
         indent=indent,
         separators=separators,
         sort_keys=sort_keys,
     )
+    if MARK in text or _MARK_ESCAPED in text:
+        spoil_within(value)
+    return text

@@ -112,9 +112,10 @@ class ChatTokenizer:
 
     def has_control(self, text: str) -> bool:
         """Whether `text` holds what would be read as a control token."""
-        return any(first in text for first in self._first_characters) and (
-            self.control_pattern.search(text) is not None
-        )
+        for first in self._first_characters:
+            if first in text:
+                return self.control_pattern.search(text) is not None
+        return False
 
     def encode(self, text: str) -> list[int]:
         """Ids of plain text: what looks like a control token stays text."""
