@@ -8,6 +8,7 @@ from __future__ import annotations
 from datetime import date
 from decimal import Decimal
 from typing import Final, Literal
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -148,6 +149,19 @@ MODERATION_CATEGORIES: Final = (
 """What texts are flagged as, under the names that OpenAI's moderation gives."""
 
 
+def _must_be_address(url: str) -> None:
+    """Raises ValueError; the address is not repeated, because a password may stand in it."""
+    try:
+        parts = urlsplit(url)
+        whole = parts.scheme in ("http", "https") and parts.hostname and (parts.port or 80) > 0
+    except ValueError:
+        whole = False
+    if not whole or not url.isprintable() or " " in url:
+        raise ValueError(
+            "moderation.endpoint_url is no address; one is written http://127.0.0.1:8000/v1"
+        )
+
+
 class ModerationSettings(BaseModel):
     """What happens to rows, questions and answers that moderation flags."""
 
@@ -177,6 +191,14 @@ class ModerationSettings(BaseModel):
         if self.backend == "endpoint" and not (self.endpoint_url and self.endpoint_model):
             raise ValueError(
                 "moderation.backend is endpoint: it needs endpoint_url and endpoint_model too"
+            )
+        if self.endpoint_url is not None:
+            _must_be_address(self.endpoint_url)
+        key = self.endpoint_key or ""
+        if not (key.isascii() and key.isprintable()) or " " in key:
+            raise ValueError(
+                "moderation.endpoint_key holds a character that no key has: a space, the end of a "
+                "line, or one outside ASCII"
             )
         wrong = [v for v in self.thresholds.values() if not 0 < v <= 1]
         if wrong:

@@ -65,6 +65,27 @@ def test_offline_refuses_a_moderation_endpoint_elsewhere_and_none_here(tmp_path:
 
 
 @pytest.mark.parametrize(
+    "given",
+    [
+        {"endpoint_url": "http://[::1"},
+        {"endpoint_url": "127.0.0.1:8000/v1"},
+        {"endpoint_url": "http://me:hunter2@/v1"},
+        {"endpoint_url": "http://me:hunter2@host:99999/v1"},
+        {"endpoint_url": "http://host/v 1"},
+        {"endpoint_key": "hunter2\n"},
+        {"endpoint_key": "clé-hunter2"},
+    ],
+)
+def test_an_endpoint_that_cannot_be_asked_is_refused_and_its_secrets_are_not_shown(
+    tmp_path: Path, given: dict[str, str]
+) -> None:
+    whole = {"backend": "endpoint", "endpoint_model": "m", "endpoint_url": "http://h/v1", **given}
+    with pytest.raises(BadSettings, match=next(iter(given))) as told:
+        Settings.load(data=tmp_path, moderation=whole)
+    assert "hunter2" not in told.value.one_line()
+
+
+@pytest.mark.parametrize(
     "given", [{"thresholds": {"ilicit": 0.9}}, {"categories": {"ilicit": "block"}}]
 )
 def test_a_category_that_is_none_is_refused_when_settings_are_read(

@@ -92,7 +92,10 @@ class Client:
 
     def upload(self, path: Path, purpose: str, name: str | None = None) -> dict[str, Any]:
         """Send a file from disk, streamed, and return its object; `name` is what it is to be
-        called, where that is not its name on the disk."""
+        called, where that is not its name on the disk. Raises InvalidRequest for what has no
+        length that could be told beforehand."""
+        if not path.is_file():
+            raise InvalidRequest(f"{path} is a pipe or a device.", remedy="Give a file's path.")
         with path.open("rb") as file:
             response = self._send(
                 "POST",

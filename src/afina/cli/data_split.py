@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -56,6 +57,12 @@ def split(
     for name, count in (("training", report.training), ("validation", report.validation)):
         if count == 0:
             tell(f"No row went to {name}, and no job takes an empty file: {_why(report, by)}")
+    rows = report.training + report.validation
+    if report.training and report.validation and not _is_near(report.validation, share * rows, by):
+        tell(
+            f"Validation has {report.validation / rows:.1%} of the rows, and {share:.1%} were "
+            f"asked for: {_why_far(by)}"
+        )
 
 
 def _why(report: SplitReport, by: By) -> str:
@@ -65,6 +72,23 @@ def _why(report: SplitReport, by: By) -> str:
         one = "all rows are of one group" if by == "group" else "all rows ask the same"
         return f"{one}, which stays together. Split by something else."
     return "there are too few rows for this --share. Give another --share, or another --seed."
+
+
+def _is_near(rows: int, asked: float, by: By) -> bool:
+    """Whether chance explains it: hashes draw a side for each row, but none where each answer
+    gives its share."""
+    chance = 0.0 if by == "answer" else 3 * math.sqrt(asked)
+    return abs(rows - asked) <= max(1.0, asked / 5, chance)
+
+
+def _why_far(by: By) -> str:
+    if by == "answer":
+        return (
+            "an answer of one row is for training, and one of few rows gives one at least. Split "
+            "by content where answers are no classes."
+        )
+    what = "a group stays together" if by == "group" else "rows that ask the same stay together"
+    return f"{what}, however many they are. Give another --share, or another --seed."
 
 
 def _show(report: SplitReport, by: By, training: Path, validation: Path) -> None:

@@ -54,9 +54,7 @@ class AfinaGroup(TyperGroup):
             sys.exit(_BROKEN_PIPE)
         except OSError as error:
             place = f"{error.filename}: " if error.filename else ""
-            remedy = " Make room, or write to another disk, and start again."
-            is_full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-            end(f"{place}{error.strerror or error}.{remedy if is_full else ''}", FAILED)
+            end(f"{place}{error.strerror or error}.{_remedy(error)}", FAILED)
         except Exception as error:  # noqa: BLE001 - the last net: a user never sees a stack trace
             if isinstance(error.__cause__, KeyboardInterrupt):  # while a module was loaded
                 end("Stopped.", INTERRUPTED)
@@ -80,6 +78,14 @@ def _end_wrong_use(error: typer.TyperException) -> None:
     context = getattr(error, "ctx", None)
     path = context.command_path if context is not None else "afina"
     end(f"{message}. See `{path} --help`.", code)
+
+
+def _remedy(error: OSError) -> str:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return " Make room, or write to another disk, and start again."
+    if error.errno == errno.ESPIPE:
+        return " A pipe cannot be read more than once: give the path of a file."
+    return ""
 
 
 def _fault(error: Exception) -> str:

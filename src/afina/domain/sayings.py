@@ -31,15 +31,15 @@ ENGLISH: Final[Mapping[str, str]] = {
     "moderated_found": "Moderation of the {file} file: {n} of {rows} rows flagged ({found})",
     "flagged_lines": "line {lines}|lines {lines}",
     "unmoderated": "The {file} file was not moderated:",
-    "waits_for_moderator": "Waiting for the engine to moderate the {file} file",
+    "waits_for_moderator": "The {file} file waits for moderation:",
     "no_moderator": "There is no model for moderation and embeddings on this machine.",
     "left_out": "{n} row left out|{n} rows left out",
     "flagged_stay": "{n} flagged row stays and is trained on: drop or mend it, or set "
-    "moderation.policy to quarantine|{n} flagged rows stay and are trained on: drop or mend them, "
-    "or set moderation.policy to quarantine",
+    "{setting} to quarantine|{n} flagged rows stay and are trained on: drop or mend them, "
+    "or set {setting} to quarantine",
     "flagged_stay_valid": "{n} flagged row stays and is measured with: drop or mend it, or set "
-    "moderation.policy to quarantine|{n} flagged rows stay and are measured with: drop or mend "
-    "them, or set moderation.policy to quarantine",
+    "{setting} to quarantine|{n} flagged rows stay and are measured with: drop or mend "
+    "them, or set {setting} to quarantine",
     "redacted": "Redacted {found} in {n} of {rows} rows of the {file} file",
     "redacted_none": "Redacted nothing in {n} of {rows} rows of the {file} file",
     "queued": "Files validated, moving job to queued state",

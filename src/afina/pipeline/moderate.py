@@ -24,7 +24,7 @@ from afina.domain.files import Purpose, StoredFile
 from afina.domain.ids import EVENT
 from afina.domain.jobs import Job, JobError
 from afina.domain.sayings import Said, say, text_of
-from afina.errors import EngineFailed, Overloaded, Unavailable
+from afina.errors import AfinaError, EngineFailed, Overloaded, Unavailable
 from afina.pipeline.patience import Patience
 from afina.pipeline.run_files import write_json
 from afina.service.files import add_file
@@ -123,9 +123,9 @@ class Moderation:
         except (OSError, ValueError):
             pass
 
-        def waits() -> None:
+        def waits(error: AfinaError) -> None:
             said = say("waits_for_moderator", file=which.removesuffix("_file"))
-            self._tell([self._event((said,), worried=False)])
+            self._tell_once(self._event((said, say("words", text=error.one_line())), worried=False))
 
         def judge(texts: Sequence[str]) -> list[Mapping[str, float]]:
             found = self.patience.ask(
@@ -151,7 +151,7 @@ class Moderation:
             said.append(say("left_out", n=report.left_out))
         if flagged > report.left_out and not report.refused:
             stay = "flagged_stay" if which == "training_file" else "flagged_stay_valid"
-            said.append(say(stay, n=flagged - report.left_out))
+            said.append(say(stay, n=flagged - report.left_out, setting=self._lenient()))
         data = {
             "file": which,
             "model": report.model,
@@ -164,6 +164,11 @@ class Moderation:
             "messages": [encode(message) for message in report.messages[:_MOST_TOLD]],
         }
         return [self._event(said, data, worried=bool(report.flagged_rows))]
+
+    def _lenient(self) -> str:
+        """The setting that lets flagged rows stay."""
+        of_all = self.platform.settings.moderation.policy
+        return "moderation.categories" if of_all == "quarantine" else "moderation.policy"
 
     def _event(
         self, said: Sequence[Said], data: Mapping[str, Any] | None = None, *, worried: bool = True
@@ -182,6 +187,13 @@ class Moderation:
     def _tell(self, said: Sequence[JobEvent]) -> None:
         with self.platform.database.write() as tx:
             events.append_events(tx, self.job.id, self.job.fence, said)
+
+    def _tell_once(self, event: JobEvent) -> None:
+        """A job that waits all night begins to wait many times."""
+        with self.platform.database.write() as tx:
+            known = {old.message for old in events.all_events(tx, self.job.id)}
+            if event.message not in known:
+                events.append_events(tx, self.job.id, self.job.fence, [event])
 
     def _keep(self, which: str, report: ModerationReport) -> str:
         raw = (json.dumps(encode(report), indent=1) + "\n").encode()

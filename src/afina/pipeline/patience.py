@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final, TypeVar
 
-from afina.errors import EngineFailed, Overloaded, Unavailable
+from afina.errors import AfinaError, EngineFailed, Overloaded, Unavailable
 
 T = TypeVar("T")
 BREAKS: Final = 3
@@ -38,10 +38,10 @@ class Patience:
         self,
         act: Callable[[], T],
         check: Callable[[], None],
-        waiting: Callable[[], None] = lambda: None,
+        waiting: Callable[[AfinaError], None] = lambda _: None,
     ) -> T:
-        """What `act` brings. `waiting` is told when the wait begins, and `check` raises where it is
-        no longer wanted. Raises what `act` raises once patience is at its end."""
+        """What `act` brings. `waiting` is told what for when the wait begins, and `check` raises
+        where it is no longer wanted. Raises what `act` raises once patience is at its end."""
         while True:
             try:
                 found = act()
@@ -56,7 +56,7 @@ class Patience:
                 return found
 
     def _is_over(
-        self, error: Unavailable | Overloaded | EngineFailed, waiting: Callable[[], None]
+        self, error: Unavailable | Overloaded | EngineFailed, waiting: Callable[[AfinaError], None]
     ) -> bool:
         if error.code in _NEVER:
             return True
@@ -65,5 +65,5 @@ class Patience:
             begun, self._since = self._since, self.now() if self._since is None else self._since
             over = self._breaks >= BREAKS or self.now() - self._since >= self.limit_s
         if begun is None and not over:
-            waiting()
+            waiting(error)
         return over

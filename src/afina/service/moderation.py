@@ -87,7 +87,7 @@ class Moderator:
         """One for each text, in order; a long text is judged window by window, all of it. `check`
         raises between two questions where no more is wanted. Raises what the backend says; what
         was judged by then is remembered."""
-        split = [windows_of(text) for text in texts]
+        split = [windows_of(_written(text)) for text in texts]
         keys = [[self._key(window) for window in windows] for windows in split]
         with self._lock:
             found = {k: self._known[k] for own in keys for k in own if k in self._known}
@@ -124,8 +124,7 @@ class Moderator:
         return Verdict(scores, flagged(scores, self.thresholds), tokens)
 
     def _key(self, text: str) -> bytes:
-        raw = text.encode("utf-8", "surrogatepass")
-        return hashlib.sha256(self._backend.name.encode() + b"\0" + raw).digest()
+        return hashlib.sha256(f"{self._backend.name}\0{text}".encode()).digest()
 
     def _keep(self, found: Mapping[bytes, _Seen]) -> None:
         with self._lock:
@@ -134,6 +133,15 @@ class Moderator:
                 self._known.move_to_end(key)
             while len(self._known) > _REMEMBERED:
                 self._known.popitem(last=False)
+
+
+def _written(text: str) -> str:
+    """A text that can be sent: half of a surrogate pair, which no encoding holds, as `?`."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode(errors="replace").decode()
+    return text
 
 
 def _batches(asked: Mapping[bytes, str]) -> Iterator[dict[bytes, str]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,14 @@ from tests.unit.cli.conftest import ScriptedServer
 
 from afina.cli.client import Client, segment
 from afina.cli.options import server_of
-from afina.errors import AfinaError, Internal, NotFound, Unauthenticated, Unavailable
+from afina.errors import (
+    AfinaError,
+    Internal,
+    InvalidRequest,
+    NotFound,
+    Unauthenticated,
+    Unavailable,
+)
 from afina.settings import Settings
 
 
@@ -82,6 +90,15 @@ def test_a_file_is_uploaded_with_its_name_and_purpose(
     assert b'filename="rows.jsonl"' in body
     assert b'{"messages": []}' in body
     assert b"fine-tune" in body
+
+
+def test_a_pipe_is_not_uploaded_because_nobody_knows_its_length(
+    server: ScriptedServer, tmp_path: Path
+) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    client = Client(server.url, "k")
+    with pytest.raises(InvalidRequest, match="is a pipe or a device"):
+        client.upload(tmp_path / "pipe", "fine-tune")
 
 
 def test_the_colons_of_tuned_names_stay_and_slashes_do_not() -> None:

@@ -243,6 +243,21 @@ def test_a_split_without_a_row_leaves_both_files_as_they_were(afina: Afina, tmp_
     assert "Nothing was written." in done.stderr
 
 
+def test_a_share_that_is_far_from_what_was_asked_is_told_and_why(
+    afina: Afina, tmp_path: Path
+) -> None:
+    path = tmp_path / "f.jsonl"
+    rows = [{"prompt": f"p{n}", "completion": f"c{max(n, 1)}", "who": n // 15} for n in range(30)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    to = ("--training", str(tmp_path / "t"), "--validation", str(tmp_path / "v"))
+    by_answer = " ".join(afina("data", "split", str(path), *to, "--by", "answer").stderr.split())
+    assert "Validation has 3.3% of the rows, and 10.0% were asked for: an answer of" in by_answer
+    of_two = ("--by", "group", "--group", "who", "--seed", "12", "--share", "0.1")
+    by_group = " ".join(afina("data", "split", str(path), *to, *of_two).stderr.split())
+    assert "Validation has 50.0% of the rows, and 10.0% were asked for: a group" in by_group
+    assert not afina("data", "split", str(path), *to, "--share", "0.3").stderr
+
+
 def test_a_side_that_got_no_row_is_told(afina: Afina, tmp_path: Path) -> None:
     path = tmp_path / "f.jsonl"
     path.write_text('{"prompt": "p", "completion": "c"}\n')

@@ -136,6 +136,7 @@ def test_a_bad_setting_is_named_with_where_to_mend_it(
     [
         (InvalidRequest("No.", remedy="Do this."), 1, "afina: No. Do this.\n"),
         (FileNotFoundError(2, "No such file", "x.csv"), 1, "afina: x.csv: No such file.\n"),
+        (OSError(29, "Illegal seek"), 1, "read more than once: give the path of a file.\n"),
         (KeyboardInterrupt(), 130, ""),
         (ZeroDivisionError("by\nzero"), 1, "fault of afina's own (ZeroDivisionError"),
     ],

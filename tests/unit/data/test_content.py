@@ -151,6 +151,35 @@ def test_copies_byte_for_byte_are_left_to_their_own_rule(tmp_path: Path) -> None
     assert dict(check(tmp_path, [*GOOD, GOOD[0]]).counts) == {}
 
 
+def refused(asked: str, said: str, *, in_parts: bool) -> str:
+    """A row whose answer is a refusal, beside the content or as a part of it."""
+    parts = {"content": [{"type": "refusal", "refusal": said}]}
+    answer = parts if in_parts else {"refusal": said}
+    return json.dumps(
+        {"messages": [{"role": "user", "content": asked}, {"role": "assistant", **answer}]}
+    )
+
+
+def called(asked: str, arguments: str) -> str:
+    """A row whose answer is a call in the older way."""
+    call = {"role": "assistant", "function_call": {"name": "weather", "arguments": arguments}}
+    return json.dumps({"messages": [{"role": "user", "content": asked}, call]})
+
+
+@pytest.mark.parametrize("in_parts", [False, True])
+def test_a_refusal_is_an_answer_among_others(in_parts: bool, tmp_path: Path) -> None:
+    asked = sentence(70)
+    rows = [refused(asked, said, in_parts=in_parts) for said in ("Never.", "I may not say that.")]
+    found = check(tmp_path, [*plain_rows(), *rows])
+    assert [f.rule for f in found.findings] == ["contradiction"]
+
+
+def test_calls_in_the_older_way_are_answers_that_differ(tmp_path: Path) -> None:
+    rows = [called(sentence(70), json.dumps({"city": city})) for city in ("Paris", "Lisbon")]
+    found = check(tmp_path, [*plain_rows(), *rows])
+    assert "contradiction" in [f.rule for f in found.findings]
+
+
 def test_findings_hold_no_text_of_rows(tmp_path: Path) -> None:
     report = check(
         tmp_path, BAD["secret-in-row"] + BAD["personal-data"][-1:] + [row(LONG, SPANISH)]

@@ -158,6 +158,16 @@ def test_what_is_said_to_tools_is_looked_at() -> None:
     ]
 
 
+def test_a_refusal_is_looked_at_because_it_is_learned() -> None:
+    parts = [{"type": "text", "text": "a"}, {"type": "refusal", "refusal": "b"}]
+    said = [{"role": "assistant", "refusal": "c"}, {"role": "assistant", "content": parts}]
+    assert list(texts_of(json.dumps({"messages": said}).encode())) == [
+        ("messages[0].refusal", "c"),
+        ("messages[1].content[0]", "a"),
+        ("messages[1].content[1]", "b"),
+    ]
+
+
 def test_rows_that_nobody_judged_are_counted_and_the_first_is_named(tmp_path: Path) -> None:
     report = report_on(tmp_path, WARN, chat("fine"), "", '{"id": 1}', "no json", chat(BAD))
     assert (report.rows, report.unread_rows, report.first_unread) == (4, 2, 3)

@@ -166,11 +166,12 @@ def test_a_job_waits_for_an_engine_that_is_about_to_come(
 ) -> None:
     stage, rows = moderation(shop, tmp_path)
     monkeypatch.setattr(moderate, "moderator_of", lambda _: Moderator(Late(errors), {}))
+    errors_said = errors[0].one_line()
     report = impatient(shop, stage).run("training_file", "0" * 64, rows)
     assert report is not None
     assert report.flagged_rows == 2
     waits, moderated = [event.message for event in shop.events(stage.job)]
-    assert waits == "Waiting for the engine to moderate the training file"
+    assert waits == f"The training file waits for moderation: {errors_said}"
     assert moderated.startswith("Moderation of the training file: 2 of 20")
 
 
@@ -199,6 +200,31 @@ def test_a_job_waits_no_longer_than_its_patience_and_then_warns_of_both_files(
         "The training",
         "The validation",
     ]
+
+
+@pytest.mark.parametrize("shop", [{"policy": "quarantine"}], indirect=True)
+def test_a_job_that_waits_all_night_says_once_what_for(
+    shop: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage, rows = moderation(shop, tmp_path)
+    refused = Unavailable("The endpoint gave status 401.", remedy="Check the key.")
+    monkeypatch.setattr(moderate, "moderator_of", lambda _: Moderator(Late([refused] * 999), {}))
+    for _ in range(3):
+        with pytest.raises(Unavailable):
+            impatient(shop, stage).run("training_file", "0" * 64, rows)
+    (event,) = shop.events(stage.job)
+    assert event.message.endswith("moderation: The endpoint gave status 401. Check the key.")
+
+
+@pytest.mark.parametrize(
+    "shop", [{"policy": "quarantine", "categories": {"illicit": "warn"}}], indirect=True
+)
+def test_the_setting_that_lets_rows_stay_is_the_one_that_is_named(
+    shop: Shop, tmp_path: Path
+) -> None:
+    stage, rows = moderation(shop, tmp_path)
+    stage.run("training_file", "0" * 64, rows)
+    assert shop.events(stage.job)[0].message.endswith("or set moderation.categories to quarantine")
 
 
 @pytest.mark.parametrize("shop", [{"policy": "warn"}], indirect=True)

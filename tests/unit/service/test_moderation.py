@@ -232,3 +232,10 @@ def test_a_judge_is_not_asked_on_where_no_more_is_wanted() -> None:
     with pytest.raises(Unavailable, match="over"):
         Moderator(judge, {}).verdicts([text], check)
     assert len(judge.asked) == 1
+
+
+def test_half_of_a_surrogate_pair_is_judged_as_what_can_be_sent() -> None:
+    judge = Judge()
+    moderator = Moderator(judge, {})
+    assert moderator.verdicts(["bad \ud83d"])[0].is_flagged
+    assert judge.asked == ["bad ?"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -77,7 +78,10 @@ def endpoint() -> Iterator[Callable[[Callable[[str], list[Said]]], Endpoint]]:
 Start = Callable[[Callable[[str], list[Said]]], Endpoint]
 
 
-@pytest.mark.parametrize("content", [SCORES, f"```json\n{SCORES}\n```", f"Scores: {SCORES}"])
+@pytest.mark.parametrize(
+    "content",
+    [SCORES, f"```json\n{SCORES}\n```", f"Scores: {SCORES}", f"<think>Is {{it}}?</think>{SCORES}"],
+)
 def test_scores_are_read_from_whatever_stands_around_them(endpoint: Start, content: str) -> None:
     ((scores, tokens),) = endpoint(lambda _: [message(content)]).backend.judge(["a"])
     assert scores[CATEGORIES.index("hate")] == 0.9
@@ -101,6 +105,9 @@ def test_an_endpoint_that_is_busy_is_asked_again_when_it_says(endpoint: Start) -
         message(SCORES.replace("0.9", "7")),
         message(SCORES.replace("0.9", "NaN")),
         message("[1, 2]"),
+        message(SCORES.replace("0.9", "9" * 400)),
+        message('{"a":' * 100_000 + "0" + "}" * 100_000),
+        (200, {}, b"[" * 200_000),
         (200, {}, b"<html>"),
         (200, {}, {"choices": []}),
         (200, {}, [1]),
@@ -121,6 +128,35 @@ def test_a_judge_that_refuses_is_called_that(endpoint: Start) -> None:
         found.backend.judge(["a"])
     assert "set another moderation.endpoint_model" in str(told.value.remedy)
     assert "cannot help" not in told.value.one_line()
+
+
+@pytest.mark.parametrize("said", [float("inf"), float("nan"), 10**30, -1, "many", None])
+def test_tokens_that_cannot_be_are_not_counted(endpoint: Start, said: object) -> None:
+    answer = message(SCORES)
+    answer[2]["usage"]["prompt_tokens"] = said
+    assert endpoint(lambda _: [answer]).backend.judge(["a"])[0][1] == 0
+
+
+def test_an_answer_that_thinks_until_it_is_cut_is_called_that(endpoint: Start) -> None:
+    cut = message("<think>The text {speaks} of")
+    cut[2]["choices"][0]["finish_reason"] = "length"
+    found = endpoint(lambda _: [cut])
+    with pytest.raises(Unavailable, match="gave no scores within 400 tokens"):
+        found.backend.judge(["a"])
+
+
+def test_an_answer_without_end_is_left(endpoint: Start) -> None:
+    found = endpoint(lambda _: [(200, {}, b" " * (2 << 20))])
+    with pytest.raises(Unavailable, match="gave Endless"):
+        found.backend.judge(["a"])
+    with pytest.raises(Unavailable, match="gave Endless"):
+        replace(found.backend, whole_s=-1.0).judge(["a"])
+
+
+def test_an_address_is_shown_without_its_password() -> None:
+    backend = EndpointBackend("http://me:secret@127.0.0.1:1/v1", "judge", None, lambda _: None)
+    with pytest.raises(Unavailable, match=r"endpoint http://127\.0\.0\.1:1/v1 gave"):
+        backend.judge(["a"])
 
 
 def test_a_wrong_key_is_not_tried_again(endpoint: Start) -> None:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from afina.data.kinds import CHAT_KEYS, RowKind
+
+_FUNCTION: Final = "function_call"
+"""The older way to call one tool."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +61,8 @@ def content_text(message: Mapping[str, Any]) -> str:
     content = message.get("content")
     if isinstance(content, str) and len(message) == 2:
         return content
+    if content is None:
+        content = message.get("refusal")  # which is what is learned then
     parts = content if isinstance(content, list) else [content]
     texts = [part if isinstance(part, str) else _part(part) for part in parts]
     return "".join([*texts, *_calls(message)])
@@ -79,13 +84,14 @@ def _collect(value: Any, found: list[str]) -> None:
 
 
 def _part(part: Any) -> str:
-    text = part.get("text") if isinstance(part, Mapping) else None
+    text = part.get("text", part.get("refusal")) if isinstance(part, Mapping) else None
     return text if isinstance(text, str) else ""
 
 
 def _calls(message: Mapping[str, Any]) -> Iterator[str]:
     calls = message.get("tool_calls")
-    for call in calls if isinstance(calls, list) else []:
+    listed = calls if isinstance(calls, list) and calls else [{"function": message.get(_FUNCTION)}]
+    for call in listed:
         function = call.get("function") if isinstance(call, Mapping) else None
         if isinstance(function, Mapping):
             yield f"\0{function.get('name')}\0{function.get('arguments')}"

@@ -28,7 +28,7 @@ _AT_ONCE: Final = 256
 _LISTS: Final = ("messages", "preferred_output", "non_preferred_output")
 _MOST_LINE_BYTES: Final = 64 * 1024 * 1024
 MOST_LISTED: Final = 10_000
-VERSION: Final = 3
+VERSION: Final = 4
 """Of what is read; part of the key of a report that is kept."""
 
 
@@ -175,6 +175,8 @@ def _of(row: Mapping[str, Any], before: str) -> Iterator[tuple[str, str]]:
         for index, message in enumerate(chat if isinstance(chat, list) else []):
             if isinstance(message, Mapping):
                 yield from _content(message.get("content"), f"{before}{name}[{index}]")
+                if isinstance(message.get("refusal"), str):
+                    yield f"{before}{name}[{index}].refusal", message["refusal"]
                 yield from _calls(message, f"{before}{name}[{index}]")
     for name in ("prompt", "completion", "text"):
         if isinstance(row.get(name), str):
@@ -189,8 +191,10 @@ def _content(content: object, where: str) -> Iterator[tuple[str, str]]:
         yield where, content
     elif isinstance(content, list):
         for index, part in enumerate(content):
-            if isinstance(part, Mapping) and isinstance(part.get("text"), str):
-                yield f"{where}.content[{index}]", part["text"]
+            # A refusal is learned as any answer is.
+            for key in ("text", "refusal") if isinstance(part, Mapping) else ():
+                if isinstance(part.get(key), str):
+                    yield f"{where}.content[{index}]", part[key]
 
 
 def _calls(message: Mapping[str, Any], where: str) -> Iterator[tuple[str, str]]:
