@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 from typing import BinaryIO, Final
 
@@ -158,6 +158,12 @@ def list_files(platform: Platform, caller: Caller, query: FileQuery = _ALL) -> P
     check_limit(query.limit, MAX_LIST)
     with platform.database.read() as tx:
         return files.list_files(tx, caller.project_id, query, platform.now())
+
+
+def names_of(platform: Platform, caller: Caller, file_ids: Collection[str]) -> dict[str, str]:
+    """The names of those of these files that are there, by id."""
+    with platform.database.read() as tx:
+        return files.names_of(tx, caller.project_id, file_ids)
 
 
 def delete_file(platform: Platform, caller: Caller, file_id: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -61,6 +62,14 @@ def list_files(tx: Tx, project_id: str, query: FileQuery, now: int) -> Page[Stor
         tx, FILES, where, after=query.after, limit=query.limit, ascending=ascending
     )
     return Page(tuple(file_of(row) for row in rows), more)
+
+
+def names_of(tx: Tx, project_id: str, file_ids: Collection[str]) -> dict[str, str]:
+    """The names of those of the project's files that are there, by id."""
+    query = select(FILES.c.id, FILES.c.filename).where(
+        FILES.c.project_id == project_id, FILES.c.id.in_(file_ids)
+    )
+    return {row.id: row.filename for row in tx.execute(query)}
 
 
 def expired_files(tx: Tx, now: int, limit: int = 500) -> list[StoredFile]:

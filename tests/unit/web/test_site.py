@@ -9,11 +9,12 @@ from pathlib import Path
 from urllib.parse import quote
 
 import pytest
-from tests.platforms import BASE, add_base, publish, run_to_running, start_job
+from tests.platforms import BASE, ROW, add_base, publish, run_to_running, start_job
 from tests.unit.web.site import HOST, Site, signed_in
 
 from afina.service import draft_rows
 from afina.service.card_page import POLICY
+from afina.service.files import upload_file
 from afina.service.keys import authenticate, create_key, revoke_key
 from afina.service.sessions import LINK_S, new_link, resume_session
 from afina.web.files import static_files
@@ -207,3 +208,18 @@ def test_a_spreadsheet_reads_no_formula_into_an_export() -> None:
     for text in ("=1+1", "+1", "-1", "@SUM(A1)", "\t=1"):
         assert plain_cell(text) == f"'{text}"
     assert plain_cell("ft:base:org:name") == "ft:base:org:name"
+
+
+def test_jobs_without_a_name_are_told_apart_by_their_files_and_found_by_them(site: Site) -> None:
+    add_base(site.platform, BASE)
+    caller = authenticate(site.platform, site.key)
+    for name in ("claims.jsonl", "<b>letters.jsonl"):
+        file = upload_file(site.platform, caller, [ROW * 10], name, "fine-tune")
+        start_job(site.platform, caller, training_file=file.id)
+    for page in ("/", "/jobs"):
+        shown = site.ask("GET", page).text
+        assert "claims.jsonl" in shown
+        assert "&lt;b&gt;letters.jsonl" in shown
+    found = site.ask("GET", "/jobs?q=Claims").text
+    assert "claims.jsonl" in found
+    assert "letters.jsonl" not in found

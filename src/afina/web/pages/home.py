@@ -11,6 +11,7 @@ from afina.domain.jobs import Job, JobStatus
 from afina.service import bases, files, jobs, models, usage
 from afina.service.files import FileQuery
 from afina.service.job_feed import last_step
+from afina.web.pages.jobs import trained_on
 from afina.web.render import page
 from afina.web.sayings import Fault, fault
 from afina.web.visit import Visit
@@ -34,6 +35,7 @@ def show(visit: Visit) -> Response:
                 :_SHOWN
             ],
             "recent": recent[:_SHOWN],
+            "names": trained_on(visit, recent),
             "models": tuned[:_SHOWN],
             "bases": bases.list_bases(platform),
             "step": _next_step(bool(rows), recent, bool(tuned)),

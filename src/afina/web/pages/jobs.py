@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 from anyio import to_thread
@@ -42,8 +42,14 @@ def show_list(visit: Visit) -> Response:
         raise InvalidRequest("There is no such filter.", param="which")
     words = asked.get("q", "").strip().lower()
     found = jobs.list_jobs(visit.platform, visit.caller, limit=_LISTED).data
-    shown = [job for job in found if _fits(job, which) and _speaks_of(job, words)]
-    values = {"jobs": shown, "which": which, "filters": FILTERS, "q": words, "all": len(found)}
+    names = trained_on(visit, found)
+    shown = [
+        job for job in found if _fits(job, which) and _speaks_of(job, names.get(job.id, ""), words)
+    ]
+    values = {
+        "jobs": shown, "which": which, "filters": FILTERS, "q": words, "all": len(found),
+        "names": names,
+    }  # fmt: skip
     return page(visit, "parts/job_list.html" if visit.is_partial else "jobs.html", values)
 
 
@@ -123,9 +129,16 @@ def _fits(job: Job, which: str) -> bool:
     return which in ("all", job.status.value)
 
 
-def _speaks_of(job: Job, words: str) -> bool:
+def trained_on(visit: Visit, shown: Iterable[Job]) -> dict[str, str]:
+    """The name of each job's training file, by the job's id: nobody knows a job by that."""
+    asked = {job.id: job.training_file for job in shown}
+    names = files.names_of(visit.platform, visit.caller, set(asked.values()))
+    return {job: names[file] for job, file in asked.items() if file in names}
+
+
+def _speaks_of(job: Job, file: str, words: str) -> bool:
     labels = " ".join(f"{key} {value}" for key, value in (job.metadata or {}).items())
-    text = f"{job.id} {job.suffix or ''} {job.model} {job.fine_tuned_model or ''} {labels}"
+    text = f"{job.id} {job.suffix or ''} {job.model} {job.fine_tuned_model or ''} {labels} {file}"
     return words in text.lower()
 
 
