@@ -137,6 +137,8 @@ def _bodies() -> Iterator[Case]:
         yield raw("half a surrogate pair", path, b'{"model": "\\ud800"}', "surrogate")
         yield raw("100,000 deep", path, b'{"a":' + b"[" * 100_000, "deep")
         yield raw("100,000 deep, whole", path, b"[" * 100_000 + b"]" * 100_000, "deep")
+        twice = {"code": "duplicate_parameter", "param": "a[0].b"}
+        yield raw("a key twice", path, b'{"a": [{"b": 1, "b": 1}]}', "more than once", **twice)
         yield raw("text behind it", path, b"{} {}", "line 1, column 4")
         yield raw("a control character", path, b'{"model": "a\x00b"}', "JSON")
         missing = "missing_required_parameter"

@@ -7,7 +7,7 @@ from typing import Any
 import openai
 import pytest
 from openai.types import Completion
-from tests.contract.live import BASE, Live
+from tests.contract.live import BASE, CONTEXT_TOKENS, Live
 from tests.platforms import first_caller
 
 from afina.errors import Overloaded
@@ -137,6 +137,62 @@ def test_nothing_is_written_and_paid_where_nothing_is_asked_for(
     assert (kept.request_id, kept.completion_tokens) == (asked.request_id, 0)
 
 
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_prompt_that_fills_the_window_is_scored_where_nothing_is_written(
+    live: Live, client: openai.OpenAI, stream: bool
+) -> None:
+    live.engine.scored = lambda asked: Scored(
+        [-0.5] * len(asked.ids), [[i] for i in asked.ids], [[-0.5]] * len(asked.ids)
+    )
+    renderer = Renderer.load(live.settings.models / BASE)
+    ids = renderer.plain_prompt("fox") * CONTEXT_TOKENS
+    full = ids[:CONTEXT_TOKENS]
+    shapes: list[dict[str, Any]] = [{"echo": True, "logprobs": 1}, {"echo": True}, {}]
+    if stream:
+        shapes = [{**given, "stream_options": {"include_usage": True}} for given in shapes]
+    for given in shapes:
+        asked = len(live.engine.requests)
+        answer: Any = client.completions.create(
+            model=BASE,
+            prompt=full,
+            max_tokens=0,
+            n=2,
+            stream=stream,
+            **given,
+        )
+        parts = list(answer) if stream else [answer]
+        choices = [choice for part in parts for choice in part.choices]
+        assert [choice.index for choice in choices] == [0, 1]
+        assert {choice.finish_reason for choice in choices} == {"length"}
+        assert {len(choice.text) > 0 for choice in choices} == {"echo" in given}
+        if "logprobs" in given:
+            assert all(len(choice.logprobs.tokens) == len(full) for choice in choices)
+        usage = parts[-1].usage
+        assert (usage.prompt_tokens, usage.completion_tokens) == (len(full), 0)
+        assert len(live.engine.requests) == asked
+        assert [*live.engine.scores[-1].prompt, *live.engine.scores[-1].ids] == full
+        assert live.engine.scores[-1].tag["project"]
+    with pytest.raises(openai.BadRequestError, match="maximum context length"):
+        client.completions.create(model=BASE, prompt=[*full, full[0]], max_tokens=0)
+
+
+def test_control_tokens_of_a_prompt_take_no_place_in_the_echo(
+    live: Live, client: openai.OpenAI
+) -> None:
+    live.engine.scored = lambda asked: Scored(
+        [-0.5] * len(asked.ids), [[i] for i in asked.ids], [[-0.5]] * len(asked.ids)
+    )
+    tokenizer = Renderer.load(live.settings.models / BASE).tokenizer
+    mark = min(tokenizer.control_ids)
+    fox = tokenizer.encode("fox")
+    answer = client.completions.create(
+        model=BASE, prompt=[mark, *fox, mark], echo=True, logprobs=0, max_tokens=0
+    )
+    told: Any = answer.choices[0].logprobs
+    assert answer.choices[0].text == "fox"
+    assert (told.text_offset[:2], told.text_offset[-1]) == ([0, 0], 3)
+
+
 def test_the_best_of_several_is_given(live: Live, client: openai.OpenAI) -> None:
     answer = client.completions.create(model=BASE, prompt="x", n=2, best_of=4)
     assert len(answer.choices) == 2
@@ -176,6 +232,7 @@ def test_a_stream_of_several_prompts_keeps_their_numbers(client: openai.OpenAI) 
         ({"prompt": [1, "a"]}, "prompt"),
         ({"prompt": [[1], []]}, "prompt"),
         ({"prompt": [-1]}, "prompt"),
+        ({"prompt": [2**31]}, "prompt"),
         ({"logprobs": 6}, "logprobs"),
         ({"messages": []}, "messages"),
         ({"stream_options": {}}, "stream_options"),

@@ -119,6 +119,8 @@ class ModelExtension(TypedDict):
     """Of a tuned model: released, or held back by the gate or by a key."""
     resident: NotRequired[bool | None]
     """Whether it is in the engine's memory now; None if the engine does not answer."""
+    base_missing: NotRequired[bool]
+    """True where its base model is not here: it answers once that has been pulled again."""
 
 
 class DeletedObject(TypedDict):
@@ -252,7 +254,9 @@ def checkpoint_object(checkpoint: JobCheckpoint) -> CheckpointObject:
     )
 
 
-def model_object(entry: ModelEntry | ListedModel, shutdown: date | None = None) -> ModelObject:
+def model_object(
+    entry: ModelEntry | ListedModel, shutdown: date | None = None, *, base_missing: bool = False
+) -> ModelObject:
     """A model as the wire shows it."""
     shown = ModelObject(
         id=entry.id,
@@ -263,6 +267,8 @@ def model_object(entry: ModelEntry | ListedModel, shutdown: date | None = None) 
     )
     if entry.state is not None:
         shown["afina"] = ModelExtension(state=entry.state)
+        if base_missing:
+            shown["afina"]["base_missing"] = True
     return shown
 
 

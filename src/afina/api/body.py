@@ -1,8 +1,8 @@
 """Reading a request's body: capped while it is read, and JSON that cannot hurt.
 
 Refused with the place of the fault: what is not UTF-8, NaN and Infinity, numbers without bounds,
-half surrogate pairs, nesting beyond the interpreter's own limit. Of a key given twice the last one
-counts, as everywhere.
+half surrogate pairs, nesting beyond the interpreter's own limit, and an object that has a key
+twice, one of whose values would be ignored.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import Final
 import msgspec
 from starlette.requests import Request
 
+from afina.data.twice import key_twice
 from afina.domain.clock import SYSTEM_CLOCK
 from afina.errors import InvalidRequest, TooLarge, TooSlow
 
@@ -109,6 +110,14 @@ def object_of(raw: bytes) -> dict[str, object]:
     if not isinstance(value, dict):
         raise InvalidRequest(
             "Invalid type for the request: expected a JSON object.", code="invalid_type"
+        )
+    path = key_twice(raw, value)
+    if path is not None:
+        raise InvalidRequest(
+            f"Duplicate parameter: '{path}' stands more than once, and only one could count.",
+            param=path,
+            code="duplicate_parameter",
+            remedy="Keep one of them.",
         )
     return value
 

@@ -80,7 +80,9 @@ def list_models(
 
 
 def _state(model: dict[str, Any]) -> str:
-    return str((model.get("afina") or {}).get("state", ""))
+    told = model.get("afina") or {}
+    state = str(told.get("state", ""))
+    return f"{state}, its base is missing" if told.get("base_missing") else state
 
 
 @app.command()

@@ -10,6 +10,7 @@ import msgspec
 
 from afina.data.lines import LineReader, SourceLine
 from afina.data.rows import slow_value
+from afina.data.twice import key_twice
 from afina.domain.batches import MAX_LINES, Batch, BatchLine
 from afina.service.moderation_request import DEFAULT_MODEL
 from afina.service.platform import Platform
@@ -72,6 +73,11 @@ def _check_line(report: InputReport, batch: Batch, source: SourceLine, seen: set
         return
     if not isinstance(value, dict):
         report.add("invalid_json_line", "This line is not a JSON object.", number)
+        return
+    twice = key_twice(source.raw, value)
+    if twice is not None:
+        say = f"Duplicate parameter: {twice!r} stands more than once, and only one could count."
+        report.add("duplicate_parameter", say, number, twice)
         return
     fault = _fault(report, batch, value, seen)
     if fault is not None:

@@ -6,7 +6,7 @@ import codecs
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -81,6 +81,16 @@ class _Told:
         self.text_offset.append(offset)
 
 
+class Read(NamedTuple):
+    """A token of a prompt, and what is known of it."""
+
+    raw: bytes
+    logprob: float | None
+    top: dict[bytes, float]
+    is_text: bool = True
+    """Control tokens are no part of the text that `echo` gives back."""
+
+
 @dataclass(frozen=True)
 class Piece:
     """More of one choice."""
@@ -109,13 +119,12 @@ class CompletionChoice:
         """Of the tokens that were written; the emptiest answer is the last choice."""
         return self._sum / self._count if self._count else -math.inf
 
-    def begin(
-        self, prompt: str, tokens: Sequence[tuple[bytes, float | None, dict[bytes, float]]]
-    ) -> None:
+    def begin(self, prompt: str, tokens: Sequence[Read]) -> None:
         """Puts the prompt in front, with what is known of its tokens."""
         told = _Told()
-        for token, logprob, top in tokens:
-            told.add(token, logprob, top, self._places.add(token))
+        for token in tokens:
+            place = self._places.add(token.raw if token.is_text else b"")
+            told.add(token.raw, token.logprob, token.top, place)
         self._places = Places(len(prompt))
         self._text = prompt
         self._extend(told)

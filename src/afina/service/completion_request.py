@@ -21,6 +21,8 @@ from afina.service.refusals import Wire, fault, named
 
 MOST_PROMPTS: Final = 2048
 _MOST_IDS: Final = 1_000_000
+_ID_SPAN: Final = 2**31
+"""No vocabulary has an id beyond it, and tokenizers can read none."""
 _DEFAULT_TOKENS: Final = 16
 
 
@@ -38,17 +40,22 @@ def _prompts(value: object) -> object:
         return value
     if all(isinstance(part, list) and _is_ids(part) for part in value):
         return value
-    raise fault("invalid_type", "expected strings alone, ids of tokens alone, or arrays of ids")
+    raise fault(
+        "invalid_type",
+        "expected strings alone, ids of tokens below 2**31, or arrays of ids",
+    )
 
 
 def _is_ids(value: list[object]) -> bool:
     return 0 < len(value) <= _MOST_IDS and all(
-        isinstance(part, int) and not isinstance(part, bool) and part >= 0 for part in value
+        isinstance(part, int) and not isinstance(part, bool) and 0 <= part < _ID_SPAN
+        for part in value
     )
 
 
 _TEXT: Final = {"type": "string"}
-_IDS: Final = {"type": "array", "items": {"type": "integer", "minimum": 0}, "minItems": 1}
+_ID: Final = {"type": "integer", "minimum": 0, "maximum": _ID_SPAN - 1}
+_IDS: Final = {"type": "array", "items": _ID, "minItems": 1}
 Prompts = Annotated[
     Any,
     BeforeValidator(_prompts),

@@ -3,12 +3,12 @@
 For base models, and for those tuned on rows of `{prompt, completion}`. Each prompt is a request of
 its own to the engine; their answers come as they are ready. With `echo` and `logprobs` the prompt's
 own tokens are scored by the engine too. `max_tokens: 0` computes one token that is neither shown
-nor counted.
+nor counted, or none at all where the prompt is scored anyhow, or leaves no place for one.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Protocol
@@ -23,6 +23,7 @@ from afina.service.asking import Asker, Engine, refuse_enormous, room
 from afina.service.completion_answer import (
     CompletionChoice,
     CompletionHead,
+    Read,
     chunk,
     document,
     totals,
@@ -86,7 +87,7 @@ class CompletionsService:
         generates, texts = [], []
         for number, prompt in enumerate(request.prompts):
             tokens = renderer.plain_prompt(prompt) if isinstance(prompt, str) else prompt
-            most = room(len(tokens), max(1, request.token_limit), context, "prompt")
+            most = room(len(tokens), _to_write(request, tokens, context), context, "prompt")
             name = request_id if number == 0 else f"{request_id}-{number}"
             generate = self._asker.request(caller, model, how, name, (tokens, most))
             generate.end_tokens = list(renderer.end_tokens)
@@ -155,7 +156,23 @@ class CompletionsService:
         yield totals(prepared.head, finals, told, padding)
 
     def _lines(self, prepared: PreparedCompletion) -> AsyncGenerator[tuple[int, Delta | Final]]:
-        return merged([self._asker.lines(g) for g in prepared.generates], _AT_ONCE)
+        return merged(
+            [
+                self._asker.lines(generate) if generate.max_tokens else self._read(prepared, number)
+                for number, generate in enumerate(prepared.generates)
+            ],
+            _AT_ONCE,
+        )
+
+    async def _read(
+        self, prepared: PreparedCompletion, number: int
+    ) -> AsyncGenerator[Delta | Final]:
+        """The lines of a prompt behind which nothing is to be written."""
+        if not _echoes_logprobs(prepared.request):
+            await self._score(prepared, number)
+        for choice in range(prepared.request.computed):
+            yield Delta(choice, finish="length")
+        yield Final(len(prepared.generates[number].prompt), 0, 0)
 
     async def _open(self, prepared: PreparedCompletion, number: int) -> list[CompletionChoice]:
         """The choices of one prompt, with the prompt's echo in them."""
@@ -166,20 +183,19 @@ class CompletionsService:
         ]
         if not request.echo:
             return opened
-        told = await self._score(prepared, number) if request.logprobs is not None else []
+        told = await self._score(prepared, number) if _echoes_logprobs(request) else []
         for choice in opened:
             choice.begin(prepared.prompts[number], told)
         return opened
 
-    async def _score(
-        self, prepared: PreparedCompletion, number: int
-    ) -> list[tuple[bytes, float | None, dict[bytes, float]]]:
+    async def _score(self, prepared: PreparedCompletion, number: int) -> list[Read]:
         """Bytes, log-probability and best candidates of each of a prompt's tokens; nothing is
         known of the first, for nothing stands before it."""
         generate = prepared.generates[number]
         of = prepared.renderer.tokenizer.token_bytes
         first, rest = generate.prompt[:1], generate.prompt[1:]
-        told: list[tuple[bytes, float | None, dict[bytes, float]]] = [(of(first[0]), None, {})]
+        unseen = prepared.renderer.tokenizer.control_ids
+        told = [Read(of(first[0]), None, {}, first[0] not in unseen)]
         if not rest:
             return told
         top = prepared.request.logprobs or 0
@@ -190,8 +206,20 @@ class CompletionsService:
         for place, token in enumerate(rest):
             best = zip(scored.top_ids[place], scored.top_logprobs[place], strict=True)
             candidates = {of(id): value for id, value in list(best)[:top]}
-            told.append((of(token), scored.logprobs[place], candidates))
+            told.append(Read(of(token), scored.logprobs[place], candidates, token not in unseen))
         return told
+
+
+def _echoes_logprobs(request: CompletionRequest) -> bool:
+    return bool(request.echo) and request.logprobs is not None
+
+
+def _to_write(request: CompletionRequest, prompt: Sequence[int], context: int) -> int:
+    """The tokens that the engine is asked for; 0: scoring the prompt is all that is needed, which
+    takes two tokens at least."""
+    if request.token_limit or len(prompt) < 2:
+        return max(1, request.token_limit)
+    return 0 if _echoes_logprobs(request) or len(prompt) >= context else 1
 
 
 def _counted(request: CompletionRequest, final: Final) -> Final:

@@ -57,6 +57,8 @@ class ListedModel(NamedTuple):
     base_id: str
     state: str | None = None
     """Where a tuned model stands with the gate."""
+    base_missing: bool = False
+    """Its base is not here, or not admitted: it cannot answer."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +95,11 @@ def list_names(platform: Platform, caller: Caller) -> list[ListedModel]:
         ListedModel(base.id, base.created_at, _BASE_OWNER, base.id)
         for base in bases.list_bases(platform)
     ]
-    return listed + [ListedModel(name, at, owner, base, state) for name, at, base, state in tuned]
+    here = {base.id for base in listed}
+    return listed + [
+        ListedModel(name, at, owner, base, state, base not in here)
+        for name, at, base, state in tuned
+    ]
 
 
 def get_model(platform: Platform, caller: Caller, name: str) -> ModelEntry:
@@ -183,6 +189,14 @@ def shutdown_date(platform: Platform, entry: ModelEntry | ListedModel) -> date |
     """The day from which the model answers no more: its own, else its base's."""
     dates = platform.settings.shutdown_dates
     return dates.get(entry.id) or dates.get(entry.base_id) if dates else None
+
+
+def base_missing(platform: Platform, entry: ModelEntry | ListedModel) -> bool:
+    """Whether the model cannot answer because its base is not here, or not admitted."""
+    if isinstance(entry, ListedModel):
+        return entry.base_missing
+    base = bases.get_base(platform, entry.base_id)
+    return base is None or not base.admitted
 
 
 def _refuse_shut_down(platform: Platform, entry: ModelEntry) -> None:

@@ -172,9 +172,11 @@ def call_rules(
     known = {function.name for function in functions}
     for name in choice.names or ():
         if name not in known:
+            older = schemas.startswith("functions")
+            field, among = ("function_call", "functions") if older else ("tool_choice", "tools")
             raise InvalidRequest(
-                "Tool choice names a function that is not among the tools.",
-                param="tool_choice",
+                f"'{field}' names a function that is not among the {among}.",
+                param=field,
                 code="invalid_value",
             )
     wanted = known if choice.names is None else set(choice.names)

@@ -101,7 +101,7 @@ class EngineClient:
         try:
             _, stream = await loop.create_unix_connection(LineStream, str(self._socket))
         except OSError:
-            raise _unavailable(self._socket) from None
+            raise _unavailable() from None
         stream.send(request_bytes(path, body))
         return stream
 
@@ -136,7 +136,7 @@ class BlockingEngineClient:
             response = connection.getresponse()
             return _checked(response.read(), response.status)
         except (ConnectionError, FileNotFoundError) as error:
-            raise _unavailable(self._socket) from error
+            raise _unavailable() from error
         except TimeoutError:
             raise EngineFailed(
                 f"The engine runs and has said nothing for {self._timeout_s:g} s.",
@@ -191,10 +191,10 @@ def _scored(body: bytes) -> Scored:
     return answer
 
 
-def _unavailable(path: Path) -> Unavailable:
-    return Unavailable(
-        f"The engine is not running (no answer on {path}).", remedy=_REMEDY, retry_after_s=_AGAIN_S
-    )
+def _unavailable() -> Unavailable:
+    # Not a word of the socket: this reaches users of the API, whom paths of the machine tell
+    # nothing.
+    return Unavailable("The engine is not running.", remedy=_REMEDY, retry_after_s=_AGAIN_S)
 
 
 def _broken_off() -> EngineFailed:

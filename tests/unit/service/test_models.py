@@ -21,7 +21,14 @@ from afina.errors import Forbidden, ModelNotFound
 from afina.service import jobs as service
 from afina.service.bases import get_base, list_bases, resolve_base
 from afina.service.files import delete_file
-from afina.service.models import delete_model, get_model, list_models, resolve_model
+from afina.service.models import (
+    base_missing,
+    delete_model,
+    get_model,
+    list_models,
+    list_names,
+    resolve_model,
+)
 from afina.service.platform import Platform
 from afina.store import outbox
 from afina.store.tables import MODELS
@@ -106,9 +113,13 @@ def test_a_tuned_model_without_its_base_says_what_is_missing(
     platform: Platform, caller: Caller, tmp_path: Path
 ) -> None:
     name = tuned(platform, caller, tmp_path)
+    assert not base_missing(platform, get_model(platform, caller, name))
+    assert not any(listed.base_missing for listed in list_names(platform, caller))
     (platform.settings.models / BASE / "afina.json").unlink()
     with pytest.raises(ModelNotFound, match=f"its base model {BASE} is not here"):
         resolve_model(platform, caller, name)
+    assert base_missing(platform, get_model(platform, caller, name))
+    assert [m.base_missing for m in list_names(platform, caller) if m.id == name] == [True]
 
 
 def test_a_model_held_back_does_not_answer(

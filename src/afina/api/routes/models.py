@@ -75,4 +75,5 @@ async def _resident(call: Call, entry: models.ModelEntry) -> bool | None:
 
 
 def _shown(call: Call, entry: models.ModelEntry | models.ListedModel) -> ModelObject:
-    return model_object(entry, models.shutdown_date(call.platform, entry))
+    missing = models.base_missing(call.platform, entry)
+    return model_object(entry, models.shutdown_date(call.platform, entry), base_missing=missing)
