@@ -21,8 +21,9 @@ from afina.data.kinds import RowKind
 from afina.data.limits import CheckLimits
 from afina.data.lines import LineReader
 from afina.data.tally import Sum, Tally
+from afina.data.targets import check_targets
 from afina.domain.findings import Finding
-from afina.errors import DataUnreadable, InvalidRequest
+from afina.errors import DataUnreadable
 from afina.text.renderer import Renderer
 
 __all__ = ["CheckLimits", "CheckReport", "CleanReport", "check_file", "write_clean"]
@@ -177,12 +178,7 @@ class CleanReport:
 
 def write_clean(path: Path, report: CheckReport, target: Path) -> CleanReport:
     """Writes the usable rows of `path`, byte for byte, to `target`; whole or not at all."""
-    if target.exists() and target.samefile(path):
-        raise InvalidRequest(
-            "The cleaned file would overwrite the file that was checked.",
-            param="target",
-            remedy="Give another name for it.",
-        )
+    check_targets(path, target)
     if not report.complete:
         raise DataUnreadable(
             f"{report.file} has too many rows with errors to be cleaned.",

@@ -40,6 +40,7 @@ from afina.data.readers.records import (
 from afina.data.readers.workbook import read_workbook
 from afina.data.remarks import Remark, remark
 from afina.data.row_plan import ConvertOptions, RowPlan, plan_rows
+from afina.data.targets import check_targets
 from afina.data.writing import write_row
 from afina.errors import DataUnreadable, InvalidRequest
 
@@ -60,6 +61,8 @@ _HALF_A_CHARACTER: Final = "half of a character, cut in two"
 _LINES_NAMED: Final = 20
 _PROGRESS_ROWS: Final = 1000
 _LOOKED_AT: Final = 100
+_OF_FRAMES: Final = frozenset({"not_used", "not_used_more", "judged"})
+"""What a plan says that is warned of: not what it takes for granted, which the caller can see."""
 
 
 @dataclass(frozen=True)
@@ -138,12 +141,10 @@ def convert_file(
 ) -> ConvertReport:
     """Writes `source` as chat JSONL to `target`, whole or not at all. `progress(done, total)` is
     called now and then, in bytes of the file or, where its form tells them, in rows. Raises
-    DataUnreadable for the file, InvalidRequest for the options."""
+    DataUnreadable for the file, InvalidRequest for the options and for a target that is the source
+    or no file."""
+    check_targets(source, target)
     kind = _format(source, options)
-    if target.exists() and source.exists() and target.samefile(source):
-        raise InvalidRequest(
-            "Source and target are the same file.", param="target", remedy="Give another name."
-        )
     opened = _open(source, kind, options)
     plan = _planned(opened, options, kind)
     tally = _Tally()
@@ -299,7 +300,9 @@ def open_table(source: Path, options: ConvertOptions) -> Source:
 def convert_frame(frame: Any, options: ConvertOptions) -> list[dict[str, Any]]:
     """The rows of a DataFrame (anything with `columns` and `itertuples`) as chats. Rows that are
     none are left out, with a warning that counts them and names the first from 1; what is odd in
-    the others is warned of too. Raises InvalidRequest for the options."""
+    the others is warned of too, and so are columns, and an index with a name, that no message is
+    made of. Raises InvalidRequest for the options, and for what is no DataFrame."""
+    _refuse_no_frame(frame, options)
     columns = unique_columns([str(name) for name in frame.columns])
     records = (
         Record(number, plain_value(dict(zip(columns, values, strict=True))))
@@ -310,9 +313,27 @@ def convert_frame(frame: Any, options: ConvertOptions) -> list[dict[str, Any]]:
     plan = plan_rows(columns, options, nested=nested)
     tally = _Tally()
     rows = [msgspec.json.decode(line) for line in _rows(chain(first, records), plan, tally, _quiet)]
-    for note in (*tally.oddities.notes(), *tally.notes("frame")):
+    left_out = [note for note in plan.notes if note.name in _OF_FRAMES]
+    index = [name for name in getattr(getattr(frame, "index", None), "names", ()) if name]
+    if index:
+        left_out.append(remark("index_not_used", names=", ".join(repr(str(n)) for n in index)))
+    for note in (*left_out, *tally.oddities.notes(), *tally.notes("frame")):
         warnings.warn(note.text, stacklevel=2)
     return rows
+
+
+def _refuse_no_frame(frame: Any, options: ConvertOptions) -> None:
+    if not (hasattr(frame, "columns") and callable(getattr(frame, "itertuples", None))):
+        what = type(frame).__name__
+        other = callable(getattr(frame, "to_pandas", None))
+        raise InvalidRequest(
+            f"Rows are made of a pandas.DataFrame, and a {what} is none.",
+            param="frame",
+            remedy="Give its to_pandas()." if other else "Give pandas.DataFrame(…) of it.",
+        )
+    for name in ("format", "encoding", "delimiter", "sheet", "keep_broken"):
+        if getattr(options, name):
+            raise InvalidRequest(f"A DataFrame has no {name}: it is for files.", param=name)
 
 
 def _format(source: Path, options: ConvertOptions) -> str:

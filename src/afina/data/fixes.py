@@ -22,7 +22,7 @@ from afina.data.lines import LineReader
 from afina.data.rows import quick_value
 from afina.data.rules.message import KEYS_BY_ROLE
 from afina.data.rules.pair import PAIR_KEYS
-from afina.errors import InvalidRequest
+from afina.data.targets import check_targets
 
 Row = dict[str, Any]
 Fix = Callable[[RowKind, Row], int]
@@ -186,12 +186,7 @@ def fix_row(row: Row, kind: RowKind) -> Counter[str]:
 def fix_file(path: Path, target: Path, kind: RowKind | None = None) -> FixReport:
     """Writes `path` with all that can be mended to `target`, whole or not at all. Lines that are no
     JSON objects pass as they are, for the check to name."""
-    if target.exists() and target.samefile(path):
-        raise InvalidRequest(
-            "The mended file would overwrite the file that was checked.",
-            param="target",
-            remedy="Give another name for it.",
-        )
+    check_targets(path, target)
     work = _Work(kind)
     temporary = target.with_name(target.name + ".part")
     try:

@@ -58,6 +58,7 @@ ENGLISH: Final[Mapping[str, str]] = {
     "read_as": "Records are read as {layout}.",
     "not_used": "Not used: {names}.",
     "not_used_more": "Not used: {names} and {n} more.",
+    "index_not_used": "Not used: the index {names}; frame.reset_index() makes columns of it.",
     "judged": "The column 'label' may say which completions are good, as for KTO: the bad ones "
     "are written too, and would be learned. Leave their rows out first.",
     "nested": "Column {column} holds lists or objects in {n} row{at}; they were written as JSON "

@@ -32,7 +32,12 @@ def check_targets(source: Path, *targets: Path | None) -> None:
             raise InvalidRequest(
                 f"There is no folder {target.parent}.", param="target", remedy="Make it first."
             )
-        if target.exists() and source.exists() and target.samefile(source):
+        # What is not whole yet stands beside it under this name.
+        partial = target.with_name(target.name + ".part")
+        if any(
+            path.exists() and source.exists() and path.samefile(source)
+            for path in (target, partial)
+        ):
             raise InvalidRequest(
                 f"{target} would overwrite the file that is read.",
                 param="target",

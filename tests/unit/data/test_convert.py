@@ -294,7 +294,7 @@ def test_flags_that_a_format_lacks_are_refused(tmp_path: Path) -> None:
         convert(tmp_path / "f.bin")
     with pytest.raises(DataUnreadable, match="cannot be read"):
         convert(tmp_path / "missing.csv")
-    with pytest.raises(InvalidRequest, match="same file"):
+    with pytest.raises(InvalidRequest, match="would overwrite"):
         convert_file(tmp_path / "f.jsonl", tmp_path / "f.jsonl", ConvertOptions())
 
 

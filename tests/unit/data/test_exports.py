@@ -293,7 +293,8 @@ def test_a_field_called_contents_that_holds_texts_is_a_column_and_no_turns_of_ge
     if ending == "frame":
         with pytest.raises(InvalidRequest, match="No column is plainly what the user says"):
             convert_frame(frame, ConvertOptions())
-        assert convert_frame(frame, named) == wanted
+        with pytest.warns(UserWarning, match="Not used: 'label'"):
+            assert convert_frame(frame, named) == wanted
         assert convert_frame(pandas.DataFrame([GEMINI] * 2), ConvertOptions()) == [CHAT] * 2
         assert_frame_equal(frame, pandas.DataFrame(rows))
         return

@@ -13,9 +13,11 @@ from typing import Any
 
 import openpyxl
 import pandas
+import pyarrow
 import pytest
 
 from afina.data.convert import ConvertOptions, convert_file, convert_frame
+from afina.errors import InvalidRequest
 
 CHAT = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Yes"}]
 PAGE = Path(__file__).parents[3] / "docs" / "data.md"
@@ -93,8 +95,10 @@ def test_bytes_that_are_text_are_read_and_others_cost_their_row(tmp_path: Path) 
 
 def test_columns_of_the_same_name_are_told_apart_as_in_a_file() -> None:
     frame = pandas.DataFrame([["Hi", "Yes", "No"]], columns=["question", "answer", "answer"])
-    first = convert_frame(frame, ConvertOptions())
-    second = convert_frame(frame, ConvertOptions(assistant="answer (2)"))
+    with pytest.warns(UserWarning, match=r"Not used: 'answer \(2\)'"):
+        first = convert_frame(frame, ConvertOptions())
+    with pytest.warns(UserWarning, match="Not used: 'answer'"):
+        second = convert_frame(frame, ConvertOptions(assistant="answer (2)"))
     assert [rows[0]["messages"][1]["content"] for rows in (first, second)] == ["Yes", "No"]
 
 
@@ -116,3 +120,31 @@ def test_the_pages_lines_for_python_run_as_they_stand(
     monkeypatch.chdir(tmp_path)
     exec(compile(code, str(PAGE), "exec"), {})
     assert capsys.readouterr().out.startswith("1 ['too-few-rows'")
+
+
+def test_an_index_with_a_name_is_said_to_be_no_column() -> None:
+    frame = pandas.DataFrame({"chat": [1, 2], "question": ["a", "b"], "answer": ["c", "d"]})
+    with pytest.warns(UserWarning, match="Not used: the index 'chat'; frame.reset_index()"):
+        rows = convert_frame(frame.set_index("chat"), ConvertOptions())
+    assert len(rows) == 2
+
+
+@pytest.mark.parametrize(
+    "given", [None, "x.csv", [{"question": "a"}], {"question": ["a"]}, pandas.Series(["a"])]
+)
+def test_what_is_no_frame_is_refused_by_name(given: Any) -> None:
+    with pytest.raises(InvalidRequest, match=f"a {type(given).__name__} is none"):
+        convert_frame(given, ConvertOptions())
+
+
+def test_a_table_of_arrow_is_refused_with_its_way_to_a_frame() -> None:
+    with pytest.raises(InvalidRequest) as told:
+        convert_frame(pyarrow.table({"question": ["a"]}), ConvertOptions())
+    assert told.value.remedy == "Give its to_pandas()."
+
+
+@pytest.mark.parametrize("option", ["format", "encoding", "delimiter", "sheet", "keep_broken"])
+def test_what_is_said_of_files_is_refused_for_a_frame(option: str) -> None:
+    frame = pandas.DataFrame({"question": ["a"], "answer": ["b"]})
+    with pytest.raises(InvalidRequest, match=f"has no {option}"):
+        convert_frame(frame, ConvertOptions(**{option: "csv"}))

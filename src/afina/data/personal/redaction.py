@@ -24,7 +24,6 @@ from afina.data.personal.inner_json import Written, write_again
 from afina.data.personal.spans import PersonalKind, Span
 from afina.data.rows import quick_value, shown_field, slow_value
 from afina.data.targets import check_targets
-from afina.errors import InvalidRequest
 
 VERSION: Final = 8
 """Of what is found and how it is written; part of the key of what the stage leaves behind."""
@@ -132,12 +131,6 @@ def redact_file(
     """Writes `path` without personal data to `target`, and what was taken out to `audit`, JSON
     lines; each whole or not at all. With `keep_values` the placeholders know their values, for a
     vault. Lines keep their numbers."""
-    if target.exists() and target.samefile(path):
-        raise InvalidRequest(
-            "The redacted file would overwrite the file itself.",
-            param="target",
-            remedy="Give another name for it.",
-        )
     check_targets(path, target, audit)
     reader = LineReader(path, max(1, path.stat().st_size))
     work = _Work(kinds, keep_values, Placeholders(_taken(path)))
@@ -177,6 +170,7 @@ def restore_text(text: str, values: Mapping[str, str]) -> str:
 def restore_file(path: Path, target: Path, values: Mapping[str, str]) -> int:
     """Writes `path` with the vault's values back in their places; how many lines changed. JSON
     lines stay JSON, other lines are text."""
+    check_targets(path, target)
     changed = 0
     temporary = target.with_name(target.name + ".part")
     try:
