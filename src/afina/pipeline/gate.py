@@ -71,16 +71,27 @@ class Candidate:
     training: Path | None = None
     """Its prepared rows; None once they are gone with their file."""
     validation: Path | None = None
+    in_pairs: bool = False
+    """Whether every second row is an answer that was not preferred."""
 
     @classmethod
     def of_run(cls, spec: RunSpec, result: RunResult, manifest: str, suite: str) -> Self:
         """What a run brought."""
-        found = [
+        training, validation = (
             None if data is None or not Path(data.path).exists() else Path(data.path)
             for data in (spec.training, spec.validation)
-        ]
-        seconds = result.train_seconds
-        return cls(spec.base, spec.end_tokens, manifest, suite, spec.job_id, seconds, *found)
+        )
+        return cls(
+            spec.base,
+            spec.end_tokens,
+            manifest,
+            suite,
+            spec.job_id,
+            train_seconds=result.train_seconds,
+            training=training,
+            validation=validation,
+            in_pairs=spec.method == "dpo",
+        )
 
 
 @dataclass(frozen=True)
@@ -278,10 +289,11 @@ class GateRun:
         return min(1024, self._renderer.context_tokens) - RECALL_TOKENS
 
     def _turns(self, path: Path, longest: int, least: int) -> list[tuple[list[int], list[int]]]:
-        """Some rows by hash: the prompt of the last learned turn, and that turn."""
+        """Some rows by hash: the prompt of the last learned turn, and that turn. Of preferences
+        the preferred answers: that the others become less likely is what was asked for."""
         rows = Shards.open(path)
         found: dict[str, tuple[list[int], list[int]]] = {}
-        for index in range(len(rows)):
+        for index in range(0, len(rows), 2 if self.candidate.in_pairs else 1):
             ids, learned = rows.row(index)
             places = np.flatnonzero(learned)
             if not len(places):

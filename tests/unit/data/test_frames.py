@@ -146,5 +146,6 @@ def test_a_table_of_arrow_is_refused_with_its_way_to_a_frame() -> None:
 @pytest.mark.parametrize("option", ["format", "encoding", "delimiter", "sheet", "keep_broken"])
 def test_what_is_said_of_files_is_refused_for_a_frame(option: str) -> None:
     frame = pandas.DataFrame({"question": ["a"], "answer": ["b"]})
+    given: dict[str, Any] = {option: "csv"}
     with pytest.raises(InvalidRequest, match=f"has no {option}"):
-        convert_frame(frame, ConvertOptions(**{option: "csv"}))
+        convert_frame(frame, ConvertOptions(**given))
