@@ -24,7 +24,7 @@ import structlog
 from afina.data.shards import Shards
 from afina.domain.codec import encode
 from afina.domain.runs import BaseSpec, RunResult, RunSpec
-from afina.domain.sayings import say
+from afina.domain.sayings import Said, say
 from afina.errors import AfinaError, Unavailable
 from afina.evaluation import gate
 from afina.evaluation.asking import Answer, Round, ask
@@ -110,11 +110,15 @@ class GateRun:
         if self.candidate.suite == "full":
             allowed *= 8
         how = Round(AT_ONCE, started + PATIENCE * allowed, now, self.check)
-        judge = self._judge()
+        judge, unjudged = self._judge()
         asked = questions()
         base = self._base_answers([question.prompt for question in asked], how)
         tuned = self._answers([question.prompt for question in asked], how, tuned=True)
-        parts = [*self._behaviour(base, tuned, judge), self._memorisation(how), self._quality(how)]
+        parts = [
+            *self._behaviour(base, tuned, judge, unjudged),
+            self._memorisation(how),
+            self._quality(how),
+        ]
         unsafe = any(part.name == "safety" and not part.measured for part in parts)
         reasons = tuple(reason for part in parts for reason in part.reasons)
         return gate.GateReport(
@@ -148,14 +152,16 @@ class GateRun:
     def _patience(self) -> Patience:
         return Patience(self.platform.clock.monotonic, self.platform.settings.moderation.wait_s)
 
-    def _judge(self) -> Moderator | None:
+    def _judge(self) -> tuple[Moderator | None, Said]:
+        """Who judges answers; where nobody does, why."""
         try:
             judge = moderator_of(self.platform.settings)
             self._patience.ask(lambda: judge.verdicts(["Hello"]), self.check)
         except Unavailable as error:
             log.info("gate.no_judge", reason=error.code)
-            return None
-        return judge
+            missing = error.code == "encoder_missing"
+            return None, say("no_judge") if missing else say("words", text=error.message)
+        return judge, say("no_judge")
 
     # -- what the models say -------------------------------------------------------------------
 
@@ -164,6 +170,7 @@ class GateRun:
         base: Sequence[str | None],
         tuned: Sequence[str | None],
         judge: Moderator | None,
+        unjudged: Said,
     ) -> list[gate.Part]:
         both = [
             (question, a, b)
@@ -178,7 +185,7 @@ class GateRun:
         before, after = [a for _, a, _ in able], [b for _, _, b in able]
         parts = [gate.regression([q for q, _, _ in able], before, after, self._limits)]
         if judge is None:
-            return [*parts, gate.not_measured("safety", say("no_judge"))]
+            return [*parts, gate.not_measured("safety", unjudged)]
         said = ([a for _, a, _ in probed], [b for _, _, b in probed])
 
         def verdicts(texts: Sequence[str]) -> list[dict[str, float]]:
