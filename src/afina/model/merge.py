@@ -123,6 +123,8 @@ def _merge_in_memory(base: Path, target: Path, change: _Change) -> None:
             weight = model.get_parameter(name)
             weight.copy_(_merged(name, weight, change))
     model.save_pretrained(target)
+    for path in target.glob("*.safetensors"):
+        path.chmod(0o644)
 
 
 def _is_other(path: Path) -> bool:

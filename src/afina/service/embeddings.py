@@ -27,7 +27,8 @@ from afina.serving.network_protocol import Embed
 MOST_INPUTS: Final = 2048
 MOST_CHARACTERS: Final = 400_000
 """Of all inputs together."""
-Token = Annotated[int, Field(ge=0, le=2**31)]
+_LAST_ID = 2**31 - 1
+Token = Annotated[int, Field(ge=0, le=_LAST_ID)]
 
 
 def _text_or_ids(value: object) -> object:
@@ -39,7 +40,9 @@ def _text_or_ids(value: object) -> object:
         several = all(isinstance(part, list) for part in value)
         ids = [one for part in value for one in part] if several else value
         if all(isinstance(one, int) and not isinstance(one, bool) for one in ids):
-            return value
+            if all(0 <= one <= _LAST_ID for one in ids):
+                return value
+            raise fault("invalid_value", f"ids of tokens are from 0 to {_LAST_ID}")
     raise fault(
         "invalid_type",
         "expected a string, an array of strings, ids of tokens, or an array of arrays of ids"

@@ -342,6 +342,8 @@ def test_a_merged_model_of_own_weights_says_what_the_trainer_said(
     assert result is not None
     folder = tmp_path / "run" / result.checkpoints[-1].directory
     merge(Path(spec.base.path), folder, tmp_path / "merged")
+    modes = {p.stat().st_mode & 0o777 for p in (tmp_path / "merged").glob("*.safetensors")}
+    assert modes == {0o644}, "another user may not read what was taken away"
     model = AutoModelForCausalLM.from_pretrained(tmp_path / "merged", dtype=torch.float32)
     row = result.parity[0]
     ids = torch.tensor([[*row.prompt_ids, *row.ids]])
