@@ -2,6 +2,9 @@
 
 The simplest decoder that can be right, for the trainer's parity record and the admission probe.
 The engine has its own, with blocks and schedules; the two are compared.
+
+Attention is in fp32 where the processor does not multiply bf16: torch's products of many small
+matrices are so slow there that they took half of the record's time.
 """
 
 from __future__ import annotations
@@ -11,7 +14,14 @@ from dataclasses import dataclass, field
 
 import torch
 
+from afina.model.laid_out import can_lay_out
 from afina.model.packed import PackedContext
+
+
+def _multiplied(x: torch.Tensor) -> torch.Tensor:
+    """`x` as attention is computed here."""
+    slow = x.dtype == torch.bfloat16 and x.is_cpu and not can_lay_out()
+    return x.float() if slow else x
 
 
 @dataclass
@@ -25,14 +35,14 @@ class SlotCache:
     def of(
         self, layer: int, k_1GTD: torch.Tensor, v_1GTD: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Of a layer, made for such as these where it has none yet."""
         if layer not in self.layers:
-            _, heads, _, size = k_1GTD.shape
-            value_size = v_1GTD.shape[3]
-            self.layers[layer] = (
-                k_1GTD.new_zeros(self.rows, heads, self.capacity, size),
-                v_1GTD.new_zeros(self.rows, heads, self.capacity, value_size),
-            )
+            self.layers[layer] = (self._empty(k_1GTD), self._empty(v_1GTD))
         return self.layers[layer]
+
+    def _empty(self, like_1GTD: torch.Tensor) -> torch.Tensor:
+        _, heads, _, size = like_1GTD.shape
+        return like_1GTD.new_zeros(self.rows, heads, self.capacity, size)
 
 
 @dataclass
@@ -54,19 +64,15 @@ class PrefillContext(PackedContext):
         sliding_window: int | None,
         softcap: float | None,
     ) -> torch.Tensor:
-        keys, values = self.cache.of(layer, k_1GTD, v_1GTD)
+        q, k, v = map(_multiplied, (q_1HTD, k_1GTD, v_1GTD))
+        keys, values = self.cache.of(layer, k, v)
         for row, start, tokens in self.spans:
-            keys[row, :, :tokens] = k_1GTD[0, :, start : start + tokens]
-            values[row, :, :tokens] = v_1GTD[0, :, start : start + tokens]
-        return super().attend(
-            layer,
-            q_1HTD,
-            k_1GTD,
-            v_1GTD,
-            scaling=scaling,
-            sliding_window=sliding_window,
-            softcap=softcap,
+            keys[row, :, :tokens] = k[0, :, start : start + tokens]
+            values[row, :, :tokens] = v[0, :, start : start + tokens]
+        out = super().attend(
+            layer, q, k, v, scaling=scaling, sliding_window=sliding_window, softcap=softcap
         )
+        return out.to(q_1HTD.dtype)
 
 
 @dataclass
@@ -88,12 +94,13 @@ class AdvanceContext:
         softcap: float | None,
     ) -> torch.Tensor:
         """See afina.model.attention.AttentionContext."""
-        keys, values = self.cache.of(layer, k_1GTD, v_1GTD)
+        q, k, v = map(_multiplied, (q_1HTD, k_1GTD, v_1GTD))
+        keys, values = self.cache.of(layer, k, v)
         row = torch.arange(self.cache.rows)
-        keys[row, :, self.positions] = k_1GTD[0].transpose(0, 1)
-        values[row, :, self.positions] = v_1GTD[0].transpose(0, 1)
+        keys[row, :, self.positions] = k[0].transpose(0, 1)
+        values[row, :, self.positions] = v[0].transpose(0, 1)
         groups = keys.shape[1]
-        queries = q_1HTD[0].transpose(0, 1).reshape(self.cache.rows, groups, -1, q_1HTD.shape[3])
+        queries = q[0].transpose(0, 1).reshape(self.cache.rows, groups, -1, q.shape[3])
         scores = torch.matmul(queries, keys.transpose(2, 3)) * scaling
         if softcap is not None:
             scores = torch.tanh(scores / softcap) * softcap
@@ -103,4 +110,4 @@ class AdvanceContext:
             seen &= distance < sliding_window
         scores = scores.masked_fill(~seen[:, None, None], float("-inf"))
         out = torch.matmul(torch.softmax(scores, -1), values)
-        return out.reshape(1, self.cache.rows, -1, values.shape[3])
+        return out.reshape(1, self.cache.rows, -1, values.shape[3]).to(q_1HTD.dtype)
