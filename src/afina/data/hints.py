@@ -17,7 +17,7 @@ from afina.data.limits import CheckLimits
 from afina.data.lines import LineReader
 from afina.data.readers.disguises import no_text
 from afina.data.row_plan import ConvertOptions, plan_rows
-from afina.data.rows import quick_value
+from afina.data.rows import quick_value, slow_value
 from afina.errors import AfinaError, DataUnreadable, InvalidRequest
 
 _MADE: Final = {
@@ -62,6 +62,8 @@ def conversion_hint(path: Path) -> str | None:
     ending = path.suffix.lower().lstrip(".")
     is_lines = ending in ("jsonl", "ndjson")
     command = f"afina data convert {shlex.quote(str(path))} --to rows.jsonl"
+    if is_lines and _begins_with_a_row(path):
+        return None
     try:
         opened = open_table(path, ConvertOptions())
         layout = find_layout(opened.columns, opened.nested)
@@ -83,6 +85,19 @@ def conversion_hint(path: Path) -> str | None:
         else _columns_to_name(opened.columns, opened.nested)
     )
     return f"{path.name} looks like {what}. Make training rows of it: {command}{asked}"
+
+
+def _begins_with_a_row(path: Path) -> bool:
+    """Whether the first line is a row of a kind that is trained on, though its text may be broken:
+    no other form is what is wrong with it."""
+    lines = (line.raw for line in LineReader(path, _FIRST_BYTES))
+    first = next((raw for raw in lines if raw is None or raw.strip()), None) or b""
+    if rb"\ud" not in first.lower():
+        return False
+    try:
+        return kind_of_row(slow_value(first)) is not None
+    except (ValueError, RecursionError):
+        return False
 
 
 def _unreadable(path: Path, error: DataUnreadable, is_lines: bool) -> str | None:

@@ -338,3 +338,11 @@ def test_a_system_text_beside_a_chat_loses_nothing_of_the_chat(tmp_path: Path) -
     record = {"system": "Be kind.", "messages": [USER, weighted, USER, ANSWER], "tools": []}
     (row,), _ = convert(tmp_path, [record])
     assert row == {"messages": [SYSTEM, USER, weighted, USER, ANSWER], "tools": []}
+
+
+def test_chats_with_broken_characters_are_not_called_a_file_of_another_form(
+    tmp_path: Path,
+) -> None:
+    source = tmp_path / "rows.jsonl"
+    source.write_text('{"prompt": "half \\ud83d", "completion": "c"}\n' * 3)
+    assert conversion_hint(source) is None
