@@ -80,7 +80,7 @@ class CheckReport:
 
 
 def check_file(  # noqa: PLR0913 - each says where to look, or who looks
-    path: Path,
+    path: str | Path,
     limits: CheckLimits,
     renderer: Renderer | None,
     progress: Callable[[int, int], None] | None = None,
@@ -93,6 +93,7 @@ def check_file(  # noqa: PLR0913 - each says where to look, or who looks
     `processes` (None: as many as are worth their start); what is `kept` of the parts that did not
     change is not looked at again; the report is the same. Raises DataUnreadable where there is no
     file to read."""
+    path = Path(path)
     try:
         total = path.stat().st_size
         found = Sum(name or path.name, limits, kind_in(path, limits))
@@ -176,8 +177,9 @@ class CleanReport:
     rows_dropped: int
 
 
-def write_clean(path: Path, report: CheckReport, target: Path) -> CleanReport:
+def write_clean(path: str | Path, report: CheckReport, target: str | Path) -> CleanReport:
     """Writes the usable rows of `path`, byte for byte, to `target`; whole or not at all."""
+    path, target = Path(path), Path(target)
     check_targets(path, target)
     if not report.complete:
         raise DataUnreadable(

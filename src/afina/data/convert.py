@@ -134,8 +134,8 @@ class _Tally:
 
 
 def convert_file(
-    source: Path,
-    target: Path,
+    source: str | Path,
+    target: str | Path,
     options: ConvertOptions,
     progress: Callable[[int, int], None] | None = None,
 ) -> ConvertReport:
@@ -143,6 +143,7 @@ def convert_file(
     called now and then, in bytes of the file or, where its form tells them, in rows. Raises
     DataUnreadable for the file, InvalidRequest for the options and for a target that is the source
     or no file."""
+    source, target = Path(source), Path(target)
     check_targets(source, target)
     kind = _format(source, options)
     opened = _open(source, kind, options)

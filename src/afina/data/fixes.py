@@ -183,9 +183,10 @@ def fix_row(row: Row, kind: RowKind) -> Counter[str]:
     return changed
 
 
-def fix_file(path: Path, target: Path, kind: RowKind | None = None) -> FixReport:
+def fix_file(path: str | Path, target: str | Path, kind: RowKind | None = None) -> FixReport:
     """Writes `path` with all that can be mended to `target`, whole or not at all. Lines that are no
     JSON objects pass as they are, for the check to name."""
+    path, target = Path(path), Path(target)
     check_targets(path, target)
     work = _Work(kind)
     temporary = target.with_name(target.name + ".part")

@@ -55,9 +55,12 @@ class SplitReport:
     """Different questions, groups or answers, by `by`."""
 
 
-def split_file(path: Path, training: Path, validation: Path, options: SplitOptions) -> SplitReport:
+def split_file(
+    path: str | Path, training: str | Path, validation: str | Path, options: SplitOptions
+) -> SplitReport:
     """Writes both files, byte for byte as the lines stand, whole or not at all; where no line is a
     row, neither."""
+    path, training, validation = Path(path), Path(training), Path(validation)
     if not 0 < options.share < 1:
         raise InvalidRequest("The share must be more than 0 and less than 1.", param="share")
     if options.by not in ("content", "group", "answer"):

@@ -9,6 +9,7 @@ counts as the least that it lists, which never makes a difference look larger th
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -24,6 +25,10 @@ MEAN_KL_LIMITS: Final[Mapping[str, float]] = {
     "int8": 5e-2,
     "int4": 5e-2,
 }
+_DOUBT: Final = 3.0
+"""Standard errors by which the mean of the positions may be too high by chance."""
+_MOST_DOUBT: Final = 4.0
+"""Times the limit, above which no chance is granted however few the positions are."""
 MARGIN_LIMIT: Final = 0.5
 """How sure (nat) the trainer may be of a first choice that the engine does not share."""
 _AT_ONCE: Final = 8
@@ -51,6 +56,7 @@ class ParityReport:
     """The trainer's: bf16 or fp32, or int4 where it held the base in 4 bits."""
     engine_precision: str
     mean_kl_limit: float
+    """Of rounding in this precision, and of chance where the positions are few."""
     margin_limit: float
     passed: bool
     reasons: tuple[str, ...] = ()
@@ -94,12 +100,14 @@ class _Place:
 
 
 def _report(prompts: int, places: list[_Place], precision: str, told: Scored) -> ParityReport:
-    mean_kl = math.fsum(place.kl for place in places) / len(places)
+    divergences = [place.kl for place in places]
+    mean_kl = math.fsum(divergences) / len(places)
     margin = max(place.margin for place in places)
     limit = max(MEAN_KL_LIMITS.get(p, MEAN_KL_LIMITS["fp32"]) for p in (precision, told.precision))
+    limit = min(limit + _DOUBT * _standard_error(divergences), _MOST_DOUBT * limit)
     reasons = []
     if not mean_kl <= limit:
-        reasons.append(f"the mean KL divergence is {mean_kl:.3g} and may be {limit:.0e}")
+        reasons.append(f"the mean KL divergence is {mean_kl:.3g} and may be {limit:.3g}")
     if not margin <= MARGIN_LIMIT:
         reasons.append(
             f"the engine prefers another token where the trainer was sure by {margin:.3g} nat "
@@ -120,6 +128,13 @@ def _report(prompts: int, places: list[_Place], precision: str, told: Scored) ->
         reasons=tuple(reasons),
         engine=told.engine,
     )
+
+
+def _standard_error(values: Sequence[float]) -> float:
+    """Of their mean: short answers are few positions, whose mean a handful of them decides."""
+    if len(values) < 2:
+        return 0.0
+    return statistics.stdev(values) / math.sqrt(len(values))
 
 
 def _places(row: ParityRow, scored: Scored) -> list[_Place]:

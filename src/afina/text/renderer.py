@@ -99,11 +99,11 @@ class Renderer:
         """Of all that decides how a chat becomes ids."""
 
     @classmethod
-    def load(cls, folder: Path, moment: int | None = None) -> Renderer:
+    def load(cls, folder: str | Path, moment: int | None = None) -> Renderer:
         """The renderer of a model folder. Raises BaseRefused naming what is missing. A template
         that writes the date is told that it is `moment`: training and serving of a tune agree on
         one. None: the day on which it is asked."""
-        return cls(folder, moment)
+        return cls(Path(folder), moment)
 
     def prompt(self, messages: Messages, tools: Tools = None) -> list[int]:
         """Ids up to where the assistant speaks. Raises InvalidRequest with `param`."""

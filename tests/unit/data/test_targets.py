@@ -56,3 +56,23 @@ def test_every_writer_replaces_a_file_that_was_there(
     target.write_text("before")
     write(path, target)
     assert "before" not in target.read_text()
+
+
+def test_functions_take_the_names_of_files_as_pandas_does(tmp_path: Path) -> None:
+    def name(file: str) -> str:
+        return str(tmp_path / file)
+
+    Path(name("q.csv")).write_text(
+        "question,answer\n" + "".join(f"Call 612 345 67{n}?,Yes {n}.\n" for n in range(4))
+    )
+    convert_file(name("q.csv"), name("rows.jsonl"), ConvertOptions())
+    report = check_file(name("rows.jsonl"), CheckLimits(), None)
+    assert write_clean(name("rows.jsonl"), report, name("clean.jsonl")).rows_out == 4
+    assert fix_file(name("clean.jsonl"), name("fixed.jsonl")).rows_in == 4
+    options = SplitOptions(share=0.5)
+    assert split_file(name("fixed.jsonl"), name("t.jsonl"), name("v.jsonl"), options).rows == 4
+    _, places = redact_file(
+        name("fixed.jsonl"), name("safe.jsonl"), audit=name("audit.jsonl"), keep_values=True
+    )
+    restore_file(name("safe.jsonl"), name("again.jsonl"), places.values)
+    assert Path(name("again.jsonl")).read_bytes() == Path(name("fixed.jsonl")).read_bytes()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
@@ -11,7 +12,7 @@ import pytest
 from afina.domain.codec import decode, encode
 from afina.domain.runs import ParityRow
 from afina.errors import Internal
-from afina.evaluation.parity import ParityFailed, ParityReport, compare
+from afina.evaluation.parity import MEAN_KL_LIMITS, ParityFailed, ParityReport, compare
 from afina.serving.protocol import Scored
 
 BEST = (math.log(0.6), math.log(0.3), math.log(0.05))
@@ -93,3 +94,31 @@ def test_scores_of_another_length_are_an_error() -> None:
         compare([row(4)], lambda one: scored(row(3)), "bf16")
     with pytest.raises(Internal):
         compare([], scored, "bf16")
+
+
+def moved(one: ParityRow, by: Sequence[float]) -> Scored:
+    """The engine's word where the first candidate of each position lies so much lower."""
+    found = scored(one)
+    found.top_logprobs = [
+        [ps[0] - nat, *ps[1:]] for ps, nat in zip(one.top_logprobs, by, strict=True)
+    ]
+    return found
+
+
+def test_chance_is_granted_to_few_positions_and_not_to_many() -> None:
+    uneven = (0.0, 0.0, 0.0, 0.15)
+    few = compare([row(4)], lambda one: moved(one, uneven), "bf16")
+    assert few.mean_kl > MEAN_KL_LIMITS["bf16"]
+    assert few.passed
+    many = compare([row(400)], lambda one: moved(one, uneven * 100), "bf16")
+    assert many.mean_kl == pytest.approx(few.mean_kl)
+    assert not many.passed
+
+
+def test_no_chance_is_granted_where_all_positions_differ_alike_or_by_much() -> None:
+    alike = compare([row(4)], lambda one: moved(one, (0.08,) * 4), "bf16")
+    assert MEAN_KL_LIMITS["bf16"] < alike.mean_kl < 4 * MEAN_KL_LIMITS["bf16"]
+    assert not alike.passed
+    much = compare([row(4)], lambda one: moved(one, (0.0, 0.0, 0.0, 1.0)), "bf16")
+    assert not much.passed
+    assert much.mean_kl_limit == 4 * MEAN_KL_LIMITS["bf16"]

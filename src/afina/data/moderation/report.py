@@ -97,7 +97,7 @@ class ModerationReport:
 
 
 def moderate_file(
-    path: Path,
+    path: str | Path,
     judge: Judge,
     model: str,
     rules: Rules,
@@ -107,6 +107,7 @@ def moderate_file(
     """The report on a JSONL file; what is wrong with lines that are no rows is somebody else's
     business, and that they were not judged stands in it. `on_flagged` is told each flagged line
     once, those too that the report has no room for."""
+    path = Path(path)
     tally = _Tally(rules, on_flagged)
     waiting: list[tuple[int, list[tuple[str, str]]]] = []
     total = path.stat().st_size

@@ -120,17 +120,19 @@ def redact_text(
 
 
 def redact_file(
-    path: Path,
-    target: Path,
+    path: str | Path,
+    target: str | Path,
     *,
     kinds: frozenset[PersonalKind] = ALL_KINDS,
-    audit: Path | None = None,
+    audit: str | Path | None = None,
     keep_values: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> tuple[RedactionReport, Placeholders]:
     """Writes `path` without personal data to `target`, and what was taken out to `audit`, JSON
     lines; each whole or not at all. With `keep_values` the placeholders know their values, for a
     vault. Lines keep their numbers."""
+    path, target = Path(path), Path(target)
+    audit = None if audit is None else Path(audit)
     check_targets(path, target, audit)
     reader = LineReader(path, max(1, path.stat().st_size))
     work = _Work(kinds, keep_values, Placeholders(_taken(path)))
@@ -167,9 +169,10 @@ def restore_text(text: str, values: Mapping[str, str]) -> str:
     return _PLACEHOLDER.sub(lambda match: values.get(match.group(), match.group()), text)
 
 
-def restore_file(path: Path, target: Path, values: Mapping[str, str]) -> int:
+def restore_file(path: str | Path, target: str | Path, values: Mapping[str, str]) -> int:
     """Writes `path` with the vault's values back in their places; how many lines changed. JSON
     lines stay JSON, other lines are text."""
+    path, target = Path(path), Path(target)
     check_targets(path, target)
     changed = 0
     temporary = target.with_name(target.name + ".part")
