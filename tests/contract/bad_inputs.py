@@ -267,6 +267,8 @@ def _chat_tools() -> Iterator[Case]:
     for choice in ("always", 7, {"type": "function", "function": {"name": "other"}}):
         odd_choice = {"tools": [tool], "tool_choice": choice}
         yield chat(f"choice {choice}", "invalid_value", "tool_choice", "ool", **odd_choice)
+    older = {"functions": [{"name": "f"}], "function_call": {"name": "other"}}
+    yield chat("another function", "invalid_value", "function_call", "functions", **older)
     function = {"name": "f", "parameters": {"type": "wizard"}}
     yield chat(
         "parameters of no type",
