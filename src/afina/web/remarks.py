@@ -20,7 +20,7 @@ ELSEWHERE: Final = frozenset(
         *("taken_as", "says_who", "read_as"),  # the columns chosen
         *("guessed_encoding", "no_rows"),  # a choice, and a sentence, of their own
         *("role", "key"),  # findings of the check
-        "table_in_text",  # of what the page does not offer
+        *("table_in_text", "index_not_used"),  # of what the page does not offer
     }
 )
 """Remarks that the page has another place for."""

@@ -54,8 +54,8 @@ def test_an_event_is_heard_in_the_readers_language_with_its_numbers() -> None:
 @pytest.mark.parametrize(
     ("name", "values", "one", "many"),
     [
-        ("flagged_stay", {}, "1 flagged row stays and is", "2 flagged rows stay and are"),
-        ("flagged_stay_valid", {}, "1 flagged row stays and is", "2 flagged rows stay and are"),
+        ("flagged_stay", {"setting": "x"}, "1 flagged row stays and is", "2 flagged rows stay and are"),
+        ("flagged_stay_valid", {"setting": "x"}, "1 flagged row stays and is", "2 flagged rows stay and are"),
         ("left_out", {}, "1 row left out", "2 rows left out"),
         ("flagged_lines", {"lines": "7"}, "line 7", "lines 7"),
         ("abilities", {"all": 9}, "1 of 9 abilities of the base is", "2 of 9 abilities of the base are"),
