@@ -34,10 +34,12 @@ _EXPRESSIONS: Final = (
     nodes.Or, nodes.Not, nodes.Neg, nodes.Add, nodes.Sub, nodes.Mod, nodes.CondExpr, nodes.Call,
     nodes.Filter, nodes.Test, nodes.Concat,
 )  # fmt: skip
-_FILTERS: Final = frozenset(("trim", "length", "list", "first", "last", "tojson"))
+_FILTERS: Final = frozenset(
+    ("trim", "length", "list", "first", "last", "items", "default", "tojson")
+)
 _TESTS: Final = frozenset(
     ("defined", "undefined", "none", "string", "mapping", "true", "false", "boolean", "number",
-     "integer", "equalto", "eq", "==", "ne", "!=")
+     "integer", "iterable", "sequence", "equalto", "eq", "==", "ne", "!=")
 )  # fmt: skip
 _FUNCTIONS: Final = frozenset(("raise_exception", "strftime_now", "namespace", "range"))
 _METHODS: Final = frozenset(
@@ -146,8 +148,18 @@ def _is_known(node: nodes.Node) -> bool:
     if isinstance(node, nodes.Mod):  # of numbers: a text could be formatted by it
         return isinstance(node.right, nodes.Const) and isinstance(node.right.value, int)
     if isinstance(node, nodes.Getitem):
-        return isinstance(node.arg, nodes.Const | nodes.Slice | nodes.Sub | nodes.Neg)
+        return _is_number(node.arg) or isinstance(node.arg, nodes.Const | nodes.Slice)
     return True
+
+
+def _is_number(node: nodes.Node) -> bool:
+    """Whether a stand-in in this sum would be seen: any but a number for a key is looked up as an
+    attribute's name."""
+    if isinstance(node, nodes.Neg):
+        return True
+    return isinstance(node, nodes.Add | nodes.Sub) and (
+        isinstance(node.right, nodes.Const) and isinstance(node.right.value, int)
+    )
 
 
 def _takes_constants(node: nodes.Call | nodes.Filter) -> bool:

@@ -33,6 +33,16 @@ QWEN3 = (
     "{%- else %}{{- '<a>' + content }}{%- endif %}"
     "{%- else %}{{- '<' + message.role + '>' + content }}{%- endif %}{%- endfor %}"
 )
+NEIGHBOURS = (
+    "{%- for message in messages %}"
+    "{%- if message.role == 'user' or (message.role == 'assistant' and not message.tool_calls) %}"
+    "{{- '<' + message.role + '>' + message.content + '</>' }}"
+    "{%- if loop.last or (messages[loop.index0 + 1].role != 'tool') %}{{- '\n' }}{%- endif %}"
+    "{%- elif loop.index0 == 0 or (messages[loop.index0 - 1].role != 'tool') %}"
+    "{%- if message.content is mapping or message.content is not string %}"
+    "{{- message.content | tojson }}{%- else %}{{- message.content | default('') | trim }}"
+    "{%- endif %}{%- endif %}{%- endfor %}"
+)
 ODD = {
     "a macro's text": (
         "{% macro say(x) %}{{ x }}{% endmacro %}"
@@ -79,6 +89,14 @@ ODD = {
     ),
     "a key": "{% for m in messages %}{{ {'a': 'x'}[m.content] }}{{ m.content }};{% endfor %}",
     "an attribute": "{% for m in messages %}{{ m[m.content] }};{% endfor %}",
+    "a sum of a text as a place": (
+        "{% for m in messages %}{{ messages[m.content + 1] }}{{ messages[m.content + 'x'] }}"
+        "{{ m.content }}{% endfor %}"
+    ),
+    "iterable": "{% for m in messages %}{% if m.content is iterable %}i{% endif %}{% endfor %}",
+    "the default of a text": (
+        "{% for m in messages %}{{ m.content | default(messages[0].content, true) }};{% endfor %}"
+    ),
     "letter by letter": "{% for m in messages %}{% for c in m.content %}{{c}}.{% endfor %}{% endfor %}",
     "characters from a text": "{% for m in messages %}{{ 'aXa' | trim(m.content) }};{% endfor %}",
     "a sequence": "{% for m in messages %}{% if m.content is sequence %}s{% endif %}{% endfor %}",
@@ -93,7 +111,11 @@ ODD = {
         "{% endif %}{% if c.startswith('a') %}!{% endif %};{% endfor %}"
     ),
 }
-TEMPLATES = {name: family.template for name, family in FAMILIES.items()} | {"qwen3": QWEN3} | ODD
+TEMPLATES = {name: family.template for name, family in FAMILIES.items()} | {
+    "qwen3": QWEN3,
+    "neighbours": NEIGHBOURS,
+}
+TEMPLATES |= ODD
 ADDRESS = re.compile("0x[0-9a-f]+")
 """Of a method that a template writes."""
 ASKING = {"trimmed and asked", "an or", "messages compared", "one of a list"}
@@ -146,7 +168,9 @@ def is_joined(name: str, *contents: str) -> bool:
     return frames is not None and frames.write(messages) is not None
 
 
-@pytest.mark.parametrize("name", [*FAMILIES, "qwen3", *sorted(ASKING - {"messages compared"})])
+@pytest.mark.parametrize(
+    "name", [*FAMILIES, "qwen3", "neighbours", *sorted(ASKING - {"messages compared"})]
+)
 def test_ordinary_chats_of_ordinary_templates_are_written_from_frames(name: str) -> None:
     assert is_joined(name, "What art thou?", "A model.", "Truly?", " Yes. ")
 
