@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.tiny_chat import FAMILIES
 
+from afina.domain.clock import ManualClock
 from afina.errors import InvalidRequest
 from afina.text.template import ChatTemplate, TemplateSource
 
@@ -184,6 +185,18 @@ def test_a_text_that_the_template_treats_apart_is_written_by_the_template() -> N
 @pytest.mark.parametrize("name", sorted(ODD.keys() - ASKING))
 def test_a_template_that_does_more_than_write_always_runs(name: str) -> None:
     assert not is_joined(name, "What?", "That.")
+
+
+def test_a_text_is_never_the_form_of_a_date() -> None:
+    for form, joined in (("m.content", False), ("'%Y'", True)):
+        source = (
+            "{% for m in messages %}{{ strftime_now(" + form + ") }}{{ m.content }}{% endfor %}"
+        )
+        template = ChatTemplate(TemplateSource(source, None, {}), ManualClock(0.0))
+        assert template._frames is not None
+        found = template._frames.write([{"role": "user", "content": "%d"}])
+        assert (found is not None) == joined
+        assert found in (None, "1970%d")
 
 
 def test_a_template_that_asks_what_day_it_is_always_runs() -> None:
